@@ -1,0 +1,92 @@
+"""trialbus: hyperparameter studies over a durable event bus.
+
+A training script needs `attach` and `TrialPruned`; a listener needs `subscribe` and the events.
+"""
+
+from trialbus.errors import (
+    ClosedError,
+    HubRefusedError,
+    HubUnavailableError,
+    LogError,
+    LogResetError,
+    OutboxFullError,
+    SpecError,
+    TrialbusError,
+    TrialPruned,
+)
+from trialbus.events import (
+    EvaluationComplete,
+    Event,
+    Prune,
+    ReportReady,
+    Stop,
+    StudyFinished,
+    StudyStarted,
+    StudySubmitted,
+    TrainerLost,
+    TrialAssigned,
+    TrialEvent,
+    TrialFinished,
+    TrialRequested,
+    TrialStarted,
+    UnknownEvent,
+    register,
+)
+from trialbus.link import Link
+from trialbus.presence import Presence
+from trialbus.publisher import Publisher
+from trialbus.spec import (
+    CategoricalParam,
+    Component,
+    FloatParam,
+    IntParam,
+    Objective,
+    StudySpec,
+    load_spec,
+)
+from trialbus.subscriber import Record, Subscriber, replay, subscribe
+from trialbus.trial import Trial, attach
+
+__all__ = [
+    "CategoricalParam",
+    "ClosedError",
+    "Component",
+    "EvaluationComplete",
+    "Event",
+    "FloatParam",
+    "HubRefusedError",
+    "HubUnavailableError",
+    "IntParam",
+    "Link",
+    "LogError",
+    "LogResetError",
+    "Objective",
+    "OutboxFullError",
+    "Presence",
+    "Prune",
+    "Publisher",
+    "Record",
+    "ReportReady",
+    "SpecError",
+    "Stop",
+    "StudyFinished",
+    "StudySpec",
+    "StudyStarted",
+    "StudySubmitted",
+    "Subscriber",
+    "TrainerLost",
+    "Trial",
+    "TrialAssigned",
+    "TrialEvent",
+    "TrialFinished",
+    "TrialPruned",
+    "TrialRequested",
+    "TrialStarted",
+    "TrialbusError",
+    "UnknownEvent",
+    "attach",
+    "load_spec",
+    "register",
+    "replay",
+    "subscribe",
+]

@@ -1,0 +1,65 @@
+"""Where the hub is: defaults, absolute paths, and which addresses may be bound."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+
+from trialbus.errors import SpecError
+
+ENDPOINT_VARIABLE = "TRIALBUS_ENDPOINT"
+DEFAULT_ENDPOINT = "ipc://.trialbus/hub.sock"
+_IPC = "ipc://"
+_IPC_MAX_BYTES = 107  # sizeof(sockaddr_un.sun_path) - 1 on Linux
+
+
+def resolve(endpoint: str | None = None) -> str:
+    """Return the endpoint to use: the one given, else `$TRIALBUS_ENDPOINT`, else the default.
+
+    A relative path of an `ipc://` endpoint is made absolute, so that it stays the same socket when
+    the process changes its directory.
+
+    Raises:
+        SpecError: It is neither `ipc://<path>` nor `tcp://<host>:<port>`, or the path is too long
+            for a socket.
+    """
+    text = endpoint or os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT
+    if text.startswith(_IPC):
+        path = str(Path(text.removeprefix(_IPC)).absolute())
+        if len(os.fsencode(path)) > _IPC_MAX_BYTES:
+            raise SpecError(
+                "bus.endpoint",
+                f"{text!r} is too long for a socket ({len(path)} bytes, at most {_IPC_MAX_BYTES}); "
+                "use a shorter path or tcp://127.0.0.1:<port>",
+            )
+        return _IPC + path
+    host, _, port = text.removeprefix("tcp://").rpartition(":")
+    if not text.startswith("tcp://") or not host or not (port.isdigit() and 0 < int(port) < 65536):
+        raise SpecError("bus.endpoint", f"{text!r} is not ipc://<path> or tcp://<host>:<port>")
+    return text
+
+
+def is_local(endpoint: str) -> bool:
+    """Tell whether only this machine can reach the endpoint."""
+    if endpoint.startswith(_IPC):
+        return True
+    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def check_bindable(endpoint: str, *, insecure: bool) -> None:
+    """Refuse an address that strangers can reach.
+
+    Raises:
+        SpecError: The endpoint is beyond loopback and `insecure` is not set.
+    """
+    if not (insecure or is_local(endpoint)):
+        raise SpecError(
+            "bus.endpoint",
+            f"{endpoint!r} can be reached from other machines and nothing authenticates them; "
+            "bind to tcp://127.0.0.1:<port> or ipc://, or accept it with bus.insecure=true",
+        )

@@ -1,0 +1,90 @@
+"""Every exception of trialbus.
+
+```
+TrialbusError
+├── SpecError            a study specification is wrong; says where, what, and what was expected
+├── HubUnavailableError  no hub answered at the endpoint in time
+├── HubRefusedError      the hub refused what was asked and said why
+├── LogError             the event log on disk cannot be used
+├── LogResetError        the hub now serves another log than before
+├── OutboxFullError      the hub is away and the outbox holds all it may
+└── ClosedError          used after `close()`
+TrialPruned              not an error: ends the training of a trial that was pruned
+```
+"""
+
+from __future__ import annotations
+
+
+class TrialbusError(Exception):
+    """Base of all errors raised by trialbus."""
+
+
+class SpecError(TrialbusError, ValueError):
+    """A specification holds a value that cannot be used.
+
+    Attributes:
+        key: Dotted path of the value, for example `study.params.lr.low`.
+        problem: The value, what is wrong with it and what was expected.
+    """
+
+    def __init__(self, key: str, problem: str) -> None:
+        self.key = key
+        self.problem = problem
+        super().__init__(f"{key}: {problem}")
+
+
+class HubUnavailableError(TrialbusError, ConnectionError):
+    """No hub answered within the time given. Start one, or correct the endpoint."""
+
+    def __init__(self, endpoint: str, waited_s: float) -> None:
+        self.endpoint = endpoint
+        super().__init__(
+            f"no hub answered at bus.endpoint={endpoint!r} within {waited_s:g} s; "
+            "start one with `trialbus hub`, or correct the endpoint"
+        )
+
+
+class HubRefusedError(TrialbusError):
+    """The hub refused a request for good; asking again does not help.
+
+    Attributes:
+        code: Number of the reason, see docs/protocol.md.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        self.code = code
+        super().__init__(f"the hub refused: {reason} (code {code})")
+
+
+class LogError(TrialbusError):
+    """The event log cannot be opened or is not a log of trialbus. It is left as it was found."""
+
+
+class LogResetError(TrialbusError):
+    """The hub at the endpoint serves another log than the one this client began with.
+
+    Offsets of the old log mean nothing in the new one. Open a new subscriber, and decide
+    whether to read the new log from its beginning.
+    """
+
+    def __init__(self, old: str, new: str) -> None:
+        super().__init__(f"the hub's log changed from {old} to {new}: offsets kept from before are void")
+
+
+class OutboxFullError(TrialbusError):
+    """The outbox holds all it may and the hub did not take anything in time. Nothing was queued."""
+
+    def __init__(self, capacity: int, waited_s: float) -> None:
+        super().__init__(
+            f"the outbox holds its {capacity} events and the hub took none for {waited_s:g} s; "
+            "is the hub running?"
+        )
+
+
+class ClosedError(TrialbusError):
+    """The publisher or subscriber was closed before this call."""
+
+
+class TrialPruned(Exception):  # noqa: N818 - the name Optuna users know
+    """The optimizer pruned this trial. Let it leave the training loop; it is not an error."""

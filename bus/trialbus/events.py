@@ -1,0 +1,332 @@
+"""Every message of the system.
+
+Facts are named in the past tense, commands in the imperative. Each is a frozen `msgspec.Struct`
+whose tag, the snake_case of its name, is stored under the key `type` and is the first part of its
+topic. On the wire an event is a MessagePack map: unknown keys are ignored and missing ones take
+their default, so versions can differ across a cluster.
+
+A type of your own starts with `x_` and is made known with `register`:
+
+```python
+@trialbus.register
+class GpuHot(trialbus.Event, frozen=True, kw_only=True, tag="x_gpu_hot"):
+    celsius: float
+```
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any, Literal, TypeAlias, TypeVar
+
+import msgspec
+
+from trialbus.spec import Direction, StudySpec
+from trialbus.topics import topic
+
+TrialState: TypeAlias = Literal["complete", "pruned", "failed", "preempted"]
+FinishReason: TypeAlias = Literal["exhausted", "timeout", "stopped", "converged", "failed"]
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=_snake_case):
+    """Base of all events.
+
+    Attributes:
+        study: Name of the study; empty where an event concerns none in particular.
+        at: When it was made, in seconds since the epoch (UTC), by the clock of its maker.
+    """
+
+    study: str = ""
+    at: float = msgspec.field(default_factory=time.time)
+
+    @property
+    def type(self) -> str:
+        """The tag of this event's class, for example `evaluation_complete`."""
+        return str(self.__struct_config__.tag)
+
+    @property
+    def topic(self) -> str:
+        """The topic it is published under: `type/study/trial`."""
+        return topic(self.type, self.study, getattr(self, "trial", None))
+
+
+class TrialEvent(Event, frozen=True, kw_only=True):
+    """Base of the events of one trial.
+
+    Attributes:
+        trial: Number of the trial in its study, as Optuna counts, from 0.
+        attempt: 0 for the first time the trial runs, one more each time it is handed out again.
+            An event of an attempt that was given up stays in the log and is never applied.
+    """
+
+    trial: int
+    attempt: int = 0
+
+
+class StudySubmitted(Event, frozen=True, kw_only=True):
+    """A client wants a study to run, or to go on.
+
+    Attributes:
+        submission: Id of this request; `study_started` and `study_finished` repeat it.
+    """
+
+    spec: StudySpec
+    submission: str
+
+
+class StudyStarted(Event, frozen=True, kw_only=True):
+    """The optimizer took a study up.
+
+    Attributes:
+        n_trials: Total number of trials to come to.
+        n_done: Trials that were finished before, when a study is resumed.
+    """
+
+    submission: str
+    directions: list[Direction]
+    metrics: list[str]
+    n_trials: int
+    n_done: int = 0
+
+
+class BestTrial(msgspec.Struct, frozen=True, kw_only=True):
+    """A best trial of a study: the best one, or one of the Pareto front."""
+
+    number: int
+    values: list[float]
+    params: dict[str, Any]
+
+
+class TrialCounts(msgspec.Struct, frozen=True, kw_only=True):
+    """Finished trials of a study by state."""
+
+    complete: int = 0
+    pruned: int = 0
+    failed: int = 0
+
+
+class StudyFinished(Event, frozen=True, kw_only=True):
+    """A study ended; no further trial of it is handed out.
+
+    Attributes:
+        reason: `exhausted` (all trials done), `timeout`, `stopped` (by a `stop` command), `converged`
+            or `failed`.
+        error: What went wrong and what to do, for `failed`.
+    """
+
+    submission: str
+    reason: FinishReason
+    best_trials: list[BestTrial] = []
+    counts: TrialCounts = TrialCounts()
+    error: str | None = None
+
+
+class TrialRequested(Event, frozen=True, kw_only=True):
+    """A worker's slot, or a free-standing trainer, is ready for a trial. `study` may be empty: any.
+
+    Attributes:
+        request: Id of the request; asking again with the same id yields the same trial.
+        session: The requester's presence session. When it is lost, the request is void and the
+            trials handed to it are lost with it.
+        worker: Name of the worker, for people.
+        slot: Index of the slot within the worker.
+        resources: What the slot offers, for example `{"gpu": 1}`.
+    """
+
+    request: str
+    session: str
+    worker: str = ""
+    slot: int = 0
+    resources: dict[str, float] = {}
+
+
+class TrialAssigned(TrialEvent, frozen=True, kw_only=True):
+    """The answer to a `trial_requested`.
+
+    Attributes:
+        session: The requester's session, copied from the request.
+        params: Value of each parameter by name.
+        seed: Seed for the training.
+        budget: Steps to train, or None where the study leaves it to the trainer.
+    """
+
+    request: str
+    session: str
+    params: dict[str, Any]
+    seed: int = 0
+    budget: int | None = None
+    worker: str = ""
+    slot: int = 0
+
+
+class TrialStarted(TrialEvent, frozen=True, kw_only=True):
+    """A trainer attached to its trial."""
+
+    host: str = ""
+    pid: int = 0
+
+
+class EvaluationComplete(TrialEvent, frozen=True, kw_only=True):
+    """A trainer evaluated its model.
+
+    Attributes:
+        step: Non-negative; the unit (epoch, update, episode) is the study's.
+        metrics: Value by name. NaN and infinities are allowed.
+        elapsed_s: Seconds since the trainer attached.
+    """
+
+    step: int
+    metrics: dict[str, float]
+    elapsed_s: float = 0.0
+
+
+class Prune(TrialEvent, frozen=True, kw_only=True):
+    """The optimizer tells a trainer to stop: the trial will not become a good one.
+
+    Attributes:
+        step: The step that was judged.
+        reason: The pruner and the value it judged, for people.
+    """
+
+    step: int
+    reason: str = ""
+
+
+class Stop(Event, frozen=True, kw_only=True):
+    """Someone wants a study to end now: running trials are pruned, no further one is handed out."""
+
+    reason: str = ""
+
+
+class TrialFinished(TrialEvent, frozen=True, kw_only=True):
+    """An attempt at a trial ended. The first one about an attempt counts, a later one is ignored.
+
+    Attributes:
+        state: `complete`, `pruned`, `failed`, or `preempted` (ended from outside through no fault of
+            its own: the trial is handed out again).
+        values: Objective values, where the trainer gave them itself; None takes them from the
+            evaluations by the study's rules.
+        error: Last lines of the traceback or of the log, for `failed`.
+        exit_code: Exit code of the training process, negative for a signal; None where its own
+            trainer says so before it exits.
+    """
+
+    state: TrialState
+    values: list[float] | None = None
+    error: str | None = None
+    exit_code: int | None = None
+
+
+class TrainerLost(Event, frozen=True, kw_only=True):
+    """A registered session fell silent for longer than its time-to-live.
+
+    Attributes:
+        session: Id of the session.
+        kind: What it was: `trainer`, `worker`, `optimizer`, `reporter` or a name of your own.
+        trial: Trial of a `trainer`, else None.
+        attempt: Its attempt, else None.
+        last_seen: Seconds since the epoch (UTC) of its last sign of life, by the hub's clock.
+    """
+
+    session: str
+    kind: str
+    trial: int | None = None
+    attempt: int | None = None
+    last_seen: float = 0.0
+
+
+class ReportReady(Event, frozen=True, kw_only=True):
+    """The reporter wrote its files.
+
+    Attributes:
+        submission: Copied from the `study_finished` it answers.
+        paths: Absolute paths on the reporter's host; the page comes first.
+        error: Why there is no report, where it could not be made.
+    """
+
+    submission: str
+    paths: list[str] = []
+    error: str | None = None
+
+
+class UnknownEvent(msgspec.Struct, frozen=True, kw_only=True):
+    """An event of a type this process does not know, as it came.
+
+    Attributes:
+        topic: Its topic; the first part is its type.
+        data: The decoded MessagePack map.
+    """
+
+    topic: str
+    data: dict[str, Any]
+
+    @property
+    def type(self) -> str:
+        """The first part of the topic."""
+        return self.topic.partition("/")[0]
+
+
+AnyEvent: TypeAlias = Event | UnknownEvent
+_E = TypeVar("_E", bound=type[Event])
+
+_encoder = msgspec.msgpack.Encoder()
+_decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {}
+_any_decoder = msgspec.msgpack.Decoder(dict[str, Any])
+
+
+def encode(event: Event) -> bytes:
+    """Return the MessagePack map of an event."""
+    return _encoder.encode(event)
+
+
+def decode(topic_: str, body: bytes | memoryview | msgspec.Raw) -> AnyEvent:
+    """Return the event in `body`, typed by the first part of its topic.
+
+    Raises:
+        msgspec.DecodeError: The body is not MessagePack, or does not fit the type.
+    """
+    decoder = _decoders.get(topic_.partition("/")[0])
+    if decoder is None:
+        return UnknownEvent(topic=topic_, data=_any_decoder.decode(body))
+    event: Event = decoder.decode(body)
+    return event
+
+
+def register(event_type: _E) -> _E:
+    """Make an event type of your own known to `decode`. Use it as a class decorator.
+
+    Raises:
+        ValueError: The tag does not start with `x_`, or is taken by another class.
+    """
+    tag = str(event_type.__struct_config__.tag)
+    if not tag.startswith("x_"):
+        raise ValueError(f"{event_type.__name__}: tag {tag!r} must start with 'x_'; write tag='x_{tag}'")
+    known = _decoders.get(tag)
+    if known is not None and known.type is not event_type:
+        raise ValueError(f"{event_type.__name__}: tag {tag!r} is already taken by {known.type.__name__}")
+    _decoders[tag] = msgspec.msgpack.Decoder(event_type)
+    return event_type
+
+
+_decoders |= {
+    str(event_type.__struct_config__.tag): msgspec.msgpack.Decoder(event_type)
+    for event_type in (
+        StudySubmitted,
+        StudyStarted,
+        StudyFinished,
+        TrialRequested,
+        TrialAssigned,
+        TrialStarted,
+        EvaluationComplete,
+        Prune,
+        Stop,
+        TrialFinished,
+        TrainerLost,
+        ReportReady,
+    )
+}

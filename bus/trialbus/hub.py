@@ -1,0 +1,377 @@
+"""Hub: the process between publishers and subscribers.
+
+One ROUTER socket, one thread, one loop. Each turn takes in what has arrived, writes it to the log
+in one transaction, and only then acknowledges it and hands it on. A turn is bounded in frames,
+bytes and time spent reading, so no peer can make the others wait for long.
+
+`python -m trialbus.hub --help` runs one with nothing but the core dependencies installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sqlite3
+import sys
+import time
+from collections import Counter, deque
+from pathlib import Path
+from typing import Any, assert_never
+
+import msgspec
+import zmq
+
+from trialbus import events, wire
+from trialbus.endpoint import check_bindable, resolve
+from trialbus.errors import TrialbusError
+from trialbus.log import Change, EventLog, Record, Sync
+from trialbus.sessions import Sessions
+from trialbus.topics import is_pattern
+from trialbus.waiting import Parked, WaitingRoom
+
+logger = logging.getLogger(__name__)
+
+_PUBLISHER = b"hub"
+_TURN_FRAMES = 4096
+_TURN_BYTES = 4 << 20
+_TURN_READING_S = 0.005
+_FETCHES_PER_PEER = 64
+_PRESENCE_TICK_S = 0.25
+_MAX_WAIT_MS = 60_000
+_MAX_TOPIC = 512
+_REFUSED_LOG_S = 5.0
+
+
+class Hub:
+    """A hub on a log, bound to an endpoint.
+
+    Args:
+        endpoint: `ipc://<path>` or `tcp://<host>:<port>`.
+        directory: Where the log is kept.
+        sync: See `EventLog`.
+        insecure: Allow an endpoint that other machines can reach.
+
+    Raises:
+        SpecError: The endpoint is malformed or may not be bound.
+        LogError: The log cannot be used.
+        TrialbusError: The address is taken.
+    """
+
+    def __init__(
+        self, endpoint: str, directory: Path | str, *, sync: Sync = "full", insecure: bool = False
+    ) -> None:
+        self.endpoint = resolve(endpoint)
+        check_bindable(self.endpoint, insecure=insecure)
+        self.log = EventLog(directory, sync=sync)
+        self.counters: Counter[str] = Counter()
+        self._sessions = Sessions(self.log.sessions)
+        self._waiting = WaitingRoom()
+        self._fetches: dict[bytes, deque[wire.Fetch]] = {}
+        self._change = Change()
+        self._acks: dict[tuple[bytes, bytes], None] = {}
+        self._replies: list[tuple[bytes, wire.ToClient]] = []
+        self._started = time.monotonic()
+        self._next_presence = 0.0
+        self._last_refused = ("", 0.0)
+        self._stopping = False
+        self._wake_out, self._wake_in = socket.socketpair()
+        self._wake_in.setblocking(False)
+        self._context = zmq.Context()
+        self._socket = self._bind()
+
+    def run(self) -> None:
+        """Serve until `stop` is called."""
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._wake_out, zmq.POLLIN)
+        try:
+            while not self._stopping:
+                poller.poll(self._poll_ms())
+                self._turn()
+        finally:
+            self._socket.close(linger=500)
+            self._context.term()
+            self.log.close()
+            self._wake_in.close()
+            self._wake_out.close()
+
+    def stop(self) -> None:
+        """End `run` after the current turn. May be called from a signal handler or a thread."""
+        self._stopping = True
+        self._wake_in.send(b"\0")
+
+    def _bind(self) -> zmq.Socket[bytes]:
+        router = self._context.socket(zmq.ROUTER)
+        router.set(zmq.ROUTER_MANDATORY, 1)
+        router.set(zmq.LINGER, 0)
+        router.set(zmq.SNDHWM, 64)
+        router.set(zmq.RCVHWM, 1000)
+        router.set(zmq.MAXMSGSIZE, wire.MAX_FRAME)
+        router.set(zmq.HEARTBEAT_IVL, 5000)
+        router.set(zmq.HEARTBEAT_TIMEOUT, 15000)
+        router.set(zmq.HANDSHAKE_IVL, 10000)
+        router.set(zmq.BACKLOG, 4096)
+        router.set(zmq.TCP_KEEPALIVE, 1)
+        router.set(zmq.IPV6, 1)
+        if self.endpoint.startswith("ipc://"):
+            Path(self.endpoint.removeprefix("ipc://")).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            router.bind(self.endpoint)
+        except zmq.ZMQError as error:
+            router.close()
+            self._context.term()
+            self.log.close()
+            raise TrialbusError(f"bus.endpoint={self.endpoint!r} cannot be bound: {error.strerror}") from None
+        return router
+
+    def _poll_ms(self) -> int:
+        if self._fetches:
+            return 0
+        deadline = self._waiting.next_deadline()
+        due = min(deadline or float("inf"), self._next_presence if len(self._sessions) else float("inf"))
+        return -1 if due == float("inf") else max(0, int((due - time.monotonic()) * 1000) + 1)
+
+    def _turn(self) -> None:
+        self._receive()
+        now = time.monotonic()
+        if now >= self._next_presence:
+            self._next_presence = now + _PRESENCE_TICK_S
+            self._expire_sessions()
+        self._deliver(self._commit())
+        self._answer_fetches()
+        for parked in self._waiting.overdue(time.monotonic()):
+            self._send_events(parked.peer, parked.fetch.request, [], max(parked.offset, self.log.end))
+
+    def _receive(self) -> None:
+        size = 0
+        for _ in range(_TURN_FRAMES):
+            try:
+                peer, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._take(peer, frames)
+            size += sum(map(len, frames))
+            if size > _TURN_BYTES:
+                return
+
+    def _take(self, peer: bytes, frames: list[bytes]) -> None:
+        if frames == [b""]:  # libzmq's probe: the peer has just connected
+            self._send(peer, wire.Welcome(wire.PROTOCOL, self.log.log_id, self.log.end))
+            return
+        try:
+            (frame,) = frames
+            message = wire.decode_to_hub(frame)
+        except (ValueError, msgspec.DecodeError) as error:
+            self._refuse(peer, wire.BAD_FRAME, f"not a frame of this protocol: {error}", None)
+            return
+        match message:
+            case wire.Publish():
+                self._take_events(peer, message)
+            case wire.Fetch():
+                self._take_fetch(peer, message)
+            case wire.Commit():
+                self._take_commit(peer, message)
+            case wire.Hello():
+                self._take_hello(peer, message)
+            case wire.Ping():
+                if self._sessions.ping(message.session):
+                    self._replies.append((peer, wire.Seen(message.session)))
+                else:
+                    self._refuse(peer, wire.SESSION_LOST, "the session was declared lost", message.session)
+            case wire.Bye():
+                if self._sessions.bye(message.session):
+                    self._change.sessions[message.session] = None
+            case wire.AskStatus():
+                self._send(peer, wire.Status(message.request, self.status()))
+            case _:
+                assert_never(message)
+
+    def _take_events(self, peer: bytes, message: wire.Publish) -> None:
+        publisher = message.publisher
+        last = self._change.publishers.get(publisher, self.log.publishers.get(publisher, 0))
+        if message.base > last + 1:
+            self.counters["lost"] += message.base - 1 - last
+            last = message.base - 1
+        skip = last + 1 - message.first
+        self._acks[peer, publisher] = None
+        if skip < 0:  # a gap: acknowledging what is here makes the sender go back
+            return
+        if any(topic.count("/") != 2 or len(topic) > _MAX_TOPIC for topic, _ in message.events):
+            self._refuse(peer, wire.BAD_FRAME, "a topic is not type/study/trial", publisher.hex())
+            return
+        self.counters["repeated"] += min(skip, len(message.events))
+        new = message.events[skip:]
+        self._change.events += [(publisher, last + 1 + i, topic, body) for i, (topic, body) in enumerate(new)]
+        self._change.publishers[publisher] = last + len(new)
+
+    def _take_fetch(self, peer: bytes, message: wire.Fetch) -> None:
+        if not message.patterns or not all(map(is_pattern, message.patterns)):
+            self._refuse(peer, wire.BAD_FRAME, "patterns are not type/study/trial", message.request)
+            return
+        queue = self._fetches.setdefault(peer, deque())
+        if len(queue) + self._waiting.count(peer) >= _FETCHES_PER_PEER:
+            self._refuse(peer, wire.TOO_MANY, f"more than {_FETCHES_PER_PEER} open fetches", message.request)
+            return
+        queue.append(message)
+
+    def _take_commit(self, peer: bytes, message: wire.Commit) -> None:
+        if not 0 <= message.offset <= self.log.end + len(self._change.events):
+            self._refuse(peer, wire.OUT_OF_RANGE, f"offset {message.offset} is not in the log", message.name)
+            return
+        self._change.committed[message.name] = message.offset
+        self._replies.append((peer, wire.Committed(message.name, message.offset)))
+
+    def _take_hello(self, peer: bytes, message: wire.Hello) -> None:
+        reason = self._sessions.hello(message)
+        if reason is not None:
+            self._refuse(peer, wire.CONFLICT, reason, message.session)
+            return
+        self._change.sessions[message.session] = message
+        self._replies.append((peer, wire.Seen(message.session)))
+
+    def _expire_sessions(self) -> None:
+        for event in self._sessions.expire():
+            logger.warning("lost %s %s (study %r, trial %s)", event.kind, event.session, event.study, event.trial)
+            self.counters["sessions_lost"] += 1
+            seq = self._change.publishers.get(_PUBLISHER, self.log.publishers.get(_PUBLISHER, 0)) + 1
+            self._change.events.append((_PUBLISHER, seq, event.topic, msgspec.Raw(events.encode(event))))
+            self._change.publishers[_PUBLISHER] = seq
+            self._change.sessions[event.session] = None
+
+    def _commit(self) -> list[Record]:
+        """Write what this turn brought; acknowledge it only when it is on disk."""
+        change, self._change = self._change, Change()
+        acks, self._acks = self._acks, {}
+        replies, self._replies = self._replies, []
+        records: list[Record] = []
+        if change:
+            try:
+                records = self.log.append(change)
+            except sqlite3.Error as error:
+                # Publishers keep what is not acknowledged and send it again.
+                self.counters["failed_commits"] += 1
+                for peer, publisher in acks:
+                    self._refuse(peer, wire.NO_SPACE, f"the log cannot be written: {error}", publisher.hex())
+                return []
+        for peer, publisher in acks:
+            self._send(peer, wire.Ack(publisher, self.log.publishers.get(publisher, 0)))
+        for peer, reply in replies:
+            self._send(peer, reply)
+        return records
+
+    def _deliver(self, records: list[Record]) -> None:
+        for parked in self._waiting.matching(record[3] for record in records):
+            self._answer(parked.peer, parked.fetch, parked.offset, parked.patterns, parked.deadline)
+
+    def _answer_fetches(self) -> None:
+        """Serve one fetch of each peer in turn, for a bounded time."""
+        until = time.monotonic() + _TURN_READING_S
+        for peer in list(self._fetches):
+            queue = self._fetches.pop(peer)
+            fetch = queue.popleft()
+            if queue:
+                self._fetches[peer] = queue  # to the end of the line
+            self._answer_new(peer, fetch)
+            if time.monotonic() > until:
+                return
+
+    def _answer_new(self, peer: bytes, fetch: wire.Fetch) -> None:
+        offset = {wire.NOW: self.log.end, wire.EARLIEST: 0}.get(fetch.offset, fetch.offset)
+        if fetch.name is not None:
+            offset = self.log.durable.get(fetch.name, offset)
+            if fetch.name not in self.log.durable:
+                self.log.append(Change(committed={fetch.name: offset}))
+        if not 0 <= offset <= self.log.end:
+            self._refuse(peer, wire.OUT_OF_RANGE, f"offset {offset} is not in 0..{self.log.end}", fetch.request)
+            return
+        if fetch.offset < 0 or fetch.name is not None:
+            self._send_events(peer, fetch.request, [], offset)
+            return
+        wait_s = min(max(fetch.wait_ms, 0), _MAX_WAIT_MS) / 1000
+        self._answer(peer, fetch, offset, frozenset(fetch.patterns), time.monotonic() + wait_s)
+
+    def _answer(
+        self, peer: bytes, fetch: wire.Fetch, offset: int, patterns: frozenset[str], deadline: float
+    ) -> None:
+        records, following = self.log.read(
+            offset,
+            patterns,
+            max_events=min(max(fetch.max_events, 1), wire.BATCH_EVENTS),
+            max_bytes=wire.BATCH_BYTES,
+        )
+        if records or following < self.log.end or fetch.wait_ms <= 0:
+            self._send_events(peer, fetch.request, records, following)
+        else:
+            self._waiting.park(Parked(peer, fetch, following, deadline, patterns))
+
+    def _send_events(self, peer: bytes, request: int, records: list[Record], following: int) -> None:
+        self.counters["delivered"] += len(records)
+        self._send(peer, wire.Events(request, following, self.log.end, records))
+
+    def _send(self, peer: bytes, message: wire.ToClient) -> None:
+        try:
+            self._socket.send_multipart((peer, wire.encode(message)), zmq.NOBLOCK)
+        except zmq.ZMQError:
+            # Gone, or not reading: whatever it missed, it asks for again.
+            self.counters["undeliverable"] += 1
+
+    def _refuse(self, peer: bytes, code: int, reason: str, about: int | str | None) -> None:
+        self.counters[f"refused_{code}"] += 1
+        last, at = self._last_refused
+        now = time.monotonic()
+        if reason != last or now - at > _REFUSED_LOG_S:
+            logger.warning("refused (%d): %s", code, reason)
+            self._last_refused = (reason, now)
+        self._send(peer, wire.Refused(code, reason, about))
+
+    def status(self) -> dict[str, Any]:
+        """Return counters and sessions as plain data; the keys are listed in docs/protocol.md."""
+        return {
+            "log_id": self.log.log_id,
+            "endpoint": self.endpoint,
+            "path": str(self.log.path),
+            "pid": os.getpid(),
+            "end": self.log.end,
+            "up_s": time.monotonic() - self._started,
+            "parked": len(self._waiting),
+            "durable": {
+                name: {"offset": offset, "lag": self.log.end - offset}
+                for name, offset in self.log.durable.items()
+            },
+            "sessions": self._sessions.describe(),
+            "counters": dict(self.counters),
+            "last_refused": self._last_refused[0],
+        }
+
+
+def serve(hub: Hub) -> None:
+    """Run a hub until SIGTERM or SIGINT. Call it from the main thread."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: hub.stop())
+    logger.info("hub at %s, log %s (%d events)", hub.endpoint, hub.log.path, hub.log.end)
+    hub.run()
+
+
+def main() -> int:
+    """Run a hub from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m trialbus.hub", description="Run a hub of trialbus.")
+    parser.add_argument("--endpoint", help="ipc://<path> or tcp://<host>:<port> (default: $TRIALBUS_ENDPOINT)")
+    parser.add_argument("--dir", default=".trialbus", help="where the log is kept (default: %(default)s)")
+    parser.add_argument("--sync", choices=("full", "normal"), default="full", help="durability of the log")
+    parser.add_argument("--insecure", action="store_true", help="allow an endpoint other machines can reach")
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s hub %(message)s")
+    try:
+        hub = Hub(resolve(arguments.endpoint), arguments.dir, sync=arguments.sync, insecure=arguments.insecure)
+    except TrialbusError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    serve(hub)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""EventLog: the durable, ordered log of the bus, one SQLite file.
+
+Events, what each publisher has sent, what each durable name has committed and which sessions are
+alive change in one transaction, so that a crash at any moment leaves all four in step. SQLite's
+write-ahead log recovers a torn last write; an unreadable file is refused and left as it is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from trialbus.errors import LogError
+from trialbus.topics import patterns_of
+from trialbus.wire import Hello
+
+Sync: TypeAlias = Literal["full", "normal"]
+#: Offset, publisher, sequence number, topic, body: as it travels in `wire.Events`.
+Record: TypeAlias = tuple[int, bytes, int, str, msgspec.Raw]
+
+_FORMAT = "1"
+_TAIL = 32_768  # records kept in memory: subscribers that keep up are served without SQL
+_TAIL_BYTES = 32 << 20
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE event (
+    offset INTEGER PRIMARY KEY, publisher BLOB NOT NULL, seq INTEGER NOT NULL,
+    topic TEXT NOT NULL, body BLOB NOT NULL
+);
+CREATE TABLE publisher (id BLOB PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE durable (name TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE session (id TEXT PRIMARY KEY, hello BLOB NOT NULL, seen REAL NOT NULL) WITHOUT ROWID;
+"""
+
+
+@dataclass
+class Change:
+    """Everything one turn of the hub adds to the log; applied together or not at all."""
+
+    #: Publisher, sequence number, topic, body.
+    events: list[tuple[bytes, int, str, msgspec.Raw]] = field(default_factory=list)
+    publishers: dict[bytes, int] = field(default_factory=dict)
+    committed: dict[str, int] = field(default_factory=dict)
+    #: Sessions that began, or went on under a new `Hello`, and None for those that ended.
+    sessions: dict[str, Hello | None] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.events or self.publishers or self.committed or self.sessions)
+
+
+class EventLog:
+    """The log in a directory, held open by one hub at a time.
+
+    Args:
+        directory: Made if it is missing. It must be on a local disk: SQLite's write-ahead log
+            needs shared memory.
+        sync: `full` survives a power failure; `normal` only the death of the hub's process.
+
+    Raises:
+        LogError: Another hub has the log open, or the file is not a log that can be read.
+    """
+
+    def __init__(self, directory: Path | str, *, sync: Sync = "full") -> None:
+        self.path = Path(directory) / "events.db"
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = self._take_lock()
+        try:
+            self._db = self._open(sync)
+            self._load()
+        except sqlite3.Error as error:
+            self._lock.close()
+            raise LogError(
+                f"{self.path} cannot be read as an event log ({error}); move it away to begin a new one"
+            ) from error
+        except LogError:
+            self._lock.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file and let another hub open it."""
+        self._db.close()
+        self._lock.close()
+
+    def append(self, change: Change) -> list[Record]:
+        """Write a change in one transaction and return its events with their offsets.
+
+        Raises:
+            sqlite3.OperationalError: It could not be written, for example because the disk is
+                full; nothing of it was.
+        """
+        offset = self.end
+        rows = [
+            (offset + i, publisher, seq, topic, bytes(body))
+            for i, (publisher, seq, topic, body) in enumerate(change.events)
+        ]
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            db.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?)", rows)
+            db.executemany("INSERT OR REPLACE INTO publisher VALUES (?, ?)", change.publishers.items())
+            db.executemany("INSERT OR REPLACE INTO durable VALUES (?, ?)", change.committed.items())
+            self._write_sessions(change.sessions)
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        self.end += len(rows)
+        self.publishers.update(change.publishers)
+        self.durable.update(change.committed)
+        records = [(row[0], row[1], row[2], row[3], msgspec.Raw(row[4])) for row in rows]
+        self._extend_tail(records)
+        return records
+
+    def read(
+        self, offset: int, patterns: frozenset[str], *, max_events: int, max_bytes: int, max_scan: int = 20_000
+    ) -> tuple[list[Record], int]:
+        """Return events from `offset` on that match, and the offset to go on from.
+
+        At most `max_scan` events are looked at, so that a call costs a bounded time; the list may
+        be empty although there is more to read.
+        """
+        candidates: Iterable[Record]
+        if offset >= self._tail_start:
+            first = offset - self._tail_start
+            candidates = self._tail[first : first + max_scan]
+        else:
+            cursor = self._db.execute(
+                "SELECT offset, publisher, seq, topic, body FROM event WHERE offset >= ? ORDER BY offset LIMIT ?",
+                (offset, max_scan),
+            )
+            candidates = ((o, p, s, t, msgspec.Raw(b)) for o, p, s, t, b in cursor)
+        found: list[Record] = []
+        size = 0
+        everything = "*/*/*" in patterns
+        for record in candidates:
+            if everything or not patterns.isdisjoint(patterns_of(record[3])):
+                if len(found) >= max_events or size >= max_bytes:
+                    return found, record[0]
+                found.append(record)
+                size += len(record[4])
+            offset = record[0] + 1
+        return found, offset
+
+    def _take_lock(self) -> object:
+        lock = (self.path.parent / "events.lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            lock.close()
+            raise LogError(f"{self.path} is in use by another hub (process {owner})") from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        return lock
+
+    def _open(self, sync: Sync) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, isolation_level=None)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute(f"PRAGMA synchronous={sync}")
+        db.execute("PRAGMA wal_autocheckpoint=4000")
+        if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            meta = {"format": _FORMAT, "log_id": uuid.uuid4().hex, "created": f"{time.time():.3f}"}
+            db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+            db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+        return db
+
+    def _load(self) -> None:
+        meta = dict(self._db.execute("SELECT key, value FROM meta"))
+        if meta.get("format") != _FORMAT:
+            raise LogError(f"{self.path} has format {meta.get('format')!r}; this version reads {_FORMAT!r}")
+        self.log_id: str = meta["log_id"]
+        last = self._db.execute("SELECT max(offset) FROM event").fetchone()[0]
+        #: One past the last offset in the log.
+        self.end: int = 0 if last is None else last + 1
+        self.publishers: dict[bytes, int] = dict(self._db.execute("SELECT id, last FROM publisher"))
+        self.durable: dict[str, int] = dict(self._db.execute("SELECT name, offset FROM durable"))
+        self.sessions: dict[str, Hello] = {
+            id_: msgspec.msgpack.decode(hello, type=Hello)
+            for id_, hello in self._db.execute("SELECT id, hello FROM session")
+        }
+        self._tail: list[Record] = []
+        self._tail_start = self.end
+        self._tail_bytes = 0
+
+    def _write_sessions(self, sessions: Mapping[str, Hello | None]) -> None:
+        for id_, hello in sessions.items():
+            if hello is None:
+                self._db.execute("DELETE FROM session WHERE id = ?", (id_,))
+            else:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO session VALUES (?, ?, ?)",
+                    (id_, msgspec.msgpack.encode(hello), time.time()),
+                )
+
+    def _extend_tail(self, records: list[Record]) -> None:
+        self._tail += records
+        self._tail_bytes += sum(len(record[4]) for record in records)
+        if len(self._tail) > 2 * _TAIL or self._tail_bytes > 2 * _TAIL_BYTES:
+            while len(self._tail) > _TAIL or self._tail_bytes > _TAIL_BYTES:
+                dropped = max(1, len(self._tail) // 8)
+                self._tail_bytes -= sum(len(record[4]) for record in self._tail[:dropped])
+                del self._tail[:dropped]
+            self._tail_start = self._tail[0][0] if self._tail else self.end

@@ -1,0 +1,47 @@
+"""What a trainer may report as metrics, made into plain floats."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Return metrics as floats by name; nested mappings are joined with `/`.
+
+    Python numbers, NumPy scalars and tensors without dimensions are taken; neither library is
+    imported for it.
+
+    Raises:
+        TypeError: A value is not one number; the message names its key.
+
+    Example:
+        >>> flatten({"val": {"accuracy": 1}, "loss": 0.5})
+        {'val/accuracy': 1.0, 'loss': 0.5}
+    """
+    return dict(_items("", metrics))
+
+
+def _items(prefix: str, metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for name, value in metrics.items():
+        key = f"{prefix}{name}"
+        if isinstance(value, Mapping):
+            yield from _items(f"{key}/", value)
+        elif type(value) is float:
+            yield key, value
+        else:
+            yield key, _number(key, value)
+
+
+def _number(key: str, value: Any) -> float:
+    if isinstance(value, str | bytes) or value is None or getattr(value, "ndim", 0) != 0:
+        raise TypeError(f"metric {key!r} is {_shown(value)}, expected one number")
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"metric {key!r} is {_shown(value)}, expected one number") from error
+
+
+def _shown(value: Any) -> str:
+    shape = getattr(value, "shape", None)
+    return f"{type(value).__name__} of shape {tuple(shape)}" if shape else repr(value)

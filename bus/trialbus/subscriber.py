@@ -1,0 +1,421 @@
+"""Subscriber: reads the log from an offset on, live, at its own pace."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from trialbus import events, wire
+from trialbus.errors import ClosedError, HubRefusedError, HubUnavailableError, LogResetError, TrialbusError
+from trialbus.link import Link, Send
+from trialbus.topics import pattern
+
+Start: TypeAlias = Literal["now", "earliest"] | int
+
+_WAIT_MS = 30_000
+_ANSWER_S = 5.0  # beyond the wait it asked for
+_BUFFERED_BATCHES = 2
+_COMMIT_EVERY_S = 0.5
+_RETRY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One event as the log holds it.
+
+    Attributes:
+        offset: Its place in the log.
+        publisher: Id of its publisher.
+        seq: Its number among the publisher's events, from 1. Publisher and seq name it for ever.
+        topic: `type/study/trial`.
+        body: The MessagePack map.
+    """
+
+    offset: int
+    publisher: bytes
+    seq: int
+    topic: str
+    body: msgspec.Raw
+
+    @property
+    def event(self) -> events.AnyEvent:
+        """The typed event.
+
+        Raises:
+            msgspec.DecodeError: The body does not fit its type.
+        """
+        return events.decode(self.topic, self.body)
+
+
+class Subscriber:
+    """An iterator over events, also an async iterator and a context manager. Made by `subscribe`.
+
+    Iterating never ends by itself: it waits for events that are still to come. A body that does
+    not fit its type is skipped and counted in `unreadable`. Not for use by two threads at once.
+    """
+
+    def __init__(self, reader: _Reader, link: Link, *, own_link: bool, autocommit: bool) -> None:
+        self._reader = reader
+        self._link = link
+        self._own_link = own_link
+        self._autocommit = autocommit
+        self._batch: deque[Record] = deque()
+        self._committed_at = time.monotonic()
+        self.unreadable = 0  #: events whose body could not be decoded
+        self.offset: int | None = None  #: offset after the last event taken; None before the first
+
+    def __enter__(self) -> Subscriber:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Subscriber:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[events.AnyEvent]:
+        while True:
+            event = self.next(None)
+            if event is not None:
+                yield event
+
+    async def __aiter__(self) -> AsyncIterator[events.AnyEvent]:
+        loop = asyncio.get_running_loop()
+        while True:
+            event = self._take()
+            if event is not None:
+                yield event
+                continue
+            arrived = asyncio.Event()
+            self._reader.on_arrival = partial(loop.call_soon_threadsafe, arrived.set)
+            try:
+                if not self._reader.available:
+                    await arrived.wait()
+            finally:
+                self._reader.on_arrival = None
+            self._batch.extend(self._reader.take())
+
+    @property
+    def available(self) -> bool:
+        """Whether `next` would return, or raise, at once."""
+        return bool(self._batch) or self._reader.available
+
+    def next(self, timeout_s: float | None = None) -> events.AnyEvent | None:
+        """Return the next event, or None if none comes within `timeout_s` seconds.
+
+        Raises:
+            LogResetError: The hub serves another log than before.
+            HubRefusedError: The hub refuses the subscription.
+            ClosedError: It was closed.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while (event := self._take()) is None:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            batch = self._reader.wait(left)
+            if not batch and left is not None and left <= 0:
+                return None
+            self._batch.extend(batch)
+        return event
+
+    def records(self, timeout_s: float | None = None) -> list[Record]:
+        """Return the next batch of undecoded events; empty if none comes in time.
+
+        For services that commit together with what they wrote. Raises as `next` does.
+        """
+        records = list(self._batch) or self._reader.wait(timeout_s)
+        self._batch.clear()
+        if records:
+            self.offset = records[-1].offset + 1
+        return records
+
+    def wait_ready(self, timeout_s: float = 10.0) -> int:
+        """Wait until the place to start from is settled and return it.
+
+        What is published after this returned is not missed.
+
+        Raises:
+            HubUnavailableError: No hub answered in time.
+        """
+        offset = self._reader.wait_ready(timeout_s)
+        if offset is None:
+            raise HubUnavailableError(self._link.endpoint, timeout_s)
+        if self.offset is None:
+            self.offset = offset
+        return offset
+
+    def commit(self, offset: int | None = None, *, wait_s: float = 0.0) -> bool:
+        """Keep, under the durable name, that everything before `offset` is dealt with.
+
+        Args:
+            offset: None means: everything taken so far.
+            wait_s: Seconds to wait for the hub to have it on disk.
+
+        Returns:
+            Whether it is known to be on disk.
+        """
+        offset = self.offset if offset is None else offset
+        if offset is None:
+            return False
+        self._committed_at = time.monotonic()
+        done = self._reader.commit(offset)
+        self._link.wake()
+        return done.wait(wait_s)
+
+    def close(self) -> None:
+        """Commit what was taken, where commits are automatic, and end."""
+        if self._reader.closed:
+            return
+        if self._autocommit and self.offset is not None and self._link.connected:
+            self.commit(wait_s=1.0)
+        self._reader.on_close()
+        self._link.detach(self._reader)
+        if self._own_link:
+            self._link.close()
+
+    def _take(self) -> events.AnyEvent | None:
+        """Return the next event at hand. The one before it is dealt with by now."""
+        if self._autocommit and self.offset is not None and time.monotonic() - self._committed_at > _COMMIT_EVERY_S:
+            self.commit()
+        while self._batch:
+            record = self._batch.popleft()
+            self.offset = record.offset + 1
+            try:
+                return record.event
+            except msgspec.DecodeError:
+                self.unreadable += 1
+        return None
+
+
+def subscribe(
+    *types: type[events.Event] | str,
+    study: str | None = None,
+    trial: int | None = None,
+    start: Start = "now",
+    name: str | None = None,
+    autocommit: bool = True,
+    endpoint: str | None = None,
+    link: Link | None = None,
+) -> Subscriber:
+    """Subscribe to events by type, study and trial.
+
+    Args:
+        types: Event classes, or their names; none means all.
+        study: Only events of this study.
+        trial: Only events of the trial with this number.
+        start: `now`, `earliest`, or an offset.
+        name: A durable name: the hub keeps how far it got, and the next subscriber of that
+            name goes on from there, `start` counting only for the first. One at a time may use it.
+        autocommit: With a name, commit every half second what the loop has come past. Turn it off
+            to call `commit` yourself, after what you made of the events is safe.
+        endpoint: Where the hub is; None takes `$TRIALBUS_ENDPOINT` or the default.
+        link: A link to share, instead of an endpoint.
+
+    Delivery:
+        Every matching event in the order of the log, without gaps. After a crash, a durable
+        name sees again what it had not committed.
+
+    Example:
+        >>> for event in subscribe(trialbus.EvaluationComplete, study="digits"):  # doctest: +SKIP
+        ...     print(event.trial, event.step, event.metrics)
+    """
+    names = [t if isinstance(t, str) else str(t.__struct_config__.tag) for t in types]
+    patterns = [pattern(name_, study, trial) for name_ in names or [None]]
+    own_link = link is None
+    link = Link(endpoint) if link is None else link
+    reader = _Reader(link, patterns, start, name)
+    link.attach(reader)
+    return Subscriber(reader, link, own_link=own_link, autocommit=autocommit and name is not None)
+
+
+def replay(
+    *types: type[events.Event] | str,
+    study: str | None = None,
+    trial: int | None = None,
+    start: int = 0,
+    end: int | None = None,
+    endpoint: str | None = None,
+    link: Link | None = None,
+    timeout_s: float = 10.0,
+) -> Iterator[Record]:
+    """Read a finite range of the log: from `start` up to `end`, or to where the log ends now.
+
+    Raises:
+        HubUnavailableError: No hub answered within `timeout_s` seconds.
+
+    Example:
+        >>> for record in replay(study="digits"):  # doctest: +SKIP
+        ...     print(record.offset, record.event)
+    """
+    with subscribe(*types, study=study, trial=trial, start=start, endpoint=endpoint, link=link) as subscriber:
+        reader = subscriber._reader  # noqa: SLF001 - replay is a subscriber that knows where to stop
+        if reader.wait_ready(timeout_s) is None:
+            raise HubUnavailableError(subscriber._link.endpoint, timeout_s)  # noqa: SLF001
+        goal = reader.log_end if end is None else end
+        while True:
+            for record in reader.take():
+                if record.offset >= goal:
+                    return
+                yield record
+            if reader.position >= goal and not reader.available:
+                return
+            reader.wait_moved(timeout_s)
+
+
+class _Reader:
+    """The part of a link that fetches, and the hand-over of batches to the reading thread."""
+
+    def __init__(self, link: Link, patterns: list[str], start: Start, name: str | None) -> None:
+        self._link = link
+        self._patterns = patterns
+        self._name = name
+        self._moved = threading.Condition()
+        self._batches: deque[list[Record]] = deque()
+        self._error: TrialbusError | None = None
+        self.on_arrival: Callable[[], object] | None = None
+        self._log_id: str | None = None
+        self._commit_offset: int | None = None
+        self._commit_done = threading.Event()
+        self._commit_sent = False
+        self._request: int | None = None
+        self._answer_by = 0.0
+        self._refused_until = 0.0
+        self._resolved = isinstance(start, int) and name is None
+        self.position = start if isinstance(start, int) else {"now": wire.NOW, "earliest": wire.EARLIEST}[start]
+        self.log_end = 0
+        self.closed = False
+
+    # --- the reading thread ---
+
+    @property
+    def available(self) -> bool:
+        return bool(self._batches) or self._error is not None or self.closed
+
+    def take(self) -> list[Record]:
+        """Return what has arrived, without waiting."""
+        with self._moved:
+            if self._batches:
+                batch = self._batches.popleft()
+                self._link.wake()  # there is room to fetch more
+                return batch
+            if self._error is not None:
+                raise self._error
+            if self.closed:
+                raise ClosedError("the subscriber is closed")
+            return []
+
+    def wait(self, timeout_s: float | None) -> list[Record]:
+        with self._moved:
+            self._moved.wait_for(lambda: self.available, timeout_s)
+        return self.take()
+
+    def wait_ready(self, timeout_s: float) -> int | None:
+        with self._moved:
+            self._moved.wait_for(lambda: (self._resolved and self._log_id is not None) or self.available, timeout_s)
+            if self._error is not None:
+                raise self._error
+            ready = self._resolved and self._log_id is not None
+            first = self._batches[0][0].offset if self._batches else self.position
+            return first if ready else None
+
+    def wait_moved(self, timeout_s: float) -> None:
+        with self._moved:
+            before = self.position
+            self._moved.wait_for(lambda: self.position != before or self.available, timeout_s)
+
+    def commit(self, offset: int) -> threading.Event:
+        with self._moved:
+            self._commit_offset = offset
+            self._commit_done = threading.Event()
+            self._commit_sent = False
+            return self._commit_done
+
+    # --- the link's thread ---
+
+    def on_welcome(self, welcome: wire.Welcome) -> None:
+        with self._moved:
+            if self._log_id not in (None, welcome.log_id):
+                self._fail(LogResetError(str(self._log_id), welcome.log_id))
+            self._log_id = welcome.log_id
+            self.log_end = welcome.end
+            self._request = None
+            self._commit_sent = False
+            self._moved.notify_all()
+
+    def on_frame(self, frame: wire.ToClient) -> None:
+        match frame:
+            case wire.Events() if frame.request == self._request:
+                with self._moved:
+                    self._request = None
+                    self._resolved = True
+                    self.position = frame.next
+                    self.log_end = max(self.log_end, frame.end)
+                    if frame.records:
+                        self._batches.append([Record(*record) for record in frame.records])
+                    self._announce()
+            case wire.Committed() if frame.name == self._name and frame.offset == self._commit_offset:
+                self._commit_offset = None
+                self._commit_done.set()
+            case wire.Refused() if frame.about is not None and frame.about in (self._request, self._name):
+                if frame.code in (wire.TOO_MANY, wire.NO_SPACE):
+                    self._refused_until = time.monotonic() + 1.0
+                    self._request = None
+                else:
+                    with self._moved:
+                        self._fail(HubRefusedError(frame.code, frame.reason))
+            case _:
+                return
+
+    def work(self, send: Send, now: float) -> float | None:
+        if self._commit_offset is not None and not self._commit_sent and self._name is not None:
+            self._commit_sent = send(wire.Commit(self._name, self._commit_offset))
+        if self._error is not None:
+            return None
+        if self._request is not None and now < self._answer_by:
+            return self._answer_by
+        if len(self._batches) >= _BUFFERED_BATCHES:
+            return None
+        if now < self._refused_until:
+            return self._refused_until
+        self._request = self._link.next_request()
+        self._answer_by = now + _WAIT_MS / 1000 + _ANSWER_S
+        fetch = wire.Fetch(
+            self._request,
+            self.position,
+            self._patterns,
+            wait_ms=_WAIT_MS if self._resolved else 0,
+            name=None if self._resolved else self._name,
+        )
+        if not send(fetch):
+            self._request = None
+            return now + _RETRY_S
+        return self._answer_by
+
+    def on_close(self) -> None:
+        with self._moved:
+            self.closed = True
+            self._announce()
+
+    def _fail(self, error: TrialbusError) -> None:
+        self._error = error
+        self._announce()
+
+    def _announce(self) -> None:
+        self._moved.notify_all()
+        on_arrival = self.on_arrival
+        if on_arrival is not None:
+            on_arrival()
+

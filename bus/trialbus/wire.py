@@ -1,0 +1,173 @@
+"""Frames between a client and the hub, as docs/protocol.md specifies them.
+
+Each message is one frame that holds one MessagePack array `[op, ...]`. Receivers ignore fields
+they do not know at the end of an array and fill in missing ones that have a default, so either
+side may be the older one.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import msgspec
+
+PROTOCOL = 1
+
+#: Largest frame the hub takes, in bytes.
+MAX_FRAME = 8 << 20
+#: Largest batch of events that a publisher sends, or the hub answers, in one frame.
+BATCH_BYTES = 256 << 10
+BATCH_EVENTS = 512
+
+#: Values of `Fetch.offset` that are not offsets.
+NOW = -1
+EARLIEST = -2
+
+# Codes of `Refused`; the numbers follow HTTP's, for people.
+BAD_FRAME = 400
+SESSION_LOST = 410
+CONFLICT = 409
+OUT_OF_RANGE = 416
+TOO_MANY = 429
+NO_SPACE = 507
+
+
+class _Frame(msgspec.Struct, frozen=True, array_like=True):
+    pass
+
+
+class Publish(_Frame, frozen=True, tag=1):
+    """Client: events `first, first + 1, ...` of a publisher, each a pair of topic and body.
+
+    `base` is the oldest sequence number the publisher still holds: when the hub lacks something
+    before it, that is gone for good and is counted as lost instead of being asked for for ever.
+    """
+
+    publisher: bytes
+    first: int
+    events: list[tuple[str, msgspec.Raw]]
+    base: int = 1
+
+
+class Fetch(_Frame, frozen=True, tag=2):
+    """Client: send me up to `max_events` events from `offset` that match one of `patterns`.
+
+    The hub answers at once, or when something matches, or after `wait_ms`. With a `name`, its
+    committed offset takes the place of `offset`; a name that is new is committed at `offset`.
+    An `offset` of NOW or EARLIEST, or a `name`, is answered at once, so that the client knows
+    the number to go on from.
+    """
+
+    request: int
+    offset: int
+    patterns: list[str]
+    max_events: int = BATCH_EVENTS
+    wait_ms: int = 0
+    name: str | None = None
+
+
+class Commit(_Frame, frozen=True, tag=3):
+    """Client: everything before `offset` is dealt with for the durable name."""
+
+    name: str
+    offset: int
+
+
+class Hello(_Frame, frozen=True, tag=4):
+    """Client: I am alive; if I am silent for `ttl_ms`, publish `trainer_lost` about me.
+
+    `exclusive` lets only one live session of this kind and name exist.
+    """
+
+    session: str
+    kind: str
+    name: str
+    ttl_ms: int
+    study: str = ""
+    trial: int | None = None
+    attempt: int | None = None
+    info: dict[str, str] = {}
+    exclusive: bool = False
+
+
+class Ping(_Frame, frozen=True, tag=5):
+    """Client: still alive."""
+
+    session: str
+
+
+class Bye(_Frame, frozen=True, tag=6):
+    """Client: this session ends as it should."""
+
+    session: str
+
+
+class AskStatus(_Frame, frozen=True, tag=7):
+    """Client: send me your counters."""
+
+    request: int
+
+
+class Ack(_Frame, frozen=True, tag=11):
+    """Hub: every event of the publisher up to `last` is in the log, on disk."""
+
+    publisher: bytes
+    last: int
+
+
+class Events(_Frame, frozen=True, tag=12):
+    """Hub: the answer to a Fetch. Go on from `next`; the log ends before `end`."""
+
+    request: int
+    next: int
+    end: int
+    #: Offset, publisher, sequence number, topic, body.
+    records: list[tuple[int, bytes, int, str, msgspec.Raw]]
+
+
+class Committed(_Frame, frozen=True, tag=13):
+    """Hub: the answer to a Commit, when it is on disk."""
+
+    name: str
+    offset: int
+
+
+class Seen(_Frame, frozen=True, tag=14):
+    """Hub: the answer to Hello and Ping."""
+
+    session: str
+
+
+class Welcome(_Frame, frozen=True, tag=15):
+    """Hub: the first frame of every connection."""
+
+    protocol: int
+    log_id: str
+    end: int
+
+
+class Status(_Frame, frozen=True, tag=16):
+    """Hub: the answer to AskStatus."""
+
+    request: int
+    status: dict[str, Any]
+
+
+class Refused(_Frame, frozen=True, tag=19):
+    """Hub: no, and why. `about` is the request, session or name that it concerns."""
+
+    code: int
+    reason: str
+    about: int | str | None = None
+
+
+ToHub: TypeAlias = Publish | Fetch | Commit | Hello | Ping | Bye | AskStatus
+ToClient: TypeAlias = Ack | Events | Committed | Seen | Welcome | Status | Refused
+
+_encoder = msgspec.msgpack.Encoder()
+_to_hub: msgspec.msgpack.Decoder[ToHub] = msgspec.msgpack.Decoder(ToHub)
+_to_client: msgspec.msgpack.Decoder[ToClient] = msgspec.msgpack.Decoder(ToClient)
+
+encode = _encoder.encode
+decode_to_hub = _to_hub.decode
+decode_to_client = _to_client.decode

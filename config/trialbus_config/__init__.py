@@ -1,0 +1,1 @@
+"""The Hydra tree of trialbus, importable so that `pkg://trialbus_config` finds it in a checkout and in a wheel."""
