@@ -19,6 +19,7 @@ import sys
 import time
 from collections import Counter, deque
 from pathlib import Path
+from types import FrameType
 from typing import Any, assert_never
 
 import msgspec
@@ -349,8 +350,12 @@ class Hub:
 
 def serve(hub: Hub) -> None:
     """Run a hub until SIGTERM or SIGINT. Call it from the main thread."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        hub.stop()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: hub.stop())
+        signal.signal(number, stop)
     logger.info("hub at %s, log %s (%d events)", hub.endpoint, hub.log.path, hub.log.end)
     hub.run()
 

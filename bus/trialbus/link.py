@@ -8,6 +8,7 @@ and what it sent, and lets them send while it takes frames.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
@@ -147,7 +148,7 @@ class Link:
         due: float | None = None
         while not self._closing:
             wait_s = _IDLE_S if due is None else max(0.0, due - time.monotonic())
-            for source, _ in poller.poll(wait_s * 1000):
+            for source, _ in poller.poll(math.ceil(wait_s * 1000)):
                 if source == self._wake_read:
                     os.read(self._wake_read, 64)
             self._woken = False

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import IO, Literal, TypeAlias
 
 import msgspec
 
@@ -47,11 +47,11 @@ class Change:
     """Everything one turn of the hub adds to the log; applied together or not at all."""
 
     #: Publisher, sequence number, topic, body.
-    events: list[tuple[bytes, int, str, msgspec.Raw]] = field(default_factory=list)
-    publishers: dict[bytes, int] = field(default_factory=dict)
-    committed: dict[str, int] = field(default_factory=dict)
+    events: list[tuple[bytes, int, str, msgspec.Raw]] = field(default_factory=list[tuple[bytes, int, str, msgspec.Raw]])
+    publishers: dict[bytes, int] = field(default_factory=dict[bytes, int])
+    committed: dict[str, int] = field(default_factory=dict[str, int])
     #: Sessions that began, or went on under a new `Hello`, and None for those that ended.
-    sessions: dict[str, Hello | None] = field(default_factory=dict)
+    sessions: dict[str, Hello | None] = field(default_factory=dict[str, Hello | None])
 
     def __bool__(self) -> bool:
         return bool(self.events or self.publishers or self.committed or self.sessions)
@@ -151,7 +151,7 @@ class EventLog:
             offset = record[0] + 1
         return found, offset
 
-    def _take_lock(self) -> object:
+    def _take_lock(self) -> IO[str]:
         lock = (self.path.parent / "events.lock").open("a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from trialbus.spec import is_mapping
+
 
 def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Return metrics as floats by name; nested mappings are joined with `/`.
@@ -25,7 +27,7 @@ def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
 def _items(prefix: str, metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for name, value in metrics.items():
         key = f"{prefix}{name}"
-        if isinstance(value, Mapping):
+        if is_mapping(value):
             yield from _items(f"{key}/", value)
         elif type(value) is float:
             yield key, value

@@ -102,6 +102,7 @@ class Sessions:
                 "study": s.hello.study,
                 "trial": s.hello.trial,
                 "info": s.hello.info,
+                "ttl_s": s.hello.ttl_ms / 1000,
                 "silent_s": now - s.seen,
                 "confirmed": s.confirmed,
             }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 import msgspec
 
@@ -184,10 +184,10 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
         if key not in known:
             raise SpecError(f"study.{key}", f"no such key (expected one of {', '.join(sorted(known))})")
     params = data.pop("params", None)
-    if not isinstance(params, Mapping) or not params:
+    if not is_mapping(params) or not params:
         raise SpecError("study.params", f"{params!r} is not a search space (expected a mapping of at least one param)")
     objective = data.pop("objective", None)
-    objectives = objective if isinstance(objective, list) else [objective]
+    objectives: list[Any] = [objective] if is_mapping(objective) or not objective else list(objective)
     spec: dict[str, Any] = {
         **data,
         "params": {name: _convert(f"study.params.{name}", param, Param) for name, param in params.items()},
@@ -201,8 +201,13 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
     return _convert("study", spec, StudySpec)
 
 
+def is_mapping(data: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Tell whether `data` is a mapping, as YAML and JSON have them: with text as keys."""
+    return isinstance(data, Mapping)
+
+
 def _component(key: str, data: Any) -> Component:
-    if not isinstance(data, Mapping) or not isinstance(data.get("type"), str):
+    if not is_mapping(data) or not isinstance(data.get("type"), str):
         raise SpecError(f"{key}.type", f"missing in {data!r} (expected the name of an Optuna class)")
     return Component(type=data["type"], args={k: v for k, v in data.items() if k != "type"})
 
@@ -215,7 +220,7 @@ def _convert(key: str, data: Any, type_: Any) -> Any:
         inner = path.rstrip("`")
         value = data
         for part in filter(None, inner.split(".")):
-            value = value.get(part) if isinstance(value, Mapping) else None
+            value = value.get(part) if is_mapping(value) else None
         shown = f" (got {value!r})" if inner and value is not None else ""
         raise SpecError(key + inner, f"{problem}{shown}") from None
 

@@ -114,6 +114,11 @@ class Subscriber:
         """Whether `next` would return, or raise, at once."""
         return bool(self._batch) or self._reader.available
 
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything that was in the log when the hub last spoke has been taken."""
+        return self._reader.position >= self._reader.log_end and not self.available
+
     def next(self, timeout_s: float | None = None) -> events.AnyEvent | None:
         """Return the next event, or None if none comes within `timeout_s` seconds.
 
@@ -141,6 +146,28 @@ class Subscriber:
         if records:
             self.offset = records[-1].offset + 1
         return records
+
+    def read_to(self, end: int | None, timeout_s: float = 10.0) -> Iterator[Record]:
+        """Yield the records up to offset `end`, or to where the log ends now, and stop there.
+
+        Raises:
+            HubUnavailableError: The hub did not go on within `timeout_s` seconds.
+        """
+        self.wait_ready(timeout_s)
+        reader = self._reader
+        goal = reader.log_end if end is None else end
+        while True:
+            position = reader.position
+            batch = reader.take()
+            for record in batch:
+                if record.offset >= goal:
+                    return
+                self.offset = record.offset + 1
+                yield record
+            if not batch and position >= goal:
+                return
+            if not batch and not reader.wait_moved(position, timeout_s):
+                raise HubUnavailableError(self._link.endpoint, timeout_s)
 
     def wait_ready(self, timeout_s: float = 10.0) -> int:
         """Wait until the place to start from is settled and return it.
@@ -261,18 +288,7 @@ def replay(
         ...     print(record.offset, record.event)
     """
     with subscribe(*types, study=study, trial=trial, start=start, endpoint=endpoint, link=link) as subscriber:
-        reader = subscriber._reader  # noqa: SLF001 - replay is a subscriber that knows where to stop
-        if reader.wait_ready(timeout_s) is None:
-            raise HubUnavailableError(subscriber._link.endpoint, timeout_s)  # noqa: SLF001
-        goal = reader.log_end if end is None else end
-        while True:
-            for record in reader.take():
-                if record.offset >= goal:
-                    return
-                yield record
-            if reader.position >= goal and not reader.available:
-                return
-            reader.wait_moved(timeout_s)
+        yield from subscriber.read_to(end, timeout_s)
 
 
 class _Reader:
@@ -331,10 +347,9 @@ class _Reader:
             first = self._batches[0][0].offset if self._batches else self.position
             return first if ready else None
 
-    def wait_moved(self, timeout_s: float) -> None:
+    def wait_moved(self, position: int, timeout_s: float) -> bool:
         with self._moved:
-            before = self.position
-            self._moved.wait_for(lambda: self.position != before or self.available, timeout_s)
+            return self._moved.wait_for(lambda: self.position != position or self.available, timeout_s)
 
     def commit(self, offset: int) -> threading.Event:
         with self._moved:

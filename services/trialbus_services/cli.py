@@ -1,0 +1,132 @@
+"""The `trialbus` command. Every script in `scripts/` calls into it.
+
+Each subcommand is a Hydra application on the same config tree, so overrides, `--cfg job`,
+`--config-dir` and shell completion work as Hydra users expect.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+
+import hydra
+from omegaconf import DictConfig
+
+from trialbus.errors import TrialbusError
+from trialbus_services import settings
+from trialbus_services.children import stop_with_parent
+
+_USAGE = """\
+usage: trialbus COMMAND [HYDRA OVERRIDES]
+
+commands:
+  study      run a study: uses the services that are up, starts the others, shows progress
+  hub        the bus's hub, which keeps the event log
+  optimizer  the Optuna service: hands out trials, records evaluations, prunes
+  worker     runs trials, each as a process of its own
+  reporter   writes a report when a study finishes
+
+examples:
+  trialbus study study=digits study.n_trials=8 pruner=none
+  trialbus worker study=digits worker.slots=4 bus.endpoint=tcp://127.0.0.1:5760
+  trialbus study --cfg job      print the composed config and stop
+  trialbus study --help         groups and values that can be overridden
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    arguments = sys.argv[1:] if argv is None else argv
+    match arguments:
+        case [] | ["-h" | "--help", *_]:
+            print(_USAGE)
+            return 0 if arguments else 2
+        case ["--version", *_]:
+            print(version("trialbus"))
+            return 0
+        case [name, *overrides] if name in _COMMANDS:
+            return _run(name, overrides)
+        case [name, *_]:
+            near = difflib.get_close_matches(name, _COMMANDS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f" (expected one of {', '.join(_COMMANDS)})"
+            print(f"error: there is no command {name!r}{hint}", file=sys.stderr)
+            return 2
+        case _:
+            raise AssertionError(arguments)
+
+
+def _run(name: str, overrides: list[str]) -> int:
+    codes: list[int] = []
+    settings.register_resolvers()
+    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {name} %(message)s", datefmt="%H:%M:%S")
+    logging.getLogger("hydra").setLevel(logging.WARNING)
+
+    def task(config: DictConfig) -> None:
+        try:
+            codes.append(_COMMANDS[name](config))
+        except TrialbusError as error:
+            print(f"error: {error}", file=sys.stderr)
+            codes.append(2 if isinstance(error, ValueError) else 1)
+
+    stop_with_parent()
+    sys.argv = [f"trialbus {name}", *overrides]
+    application = hydra.main(version_base="1.3", config_path="pkg://trialbus_config", config_name="config")(task)
+    try:
+        application()
+    except KeyboardInterrupt:
+        return 130
+    # Hydra ran no task for --help, --cfg and the like.
+    return codes[0] if codes else 0
+
+
+def _hub(config: DictConfig) -> int:
+    from trialbus.hub import Hub, serve
+
+    bus = settings.bus(config)
+    serve(Hub(bus.endpoint, bus.dir, sync=bus.sync, insecure=bus.insecure))
+    return 0
+
+
+def _optimizer(config: DictConfig) -> int:
+    from trialbus_services.optimizer.main import run
+
+    return run(settings.bus(config), settings.section(config, "storage", settings.Storage))
+
+
+def _worker(config: DictConfig) -> int:
+    from trialbus_services.worker.main import run
+
+    return run(
+        settings.bus(config),
+        settings.section(config, "worker", settings.Worker),
+        settings.trainer(config),
+        study=settings.study(config).name,
+    )
+
+
+def _reporter(config: DictConfig) -> int:
+    from trialbus_services.reporter.main import run
+
+    return run(
+        settings.bus(config),
+        settings.section(config, "storage", settings.Storage),
+        settings.section(config, "report", settings.Report),
+    )
+
+
+def _study(config: DictConfig) -> int:
+    from trialbus_services.launcher import run
+
+    return run(config)
+
+
+_COMMANDS: dict[str, Callable[[DictConfig], int]] = {
+    "study": _study,
+    "hub": _hub,
+    "optimizer": _optimizer,
+    "worker": _worker,
+    "reporter": _reporter,
+}

@@ -1,0 +1,106 @@
+"""Samplers and pruners by the name of their Optuna class."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import warnings
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseSampler
+
+from trialbus.errors import SpecError
+from trialbus.spec import CategoricalParam, Component, IntParam, Param, StudySpec, is_mapping
+
+_GRID = "GridSampler"
+
+
+def build_sampler(spec: StudySpec) -> BaseSampler:
+    """Build the sampler a study names.
+
+    `seed` comes from the study unless the sampler's own arguments give one, and a grid sampler
+    takes its grid from the parameters.
+
+    Raises:
+        SpecError: The class or an argument of it does not exist, or is refused by Optuna.
+    """
+    component = spec.sampler
+    args = dict(component.args)
+    if component.type == _GRID:
+        args.setdefault("search_space", {name: _grid(name, param) for name, param in spec.params.items()})
+    sampler_class = _class("sampler", component.type, optuna.samplers, BaseSampler)
+    if args.get("seed", ...) in (..., None) and "seed" in inspect.signature(sampler_class).parameters:
+        args["seed"] = spec.seed
+    sampler = _build("sampler", Component(type=component.type, args=args), optuna.samplers, BaseSampler)
+    assert isinstance(sampler, BaseSampler)
+    return sampler
+
+
+def build_pruner(component: Component | None) -> BasePruner:
+    """Build the pruner a study names; None prunes nothing.
+
+    Raises:
+        SpecError: The class or an argument of it does not exist, or is refused by Optuna.
+    """
+    if component is None:
+        return NopPruner()
+    pruner = _build("pruner", component, optuna.pruners, BasePruner)
+    assert isinstance(pruner, BasePruner)
+    return pruner
+
+
+def _class(key: str, name: str, module: ModuleType, base: type) -> type:
+    names = [n for n in module.__all__ if isinstance(c := getattr(module, n), type) and issubclass(c, base) and c is not base]
+    if name not in names:
+        raise SpecError(f"{key}.type", f"{name!r} is not a {key} of Optuna{_nearest(name, names)}")
+    found: type = getattr(module, name)
+    return found
+
+
+def _build(key: str, component: Component, module: ModuleType, base: type) -> object:
+    found = _class(key, component.type, module, base)
+    known = [name for name in inspect.signature(found).parameters if name not in {"self", "args", "kwargs"}]
+    args: dict[str, Any] = {}
+    for name, value in component.args.items():
+        if name not in known:
+            raise SpecError(f"{key}.{name}", f"{component.type} has no such argument{_nearest(name, known)}")
+        if is_mapping(value) and "type" in value:
+            args[name] = _build(f"{key}.{name}", _nested(value), module, base)
+        else:
+            args[name] = value
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return found(**args)
+    except (TypeError, ValueError, ImportError) as error:
+        raise SpecError(key, f"{component.type}({_shown(args)}): {error}") from error
+
+
+def _nested(data: Mapping[str, Any]) -> Component:
+    return Component(type=data["type"], args={key: value for key, value in data.items() if key != "type"})
+
+
+def _grid(name: str, param: Param) -> list[Any]:
+    match param:
+        case CategoricalParam():
+            return list(param.choices)
+        case IntParam(log=False):
+            return list(range(param.low, param.high + 1, param.step))
+        case _ if param.step is not None and not param.log:
+            count = int((param.high - param.low) / param.step + 1e-9) + 1
+            return [param.low + i * param.step for i in range(count)]
+        case _:
+            raise SpecError(f"study.params.{name}", "a grid needs choices or a step (expected step: <width>)")
+
+
+def _nearest(name: str, names: list[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f" (expected one of {', '.join(sorted(names))})"
+
+
+def _shown(args: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in args.items())

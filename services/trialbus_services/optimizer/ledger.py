@@ -1,0 +1,160 @@
+"""Ledger: what the log says about studies, requests and trials.
+
+A pure fold over events: the same events always give the same ledger, so after a crash reading
+the log again is all the recovery there is. It decides nothing that the log does not say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from trialbus import events
+from trialbus.spec import StudySpec
+
+
+@dataclass
+class OpenTrial:
+    """A trial that has been handed out and not finished.
+
+    `waiting` is true between the loss of an attempt and the hand-out of the next one.
+    """
+
+    number: int
+    attempt: int
+    params: dict[str, Any]
+    session: str
+    worker: str = ""
+    slot: int = 0
+    waiting: bool = False
+
+
+@dataclass
+class Book:
+    """One study as the log tells it."""
+
+    spec: StudySpec
+    submission: str
+    submitted_at: float
+    open: dict[int, OpenTrial] = field(default_factory=dict[int, OpenTrial])
+    finished: bool = False
+    stop: str | None = None
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A trial ended, to be told to Optuna.
+
+    Attributes:
+        cause: `complete`, `pruned`, `failed`, or `lost` where its last attempt was lost.
+    """
+
+    study: str
+    trial: OpenTrial
+    cause: str
+    values: list[float] | None = None
+    error: str | None = None
+
+
+class Ledger:
+    """Studies by name, requests that wait for an answer, and which were answered."""
+
+    def __init__(self) -> None:
+        self.studies: dict[str, Book] = {}
+        self.requests: dict[str, events.TrialRequested] = {}
+        self._answered: set[str] = set()
+        self._apply: dict[type, Callable[[Any], list[Closed]]] = {
+            events.StudySubmitted: self._study_submitted,
+            events.StudyFinished: self._study_finished,
+            events.Stop: self._stop,
+            events.TrialRequested: self._trial_requested,
+            events.TrialAssigned: self._trial_assigned,
+            events.TrialFinished: self._trial_finished,
+            events.TrainerLost: self._trainer_lost,
+        }
+
+    #: The events a ledger is made of.
+    TYPES: tuple[type[events.Event], ...] = (
+        events.StudySubmitted,
+        events.StudyFinished,
+        events.Stop,
+        events.TrialRequested,
+        events.TrialAssigned,
+        events.TrialFinished,
+        events.TrainerLost,
+    )
+
+    def apply(self, event: events.AnyEvent) -> list[Closed]:
+        """Take in one event and return the trials it closed. An event seen before changes nothing."""
+        apply = self._apply.get(type(event))
+        return apply(event) if apply else []
+
+    def current(self, event: events.TrialEvent) -> OpenTrial | None:
+        """Return the open trial that an event is about, unless its attempt was given up."""
+        book = self.studies.get(event.study)
+        trial = book.open.get(event.trial) if book else None
+        if trial is None or trial.waiting or trial.attempt != event.attempt:
+            return None
+        return trial
+
+    def _study_submitted(self, event: events.StudySubmitted) -> list[Closed]:
+        old = self.studies.get(event.study)
+        book = Book(event.spec, event.submission, event.at, open=old.open if old else {})
+        self.studies[event.study] = book
+        return []
+
+    def _study_finished(self, event: events.StudyFinished) -> list[Closed]:
+        book = self.studies.get(event.study)
+        if book and book.submission == event.submission:
+            book.finished = True
+        return []
+
+    def _stop(self, event: events.Stop) -> list[Closed]:
+        book = self.studies.get(event.study)
+        if book and not book.finished:
+            book.stop = event.reason or "stopped"
+        return []
+
+    def _trial_requested(self, event: events.TrialRequested) -> list[Closed]:
+        if event.request not in self._answered:
+            self.requests.setdefault(event.request, event)
+        return []
+
+    def _trial_assigned(self, event: events.TrialAssigned) -> list[Closed]:
+        if event.request in self._answered:
+            return []
+        self._answered.add(event.request)
+        self.requests.pop(event.request, None)
+        book = self.studies.get(event.study)
+        if book:
+            book.open[event.trial] = OpenTrial(
+                event.trial, event.attempt, event.params, event.session, event.worker, event.slot
+            )
+        return []
+
+    def _trial_finished(self, event: events.TrialFinished) -> list[Closed]:
+        trial = self.current(event)
+        if trial is None:
+            return []
+        if event.state == "preempted":
+            trial.waiting = True
+            return []
+        del self.studies[event.study].open[event.trial]
+        return [Closed(event.study, trial, event.state, event.values, event.error)]
+
+    def _trainer_lost(self, event: events.TrainerLost) -> list[Closed]:
+        self.requests = {id_: r for id_, r in self.requests.items() if r.session != event.session}
+        closed: list[Closed] = []
+        for name, book in self.studies.items():
+            for trial in list(book.open.values()):
+                same_attempt = (name, trial.number, trial.attempt) == (event.study, event.trial, event.attempt)
+                if trial.waiting or not (trial.session == event.session or same_attempt):
+                    continue
+                if trial.attempt < book.spec.max_retries:
+                    trial.waiting = True
+                else:
+                    del book.open[trial.number]
+                    error = f"lost {trial.attempt + 1} times (study.max_retries={book.spec.max_retries})"
+                    closed.append(Closed(name, trial, "lost", error=error))
+        return closed

@@ -1,0 +1,24 @@
+"""Run the optimizer as a process."""
+
+from __future__ import annotations
+
+import logging
+
+import optuna
+
+from trialbus_services.optimizer.service import Optimizer
+from trialbus_services.optimizer.storage import open_storage, shown
+from trialbus_services.settings import Bus, Storage
+from trialbus_services.signals import stop_event
+
+logger = logging.getLogger(__name__)
+
+
+def run(bus: Bus, storage: Storage) -> int:
+    """Serve until SIGTERM or SIGINT and return the exit code."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    stop = stop_event()
+    optimizer = Optimizer(bus.endpoint, open_storage(storage.url), storage_url=storage.url, connect_s=bus.connect_s)
+    logger.info("optimizer on %s, recording into %s", bus.endpoint, shown(storage.url))
+    optimizer.run(stop.is_set)
+    return 0

@@ -1,0 +1,49 @@
+"""From the parameters of a specification to Optuna's distributions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, assert_never
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+
+from trialbus.spec import CategoricalParam, FloatParam, IntParam, Param
+
+
+def distribution(param: Param) -> BaseDistribution:
+    """Return the Optuna distribution of a parameter."""
+    match param:
+        case FloatParam():
+            return FloatDistribution(param.low, param.high, log=param.log, step=param.step)
+        case IntParam():
+            return IntDistribution(param.low, param.high, log=param.log, step=param.step)
+        case CategoricalParam():
+            return CategoricalDistribution(param.choices)
+        case _:
+            assert_never(param)
+
+
+def suggest(trial: optuna.Trial, params: Mapping[str, Param]) -> dict[str, Any]:
+    """Sample every parameter of a trial; those it already has keep their value.
+
+    Unlike `study.ask(distributions)` this completes a trial whose sampling was cut short.
+    """
+    return {name: _suggest(trial, name, param) for name, param in params.items()}
+
+
+def _suggest(trial: optuna.Trial, name: str, param: Param) -> Any:
+    match param:
+        case FloatParam():
+            return trial.suggest_float(name, param.low, param.high, log=param.log, step=param.step)
+        case IntParam():
+            return trial.suggest_int(name, param.low, param.high, log=param.log, step=param.step)
+        case CategoricalParam():
+            return trial.suggest_categorical(name, param.choices)
+        case _:
+            assert_never(param)

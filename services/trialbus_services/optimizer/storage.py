@@ -1,0 +1,65 @@
+"""The Optuna storage that studies are recorded in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optuna
+import sqlalchemy.event
+import sqlalchemy.exc
+from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend, JournalStorage
+from sqlalchemy.engine import Engine, make_url
+
+from trialbus.errors import SpecError
+
+_JOURNAL = "journal:///"
+_BUSY_S = 60
+
+
+def open_storage(url: str) -> BaseStorage:
+    """Open, or make, the storage at a URL.
+
+    Args:
+        url: A database as SQLAlchemy names it (`sqlite:///optuna_studies.db`), `journal:///<path>` for
+            Optuna's journal file, or `memory://`.
+
+    Raises:
+        SpecError: It cannot be opened.
+
+    Source:
+        `optuna.storages.RDBStorage`, `optuna.storages.JournalStorage`.
+    """
+    if url == "memory://":
+        return InMemoryStorage()
+    if url.startswith(_JOURNAL):
+        return JournalStorage(JournalFileBackend(url.removeprefix(_JOURNAL)))
+    try:
+        sqlite = make_url(url).get_backend_name() == "sqlite"
+        kwargs: dict[str, Any] = {"connect_args": {"timeout": _BUSY_S}} if sqlite else {"pool_pre_ping": True}
+        storage = RDBStorage(url, engine_kwargs=kwargs)
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise SpecError("storage.url", f"{shown(url)!r} cannot be opened: {reason}") from error
+    if sqlite:
+        _use_write_ahead_log(storage.engine)
+    return optuna.storages.get_storage(storage)
+
+
+def shown(url: str) -> str:
+    """Return a URL fit for people and for the bus: without its password."""
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
+        return url
+
+
+def _use_write_ahead_log(engine: Engine) -> None:
+    # Readers such as the dashboard and this writer then do not lock each other out.
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+
+    @sqlalchemy.event.listens_for(engine, "connect")
+    def relax(connection: Any, _: object) -> None:  # pyright: ignore[reportUnusedFunction]
+        # The hub's log is the truth until it is flushed; losing power costs a replay.
+        connection.execute("PRAGMA synchronous=NORMAL")

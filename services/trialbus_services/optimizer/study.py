@@ -1,0 +1,261 @@
+"""One Optuna study, kept in step with the ledger.
+
+Every method may be repeated with the same arguments: after a crash the events since the last
+commit are applied once more.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter, defaultdict
+from typing import Any
+
+import msgspec
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from trialbus import events
+from trialbus.errors import SpecError
+from trialbus_services.optimizer.components import build_pruner, build_sampler
+from trialbus_services.optimizer.ledger import Book, Closed, OpenTrial
+from trialbus_services.optimizer.objective import aggregation, value_of
+from trialbus_services.optimizer.space import suggest
+
+_FOREIGN = "trialbus:foreign"
+_SPEC = "trialbus:spec"
+_REQUEST = "trialbus:request"
+_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+
+
+class RunningStudy:
+    """A study in an Optuna storage, made or continued.
+
+    Args:
+        book: What the log says of it. Open trials that the storage does not have are taken out:
+            they belong to a study of the same name that was deleted.
+        storage: Where it is recorded.
+
+    Raises:
+        SpecError: The specification does not fit Optuna, or the study that is already there.
+    """
+
+    def __init__(self, book: Book, storage: BaseStorage) -> None:
+        spec = book.spec
+        self.spec = spec
+        self.failures_in_a_row = 0
+        self.last_error: str | None = None
+        for objective in spec.objectives:
+            aggregation(objective.aggregate, objective.direction)
+        self._storage = storage
+        self._pruner = build_pruner(spec.pruner)
+        self._study = optuna.create_study(
+            study_name=spec.name,
+            storage=storage,
+            sampler=build_sampler(spec),
+            pruner=self._pruner,
+            directions=spec.directions,
+            load_if_exists=True,
+        )
+        self._id = storage.get_study_id_from_name(spec.name)
+        self._check_directions()
+        self._trial_ids: dict[int, int] = {}
+        self._curves: dict[int, dict[str, dict[int, float]]] = {}
+        self._last: dict[int, dict[str, float]] = {}
+        self._pruned: set[int] = set()
+        self._counts: Counter[TrialState] = Counter()
+        self._orphans: list[FrozenTrial] = []
+        self._adopt(book)
+
+    @property
+    def counts(self) -> events.TrialCounts:
+        """Finished trials by state, over the study's whole life."""
+        return events.TrialCounts(
+            complete=self._counts[TrialState.COMPLETE],
+            pruned=self._counts[TrialState.PRUNED],
+            failed=self._counts[TrialState.FAIL],
+        )
+
+    @property
+    def n_done(self) -> int:
+        """Number of finished trials."""
+        return sum(self._counts.values())
+
+    def assign(self, request: events.TrialRequested, book: Book) -> events.TrialAssigned | None:
+        """Return the trial for a request: one to be repeated, else a new one; None if none is left."""
+        spec = self.spec
+        again = next((trial for trial in book.open.values() if trial.waiting), None)
+        if again is not None:
+            number, attempt, params = again.number, again.attempt + 1, again.params
+        elif self.n_done + len(book.open) < spec.n_trials:
+            number, params = self._new_trial(request)
+            attempt = 0
+        else:
+            return None
+        self._forget(number)
+        return events.TrialAssigned(
+            study=spec.name,
+            trial=number,
+            attempt=attempt,
+            request=request.request,
+            session=request.session,
+            params=params,
+            seed=spec.seed + number,
+            budget=spec.budget,
+            worker=request.worker,
+            slot=request.slot,
+        )
+
+    def restore(self, event: events.EvaluationComplete) -> None:
+        """Take in an evaluation that was recorded before a restart."""
+        curves = self._curves.setdefault(event.trial, defaultdict(dict))
+        for metric in self.spec.metrics:
+            if metric in event.metrics:
+                curves[metric][event.step] = event.metrics[metric]
+        self._last.setdefault(event.trial, {}).update(event.metrics)
+
+    def evaluate(self, event: events.EvaluationComplete) -> events.Prune | None:
+        """Record an evaluation and return the prune command, if that is the decision."""
+        self.restore(event)
+        # Optuna keeps one curve per trial and prunes by it; several objectives have none.
+        if len(self.spec.objectives) > 1:
+            return None
+        value = event.metrics.get(self.spec.metrics[0])
+        if value is None:
+            return None
+        trial_id = self._trial_id(event.trial)
+        self._storage.set_trial_intermediate_value(trial_id, event.step, value)
+        if event.trial in self._pruned:
+            return None
+        trial = self._storage.get_trial(trial_id)
+        if trial.last_step != event.step or not self._pruner.prune(self._study, trial):
+            return None
+        self._pruned.add(event.trial)
+        return events.Prune(
+            study=event.study,
+            trial=event.trial,
+            attempt=event.attempt,
+            step=event.step,
+            reason=f"{type(self._pruner).__name__}: {self.spec.metrics[0]} {value:g} at step {event.step}",
+        )
+
+    def close(self, closed: Closed) -> None:
+        """Tell Optuna how a trial ended."""
+        number = closed.trial.number
+        state, values, error = self._result(closed)
+        trial_id = self._trial_id(number)
+        if self._storage.get_trial(trial_id).state in _FINISHED:
+            return  # told before a crash, and counted when the study was opened
+        attributes: dict[str, Any] = {
+            "trialbus:attempt": closed.trial.attempt,
+            "trialbus:worker": closed.trial.worker,
+            "trialbus:slot": closed.trial.slot,
+            "trialbus:metrics": self._last.get(number, {}),
+        }
+        if state is TrialState.FAIL:
+            attributes |= {"trialbus:state": "lost" if closed.cause == "lost" else "failed", "trialbus:error": error}
+        for key, value in attributes.items():
+            self._storage.set_trial_user_attr(trial_id, key, value)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study.tell(number, values, state)
+        self._counts[state] += 1
+        self.failures_in_a_row = self.failures_in_a_row + 1 if state is TrialState.FAIL else 0
+        self.last_error = error or self.last_error
+        self._forget(number)
+
+    def abandon(self, trial: OpenTrial, reason: str) -> None:
+        """Fail a trial that waits for another attempt which will not come."""
+        self.close(Closed(self.spec.name, trial, "lost", error=reason))
+
+    def best_trials(self) -> list[events.BestTrial]:
+        """Return the best trial, or the Pareto front; empty without a complete trial."""
+        if not self._counts[TrialState.COMPLETE]:
+            return []
+        best = [self._study.best_trial] if len(self.spec.objectives) == 1 else self._study.best_trials
+        return [events.BestTrial(number=t.number, values=list(t.values), params=t.params) for t in best]
+
+    def _check_directions(self) -> None:
+        found = [direction.name.lower() for direction in self._study.directions]
+        if found != self.spec.directions:
+            raise SpecError(
+                "study.objective.direction",
+                f"{self.spec.directions} does not fit the study {self.spec.name!r} in the storage, which has "
+                f"{found}; use another study.name",
+            )
+
+    def _adopt(self, book: Book) -> None:
+        trials = self._study.get_trials(deepcopy=False)
+        running = [trial for trial in trials if trial.state == TrialState.RUNNING]
+        attributes = self._study.user_attrs
+        if _FOREIGN not in attributes:
+            # Trials that run already are somebody else's; from now on they are ours.
+            attributes = {_FOREIGN: [trial.number for trial in running]}
+            self._study.set_user_attr(_FOREIGN, attributes[_FOREIGN])
+        self._study.set_user_attr(_SPEC, msgspec.to_builtins(self.spec))
+        self._counts.update(trial.state for trial in trials if trial.state in _FINISHED)
+        for number in set(book.open) - {trial.number for trial in trials}:
+            del book.open[number]
+        known = set(book.open) | set(attributes[_FOREIGN])
+        self._orphans = [trial for trial in running if trial.number not in known]
+
+    def _new_trial(self, request: events.TrialRequested) -> tuple[int, dict[str, Any]]:
+        trial = self._adopt_orphan(request) or self._study.ask()
+        params = suggest(trial, self.spec.params)
+        trial.set_user_attr(_REQUEST, request.request)
+        return trial.number, params
+
+    def _adopt_orphan(self, request: events.TrialRequested) -> optuna.Trial | None:
+        """Return a trial that was sampled before a crash and handed to nobody, if there is one."""
+        if not self._orphans:
+            return None
+        same = (trial for trial in self._orphans if trial.user_attrs.get(_REQUEST) == request.request)
+        orphan = next(same, self._orphans[0])
+        self._orphans = [trial for trial in self._orphans if trial is not orphan]
+        return optuna.Trial(self._study, self._trial_id(orphan.number))
+
+    def _trial_id(self, number: int) -> int:
+        if number not in self._trial_ids:
+            self._trial_ids[number] = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+        return self._trial_ids[number]
+
+    def _forget(self, number: int) -> None:
+        self._curves.pop(number, None)
+        self._last.pop(number, None)
+        self._pruned.discard(number)
+
+    def _result(self, closed: Closed) -> tuple[TrialState, list[float] | None, str | None]:
+        match closed.cause:
+            case "pruned":
+                return TrialState.PRUNED, None, None
+            case "complete":
+                return self._values(closed)
+            case _:
+                return TrialState.FAIL, None, closed.error or "the trainer gave no reason"
+
+    def _values(self, closed: Closed) -> tuple[TrialState, list[float] | None, str | None]:
+        objectives = self.spec.objectives
+        if closed.values is not None:
+            values: list[float | None] = list(closed.values)
+            if len(values) != len(objectives):
+                return (
+                    TrialState.FAIL,
+                    None,
+                    f"complete() gave {len(values)} values, but study.objective has {len(objectives)}",
+                )
+        else:
+            curves = self._curves.get(closed.trial.number, {})
+            values = [value_of(curves.get(objective.metric, {}), objective) for objective in objectives]
+        for value, objective in zip(values, objectives, strict=True):
+            if value is None:
+                seen = ", ".join(sorted(self._last.get(closed.trial.number, {}))) or "nothing"
+                return (
+                    TrialState.FAIL,
+                    None,
+                    f"study.objective.metric {objective.metric!r} has no value for "
+                    f"aggregate {objective.aggregate!r}; the trainer reported: {seen}",
+                )
+            if math.isnan(value):
+                return TrialState.FAIL, None, f"study.objective.metric {objective.metric!r} is NaN"
+        return TrialState.COMPLETE, [value for value in values if value is not None], None

@@ -1,0 +1,146 @@
+"""The composed Hydra config, checked section by section and typed.
+
+A service reads only its own sections, so a mistake in a study never keeps the hub from starting.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import msgspec
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from trialbus.endpoint import resolve
+from trialbus.errors import SpecError
+from trialbus.spec import StudySpec, load_spec
+
+
+class Bus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the hub is and how it keeps its log."""
+
+    endpoint: str
+    dir: str
+    sync: Literal["full", "normal"] = "full"
+    insecure: bool = False
+    connect_s: float = 10.0
+
+    @property
+    def logs(self) -> Path:
+        """Where services and trials write what they print."""
+        return Path(self.dir) / "logs"
+
+
+class Storage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where studies are recorded."""
+
+    url: str
+
+
+class Trainer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The program that a worker runs for a trial."""
+
+    command: list[str]
+    env: dict[str, str] = {}
+    cwd: str | None = None
+
+
+class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a worker runs trials."""
+
+    name: str | None = None
+    slots: int = 2
+    grace_s: float = 5.0
+    ttl_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        if self.slots < 1:
+            raise ValueError(f"slots {self.slots} is below 1")
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where reports are written."""
+
+    dir: str
+
+
+_S = TypeVar("_S", Bus, Storage, Trainer, Worker, Report)
+
+
+def section(config: DictConfig, name: str, type_: type[_S]) -> _S:
+    """Return one section of the config, typed.
+
+    Raises:
+        SpecError: A key is unknown, missing or of the wrong type; names the key and the value.
+    """
+    data = _plain(config, name)
+    try:
+        found = msgspec.convert(data, type_)
+    except msgspec.ValidationError as error:
+        problem, _, path = str(error).partition(" - at `$")
+        raise SpecError(f"{name}{path.rstrip('`')}", f"{problem} (in {data!r})") from None
+    return found
+
+
+def bus(config: DictConfig) -> Bus:
+    """Return the section `bus` with its endpoint made absolute."""
+    found = section(config, "bus", Bus)
+    return msgspec.structs.replace(found, endpoint=resolve(found.endpoint))
+
+
+def study(config: DictConfig) -> StudySpec:
+    """Return the study with its sampler and pruner.
+
+    Raises:
+        SpecError: See `trialbus.load_spec`.
+    """
+    return load_spec(
+        _plain(config, "study"), sampler=_plain(config, "sampler"), pruner=_plain(config, "pruner", optional=True)
+    )
+
+
+def trainer(config: DictConfig) -> Trainer:
+    """Return the section `trainer`.
+
+    Raises:
+        SpecError: As `section` does, or the program does not exist.
+    """
+    found = section(config, "trainer", Trainer)
+    if not found.command:
+        raise SpecError("trainer.command", "[] is empty (expected a program and its arguments)")
+    folder = Path(found.cwd or ".")
+    if not folder.is_dir():
+        raise SpecError("trainer.cwd", f"{found.cwd!r} is not a folder")
+    program = found.command[0]
+    if not (shutil.which(program) or shutil.which(folder / program)):
+        raise SpecError("trainer.command", f"{program!r} is not a program that can be run here (in {found.command!r})")
+    for argument in found.command[1:2]:
+        if argument.endswith(".py") and not (folder / argument).is_file():
+            raise SpecError("trainer.command", f"there is no file {argument!r} (in {found.command!r})")
+    return found
+
+
+def register_resolvers() -> None:
+    """Make `${trialbus.python:}` and `${trialbus.examples:<file>}` known to OmegaConf."""
+    OmegaConf.register_new_resolver("trialbus.python", lambda: sys.executable, replace=True)
+    OmegaConf.register_new_resolver("trialbus.examples", _example, replace=True)
+
+
+def _example(name: str) -> str:
+    """Return the path of an example: in the installed package, or in the checkout."""
+    here = Path(__file__).parent
+    installed = here / "examples"
+    return str((installed if installed.is_dir() else here.parents[1] / "examples") / name)
+
+
+def _plain(config: DictConfig, name: str, *, optional: bool = False) -> Any:
+    try:
+        data = OmegaConf.to_container(config[name], resolve=True, throw_on_missing=True) if config[name] else None
+    except OmegaConfBaseException as error:
+        raise SpecError(str(error.full_key or name), str(error.msg or error).splitlines()[0]) from None
+    if data is None and not optional:
+        raise SpecError(name, "the section is empty")
+    return data

@@ -1,0 +1,25 @@
+"""Fixtures for all tests."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.processes import Bus
+
+
+@pytest.fixture
+def bus() -> Iterator[Bus]:
+    """A folder whose hub and services end with the test; what they printed is shown if it fails."""
+    # Not tmp_path: the path of a socket file has to be short.
+    with tempfile.TemporaryDirectory(prefix="trialbus-") as directory:
+        found = Bus(Path(directory))
+        try:
+            yield found
+        finally:
+            found.stop()
+            for name, process in found.processes.items():
+                print(f"--- {name}:\n{process.printed()}")

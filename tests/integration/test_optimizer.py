@@ -1,0 +1,299 @@
+"""The optimizer as a process, with a scripted worker on a real hub."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import optuna
+import pytest
+
+import trialbus
+from support.processes import Bus, Managed
+from support.until import until
+from trialbus import events
+
+SPEC = trialbus.StudySpec(
+    name="quadratic",
+    params={"x": trialbus.FloatParam(low=-3, high=3), "kind": trialbus.CategoricalParam(choices=("a", "b"))},
+    objectives=(trialbus.Objective(metric="loss", direction="minimize"),),
+    n_trials=8,
+    budget=3,
+    sampler=trialbus.Component(type="RandomSampler"),
+    pruner=None,
+)
+
+
+class Client:
+    """A scripted worker and listener in the test's own process."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.link = trialbus.Link(bus.endpoint)
+        self.presence = trialbus.Presence(link=self.link, kind="worker", name="scripted", ttl_s=1.0)
+        self.inbox = trialbus.subscribe(link=self.link)
+        self.publisher = trialbus.Publisher(link=self.link)
+        self.presence.wait_registered(10)
+        self.inbox.wait_ready()
+
+    def close(self) -> None:
+        self.publisher.close()
+        self.presence.close()
+        self.inbox.close()
+        self.link.close()
+
+    def next(self, type_: type[trialbus.Event], **fields: object) -> trialbus.Event:
+        """Return the next event of a type with the fields given; others are passed over."""
+        while True:
+            event = self.inbox.next(20)
+            assert event is not None, f"no {type_.__name__} came"
+            if isinstance(event, type_) and all(getattr(event, k) == v for k, v in fields.items()):
+                return event
+
+    def submit(self, spec: trialbus.StudySpec = SPEC) -> str:
+        submission = uuid.uuid4().hex
+        self.publisher.publish(events.StudySubmitted(study=spec.name, spec=spec, submission=submission))
+        return submission
+
+    def ask(self, study: str = SPEC.name, request: str | None = None) -> trialbus.TrialAssigned:
+        request = request or uuid.uuid4().hex
+        self.publisher.publish(
+            events.TrialRequested(study=study, request=request, session=self.presence.session)
+        )
+        event = self.next(trialbus.TrialAssigned, request=request)
+        assert isinstance(event, trialbus.TrialAssigned)
+        return event
+
+    def report(self, trial: trialbus.TrialAssigned, step: int, **metrics: float) -> None:
+        self.publisher.publish(
+            events.EvaluationComplete(
+                study=trial.study, trial=trial.trial, attempt=trial.attempt, step=step, metrics=metrics
+            )
+        )
+
+    def finish(self, trial: trialbus.TrialAssigned, state: events.TrialState = "complete", **fields: object) -> None:
+        self.publisher.publish(
+            events.TrialFinished(study=trial.study, trial=trial.trial, attempt=trial.attempt, state=state, **fields)  # type: ignore[arg-type]
+        )
+
+    def run_one(self, study: str = SPEC.name) -> trialbus.TrialAssigned:
+        trial = self.ask(study)
+        for step in range(3):
+            self.report(trial, step, loss=float(trial.params["x"]) ** 2 + 1 / (step + 1))
+        self.finish(trial)
+        return trial
+
+
+@pytest.fixture
+def client(bus: Bus) -> Iterator[Callable[[], Client]]:
+    with ExitStack() as stack:
+
+        def make() -> Client:
+            client = Client(bus)
+            stack.callback(client.close)
+            return client
+
+        yield make
+
+
+def optimizer(bus: Bus) -> Managed:
+    return bus.service("optimizer", "storage.url=sqlite:///studies.db")
+
+
+def stored(bus: Bus, study: str = SPEC.name) -> optuna.Study:
+    return optuna.load_study(study_name=study, storage=f"sqlite:///{bus.directory}/studies.db")
+
+
+def test_a_study_is_recorded_as_plain_optuna_reads_it(bus: Bus, client: Callable[[], Client]) -> None:
+    bus.hub()
+    optimizer(bus)
+    worker = client()
+    submission = worker.submit()
+    for _ in range(8):
+        worker.run_one()
+    finished = worker.next(trialbus.StudyFinished)
+    assert isinstance(finished, trialbus.StudyFinished)
+    assert (finished.submission, finished.reason, finished.counts.complete) == (submission, "exhausted", 8)
+    trials = stored(bus).trials
+    assert [trial.number for trial in trials] == list(range(8))
+    for trial in trials:
+        assert trial.state == optuna.trial.TrialState.COMPLETE
+        assert trial.intermediate_values == {s: trial.params["x"] ** 2 + 1 / (s + 1) for s in range(3)}
+        assert trial.value == trial.intermediate_values[2]
+    assert finished.best_trials[0].number == stored(bus).best_trial.number
+
+
+def test_the_sequence_of_suggestions_for_a_seed_is_plain_optunas(bus: Bus, client: Callable[[], Client]) -> None:
+    bus.hub()
+    optimizer(bus)
+    worker = client()
+    worker.submit()
+    ours = [worker.run_one().params for _ in range(8)]
+    plain = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    theirs = [
+        (trial.suggest_float("x", -3, 3), trial.suggest_categorical("kind", ["a", "b"]))
+        for trial in (plain.ask() for _ in range(8))
+    ]
+    assert [(p["x"], p["kind"]) for p in ours] == theirs
+
+
+def test_the_same_request_twice_hands_out_one_trial(bus: Bus, client: Callable[[], Client]) -> None:
+    bus.hub()
+    optimizer(bus)
+    worker = client()
+    worker.submit()
+    first = worker.ask(request="r1")
+    worker.publisher.publish(
+        events.TrialRequested(study=SPEC.name, request="r1", session=worker.presence.session)
+    )
+    second = worker.ask()
+    assert (first.trial, second.trial) == (0, 1)
+
+
+def test_a_median_pruner_prunes_over_the_bus(bus: Bus, client: Callable[[], Client]) -> None:
+    bus.hub()
+    optimizer(bus)
+    worker = client()
+    pruner = trialbus.Component(type="MedianPruner", args={"n_startup_trials": 2})
+    worker.submit(trialbus.StudySpec(**{f: getattr(SPEC, f) for f in SPEC.__struct_fields__} | {"pruner": pruner}))
+    for _ in range(2):
+        worker.run_one()
+    bad = worker.ask()
+    worker.report(bad, 0, loss=1000.0)
+    prune = worker.next(trialbus.Prune)
+    assert isinstance(prune, trialbus.Prune)
+    assert (prune.trial, prune.attempt, prune.step) == (bad.trial, 0, 0)
+    worker.finish(bad, "pruned")
+    until(lambda: stored(bus).trials[2].state == optuna.trial.TrialState.PRUNED)
+    assert stored(bus).trials[2].intermediate_values == {0: 1000.0}
+
+
+def test_killed_between_events_it_goes_on_without_losing_or_repeating_a_trial(
+    bus: Bus, client: Callable[[], Client]
+) -> None:
+    bus.hub()
+    process = optimizer(bus)
+    worker = client()
+    worker.submit()
+    for _ in range(3):
+        worker.run_one()
+    open_trial = worker.ask()
+    worker.report(open_trial, 0, loss=7.0)
+    process.kill()
+    worker.report(open_trial, 1, loss=6.0)
+    process.start()
+    worker.report(open_trial, 2, loss=5.0)
+    worker.finish(open_trial)
+    for _ in range(4):
+        worker.run_one()
+    worker.next(trialbus.StudyFinished)
+    trials = stored(bus).trials
+    assert [trial.state for trial in trials] == [optuna.trial.TrialState.COMPLETE] * 8
+    assert trials[open_trial.trial].intermediate_values == {0: 7.0, 1: 6.0, 2: 5.0}
+
+
+def test_a_lost_worker_s_trial_is_handed_out_again_and_its_late_events_are_not_applied(
+    bus: Bus, client: Callable[[], Client]
+) -> None:
+    bus.hub()
+    optimizer(bus)
+    lost, other = client(), client()
+    lost.submit()
+    trial = lost.ask()
+    # Falls silent without a word, as an unplugged machine does.
+    lost.link.detach(lost.presence)
+    event = other.next(trialbus.TrainerLost)
+    assert isinstance(event, trialbus.TrainerLost)
+    assert event.session == lost.presence.session
+    again = other.ask()
+    assert (again.trial, again.attempt, again.params) == (trial.trial, 1, trial.params)
+    lost.report(trial, 0, loss=-1.0)
+    other.report(again, 0, loss=4.0)
+    lost.finish(trial, "failed", error="late")
+    other.finish(again)
+    until(lambda: stored(bus).trials[0].state.is_finished())
+    assert stored(bus).trials[0].value == 4.0
+
+
+def test_a_preempted_trial_is_handed_out_again(bus: Bus, client: Callable[[], Client]) -> None:
+    bus.hub()
+    optimizer(bus)
+    worker = client()
+    worker.submit()
+    first = worker.ask()
+    worker.finish(first, "preempted")
+    again = worker.ask()
+    assert (again.trial, again.attempt, again.params) == (first.trial, 1, first.params)
+
+
+def test_a_metric_that_is_never_reported_fails_the_study_and_names_the_key(
+    bus: Bus, client: Callable[[], Client]
+) -> None:
+    bus.hub()
+    optimizer(bus)
+    worker = client()
+    worker.submit()
+    for _ in range(5):
+        trial = worker.ask()
+        worker.report(trial, 0, accuracy=1.0)
+        worker.finish(trial)
+    finished = worker.next(trialbus.StudyFinished)
+    assert isinstance(finished, trialbus.StudyFinished)
+    assert finished.reason == "failed"
+    assert "study.objective.metric 'loss'" in str(finished.error)
+    assert "the trainer reported: accuracy" in str(finished.error)
+    assert {trial.state for trial in stored(bus).trials} == {optuna.trial.TrialState.FAIL}
+
+
+def test_a_study_that_cannot_be_served_is_refused_and_others_go_on(bus: Bus, client: Callable[[], Client]) -> None:
+    bus.hub()
+    optimizer(bus)
+    worker = client()
+    worker.submit()
+    fields = {f: getattr(SPEC, f) for f in SPEC.__struct_fields__}
+    wrong = fields | {"name": "wrong", "sampler": trialbus.Component(type="TPSampler")}
+    worker.submit(trialbus.StudySpec(**wrong))
+    refused = worker.next(trialbus.StudyFinished, study="wrong")
+    assert "did you mean 'TPESampler'" in str(refused.error)  # type: ignore[attr-defined]
+    assert worker.run_one().study == SPEC.name
+
+
+def test_stop_prunes_what_runs_and_finishes_the_study(bus: Bus, client: Callable[[], Client]) -> None:
+    bus.hub()
+    optimizer(bus)
+    worker = client()
+    worker.submit()
+    worker.run_one()
+    trial = worker.ask()
+    worker.publisher.publish(trialbus.Stop(study=SPEC.name, reason="seen enough"))
+    worker.next(trialbus.Prune, trial=trial.trial)
+    worker.finish(trial, "pruned")
+    finished = worker.next(trialbus.StudyFinished)
+    assert isinstance(finished, trialbus.StudyFinished)
+    assert (finished.reason, finished.counts.complete, finished.counts.pruned) == ("stopped", 1, 1)
+
+
+def test_a_finished_study_goes_on_when_more_trials_are_asked_for(bus: Bus, client: Callable[[], Client]) -> None:
+    bus.hub()
+    optimizer(bus)
+    worker = client()
+    fields = {f: getattr(SPEC, f) for f in SPEC.__struct_fields__}
+    worker.submit(trialbus.StudySpec(**fields | {"n_trials": 2}))
+    for _ in range(2):
+        worker.run_one()
+    worker.next(trialbus.StudyFinished)
+    worker.submit(trialbus.StudySpec(**fields | {"n_trials": 3}))
+    assert worker.run_one().trial == 2
+    finished = worker.next(trialbus.StudyFinished)
+    assert isinstance(finished, trialbus.StudyFinished)
+    assert finished.counts.complete == 3
+
+
+def test_a_second_optimizer_is_refused_while_the_first_lives(bus: Bus, client: Callable[[], Client]) -> None:
+    bus.hub()
+    optimizer(bus)
+    client().submit()
+    client().ask()
+    second = bus.run("second", bus.processes["optimizer"].command)
+    assert second.wait(30) == 1
+    assert "optimizer 'optimizer' is already here" in second.printed()
