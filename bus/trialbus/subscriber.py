@@ -407,11 +407,13 @@ class _Reader:
             return self._refused_until
         self._request = self._link.next_request()
         self._answer_by = now + _WAIT_MS / 1000 + _ANSWER_S
+        # Waiting begins at the end of the log: before it, even an empty answer is progress.
+        at_end = self._resolved and self.position >= self.log_end
         fetch = wire.Fetch(
             self._request,
             self.position,
             self._patterns,
-            wait_ms=_WAIT_MS if self._resolved else 0,
+            wait_ms=_WAIT_MS if at_end else 0,
             name=None if self._resolved else self._name,
         )
         if not send(fetch):

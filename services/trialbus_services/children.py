@@ -16,6 +16,8 @@ from trialbus.errors import TrialbusError
 
 _PARENT_VARIABLE = "TRIALBUS_PARENT_ON_STDIN"
 _MAX_RESTARTS = 5
+#: Exit code of a service that would fail again in the same way.
+WRONG_INPUT = 2
 _STEADY_S = 30.0
 _STOP_S = 20.0
 
@@ -55,7 +57,7 @@ class Child:
             if time.monotonic() - self._started > _STEADY_S:
                 self._restarts = 0
             return
-        if self._restarts == _MAX_RESTARTS or code == 1:
+        if self._restarts == _MAX_RESTARTS or code == WRONG_INPUT:
             raise TrialbusError(f"the {self.name} ended with code {code}: {self._last_line()} (log: {self.log})")
         self._restarts += 1
         say(f"the {self.name} ended with code {code}; starting it again")
@@ -102,7 +104,8 @@ def stop_with_parent() -> None:
         return
 
     def wait_for_end() -> None:
-        while sys.stdin.buffer.read(1):
+        # Not sys.stdin: its lock would be held when the interpreter shuts down.
+        while os.read(0, 512):
             pass
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -15,9 +15,9 @@ from importlib.metadata import version
 import hydra
 from omegaconf import DictConfig
 
-from trialbus.errors import TrialbusError
+from trialbus.errors import HubRefusedError, LogError, SpecError, TrialbusError
 from trialbus_services import settings
-from trialbus_services.children import stop_with_parent
+from trialbus_services.children import WRONG_INPUT, stop_with_parent
 
 _USAGE = """\
 usage: trialbus COMMAND [HYDRA OVERRIDES]
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     match arguments:
         case [] | ["-h" | "--help", *_]:
             print(_USAGE)
-            return 0 if arguments else 2
+            return 0 if arguments else WRONG_INPUT
         case ["--version", *_]:
             print(version("trialbus"))
             return 0
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
             near = difflib.get_close_matches(name, _COMMANDS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f" (expected one of {', '.join(_COMMANDS)})"
             print(f"error: there is no command {name!r}{hint}", file=sys.stderr)
-            return 2
+            return WRONG_INPUT
         case _:
             raise AssertionError(arguments)
 
@@ -69,7 +69,7 @@ def _run(name: str, overrides: list[str]) -> int:
             codes.append(_COMMANDS[name](config))
         except TrialbusError as error:
             print(f"error: {error}", file=sys.stderr)
-            codes.append(2 if isinstance(error, ValueError) else 1)
+            codes.append(WRONG_INPUT if isinstance(error, SpecError | LogError | HubRefusedError) else 1)
 
     stop_with_parent()
     sys.argv = [f"trialbus {name}", *overrides]

@@ -295,5 +295,5 @@ def test_a_second_optimizer_is_refused_while_the_first_lives(bus: Bus, client: C
     client().submit()
     client().ask()
     second = bus.run("second", bus.processes["optimizer"].command)
-    assert second.wait(30) == 1
+    assert second.wait(30) == 2
     assert "optimizer 'optimizer' is already here" in second.printed()

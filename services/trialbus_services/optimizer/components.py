@@ -19,11 +19,16 @@ from trialbus.spec import CategoricalParam, Component, IntParam, Param, StudySpe
 _GRID = "GridSampler"
 
 
-def build_sampler(spec: StudySpec) -> BaseSampler:
+def build_sampler(spec: StudySpec, n_before: int = 0) -> BaseSampler:
     """Build the sampler a study names.
 
-    `seed` comes from the study unless the sampler's own arguments give one, and a grid sampler
-    takes its grid from the parameters.
+    Its seed is the study's, unless its own arguments give one, plus `n_before`: a sampler that
+    began again with the same seed would suggest again what it has suggested before. A grid
+    sampler takes its grid from the parameters.
+
+    Args:
+        spec: The study.
+        n_before: Trials the study has already.
 
     Raises:
         SpecError: The class or an argument of it does not exist, or is refused by Optuna.
@@ -33,8 +38,9 @@ def build_sampler(spec: StudySpec) -> BaseSampler:
     if component.type == _GRID:
         args.setdefault("search_space", {name: _grid(name, param) for name, param in spec.params.items()})
     sampler_class = _class("sampler", component.type, optuna.samplers, BaseSampler)
-    if args.get("seed", ...) in (..., None) and "seed" in inspect.signature(sampler_class).parameters:
-        args["seed"] = spec.seed
+    if "seed" in inspect.signature(sampler_class).parameters:
+        seed = args.get("seed")
+        args["seed"] = (spec.seed if seed is None else seed) + n_before
     sampler = _build("sampler", Component(type=component.type, args=args), optuna.samplers, BaseSampler)
     assert isinstance(sampler, BaseSampler)
     return sampler

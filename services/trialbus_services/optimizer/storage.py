@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import optuna
@@ -15,6 +16,7 @@ from trialbus.errors import SpecError
 
 _JOURNAL = "journal:///"
 _BUSY_S = 60
+_TABLES_S = 0.5
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -36,14 +38,22 @@ def open_storage(url: str) -> BaseStorage:
         return JournalStorage(JournalFileBackend(url.removeprefix(_JOURNAL)))
     try:
         sqlite = make_url(url).get_backend_name() == "sqlite"
-        kwargs: dict[str, Any] = {"connect_args": {"timeout": _BUSY_S}} if sqlite else {"pool_pre_ping": True}
-        storage = RDBStorage(url, engine_kwargs=kwargs)
+        storage = _open_database(url, {"connect_args": {"timeout": _BUSY_S}} if sqlite else {"pool_pre_ping": True})
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise SpecError("storage.url", f"{shown(url)!r} cannot be opened: {reason}") from error
     if sqlite:
         _use_write_ahead_log(storage.engine)
     return optuna.storages.get_storage(storage)
+
+
+def _open_database(url: str, engine_kwargs: dict[str, Any]) -> RDBStorage:
+    try:
+        return RDBStorage(url, engine_kwargs=engine_kwargs)
+    except sqlalchemy.exc.DatabaseError:
+        # Another process may have been making the same tables at this moment.
+        time.sleep(_TABLES_S)
+        return RDBStorage(url, engine_kwargs=engine_kwargs)
 
 
 def shown(url: str) -> str:

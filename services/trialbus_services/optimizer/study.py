@@ -53,19 +53,22 @@ class RunningStudy:
         self._study = optuna.create_study(
             study_name=spec.name,
             storage=storage,
-            sampler=build_sampler(spec),
             pruner=self._pruner,
             directions=spec.directions,
             load_if_exists=True,
         )
         self._id = storage.get_study_id_from_name(spec.name)
         self._check_directions()
+        self._study.sampler = build_sampler(spec, len(self._study.get_trials(deepcopy=False)))
         self._trial_ids: dict[int, int] = {}
         self._curves: dict[int, dict[str, dict[int, float]]] = {}
         self._last: dict[int, dict[str, float]] = {}
         self._pruned: set[int] = set()
+        self._finished: set[int] = set()
         self._counts: Counter[TrialState] = Counter()
-        self._orphans: list[FrozenTrial] = []
+        #: Running in the storage when it was opened. Those that the log, read to its end, does not
+        #: know were sampled just before a crash and handed to nobody.
+        self._unclaimed: list[FrozenTrial] = []
         self._adopt(book)
 
     @property
@@ -89,7 +92,7 @@ class RunningStudy:
         if again is not None:
             number, attempt, params = again.number, again.attempt + 1, again.params
         elif self.n_done + len(book.open) < spec.n_trials:
-            number, params = self._new_trial(request)
+            number, params = self._new_trial(request, book)
             attempt = 0
         else:
             return None
@@ -119,7 +122,7 @@ class RunningStudy:
         """Record an evaluation and return the prune command, if that is the decision."""
         self.restore(event)
         # Optuna keeps one curve per trial and prunes by it; several objectives have none.
-        if len(self.spec.objectives) > 1:
+        if len(self.spec.objectives) > 1 or event.trial in self._finished:
             return None
         value = event.metrics.get(self.spec.metrics[0])
         if value is None:
@@ -143,10 +146,10 @@ class RunningStudy:
     def close(self, closed: Closed) -> None:
         """Tell Optuna how a trial ended."""
         number = closed.trial.number
+        if number in self._finished:
+            return
         state, values, error = self._result(closed)
         trial_id = self._trial_id(number)
-        if self._storage.get_trial(trial_id).state in _FINISHED:
-            return  # told before a crash, and counted when the study was opened
         attributes: dict[str, Any] = {
             "trialbus:attempt": closed.trial.attempt,
             "trialbus:worker": closed.trial.worker,
@@ -160,6 +163,7 @@ class RunningStudy:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.tell(number, values, state)
+        self._finished.add(number)
         self._counts[state] += 1
         self.failures_in_a_row = self.failures_in_a_row + 1 if state is TrialState.FAIL else 0
         self.last_error = error or self.last_error
@@ -194,25 +198,27 @@ class RunningStudy:
             attributes = {_FOREIGN: [trial.number for trial in running]}
             self._study.set_user_attr(_FOREIGN, attributes[_FOREIGN])
         self._study.set_user_attr(_SPEC, msgspec.to_builtins(self.spec))
-        self._counts.update(trial.state for trial in trials if trial.state in _FINISHED)
+        finished = [trial for trial in trials if trial.state in _FINISHED]
+        self._counts.update(trial.state for trial in finished)
+        self._finished = {trial.number for trial in finished}
         for number in set(book.open) - {trial.number for trial in trials}:
             del book.open[number]
-        known = set(book.open) | set(attributes[_FOREIGN])
-        self._orphans = [trial for trial in running if trial.number not in known]
+        self._unclaimed = [trial for trial in running if trial.number not in attributes[_FOREIGN]]
 
-    def _new_trial(self, request: events.TrialRequested) -> tuple[int, dict[str, Any]]:
-        trial = self._adopt_orphan(request) or self._study.ask()
+    def _new_trial(self, request: events.TrialRequested, book: Book) -> tuple[int, dict[str, Any]]:
+        trial = self._adopt_orphan(request, book) or self._study.ask()
         params = suggest(trial, self.spec.params)
         trial.set_user_attr(_REQUEST, request.request)
         return trial.number, params
 
-    def _adopt_orphan(self, request: events.TrialRequested) -> optuna.Trial | None:
+    def _adopt_orphan(self, request: events.TrialRequested, book: Book) -> optuna.Trial | None:
         """Return a trial that was sampled before a crash and handed to nobody, if there is one."""
-        if not self._orphans:
+        claimed = self._finished | set(book.open)
+        self._unclaimed = orphans = [trial for trial in self._unclaimed if trial.number not in claimed]
+        if not orphans:
             return None
-        same = (trial for trial in self._orphans if trial.user_attrs.get(_REQUEST) == request.request)
-        orphan = next(same, self._orphans[0])
-        self._orphans = [trial for trial in self._orphans if trial is not orphan]
+        same = (trial for trial in orphans if trial.user_attrs.get(_REQUEST) == request.request)
+        orphan = next(same, orphans[0])
         return optuna.Trial(self._study, self._trial_id(orphan.number))
 
     def _trial_id(self, number: int) -> int:

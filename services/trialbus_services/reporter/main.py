@@ -7,7 +7,6 @@ import threading
 from pathlib import Path
 
 import optuna
-from optuna.storages import BaseStorage
 
 from trialbus import events
 from trialbus.link import Link
@@ -40,11 +39,11 @@ def run(bus: Bus, storage: Storage, report: Report) -> int:
         logger.info("reporter on %s, writing to %s", bus.endpoint, Path(report.dir).absolute())
         info = {"storage": shown(storage.url)}
         with Presence(link=link, kind="reporter", name=_NAME, ttl_s=_TTL_S, info=info):
-            _serve(link, open_storage(storage.url), Path(report.dir).absolute(), stop)
+            _serve(link, storage.url, Path(report.dir).absolute(), stop)
     return 0
 
 
-def _serve(link: Link, storage: BaseStorage, directory: Path, stop: threading.Event) -> None:
+def _serve(link: Link, storage_url: str, directory: Path, stop: threading.Event) -> None:
     with (
         subscribe(events.StudyFinished, name=_NAME, start="earliest", autocommit=False, link=link) as inbox,
         Publisher(link=link) as publisher,
@@ -52,15 +51,16 @@ def _serve(link: Link, storage: BaseStorage, directory: Path, stop: threading.Ev
         while not stop.is_set():
             event = inbox.next(_TURN_S)
             if isinstance(event, events.StudyFinished):
-                publisher.publish(_report(event, storage, directory))
+                publisher.publish(_report(event, storage_url, directory))
                 if publisher.flush(_FLUSH_S):
                     inbox.commit()
 
 
-def _report(event: events.StudyFinished, storage: BaseStorage, directory: Path) -> events.ReportReady:
+def _report(event: events.StudyFinished, storage_url: str, directory: Path) -> events.ReportReady:
     """Write the report of a study; a study that cannot be reported does not end the service."""
     try:
-        study = optuna.load_study(study_name=event.study, storage=storage)
+        # Opened only now: by then the optimizer has made it.
+        study = optuna.load_study(study_name=event.study, storage=open_storage(storage_url))
         spec = study.user_attrs.get("trialbus:spec", {})
         metrics = [objective["metric"] for objective in spec.get("objectives", [])]
         paths = write_report(study, directory, metrics=metrics or None, config=spec or None)

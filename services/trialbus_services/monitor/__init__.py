@@ -1,0 +1,1 @@
+"""Live listeners: what happens in a study, shown while it happens."""

@@ -1,0 +1,64 @@
+"""What is printed when a study has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from trialbus import events
+
+_MOST = 5
+_REASONS = {
+    "exhausted": "all trials done",
+    "timeout": "the time is over (study.timeout_s)",
+    "stopped": "stopped",
+    "converged": "converged",
+    "failed": "failed",
+}
+
+
+def print_summary(
+    console: Console,
+    finished: events.StudyFinished,
+    *,
+    metrics: Sequence[str],
+    wall_s: float,
+    report: Path | None,
+) -> None:
+    """Print the best value and params, the counts by state, the wall time and where the report is.
+
+    Args:
+        console: Where to.
+        finished: The event that ended the study.
+        metrics: Names of its objectives.
+        wall_s: Seconds since it was submitted here.
+        report: The report's page, if there is one.
+    """
+    counts = finished.counts
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("study", f"[bold]{finished.study}[/], {_REASONS[finished.reason]}")
+    for best in finished.best_trials[:_MOST]:
+        values = ", ".join(f"{name} {value:.6g}" for name, value in zip(metrics, best.values, strict=False))
+        table.add_row("best", f"[bold green]{values}[/] in trial {best.number}")
+        for name, value in best.params.items():
+            table.add_row("", f"{name} = {value:.6g}" if isinstance(value, float) else f"{name} = {value}")
+    if len(finished.best_trials) > _MOST:
+        table.add_row("", f"and {len(finished.best_trials) - _MOST} more on the Pareto front")
+    table.add_row("trials", f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed")
+    table.add_row("wall time", str(timedelta(seconds=round(wall_s))))
+    if report is not None:
+        table.add_row("report", f"{report}")
+    console.print()
+    console.print(table, highlight=False, soft_wrap=True)
+    if finished.error:
+        console.print(f"[red]error:[/] {finished.error}", highlight=False, soft_wrap=True)
+    elif not finished.best_trials:
+        console.print(
+            "[red]error:[/] no trial was completed; the logs of the trials say why", highlight=False, soft_wrap=True
+        )

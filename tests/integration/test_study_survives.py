@@ -1,0 +1,154 @@
+"""A whole study from the command line: launcher, services and trainers as processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import optuna
+import psutil
+import pytest
+
+import trialbus
+from support import trainer
+from support.processes import Bus, Managed
+from support.until import until
+from trialbus.status import hub_status
+
+PARAMS = "{x: {type: float, low: -2, high: 2}}"
+N_TRIALS = 8
+
+
+def overrides(steps: int = 5, step_s: float = 0.1, how: str = "end", **study: object) -> list[str]:
+    """A study that needs nothing but this test's trainer."""
+    return [
+        f"trainer.command=[{sys.executable},{trainer.__file__},'{steps}','{step_s}',{how}]",
+        "study.name=quadratic",
+        f"~study.params",
+        f"+study.params={PARAMS}",
+        "study.objective.metric=loss",
+        "study.objective.direction=minimize",
+        "pruner=none",
+        "sampler=random",
+        *(f"study.{key}={value}" for key, value in ({"n_trials": N_TRIALS} | study).items()),
+    ]
+
+
+def launch(bus: Bus, *arguments: str) -> Managed:
+    return bus.service("study", *arguments)
+
+
+def stored(bus: Bus) -> optuna.Study:
+    return optuna.load_study(study_name="quadratic", storage=f"sqlite:///{bus.directory}/optuna_studies.db")
+
+
+def finished_trials(bus: Bus) -> int:
+    database = bus.directory / "optuna_studies.db"
+    if not database.exists():
+        return 0
+    with closing(sqlite3.connect(database)) as connection:
+        try:
+            query = "SELECT count(*) FROM trials WHERE state IN ('COMPLETE', 'PRUNED', 'FAIL')"
+            return int(connection.execute(query).fetchone()[0])
+        except sqlite3.OperationalError:
+            return 0  # it is being made
+
+
+def processes_of(bus: Bus) -> list[psutil.Process]:
+    """Everything that was started in the folder of a bus, whoever started it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd() == str(bus.directory) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def service_pid(bus: Bus, name: str) -> int | None:
+    for process in processes_of(bus):
+        arguments = process.cmdline()
+        if "trialbus_services" in arguments and name in arguments:
+            return process.pid
+    return None
+
+
+def assert_complete(bus: Bus) -> None:
+    trials = stored(bus).trials
+    assert [trial.number for trial in trials] == list(range(N_TRIALS))
+    assert {trial.state for trial in trials} == {optuna.trial.TrialState.COMPLETE}
+    for trial in trials:
+        assert trial.intermediate_values == {s: trial.params["x"] ** 2 + 1 / (s + 1) for s in range(5)}
+
+
+def test_one_command_runs_a_study_and_leaves_nothing_behind(bus: Bus) -> None:
+    study = launch(bus, *overrides())
+    assert study.wait(60) == 0, study.printed()
+    assert_complete(bus)
+    assert "8 complete, 0 pruned, 0 failed" in study.printed()
+    report = Path(next(line for line in study.printed().splitlines() if line.startswith("report")).split()[-1])
+    assert report.is_file()
+    until(lambda: not processes_of(bus), 10, "the end of all processes")
+
+
+@pytest.mark.parametrize("name", ["hub", "optimizer", "worker", "reporter"])
+def test_a_service_that_is_killed_in_the_middle_is_started_again_and_no_trial_is_lost(bus: Bus, name: str) -> None:
+    study = launch(bus, *overrides(step_s=0.2), "worker.ttl_s=2")
+    until(lambda: finished_trials(bus) >= 2, 40, "two trials")
+    pid = until(lambda: service_pid(bus, name), 10, f"the {name}")
+    os.kill(pid, signal.SIGKILL)
+    assert study.wait(60) == 0, study.printed()
+    assert f"the {name} ended with code -9; starting it again" in study.printed()
+    assert_complete(bus)
+    until(lambda: not processes_of(bus), 10, "the end of all processes")
+
+
+def test_interrupted_in_the_middle_it_ends_everything_and_the_same_command_resumes(bus: Bus) -> None:
+    study = launch(bus, *overrides(step_s=0.2))
+    until(lambda: finished_trials(bus) >= 2, 40, "two trials")
+    study.signal(signal.SIGINT)
+    assert study.wait(30) == 130
+    assert "the same command resumes the study" in study.printed()
+    until(lambda: not processes_of(bus), 10, "the end of all processes")
+    done = finished_trials(bus)
+    assert 2 <= done < N_TRIALS
+    study.start()
+    assert study.wait(60) == 0, study.printed()
+    assert f"resumed with {done} of 8 trials done" in study.printed()
+    assert_complete(bus)
+
+
+def test_when_the_launcher_is_killed_everything_ends(bus: Bus) -> None:
+    study = launch(bus, *overrides(step_s=0.2))
+    until(lambda: finished_trials(bus) >= 1, 40, "a trial")
+    study.kill()
+    until(lambda: not processes_of(bus), 30, "the end of all processes")
+
+
+def test_services_that_are_up_are_used_and_left_running(bus: Bus) -> None:
+    bus.service("hub")
+    for name in ("optimizer", "reporter"):
+        bus.service(name)
+    bus.service("worker", *overrides())
+    with trialbus.Link(bus.endpoint) as link:
+        link.wait_connected(20)
+        until(lambda: len(hub_status(link)["sessions"]) == 3, 20, "three services")
+        study = launch(bus, *overrides())
+        assert study.wait(60) == 0, study.printed()
+        assert_complete(bus)
+        assert len(hub_status(link)["sessions"]) == 3
+    assert not (bus.directory / "log" / "logs" / "hub.log").exists()
+
+
+def test_the_second_run_of_a_finished_study_says_so_at_once(bus: Bus) -> None:
+    study = launch(bus, *overrides(n_trials=2, steps=1))
+    assert study.wait(60) == 0
+    study.start()
+    assert study.wait(30) == 0
+    assert "resumed with 2 of 2 trials done" in study.printed()
+    assert len(stored(bus).trials) == 2
