@@ -69,7 +69,9 @@ class LogResetError(TrialbusError):
     """
 
     def __init__(self, old: str, new: str) -> None:
-        super().__init__(f"the hub's log changed from {old} to {new}: offsets kept from before are void")
+        super().__init__(
+            f"the hub's log changed from {old} to {new}: offsets kept from before are void"
+        )
 
 
 class OutboxFullError(TrialbusError):

@@ -114,8 +114,8 @@ class StudyFinished(Event, frozen=True, kw_only=True):
     """A study ended; no further trial of it is handed out.
 
     Attributes:
-        reason: `exhausted` (all trials done), `timeout`, `stopped` (by a `stop` command), `converged`
-            or `failed`.
+        reason: `exhausted` (all trials done), `timeout`, `stopped` (by a `stop` command),
+            `converged` or `failed`.
         error: What went wrong and what to do, for `failed`.
     """
 
@@ -143,6 +143,12 @@ class TrialRequested(Event, frozen=True, kw_only=True):
     worker: str = ""
     slot: int = 0
     resources: dict[str, float] = {}
+
+
+class RequestWithdrawn(Event, frozen=True, kw_only=True):
+    """A worker that stops takes back a request; a trial handed out for it is run by nobody."""
+
+    request: str
 
 
 class TrialAssigned(TrialEvent, frozen=True, kw_only=True):
@@ -207,8 +213,8 @@ class TrialFinished(TrialEvent, frozen=True, kw_only=True):
     """An attempt at a trial ended. The first one about an attempt counts, a later one is ignored.
 
     Attributes:
-        state: `complete`, `pruned`, `failed`, or `preempted` (ended from outside through no fault of
-            its own: the trial is handed out again).
+        state: `complete`, `pruned`, `failed`, or `preempted` (ended from outside through no fault
+            of its own: the trial is handed out again).
         values: Objective values, where the trainer gave them itself; None takes them from the
             evaluations by the study's rules.
         error: Last lines of the traceback or of the log, for `failed`.
@@ -305,10 +311,14 @@ def register(event_type: _E) -> _E:
     """
     tag = str(event_type.__struct_config__.tag)
     if not tag.startswith("x_"):
-        raise ValueError(f"{event_type.__name__}: tag {tag!r} must start with 'x_'; write tag='x_{tag}'")
+        raise ValueError(
+            f"{event_type.__name__}: tag {tag!r} must start with 'x_'; write tag='x_{tag}'"
+        )
     known = _decoders.get(tag)
     if known is not None and known.type is not event_type:
-        raise ValueError(f"{event_type.__name__}: tag {tag!r} is already taken by {known.type.__name__}")
+        raise ValueError(
+            f"{event_type.__name__}: tag {tag!r} is already taken by {known.type.__name__}"
+        )
     _decoders[tag] = msgspec.msgpack.Decoder(event_type)
     return event_type
 
@@ -320,6 +330,7 @@ _decoders |= {
         StudyStarted,
         StudyFinished,
         TrialRequested,
+        RequestWithdrawn,
         TrialAssigned,
         TrialStarted,
         EvaluationComplete,

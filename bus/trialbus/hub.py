@@ -79,7 +79,7 @@ class Hub:
         self._last_refused = ("", 0.0)
         self._stopping = False
         self._wake_out, self._wake_in = socket.socketpair()
-        self._wake_in.setblocking(False)
+        self._wake_in.settimeout(0)
         self._context = zmq.Context()
         self._socket = self._bind()
 
@@ -118,21 +118,27 @@ class Hub:
         router.set(zmq.TCP_KEEPALIVE, 1)
         router.set(zmq.IPV6, 1)
         if self.endpoint.startswith("ipc://"):
-            Path(self.endpoint.removeprefix("ipc://")).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            Path(self.endpoint.removeprefix("ipc://")).parent.mkdir(
+                mode=0o700, parents=True, exist_ok=True
+            )
         try:
             router.bind(self.endpoint)
         except zmq.ZMQError as error:
             router.close()
             self._context.term()
             self.log.close()
-            raise TrialbusError(f"bus.endpoint={self.endpoint!r} cannot be bound: {error.strerror}") from None
+            raise TrialbusError(
+                f"bus.endpoint={self.endpoint!r} cannot be bound: {error.strerror}"
+            ) from None
         return router
 
     def _poll_ms(self) -> int:
         if self._fetches:
             return 0
         deadline = self._waiting.next_deadline()
-        due = min(deadline or float("inf"), self._next_presence if len(self._sessions) else float("inf"))
+        due = min(
+            deadline or float("inf"), self._next_presence if len(self._sessions) else float("inf")
+        )
         return -1 if due == float("inf") else max(0, int((due - time.monotonic()) * 1000) + 1)
 
     def _turn(self) -> None:
@@ -144,7 +150,9 @@ class Hub:
         self._deliver(self._commit())
         self._answer_fetches()
         for parked in self._waiting.overdue(time.monotonic()):
-            self._send_events(parked.peer, parked.fetch.request, [], max(parked.offset, self.log.end))
+            self._send_events(
+                parked.peer, parked.fetch.request, [], max(parked.offset, self.log.end)
+            )
 
     def _receive(self) -> None:
         size = 0
@@ -178,13 +186,9 @@ class Hub:
             case wire.Hello():
                 self._take_hello(peer, message)
             case wire.Ping():
-                if self._sessions.ping(message.session):
-                    self._replies.append((peer, wire.Seen(message.session)))
-                else:
-                    self._refuse(peer, wire.SESSION_LOST, "the session was declared lost", message.session)
+                self._take_ping(peer, message)
             case wire.Bye():
-                if self._sessions.bye(message.session):
-                    self._change.sessions[message.session] = None
+                self._take_bye(message)
             case wire.AskStatus():
                 self._send(peer, wire.Status(message.request, self.status()))
             case _:
@@ -205,22 +209,28 @@ class Hub:
             return
         self.counters["repeated"] += min(skip, len(message.events))
         new = message.events[skip:]
-        self._change.events += [(publisher, last + 1 + i, topic, body) for i, (topic, body) in enumerate(new)]
+        self._change.events += [
+            (publisher, last + 1 + i, topic, body) for i, (topic, body) in enumerate(new)
+        ]
         self._change.publishers[publisher] = last + len(new)
 
     def _take_fetch(self, peer: bytes, message: wire.Fetch) -> None:
-        if not message.patterns or not all(map(is_pattern, message.patterns)):
+        if not all(map(is_pattern, message.patterns)):
             self._refuse(peer, wire.BAD_FRAME, "patterns are not type/study/trial", message.request)
             return
         queue = self._fetches.setdefault(peer, deque())
         if len(queue) + self._waiting.count(peer) >= _FETCHES_PER_PEER:
-            self._refuse(peer, wire.TOO_MANY, f"more than {_FETCHES_PER_PEER} open fetches", message.request)
+            self._refuse(
+                peer, wire.TOO_MANY, f"more than {_FETCHES_PER_PEER} open fetches", message.request
+            )
             return
         queue.append(message)
 
     def _take_commit(self, peer: bytes, message: wire.Commit) -> None:
         if not 0 <= message.offset <= self.log.end + len(self._change.events):
-            self._refuse(peer, wire.OUT_OF_RANGE, f"offset {message.offset} is not in the log", message.name)
+            self._refuse(
+                peer, wire.OUT_OF_RANGE, f"offset {message.offset} is not in the log", message.name
+            )
             return
         self._change.committed[message.name] = message.offset
         self._replies.append((peer, wire.Committed(message.name, message.offset)))
@@ -233,12 +243,33 @@ class Hub:
         self._change.sessions[message.session] = message
         self._replies.append((peer, wire.Seen(message.session)))
 
+    def _take_ping(self, peer: bytes, message: wire.Ping) -> None:
+        if self._sessions.ping(message.session):
+            self._replies.append((peer, wire.Seen(message.session)))
+        else:
+            reason = "the session was declared lost"
+            self._refuse(peer, wire.SESSION_LOST, reason, message.session)
+
+    def _take_bye(self, message: wire.Bye) -> None:
+        if self._sessions.bye(message.session):
+            self._change.sessions[message.session] = None
+
     def _expire_sessions(self) -> None:
         for event in self._sessions.expire():
-            logger.warning("lost %s %s (study %r, trial %s)", event.kind, event.session, event.study, event.trial)
+            logger.warning(
+                "lost %s %s (study %r, trial %s)",
+                event.kind,
+                event.session,
+                event.study,
+                event.trial,
+            )
             self.counters["sessions_lost"] += 1
-            seq = self._change.publishers.get(_PUBLISHER, self.log.publishers.get(_PUBLISHER, 0)) + 1
-            self._change.events.append((_PUBLISHER, seq, event.topic, msgspec.Raw(events.encode(event))))
+            seq = (
+                self._change.publishers.get(_PUBLISHER, self.log.publishers.get(_PUBLISHER, 0)) + 1
+            )
+            self._change.events.append(
+                (_PUBLISHER, seq, event.topic, msgspec.Raw(events.encode(event)))
+            )
             self._change.publishers[_PUBLISHER] = seq
             self._change.sessions[event.session] = None
 
@@ -255,7 +286,9 @@ class Hub:
                 # Publishers keep what is not acknowledged and send it again.
                 self.counters["failed_commits"] += 1
                 for peer, publisher in acks:
-                    self._refuse(peer, wire.NO_SPACE, f"the log cannot be written: {error}", publisher.hex())
+                    self._refuse(
+                        peer, wire.NO_SPACE, f"the log cannot be written: {error}", publisher.hex()
+                    )
                 return []
         for peer, publisher in acks:
             self._send(peer, wire.Ack(publisher, self.log.publishers.get(publisher, 0)))
@@ -286,7 +319,12 @@ class Hub:
             if fetch.name not in self.log.durable:
                 self.log.append(Change(committed={fetch.name: offset}))
         if not 0 <= offset <= self.log.end:
-            self._refuse(peer, wire.OUT_OF_RANGE, f"offset {offset} is not in 0..{self.log.end}", fetch.request)
+            self._refuse(
+                peer,
+                wire.OUT_OF_RANGE,
+                f"offset {offset} is not in 0..{self.log.end}",
+                fetch.request,
+            )
             return
         if fetch.offset < 0 or fetch.name is not None:
             self._send_events(peer, fetch.request, [], offset)
@@ -308,7 +346,9 @@ class Hub:
         else:
             self._waiting.park(Parked(peer, fetch, following, deadline, patterns))
 
-    def _send_events(self, peer: bytes, request: int, records: list[Record], following: int) -> None:
+    def _send_events(
+        self, peer: bytes, request: int, records: list[Record], following: int
+    ) -> None:
         self.counters["delivered"] += len(records)
         self._send(peer, wire.Events(request, following, self.log.end, records))
 
@@ -362,15 +402,30 @@ def serve(hub: Hub) -> None:
 
 def main() -> int:
     """Run a hub from the command line."""
-    parser = argparse.ArgumentParser(prog="python -m trialbus.hub", description="Run a hub of trialbus.")
-    parser.add_argument("--endpoint", help="ipc://<path> or tcp://<host>:<port> (default: $TRIALBUS_ENDPOINT)")
-    parser.add_argument("--dir", default=".trialbus", help="where the log is kept (default: %(default)s)")
-    parser.add_argument("--sync", choices=("full", "normal"), default="full", help="durability of the log")
-    parser.add_argument("--insecure", action="store_true", help="allow an endpoint other machines can reach")
+    parser = argparse.ArgumentParser(
+        prog="python -m trialbus.hub", description="Run a hub of trialbus."
+    )
+    parser.add_argument(
+        "--endpoint", help="ipc://<path> or tcp://<host>:<port> (default: $TRIALBUS_ENDPOINT)"
+    )
+    parser.add_argument(
+        "--dir", default=".trialbus", help="where the log is kept (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--sync", choices=("full", "normal"), default="full", help="durability of the log"
+    )
+    parser.add_argument(
+        "--insecure", action="store_true", help="allow an endpoint other machines can reach"
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s hub %(message)s")
     try:
-        hub = Hub(resolve(arguments.endpoint), arguments.dir, sync=arguments.sync, insecure=arguments.insecure)
+        hub = Hub(
+            resolve(arguments.endpoint),
+            arguments.dir,
+            sync=arguments.sync,
+            insecure=arguments.insecure,
+        )
     except TrialbusError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1

@@ -188,11 +188,15 @@ class Link:
             try:
                 frame = wire.decode_to_client(data)
             except msgspec.DecodeError as error:
-                logger.warning("the hub at %s sent a frame that cannot be read: %s", self.endpoint, error)
+                logger.warning(
+                    "the hub at %s sent a frame that cannot be read: %s", self.endpoint, error
+                )
                 continue
             if isinstance(frame, wire.Welcome):
                 if frame.protocol != wire.PROTOCOL:
-                    logger.warning("the hub speaks protocol %d, this client %d", frame.protocol, wire.PROTOCOL)
+                    logger.warning(
+                        "the hub speaks protocol %d, this client %d", frame.protocol, wire.PROTOCOL
+                    )
                 self._welcome = frame
                 for part in self._parts:
                     part.on_welcome(frame)
@@ -211,5 +215,6 @@ class Link:
             for part in joining:
                 part.on_welcome(self._welcome)
         now = time.monotonic()
-        return min((due for part in self._parts if (due := part.work(send, now)) is not None), default=None)
-
+        return min(
+            (due for part in self._parts if (due := part.work(send, now)) is not None), default=None
+        )

@@ -47,7 +47,9 @@ class Change:
     """Everything one turn of the hub adds to the log; applied together or not at all."""
 
     #: Publisher, sequence number, topic, body.
-    events: list[tuple[bytes, int, str, msgspec.Raw]] = field(default_factory=list[tuple[bytes, int, str, msgspec.Raw]])
+    events: list[tuple[bytes, int, str, msgspec.Raw]] = field(
+        default_factory=list[tuple[bytes, int, str, msgspec.Raw]]
+    )
     publishers: dict[bytes, int] = field(default_factory=dict[bytes, int])
     committed: dict[str, int] = field(default_factory=dict[str, int])
     #: Sessions that began, or went on under a new `Hello`, and None for those that ended.
@@ -79,7 +81,8 @@ class EventLog:
         except sqlite3.Error as error:
             self._lock.close()
             raise LogError(
-                f"{self.path} cannot be read as an event log ({error}); move it away to begin a new one"
+                f"{self.path} cannot be read as an event log ({error}); "
+                "move it away to begin a new one"
             ) from error
         except LogError:
             self._lock.close()
@@ -106,7 +109,9 @@ class EventLog:
         db.execute("BEGIN IMMEDIATE")
         try:
             db.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?)", rows)
-            db.executemany("INSERT OR REPLACE INTO publisher VALUES (?, ?)", change.publishers.items())
+            db.executemany(
+                "INSERT OR REPLACE INTO publisher VALUES (?, ?)", change.publishers.items()
+            )
             db.executemany("INSERT OR REPLACE INTO durable VALUES (?, ?)", change.committed.items())
             self._write_sessions(change.sessions)
             db.execute("COMMIT")
@@ -122,7 +127,13 @@ class EventLog:
         return records
 
     def read(
-        self, offset: int, patterns: frozenset[str], *, max_events: int, max_bytes: int, max_scan: int = 20_000
+        self,
+        offset: int,
+        patterns: frozenset[str],
+        *,
+        max_events: int,
+        max_bytes: int,
+        max_scan: int = 20_000,
     ) -> tuple[list[Record], int]:
         """Return events from `offset` on that match, and the offset to go on from.
 
@@ -135,7 +146,8 @@ class EventLog:
             candidates = self._tail[first : first + max_scan]
         else:
             cursor = self._db.execute(
-                "SELECT offset, publisher, seq, topic, body FROM event WHERE offset >= ? ORDER BY offset LIMIT ?",
+                "SELECT offset, publisher, seq, topic, body FROM event"
+                " WHERE offset >= ? ORDER BY offset LIMIT ?",
                 (offset, max_scan),
             )
             candidates = ((o, p, s, t, msgspec.Raw(b)) for o, p, s, t, b in cursor)
@@ -179,7 +191,9 @@ class EventLog:
     def _load(self) -> None:
         meta = dict(self._db.execute("SELECT key, value FROM meta"))
         if meta.get("format") != _FORMAT:
-            raise LogError(f"{self.path} has format {meta.get('format')!r}; this version reads {_FORMAT!r}")
+            raise LogError(
+                f"{self.path} has format {meta.get('format')!r}; this version reads {_FORMAT!r}"
+            )
         self.log_id: str = meta["log_id"]
         last = self._db.execute("SELECT max(offset) FROM event").fetchone()[0]
         #: One past the last offset in the log.

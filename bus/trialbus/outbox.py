@@ -64,7 +64,9 @@ class Outbox:
             first = self.base + self._sent
             events: list[tuple[str, msgspec.Raw]] = []
             size = 0
-            for topic, body in itertools.islice(self._events, self._sent, self._sent + max(room, 0)):
+            for topic, body in itertools.islice(
+                self._events, self._sent, self._sent + max(room, 0)
+            ):
                 size += len(body)
                 if events and size > BATCH_BYTES:
                     break

@@ -101,7 +101,9 @@ class Presence:
 
     def assign(self, study: str, trial: int, attempt: int) -> None:
         """Tell the hub which trial this session works on from now on."""
-        self._hello = msgspec.structs.replace(self._hello, study=study, trial=trial, attempt=attempt)
+        self._hello = msgspec.structs.replace(
+            self._hello, study=study, trial=trial, attempt=attempt
+        )
         self._registered.clear()
         self._due = 0.0
         self._link.wake()
@@ -138,7 +140,9 @@ class Presence:
         if now >= self._due:
             registered = self._registered.is_set()
             sent = send(wire.Ping(self.session) if registered else self._hello)
-            self._due = now + (self._ttl_s / 3 if sent and registered else min(_RETRY_S, self._ttl_s / 3))
+            self._due = now + (
+                self._ttl_s / 3 if sent and registered else min(_RETRY_S, self._ttl_s / 3)
+            )
         return self._due
 
     def on_close(self) -> None:

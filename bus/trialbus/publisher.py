@@ -115,7 +115,10 @@ class Publisher:
         delivered = self.flush(timeout_s)
         if not delivered:
             logger.warning(
-                "closed with %d events that no hub at %s took in %g s", self.pending, self._link.endpoint, timeout_s
+                "closed with %d events that no hub at %s took in %g s",
+                self.pending,
+                self._link.endpoint,
+                timeout_s,
             )
         self._link.detach(self._sender)
         if self._own_link:
@@ -138,8 +141,12 @@ class Publisher:
                 continue
             with outbox.changed:
                 left = deadline - time.monotonic()
-                if left <= 0 or not outbox.changed.wait_for(lambda: len(outbox) < outbox.capacity, left):
-                    raise OutboxFullError(outbox.capacity, self._block_s if self._when_full == "block" else 0.0)
+                if left <= 0 or not outbox.changed.wait_for(
+                    lambda: len(outbox) < outbox.capacity, left
+                ):
+                    raise OutboxFullError(
+                        outbox.capacity, self._block_s if self._when_full == "block" else 0.0
+                    )
         return seq
 
 
@@ -158,10 +165,11 @@ class _Sender:
         self._waiting = False
 
     def on_frame(self, frame: wire.ToClient) -> None:
-        if isinstance(frame, wire.Ack) and frame.publisher == self._id:
-            if self._outbox.acknowledge(frame.last):
-                self._progress_at = time.monotonic()
-                self._resend_s = _RESEND_S
+        if not isinstance(frame, wire.Ack) or frame.publisher != self._id:
+            return
+        if self._outbox.acknowledge(frame.last):
+            self._progress_at = time.monotonic()
+            self._resend_s = _RESEND_S
 
     def work(self, send: Send, now: float) -> float | None:
         if self._waiting and now - self._progress_at > self._resend_s:

@@ -29,11 +29,14 @@ class Sessions:
         clock: Monotonic seconds.
     """
 
-    def __init__(self, sessions: dict[str, Hello], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, sessions: dict[str, Hello], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._clock = clock
         self._checked = now = clock()
         self._sessions = {
-            id_: _Session(hello, seen=now, seen_at=time.time(), confirmed=False) for id_, hello in sessions.items()
+            id_: _Session(hello, seen=now, seen_at=time.time(), confirmed=False)
+            for id_, hello in sessions.items()
         }
 
     def __len__(self) -> int:

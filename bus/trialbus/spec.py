@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias, TypeGuard
+from typing import Any, Literal, TypeAlias, TypeGuard, cast
 
 import msgspec
 
@@ -19,7 +19,14 @@ Choice: TypeAlias = bool | int | float | str | None
 Direction: TypeAlias = Literal["minimize", "maximize"]
 
 
-class FloatParam(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="float", forbid_unknown_fields=True):
+class FloatParam(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="type",
+    tag="float",
+    forbid_unknown_fields=True,
+):
     """A real number between `low` and `high`, both included.
 
     `log` samples its logarithm uniformly and needs `low > 0`; `step` restricts it to
@@ -39,10 +46,19 @@ class FloatParam(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", ta
         if self.step is not None and self.step <= 0:
             raise ValueError(f"step {self.step:g} is not above zero (expected step > 0)")
         if self.step is not None and self.log:
-            raise ValueError(f"step {self.step:g} cannot be combined with log=true (expected one of the two)")
+            raise ValueError(
+                f"step {self.step:g} cannot be combined with log=true (expected one of the two)"
+            )
 
 
-class IntParam(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="int", forbid_unknown_fields=True):
+class IntParam(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="type",
+    tag="int",
+    forbid_unknown_fields=True,
+):
     """An integer between `low` and `high`, both included, in steps of `step`.
 
     Source:
@@ -59,11 +75,18 @@ class IntParam(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=
         if self.step <= 0:
             raise ValueError(f"step {self.step} is not above zero (expected step >= 1)")
         if self.step != 1 and self.log:
-            raise ValueError(f"step {self.step} cannot be combined with log=true (expected one of the two)")
+            raise ValueError(
+                f"step {self.step} cannot be combined with log=true (expected one of the two)"
+            )
 
 
 class CategoricalParam(
-    msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="categorical", forbid_unknown_fields=True
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="type",
+    tag="categorical",
+    forbid_unknown_fields=True,
 ):
     """One of `choices`, which have no order.
 
@@ -87,9 +110,9 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     Attributes:
         metric: Name of the metric as the trainer reports it, for example `val/accuracy`.
         direction: Whether more or less of it is better.
-        aggregate: Which of the values over all steps counts: `last`, `best`, `mean_last(k)` (mean of
-            the last k), `ema(alpha)` (exponential moving average, `alpha` weighs the newest) or
-            `at_step(n)`.
+        aggregate: Which of the values over all steps counts: `last`, `best`, `mean_last(k)` (mean
+            of the last k), `ema(alpha)` (exponential moving average, `alpha` weighs the newest)
+            or `at_step(n)`.
     """
 
     metric: str
@@ -118,7 +141,8 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
         n_trials: Total number of trials in the study, over all workers, restarts and submissions.
         budget: Steps one trial may train, handed to the trainer as `trial.budget`; None leaves it
             to the trainer.
-        timeout_s: Seconds from submission after which no further trial is handed out; None for no limit.
+        timeout_s: Seconds from submission after which no further trial is handed out; None for
+            no limit.
         sampler: The Optuna sampler.
         pruner: The Optuna pruner; None prunes nothing.
         seed: Seed of the study. Trial n gets `seed + n`.
@@ -144,15 +168,23 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
         if not self.objectives:
             raise ValueError("objective is missing (expected at least one)")
         if self.n_trials < 1:
-            raise ValueError(f"n_trials {self.n_trials} is below 1 (expected the total number of trials)")
+            raise ValueError(
+                f"n_trials {self.n_trials} is below 1 (expected the total number of trials)"
+            )
         if self.budget is not None and self.budget < 1:
-            raise ValueError(f"budget {self.budget} is below 1 (expected a number of steps, or null)")
+            raise ValueError(
+                f"budget {self.budget} is below 1 (expected a number of steps, or null)"
+            )
         if self.timeout_s is not None and self.timeout_s <= 0:
-            raise ValueError(f"timeout_s {self.timeout_s:g} is not above zero (expected seconds, or null)")
+            raise ValueError(
+                f"timeout_s {self.timeout_s:g} is not above zero (expected seconds, or null)"
+            )
         if self.max_retries < 0:
             raise ValueError(f"max_retries {self.max_retries} is below 0")
         if self.max_failures is not None and self.max_failures < 1:
-            raise ValueError(f"max_failures {self.max_failures} is below 1 (expected a count, or null)")
+            raise ValueError(
+                f"max_failures {self.max_failures} is below 1 (expected a count, or null)"
+            )
 
     @property
     def directions(self) -> list[Direction]:
@@ -182,23 +214,40 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
     known = {"objective", *StudySpec.__struct_fields__} - {"objectives", "sampler", "pruner"}
     for key in data:
         if key not in known:
-            raise SpecError(f"study.{key}", f"no such key (expected one of {', '.join(sorted(known))})")
+            raise SpecError(
+                f"study.{key}", f"no such key (expected one of {', '.join(sorted(known))})"
+            )
     params = data.pop("params", None)
     if not is_mapping(params) or not params:
-        raise SpecError("study.params", f"{params!r} is not a search space (expected a mapping of at least one param)")
+        raise SpecError(
+            "study.params",
+            f"{params!r} is not a search space (expected a mapping of at least one param)",
+        )
     objective = data.pop("objective", None)
-    objectives: list[Any] = [objective] if is_mapping(objective) or not objective else list(objective)
+    if not objective or not (is_mapping(objective) or isinstance(objective, list)):
+        raise SpecError(
+            "study.objective",
+            f"{objective!r} is missing (expected a mapping or a list of mappings)",
+        )
+    objectives = cast(list[Any], [objective] if is_mapping(objective) else objective)
     spec: dict[str, Any] = {
         **data,
-        "params": {name: _convert(f"study.params.{name}", param, Param) for name, param in params.items()},
+        "params": {
+            name: _convert(f"study.params.{name}", param, Param) for name, param in params.items()
+        },
         "objectives": tuple(
-            _convert("study.objective" if len(objectives) == 1 else f"study.objective[{i}]", entry, Objective)
+            _convert(
+                "study.objective" if len(objectives) == 1 else f"study.objective[{i}]",
+                entry,
+                Objective,
+            )
             for i, entry in enumerate(objectives)
         ),
         "sampler": _component("sampler", sampler),
         "pruner": None if pruner is None else _component("pruner", pruner),
     }
-    return _convert("study", spec, StudySpec)
+    loaded: StudySpec = _convert("study", spec, StudySpec)
+    return loaded
 
 
 def is_mapping(data: Any) -> TypeGuard[Mapping[str, Any]]:
@@ -208,7 +257,9 @@ def is_mapping(data: Any) -> TypeGuard[Mapping[str, Any]]:
 
 def _component(key: str, data: Any) -> Component:
     if not is_mapping(data) or not isinstance(data.get("type"), str):
-        raise SpecError(f"{key}.type", f"missing in {data!r} (expected the name of an Optuna class)")
+        raise SpecError(
+            f"{key}.type", f"missing in {data!r} (expected the name of an Optuna class)"
+        )
     return Component(type=data["type"], args={k: v for k, v in data.items() if k != "type"})
 
 

@@ -3,57 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from types import TracebackType
-from typing import Literal, TypeAlias
 
 import msgspec
 
-from trialbus import events, wire
-from trialbus.errors import ClosedError, HubRefusedError, HubUnavailableError, LogResetError, TrialbusError
-from trialbus.link import Link, Send
+from trialbus import events
+from trialbus.errors import HubUnavailableError
+from trialbus.link import Link
+from trialbus.reader import Reader, Record, Start
 from trialbus.topics import pattern
 
-Start: TypeAlias = Literal["now", "earliest"] | int
+__all__ = ["Record", "Subscriber", "replay", "subscribe"]
 
-_WAIT_MS = 30_000
-_ANSWER_S = 5.0  # beyond the wait it asked for
-_BUFFERED_BATCHES = 2
 _COMMIT_EVERY_S = 0.5
-_RETRY_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One event as the log holds it.
-
-    Attributes:
-        offset: Its place in the log.
-        publisher: Id of its publisher.
-        seq: Its number among the publisher's events, from 1. Publisher and seq name it for ever.
-        topic: `type/study/trial`.
-        body: The MessagePack map.
-    """
-
-    offset: int
-    publisher: bytes
-    seq: int
-    topic: str
-    body: msgspec.Raw
-
-    @property
-    def event(self) -> events.AnyEvent:
-        """The typed event.
-
-        Raises:
-            msgspec.DecodeError: The body does not fit its type.
-        """
-        return events.decode(self.topic, self.body)
 
 
 class Subscriber:
@@ -63,7 +29,7 @@ class Subscriber:
     not fit its type is skipped and counted in `unreadable`. Not for use by two threads at once.
     """
 
-    def __init__(self, reader: _Reader, link: Link, *, own_link: bool, autocommit: bool) -> None:
+    def __init__(self, reader: Reader, link: Link, *, own_link: bool, autocommit: bool) -> None:
         self._reader = reader
         self._link = link
         self._own_link = own_link
@@ -83,7 +49,10 @@ class Subscriber:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -215,7 +184,11 @@ class Subscriber:
 
     def _take(self) -> events.AnyEvent | None:
         """Return the next event at hand. The one before it is dealt with by now."""
-        if self._autocommit and self.offset is not None and time.monotonic() - self._committed_at > _COMMIT_EVERY_S:
+        if (
+            self._autocommit
+            and self.offset is not None
+            and time.monotonic() - self._committed_at > _COMMIT_EVERY_S
+        ):
             self.commit()
         while self._batch:
             record = self._batch.popleft()
@@ -260,10 +233,10 @@ def subscribe(
         ...     print(event.trial, event.step, event.metrics)
     """
     names = [t if isinstance(t, str) else str(t.__struct_config__.tag) for t in types]
-    patterns = [pattern(name_, study, trial) for name_ in names or [None]]
+    patterns = [pattern(name_, study, trial) for name_ in names] or [pattern(None, study, trial)]
     own_link = link is None
     link = Link(endpoint) if link is None else link
-    reader = _Reader(link, patterns, start, name)
+    reader = Reader(link, patterns, start, name)
     link.attach(reader)
     return Subscriber(reader, link, own_link=own_link, autocommit=autocommit and name is not None)
 
@@ -287,152 +260,7 @@ def replay(
         >>> for record in replay(study="digits"):  # doctest: +SKIP
         ...     print(record.offset, record.event)
     """
-    with subscribe(*types, study=study, trial=trial, start=start, endpoint=endpoint, link=link) as subscriber:
+    with subscribe(
+        *types, study=study, trial=trial, start=start, endpoint=endpoint, link=link
+    ) as subscriber:
         yield from subscriber.read_to(end, timeout_s)
-
-
-class _Reader:
-    """The part of a link that fetches, and the hand-over of batches to the reading thread."""
-
-    def __init__(self, link: Link, patterns: list[str], start: Start, name: str | None) -> None:
-        self._link = link
-        self._patterns = patterns
-        self._name = name
-        self._moved = threading.Condition()
-        self._batches: deque[list[Record]] = deque()
-        self._error: TrialbusError | None = None
-        self.on_arrival: Callable[[], object] | None = None
-        self._log_id: str | None = None
-        self._commit_offset: int | None = None
-        self._commit_done = threading.Event()
-        self._commit_sent = False
-        self._request: int | None = None
-        self._answer_by = 0.0
-        self._refused_until = 0.0
-        self._resolved = isinstance(start, int) and name is None
-        self.position = start if isinstance(start, int) else {"now": wire.NOW, "earliest": wire.EARLIEST}[start]
-        self.log_end = 0
-        self.closed = False
-
-    # --- the reading thread ---
-
-    @property
-    def available(self) -> bool:
-        return bool(self._batches) or self._error is not None or self.closed
-
-    def take(self) -> list[Record]:
-        """Return what has arrived, without waiting."""
-        with self._moved:
-            if self._batches:
-                batch = self._batches.popleft()
-                self._link.wake()  # there is room to fetch more
-                return batch
-            if self._error is not None:
-                raise self._error
-            if self.closed:
-                raise ClosedError("the subscriber is closed")
-            return []
-
-    def wait(self, timeout_s: float | None) -> list[Record]:
-        with self._moved:
-            self._moved.wait_for(lambda: self.available, timeout_s)
-        return self.take()
-
-    def wait_ready(self, timeout_s: float) -> int | None:
-        with self._moved:
-            self._moved.wait_for(lambda: (self._resolved and self._log_id is not None) or self.available, timeout_s)
-            if self._error is not None:
-                raise self._error
-            ready = self._resolved and self._log_id is not None
-            first = self._batches[0][0].offset if self._batches else self.position
-            return first if ready else None
-
-    def wait_moved(self, position: int, timeout_s: float) -> bool:
-        with self._moved:
-            return self._moved.wait_for(lambda: self.position != position or self.available, timeout_s)
-
-    def commit(self, offset: int) -> threading.Event:
-        with self._moved:
-            self._commit_offset = offset
-            self._commit_done = threading.Event()
-            self._commit_sent = False
-            return self._commit_done
-
-    # --- the link's thread ---
-
-    def on_welcome(self, welcome: wire.Welcome) -> None:
-        with self._moved:
-            if self._log_id not in (None, welcome.log_id):
-                self._fail(LogResetError(str(self._log_id), welcome.log_id))
-            self._log_id = welcome.log_id
-            self.log_end = welcome.end
-            self._request = None
-            self._commit_sent = False
-            self._moved.notify_all()
-
-    def on_frame(self, frame: wire.ToClient) -> None:
-        match frame:
-            case wire.Events() if frame.request == self._request:
-                with self._moved:
-                    self._request = None
-                    self._resolved = True
-                    self.position = frame.next
-                    self.log_end = max(self.log_end, frame.end)
-                    if frame.records:
-                        self._batches.append([Record(*record) for record in frame.records])
-                    self._announce()
-            case wire.Committed() if frame.name == self._name and frame.offset == self._commit_offset:
-                self._commit_offset = None
-                self._commit_done.set()
-            case wire.Refused() if frame.about is not None and frame.about in (self._request, self._name):
-                if frame.code in (wire.TOO_MANY, wire.NO_SPACE):
-                    self._refused_until = time.monotonic() + 1.0
-                    self._request = None
-                else:
-                    with self._moved:
-                        self._fail(HubRefusedError(frame.code, frame.reason))
-            case _:
-                return
-
-    def work(self, send: Send, now: float) -> float | None:
-        if self._commit_offset is not None and not self._commit_sent and self._name is not None:
-            self._commit_sent = send(wire.Commit(self._name, self._commit_offset))
-        if self._error is not None:
-            return None
-        if self._request is not None and now < self._answer_by:
-            return self._answer_by
-        if len(self._batches) >= _BUFFERED_BATCHES:
-            return None
-        if now < self._refused_until:
-            return self._refused_until
-        self._request = self._link.next_request()
-        self._answer_by = now + _WAIT_MS / 1000 + _ANSWER_S
-        # Waiting begins at the end of the log: before it, even an empty answer is progress.
-        at_end = self._resolved and self.position >= self.log_end
-        fetch = wire.Fetch(
-            self._request,
-            self.position,
-            self._patterns,
-            wait_ms=_WAIT_MS if at_end else 0,
-            name=None if self._resolved else self._name,
-        )
-        if not send(fetch):
-            self._request = None
-            return now + _RETRY_S
-        return self._answer_by
-
-    def on_close(self) -> None:
-        with self._moved:
-            self.closed = True
-            self._announce()
-
-    def _fail(self, error: TrialbusError) -> None:
-        self._error = error
-        self._announce()
-
-    def _announce(self) -> None:
-        self._moved.notify_all()
-        on_arrival = self.on_arrival
-        if on_arrival is not None:
-            on_arrival()
-

@@ -13,55 +13,23 @@ from __future__ import annotations
 import os
 import random
 import socket
-import sys
 import time
 import traceback
-import uuid
 from collections.abc import Mapping
 from types import MappingProxyType, TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from trialbus import events
-from trialbus.endpoint import ENDPOINT_VARIABLE
-from trialbus.errors import HubUnavailableError, SpecError, TrialPruned
+from trialbus.assignment import TRIAL_VARIABLE, TTL_S, Assignment, ask_for
+from trialbus.channel import BusChannel, Channel, Printer, say
+from trialbus.errors import SpecError, TrialPruned
 from trialbus.link import Link
 from trialbus.metrics import flatten
 from trialbus.presence import Presence
-from trialbus.publisher import Publisher
-from trialbus.subscriber import subscribe
 
-#: Set by the worker for the process of a trial: an `Assignment` as JSON.
-TRIAL_VARIABLE = "TRIALBUS_TRIAL"
-
-_TTL_S = 30.0
 _TRACEBACK_LINES = 20
-_FLUSH_S = 30.0
-
-
-class Assignment(msgspec.Struct, frozen=True, kw_only=True):
-    """A trial as it is handed to the process that runs it."""
-
-    study: str
-    trial: int
-    attempt: int = 0
-    params: dict[str, Any]
-    seed: int = 0
-    budget: int | None = None
-
-
-class Channel(Protocol):
-    """Where a trial's events go, and where its prune command comes from."""
-
-    def publish(self, event: events.Event) -> None:
-        """Take an event without waiting."""
-
-    def pruned(self, attempt: int, wait_s: float) -> events.Prune | None:
-        """Return the prune command for this attempt, if it has come within `wait_s` seconds."""
-
-    def close(self) -> None:
-        """Hand over what is left and end."""
 
 
 class Trial:
@@ -93,7 +61,11 @@ class Trial:
         self._finished = False
         channel.publish(
             events.TrialStarted(
-                study=self.study, trial=self.number, attempt=self.attempt, host=socket.gethostname(), pid=os.getpid()
+                study=self.study,
+                trial=self.number,
+                attempt=self.attempt,
+                host=socket.gethostname(),
+                pid=os.getpid(),
             )
         )
 
@@ -101,7 +73,10 @@ class Trial:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> bool:
         if error is None:
             self.complete()
@@ -123,7 +98,10 @@ class Trial:
             SpecError: Neither says it.
         """
         if self._budget is None:
-            raise SpecError("study.budget", "neither the study nor attach(budget=...) says how many steps to train")
+            raise SpecError(
+                "study.budget",
+                "neither the study nor attach(budget=...) says how many steps to train",
+            )
         return self._budget
 
     def report(self, step: int, metrics: Mapping[str, Any], *, wait_s: float = 0.0) -> None:
@@ -167,16 +145,27 @@ class Trial:
 
     def complete(self, values: float | list[float] | None = None) -> None:
         """End the trial now; `values` are its objective values, else its evaluations decide."""
-        self._finish("complete", values=[float(values)] if isinstance(values, int | float) else values)
+        self._finish(
+            "complete", values=[float(values)] if isinstance(values, int | float) else values
+        )
 
     def _finish(
-        self, state: events.TrialState, *, values: list[float] | None = None, error: str | None = None
+        self,
+        state: events.TrialState,
+        *,
+        values: list[float] | None = None,
+        error: str | None = None,
     ) -> None:
         if not self._finished:
             self._finished = True
             self._channel.publish(
                 events.TrialFinished(
-                    study=self.study, trial=self.number, attempt=self.attempt, state=state, values=values, error=error
+                    study=self.study,
+                    trial=self.number,
+                    attempt=self.attempt,
+                    state=state,
+                    values=values,
+                    error=error,
                 )
             )
 
@@ -220,113 +209,28 @@ def attach(
         presence = Presence(
             link=link,
             kind="trainer",
-            ttl_s=_TTL_S,
+            ttl_s=TTL_S,
             study=assignment.study,
             trial=assignment.trial,
             attempt=assignment.attempt,
             info={"host": socket.gethostname(), "pid": str(os.getpid())},
         )
     elif study is not None:
-        link, presence, assignment = _ask(study, endpoint, timeout_s)
+        link, presence, assignment = ask_for(study, endpoint, timeout_s)
     else:
         seed = random.SystemRandom().randrange(2**31)
-        _say(f"stand-alone (no ${TRIAL_VARIABLE} and no study given): default params, reports are printed")
-        return Trial(Assignment(study="", trial=0, params=dict(defaults or {}), seed=seed), _Printer(), budget)
+        say(
+            f"stand-alone (no ${TRIAL_VARIABLE} and no study given): "
+            "default params, reports are printed"
+        )
+        return Trial(
+            Assignment(study="", trial=0, params=dict(defaults or {}), seed=seed),
+            Printer(),
+            budget,
+        )
     merged = msgspec.structs.replace(assignment, params={**(defaults or {}), **assignment.params})
-    _say(f"trial {merged.trial} of study {merged.study!r}, attempt {merged.attempt}, hub {link.endpoint}")
-    return Trial(merged, _Bus(link, presence, merged), budget)
-
-
-class _Bus:
-    """A trial's channel over a link: outbox, prune command and presence share its thread."""
-
-    def __init__(self, link: Link, presence: Presence, assignment: Assignment) -> None:
-        self._link = link
-        self._presence = presence
-        # Attached before the publisher, so that it stands in the log before the first report.
-        self._prunes = subscribe(events.Prune, study=assignment.study, trial=assignment.trial, link=link)
-        self._publisher = Publisher(link=link)
-
-    def publish(self, event: events.Event) -> None:
-        self._publisher.publish(event)
-
-    def pruned(self, attempt: int, wait_s: float) -> events.Prune | None:
-        if not (self._prunes.available or wait_s > 0):
-            return None
-        event = self._prunes.next(wait_s)
-        return event if isinstance(event, events.Prune) and event.attempt == attempt else None
-
-    def close(self) -> None:
-        self._publisher.close(_FLUSH_S)
-        self._presence.close()
-        self._link.close()
-
-
-class _Printer:
-    """The channel of a stand-alone trial."""
-
-    def publish(self, event: events.Event) -> None:
-        match event:
-            case events.EvaluationComplete():
-                shown = "  ".join(f"{name} {value:.5g}" for name, value in event.metrics.items())
-                _say(f"step {event.step}  {shown}  ({event.elapsed_s:.1f} s)")
-            case events.TrialFinished():
-                _say(event.state)
-            case _:
-                return
-
-    def pruned(self, attempt: int, wait_s: float) -> None:
-        return None
-
-    def close(self) -> None:
-        return
-
-
-def _ask(study: str, endpoint: str | None, timeout_s: float | None) -> tuple[Link, Presence, Assignment]:
-    link = Link(endpoint)
-    presence = Presence(link=link, kind="trainer", ttl_s=_TTL_S, study=study, info={"host": socket.gethostname()})
-    request = uuid.uuid4().hex
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
-    try:
-        with subscribe(events.TrialAssigned, study=study, link=link) as answers, Publisher(link=link) as publisher:
-            answers.wait_ready(10.0 if timeout_s is None else timeout_s)
-            publisher.publish(
-                events.TrialRequested(study=study, request=request, session=presence.session, worker=socket.gethostname())
-            )
-            while True:
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                match answers.next(left):
-                    case None:
-                        raise HubUnavailableError(link.endpoint, timeout_s or 0.0)
-                    case events.TrialAssigned(request=answered) as event if answered == request:
-                        presence.assign(study, event.trial, event.attempt)
-                        return link, presence, _assignment(event)
-                    case _:
-                        continue
-    except BaseException:
-        presence.close()
-        link.close()
-        raise
-
-
-def _assignment(event: events.TrialAssigned) -> Assignment:
-    return Assignment(
-        study=event.study,
-        trial=event.trial,
-        attempt=event.attempt,
-        params=event.params,
-        seed=event.seed,
-        budget=event.budget,
+    say(
+        f"trial {merged.trial} of study {merged.study!r}, attempt {merged.attempt}, "
+        f"hub {link.endpoint}"
     )
-
-
-def environment(event: events.TrialAssigned, endpoint: str) -> dict[str, str]:
-    """Return the environment variables that make `attach` in another process return this trial."""
-    return {
-        ENDPOINT_VARIABLE: endpoint,
-        TRIAL_VARIABLE: msgspec.json.encode(_assignment(event)).decode(),
-    }
-
-
-def _say(line: str) -> None:
-    print(f"trialbus: {line}", file=sys.stderr, flush=True)  # noqa: T201 - a script without logging set up
+    return Trial(merged, BusChannel(link, presence, merged), budget)

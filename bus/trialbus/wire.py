@@ -7,7 +7,7 @@ side may be the older one.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
@@ -18,6 +18,13 @@ MAX_FRAME = 8 << 20
 #: Largest batch of events that a publisher sends, or the hub answers, in one frame.
 BATCH_BYTES = 256 << 10
 BATCH_EVENTS = 512
+
+# What a stranger may say is bounded before anything else sees it.
+Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+Offset: TypeAlias = Annotated[int, msgspec.Meta(ge=-2, lt=1 << 62)]
+Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
+PublisherId: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=1, max_length=64)]
+Patterns: TypeAlias = Annotated[list[Name], msgspec.Meta(min_length=1, max_length=64)]
 
 #: Values of `Fetch.offset` that are not offsets.
 NOW = -1
@@ -43,10 +50,10 @@ class Publish(_Frame, frozen=True, tag=1):
     before it, that is gone for good and is counted as lost instead of being asked for for ever.
     """
 
-    publisher: bytes
-    first: int
+    publisher: PublisherId
+    first: Number
     events: list[tuple[str, msgspec.Raw]]
-    base: int = 1
+    base: Number = 1
 
 
 class Fetch(_Frame, frozen=True, tag=2):
@@ -58,19 +65,19 @@ class Fetch(_Frame, frozen=True, tag=2):
     the number to go on from.
     """
 
-    request: int
-    offset: int
-    patterns: list[str]
-    max_events: int = BATCH_EVENTS
-    wait_ms: int = 0
-    name: str | None = None
+    request: Number
+    offset: Offset
+    patterns: Patterns
+    max_events: Number = BATCH_EVENTS
+    wait_ms: Number = 0
+    name: Name | None = None
 
 
 class Commit(_Frame, frozen=True, tag=3):
     """Client: everything before `offset` is dealt with for the durable name."""
 
-    name: str
-    offset: int
+    name: Name
+    offset: Number
 
 
 class Hello(_Frame, frozen=True, tag=4):
@@ -79,33 +86,33 @@ class Hello(_Frame, frozen=True, tag=4):
     `exclusive` lets only one live session of this kind and name exist.
     """
 
-    session: str
-    kind: str
-    name: str
-    ttl_ms: int
-    study: str = ""
-    trial: int | None = None
-    attempt: int | None = None
-    info: dict[str, str] = {}
+    session: Name
+    kind: Name
+    name: Name
+    ttl_ms: Number
+    study: Name = ""
+    trial: Number | None = None
+    attempt: Number | None = None
+    info: Annotated[dict[Name, Name], msgspec.Meta(max_length=32)] = {}
     exclusive: bool = False
 
 
 class Ping(_Frame, frozen=True, tag=5):
     """Client: still alive."""
 
-    session: str
+    session: Name
 
 
 class Bye(_Frame, frozen=True, tag=6):
     """Client: this session ends as it should."""
 
-    session: str
+    session: Name
 
 
 class AskStatus(_Frame, frozen=True, tag=7):
     """Client: send me your counters."""
 
-    request: int
+    request: Number
 
 
 class Ack(_Frame, frozen=True, tag=11):

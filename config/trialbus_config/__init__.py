@@ -1,1 +1,4 @@
-"""The Hydra tree of trialbus, importable so that `pkg://trialbus_config` finds it in a checkout and in a wheel."""
+"""The Hydra tree of trialbus.
+
+Importable, so that `pkg://trialbus_config` finds it in a checkout and in a wheel.
+"""

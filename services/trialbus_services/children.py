@@ -58,7 +58,9 @@ class Child:
                 self._restarts = 0
             return
         if self._restarts == _MAX_RESTARTS or code == WRONG_INPUT:
-            raise TrialbusError(f"the {self.name} ended with code {code}: {self._last_line()} (log: {self.log})")
+            raise TrialbusError(
+                f"the {self.name} ended with code {code}: {self._last_line()} (log: {self.log})"
+            )
         self._restarts += 1
         say(f"the {self.name} ended with code {code}; starting it again")
         self._process = self._start()

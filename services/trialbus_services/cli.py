@@ -38,7 +38,7 @@ examples:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0 done, 1 failed, 2 wrong input, 130 interrupted."""
+    """Run the command line; return 0 for done, 1 failed, 2 wrong input, 130 interrupted."""
     arguments = sys.argv[1:] if argv is None else argv
     match arguments:
         case [] | ["-h" | "--help", *_]:
@@ -51,7 +51,11 @@ def main(argv: list[str] | None = None) -> int:
             return _run(name, overrides)
         case [name, *_]:
             near = difflib.get_close_matches(name, _COMMANDS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f" (expected one of {', '.join(_COMMANDS)})"
+            hint = (
+                f"; did you mean {near[0]!r}?"
+                if near
+                else f" (expected one of {', '.join(_COMMANDS)})"
+            )
             print(f"error: there is no command {name!r}{hint}", file=sys.stderr)
             return WRONG_INPUT
         case _:
@@ -61,7 +65,9 @@ def main(argv: list[str] | None = None) -> int:
 def _run(name: str, overrides: list[str]) -> int:
     codes: list[int] = []
     settings.register_resolvers()
-    logging.basicConfig(level=logging.INFO, format=f"%(asctime)s {name} %(message)s", datefmt="%H:%M:%S")
+    logging.basicConfig(
+        level=logging.INFO, format=f"%(asctime)s {name} %(message)s", datefmt="%H:%M:%S"
+    )
     logging.getLogger("hydra").setLevel(logging.WARNING)
 
     def task(config: DictConfig) -> None:
@@ -69,11 +75,15 @@ def _run(name: str, overrides: list[str]) -> int:
             codes.append(_COMMANDS[name](config))
         except TrialbusError as error:
             print(f"error: {error}", file=sys.stderr)
-            codes.append(WRONG_INPUT if isinstance(error, SpecError | LogError | HubRefusedError) else 1)
+            codes.append(
+                WRONG_INPUT if isinstance(error, SpecError | LogError | HubRefusedError) else 1
+            )
 
     stop_with_parent()
     sys.argv = [f"trialbus {name}", *overrides]
-    application = hydra.main(version_base="1.3", config_path="pkg://trialbus_config", config_name="config")(task)
+    application = hydra.main(
+        version_base="1.3", config_path="pkg://trialbus_config", config_name="config"
+    )(task)
     try:
         application()
     except KeyboardInterrupt:

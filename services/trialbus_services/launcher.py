@@ -89,7 +89,10 @@ class Services:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.stop()
 
@@ -126,7 +129,9 @@ class Services:
     def stop(self) -> None:
         """End the children: first what uses the hub, and the hub at last."""
         self.link.close()
-        names = [name for name in ("worker", "optimizer", "reporter", "hub") if name in self._children]
+        names = [
+            name for name in ("worker", "optimizer", "reporter", "hub") if name in self._children
+        ]
         for name in names:
             # The optimizer takes in what the worker says at its end, and the hub outlives them all.
             self._children[name].terminate()
@@ -158,7 +163,11 @@ class Services:
                     f"{self._storage!r} is not where the optimizer that is up records "
                     f"({optimizer['info'].get('storage')!r}); use that, or stop it",
                 )
-        up = {s["kind"] for s in sessions if s["kind"] != "worker" or s["info"].get("study") in ("", self._study)}
+        up = {
+            s["kind"]
+            for s in sessions
+            if s["kind"] != "worker" or s["info"].get("study") in ("", self._study)
+        }
         for name in ("optimizer", "worker", "reporter"):
             if name not in up and name not in self._children:
                 self._spawn(name)
@@ -185,7 +194,7 @@ def _follow(spec: StudySpec, services: Services, console: Console) -> int:
         try:
             with TerminalView(view, console=console) as terminal:
                 finished = _watch(inbox, view, terminal, services, submission)
-            report = _await_report(inbox, services, submission)
+            report = _await_report(inbox, services)
         except KeyboardInterrupt:
             if finished is None:
                 console.print("interrupted; the same command resumes the study", style="yellow")
@@ -217,7 +226,7 @@ def _watch(
             return event
 
 
-def _await_report(inbox: Subscriber, services: Services, submission: str) -> Path | None:
+def _await_report(inbox: Subscriber, services: Services) -> Path | None:
     deadline = time.monotonic() + _REPORT_S
     while time.monotonic() < deadline:
         event = inbox.next(_TICK_S)

@@ -98,7 +98,9 @@ def study(config: DictConfig) -> StudySpec:
         SpecError: See `trialbus.load_spec`.
     """
     return load_spec(
-        _plain(config, "study"), sampler=_plain(config, "sampler"), pruner=_plain(config, "pruner", optional=True)
+        _plain(config, "study"),
+        sampler=_plain(config, "sampler"),
+        pruner=_plain(config, "pruner", optional=True),
     )
 
 
@@ -116,10 +118,15 @@ def trainer(config: DictConfig) -> Trainer:
         raise SpecError("trainer.cwd", f"{found.cwd!r} is not a folder")
     program = found.command[0]
     if not (shutil.which(program) or shutil.which(folder / program)):
-        raise SpecError("trainer.command", f"{program!r} is not a program that can be run here (in {found.command!r})")
+        raise SpecError(
+            "trainer.command",
+            f"{program!r} is not a program that can be run here (in {found.command!r})",
+        )
     for argument in found.command[1:2]:
         if argument.endswith(".py") and not (folder / argument).is_file():
-            raise SpecError("trainer.command", f"there is no file {argument!r} (in {found.command!r})")
+            raise SpecError(
+                "trainer.command", f"there is no file {argument!r} (in {found.command!r})"
+            )
     return found
 
 
@@ -138,9 +145,15 @@ def _example(name: str) -> str:
 
 def _plain(config: DictConfig, name: str, *, optional: bool = False) -> Any:
     try:
-        data = OmegaConf.to_container(config[name], resolve=True, throw_on_missing=True) if config[name] else None
+        data = (
+            OmegaConf.to_container(config[name], resolve=True, throw_on_missing=True)
+            if config[name]
+            else None
+        )
     except OmegaConfBaseException as error:
-        raise SpecError(str(error.full_key or name), str(error.msg or error).splitlines()[0]) from None
+        raise SpecError(
+            str(error.full_key or name), str(error.msg or error).splitlines()[0]
+        ) from None
     if data is None and not optional:
         raise SpecError(name, "the section is empty")
     return data

@@ -28,7 +28,7 @@ def overrides(steps: int = 5, step_s: float = 0.1, how: str = "end", **study: ob
     return [
         f"trainer.command=[{sys.executable},{trainer.__file__},'{steps}','{step_s}',{how}]",
         "study.name=quadratic",
-        f"~study.params",
+        "~study.params",
         f"+study.params={PARAMS}",
         "study.objective.metric=loss",
         "study.objective.direction=minimize",
@@ -43,7 +43,9 @@ def launch(bus: Bus, *arguments: str) -> Managed:
 
 
 def stored(bus: Bus) -> optuna.Study:
-    return optuna.load_study(study_name="quadratic", storage=f"sqlite:///{bus.directory}/optuna_studies.db")
+    return optuna.load_study(
+        study_name="quadratic", storage=f"sqlite:///{bus.directory}/optuna_studies.db"
+    )
 
 
 def finished_trials(bus: Bus) -> int:
@@ -60,7 +62,7 @@ def finished_trials(bus: Bus) -> int:
 
 def processes_of(bus: Bus) -> list[psutil.Process]:
     """Everything that was started in the folder of a bus, whoever started it."""
-    found = []
+    found: list[psutil.Process] = []
     for process in psutil.process_iter():
         try:
             if process.cwd() == str(bus.directory) and process.status() != psutil.STATUS_ZOMBIE:
@@ -83,7 +85,9 @@ def assert_complete(bus: Bus) -> None:
     assert [trial.number for trial in trials] == list(range(N_TRIALS))
     assert {trial.state for trial in trials} == {optuna.trial.TrialState.COMPLETE}
     for trial in trials:
-        assert trial.intermediate_values == {s: trial.params["x"] ** 2 + 1 / (s + 1) for s in range(5)}
+        assert trial.intermediate_values == {
+            s: trial.params["x"] ** 2 + 1 / (s + 1) for s in range(5)
+        }
 
 
 def test_one_command_runs_a_study_and_leaves_nothing_behind(bus: Bus) -> None:
@@ -91,24 +95,29 @@ def test_one_command_runs_a_study_and_leaves_nothing_behind(bus: Bus) -> None:
     assert study.wait(60) == 0, study.printed()
     assert_complete(bus)
     assert "8 complete, 0 pruned, 0 failed" in study.printed()
-    report = Path(next(line for line in study.printed().splitlines() if line.startswith("report")).split()[-1])
+    report = Path(
+        next(line for line in study.printed().splitlines() if line.startswith("report")).split()[-1]
+    )
     assert report.is_file()
     until(lambda: not processes_of(bus), 10, "the end of all processes")
 
 
 @pytest.mark.parametrize("name", ["hub", "optimizer", "worker", "reporter"])
-def test_a_service_that_is_killed_in_the_middle_is_started_again_and_no_trial_is_lost(bus: Bus, name: str) -> None:
+def test_a_service_that_is_killed_in_the_middle_is_started_again_and_no_trial_is_lost(
+    bus: Bus, name: str
+) -> None:
     study = launch(bus, *overrides(step_s=0.2), "worker.ttl_s=2")
     until(lambda: finished_trials(bus) >= 2, 40, "two trials")
-    pid = until(lambda: service_pid(bus, name), 10, f"the {name}")
-    os.kill(pid, signal.SIGKILL)
+    os.kill(until(lambda: service_pid(bus, name), 10, f"the {name}") or 0, signal.SIGKILL)
     assert study.wait(60) == 0, study.printed()
     assert f"the {name} ended with code -9; starting it again" in study.printed()
     assert_complete(bus)
     until(lambda: not processes_of(bus), 10, "the end of all processes")
 
 
-def test_interrupted_in_the_middle_it_ends_everything_and_the_same_command_resumes(bus: Bus) -> None:
+def test_interrupted_in_the_middle_it_ends_everything_and_the_same_command_resumes(
+    bus: Bus,
+) -> None:
     study = launch(bus, *overrides(step_s=0.2))
     until(lambda: finished_trials(bus) >= 2, 40, "two trials")
     study.signal(signal.SIGINT)

@@ -43,7 +43,11 @@ class Managed:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={name: value for name, value in os.environ.items() if not name.startswith("TRIALBUS_")},
+                env={
+                    name: value
+                    for name, value in os.environ.items()
+                    if not name.startswith("TRIALBUS_")
+                },
                 start_new_session=True,
             )
 
@@ -89,12 +93,21 @@ class Bus:
         self.processes: dict[str, Managed] = {}
 
     def hub(self, *arguments: str) -> Managed:
-        command = ["-m", "trialbus.hub", "--endpoint", self.endpoint, "--dir", str(self.directory / "log")]
+        command = [
+            "-m",
+            "trialbus.hub",
+            "--endpoint",
+            self.endpoint,
+            "--dir",
+            str(self.directory / "log"),
+        ]
         return self.run("hub", [sys.executable, *command, *arguments])
 
     def service(self, name: str, *overrides: str) -> Managed:
         command = [sys.executable, "-m", "trialbus_services", name]
-        return self.run(name, [*command, f"bus.endpoint={self.endpoint}", "bus.dir=log", *overrides])
+        return self.run(
+            name, [*command, f"bus.endpoint={self.endpoint}", "bus.dir=log", *overrides]
+        )
 
     def run(self, name: str, command: Sequence[str]) -> Managed:
         process = Managed(command, self.directory / f"{name}.out", self.directory)

@@ -1,4 +1,4 @@
-"""A training for tests: no framework, a curve that depends on its parameter, and some time to be killed in.
+"""A training for tests: no framework, a curve that depends on its parameter, time to be killed in.
 
 Arguments: steps, seconds for each, and how to end (`end`, `exit1`, `silent`).
 """

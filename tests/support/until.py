@@ -11,7 +11,9 @@ _T = TypeVar("_T")
 _PAUSE_S = 0.02
 
 
-def until(predicate: Callable[[], _T], timeout_s: float = 10.0, describe: str = "the condition") -> _T:
+def until(
+    predicate: Callable[[], _T], timeout_s: float = 10.0, describe: str = "the condition"
+) -> _T:
     """Return the first true value of `predicate`, or fail after `timeout_s` seconds."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -1,7 +1,8 @@
-"""The guard between a worker and a training, as a real process."""
+"""The guard between a worker and a training, and the worker's side of it, as real processes."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
@@ -9,12 +10,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 import pytest
 
-from support.until import until
+from support.until import until, until_async
 from trialbus_services.worker import guard
+from trialbus_services.worker.process import Exit, run_training
 
 # Prints the process ids of a training and a child of its own, both of which outlast the test.
 FAMILY = (
@@ -23,6 +26,12 @@ FAMILY = (
     "print(os.getpid(), child.pid, flush=True)\n"
     "time.sleep(600)\n"
 )
+
+
+def pids(printed: str) -> list[int]:
+    """The process ids in the first line, once it is whole."""
+    line, end, _ = printed.partition("\n")
+    return [int(pid) for pid in line.split()] if end else []
 
 
 class Guarded:
@@ -43,15 +52,19 @@ class Guarded:
 
     def family(self) -> list[int]:
         """Wait until the training has printed its processes, and return them."""
-        return [int(pid) for pid in until(lambda: self.printed().split(), 20)]
+        return until(lambda: pids(self.printed()), 20, "the training's first line")
 
     def hang_up(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
 
 
+class Run(Protocol):
+    def __call__(self, *command: str, grace_s: float = 5.0) -> Guarded: ...
+
+
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[object]:
+def run(tmp_path: Path) -> Iterator[Run]:
     with ExitStack() as stack:
 
         def start(*command: str, grace_s: float = 5.0) -> Guarded:
@@ -71,27 +84,27 @@ def alive(pid: int) -> bool:
         return False
 
 
-def nobody_lives(pids: list[int]) -> bool:
-    return not any(alive(pid) for pid in pids)
+def nobody_lives(family: list[int]) -> bool:
+    return not any(alive(pid) for pid in family)
 
 
 @pytest.mark.parametrize("code", [0, 1, 3, 255])
-def test_the_exit_code_of_the_training_passes_through(run: type[Guarded], code: int) -> None:
+def test_the_exit_code_of_the_training_passes_through(run: Run, code: int) -> None:
     assert run("sh", "-c", f"exit {code}").process.wait(20) == code
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM])
-def test_a_training_that_died_of_a_signal_makes_the_guard_die_of_it(run: type[Guarded], number: int) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM, signal.SIGPIPE])
+def test_a_training_that_died_of_a_signal_makes_the_guard_die_of_it(run: Run, number: int) -> None:
     assert run("sh", "-c", f"kill -{int(number)} $$").process.wait(20) == -number
 
 
-def test_a_program_that_does_not_exist_is_named_with_its_key(run: type[Guarded]) -> None:
+def test_a_program_that_does_not_exist_is_named_with_its_key(run: Run) -> None:
     guarded = run("no-such-program")
     assert guarded.process.wait(20) == guard.NOT_FOUND
     assert "trainer.command: there is no 'no-such-program'" in guarded.printed()
 
 
-def test_a_file_that_is_no_program_is_named_with_its_key(run: type[Guarded], tmp_path: Path) -> None:
+def test_a_file_that_is_no_program_is_named_with_its_key(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "text"
     file.write_text("not a program")
     guarded = run(str(file))
@@ -99,7 +112,7 @@ def test_a_file_that_is_no_program_is_named_with_its_key(run: type[Guarded], tmp
     assert f"trainer.command: '{file}' cannot be run" in guarded.printed()
 
 
-def test_when_the_worker_hangs_up_the_training_and_its_children_end(run: type[Guarded]) -> None:
+def test_when_the_worker_hangs_up_the_training_and_its_children_end(run: Run) -> None:
     guarded = run(sys.executable, "-c", FAMILY)
     family = guarded.family()
     guarded.hang_up()
@@ -110,21 +123,26 @@ def test_when_the_worker_hangs_up_the_training_and_its_children_end(run: type[Gu
 def test_when_the_worker_is_killed_the_training_and_its_children_end(tmp_path: Path) -> None:
     worker = (
         "import subprocess, sys, time\n"
-        "subprocess.Popen([sys.executable, '-I', '-S', sys.argv[1], '5', sys.executable, '-c', sys.argv[2]],"
-        " stdin=subprocess.PIPE)\n"
+        "command = [sys.executable, '-I', '-S', sys.argv[1], '5', *sys.argv[2:]]\n"
+        "subprocess.Popen(command, stdin=subprocess.PIPE)\n"
         "time.sleep(600)\n"
     )
     out = tmp_path / "out"
     with out.open("wb") as file:
-        process = subprocess.Popen([sys.executable, "-c", worker, str(guard.__file__), FAMILY], stdout=file)
-    family = [int(pid) for pid in until(lambda: out.read_text().split(), 20)]
+        process = subprocess.Popen(
+            [sys.executable, "-c", worker, str(guard.__file__), sys.executable, "-c", FAMILY],
+            stdout=file,
+        )
+    family = until(lambda: pids(out.read_text()), 20, "the training's first line")
     process.kill()
     process.wait()
     until(lambda: nobody_lives(family), 10)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only the Linux kernel can kill a child with its parent")
-def test_when_the_guard_is_killed_the_training_ends(run: type[Guarded]) -> None:
+@pytest.mark.skipif(
+    sys.platform != "linux", reason="only the Linux kernel can kill a child with its parent"
+)
+def test_when_the_guard_is_killed_the_training_ends(run: Run) -> None:
     guarded = run(sys.executable, "-c", FAMILY)
     training, child = guarded.family()
     guarded.process.kill()
@@ -132,8 +150,13 @@ def test_when_the_guard_is_killed_the_training_ends(run: type[Guarded]) -> None:
     os.kill(child, signal.SIGKILL)  # only the guard could have known of it
 
 
-def test_a_training_that_ignores_sigterm_is_killed_after_the_grace(run: type[Guarded]) -> None:
-    script = "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\nprint(os.getpid(), flush=True)\ntime.sleep(600)"
+def test_a_training_that_ignores_sigterm_is_killed_after_the_grace(run: Run) -> None:
+    script = (
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "print(os.getpid(), flush=True)\n"
+        "time.sleep(600)\n"
+    )
     guarded = run(sys.executable, "-c", script, grace_s=0.2)
     family = guarded.family()
     guarded.hang_up()
@@ -141,8 +164,107 @@ def test_a_training_that_ignores_sigterm_is_killed_after_the_grace(run: type[Gua
     assert nobody_lives(family)
 
 
-def test_what_a_training_leaves_behind_is_killed_when_it_ends(run: type[Guarded]) -> None:
+def test_what_a_training_leaves_behind_is_killed_when_it_ends(run: Run) -> None:
     guarded = run("sh", "-c", "sleep 600 & echo $!")
     (child,) = guarded.family()
     assert guarded.process.wait(20) == 0
     until(lambda: not alive(child), 10)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_the_guard_ends_the_training_and_its_children(run: Run, number: int) -> None:
+    guarded = run(sys.executable, "-c", FAMILY)
+    family = guarded.family()
+    guarded.process.send_signal(number)
+    assert guarded.process.wait(20) == -signal.SIGTERM
+    until(lambda: nobody_lives(family), 10)
+
+
+def test_a_training_has_no_input_and_a_session_of_its_own(run: Run) -> None:
+    guarded = run(
+        sys.executable,
+        "-c",
+        "import os, sys; print(os.getpid(), os.getsid(0), len(sys.stdin.read()))",
+    )
+    pid, session, read = guarded.family()
+    assert (session, read) == (pid, 0)
+
+
+def start_training(folder: Path, *command: str, grace_s: float = 5.0) -> asyncio.Task[Exit]:
+    return asyncio.create_task(
+        run_training(
+            command, env=dict(os.environ), cwd=None, log=folder / "log" / "out", grace_s=grace_s
+        )
+    )
+
+
+async def family_of(folder: Path) -> list[int]:
+    log = folder / "log" / "out"
+    return await until_async(
+        lambda: pids(log.read_text()) if log.exists() else [], 20, "the training's first line"
+    )
+
+
+async def test_a_training_tells_its_exit_code_and_its_last_lines(tmp_path: Path) -> None:
+    ended = await start_training(tmp_path, "sh", "-c", "seq 100; exit 3")
+    assert ended.code == 3
+    assert ended.log_tail.splitlines() == [str(number) for number in range(81, 101)]
+    assert str(ended.error).endswith("\n100\nthe trainer exited with code 3")
+    assert (await start_training(tmp_path, "true")).error is None
+
+
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(signal.SIGKILL, "SIGKILL"), (int(signal.SIGRTMIN) + 6, "signal")]
+    if sys.platform == "linux"
+    else [(signal.SIGKILL, "SIGKILL")],
+)
+async def test_a_training_that_died_of_a_signal_says_which(
+    tmp_path: Path, number: int, name: str
+) -> None:
+    ended = await start_training(
+        tmp_path, sys.executable, "-c", f"import os; os.kill(os.getpid(), {int(number)})"
+    )
+    assert ended.code == -number
+    assert f"the trainer was killed by {name}" in str(ended.error)
+
+
+async def test_cancelling_a_training_ends_it_and_its_children_first(tmp_path: Path) -> None:
+    training = start_training(tmp_path, sys.executable, "-c", FAMILY)
+    family = await family_of(tmp_path)
+    training.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await training
+    assert not alive(family[0])
+    await until_async(lambda: nobody_lives(family), 10, "the end of the training's child")
+
+
+async def test_cancelling_a_training_that_is_just_being_started_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    for turns in range(1, 8):
+        training = start_training(tmp_path, "sleep", "600")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        training.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await training
+    assert not psutil.Process().children(recursive=True)
+
+
+async def test_when_the_guard_is_killed_the_worker_ends_the_training_and_its_children(
+    tmp_path: Path,
+) -> None:
+    training = start_training(tmp_path, sys.executable, "-c", FAMILY)
+    family = await family_of(tmp_path)
+    (guard_process,) = psutil.Process().children()
+    guard_process.kill()
+    assert (await training).code == -signal.SIGKILL
+    await until_async(lambda: nobody_lives(family), 10, "the end of the training's child")
+
+
+async def test_a_folder_that_is_gone_is_an_error_of_the_system(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="gone"):
+        await run_training(
+            ["true"], env={}, cwd=str(tmp_path / "gone"), log=tmp_path / "out", grace_s=1
+        )

@@ -44,13 +44,19 @@ def print_summary(
     table.add_column(overflow="fold")
     table.add_row("study", f"[bold]{finished.study}[/], {_REASONS[finished.reason]}")
     for best in finished.best_trials[:_MOST]:
-        values = ", ".join(f"{name} {value:.6g}" for name, value in zip(metrics, best.values, strict=False))
+        values = ", ".join(
+            f"{name} {value:.6g}" for name, value in zip(metrics, best.values, strict=False)
+        )
         table.add_row("best", f"[bold green]{values}[/] in trial {best.number}")
         for name, value in best.params.items():
-            table.add_row("", f"{name} = {value:.6g}" if isinstance(value, float) else f"{name} = {value}")
+            table.add_row(
+                "", f"{name} = {value:.6g}" if isinstance(value, float) else f"{name} = {value}"
+            )
     if len(finished.best_trials) > _MOST:
         table.add_row("", f"and {len(finished.best_trials) - _MOST} more on the Pareto front")
-    table.add_row("trials", f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed")
+    table.add_row(
+        "trials", f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed"
+    )
     table.add_row("wall time", str(timedelta(seconds=round(wall_s))))
     if report is not None:
         table.add_row("report", f"{report}")
@@ -60,5 +66,7 @@ def print_summary(
         console.print(f"[red]error:[/] {finished.error}", highlight=False, soft_wrap=True)
     elif not finished.best_trials:
         console.print(
-            "[red]error:[/] no trial was completed; the logs of the trials say why", highlight=False, soft_wrap=True
+            "[red]error:[/] no trial was completed; the logs of the trials say why",
+            highlight=False,
+            soft_wrap=True,
         )

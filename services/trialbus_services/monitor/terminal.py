@@ -19,7 +19,13 @@ _FRAME_S = 0.125
 _PLAIN_EVERY_S = 10.0
 _BARS = "▁▂▃▄▅▆▇█"
 _SPARK = 16
-_STYLES = {"complete": "green", "pruned": "yellow", "failed": "red", "interrupted": "magenta", "lost": "magenta"}
+_STYLES = {
+    "complete": "green",
+    "pruned": "yellow",
+    "failed": "red",
+    "interrupted": "magenta",
+    "lost": "magenta",
+}
 
 
 class TerminalView:
@@ -40,7 +46,9 @@ class TerminalView:
         self._console = console
         self._drawn = 0.0
         self._live = (
-            Live(self._render(), console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+            Live(self._render(), console=console, auto_refresh=False, transient=True)
+            if console.is_terminal
+            else None
         )
 
     def __enter__(self) -> TerminalView:
@@ -49,7 +57,10 @@ class TerminalView:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._tell()
         if self._live:
@@ -146,14 +157,21 @@ def _table(trials: list[RunningTrial], metric: str | None) -> Table:
 def _metrics(trial: RunningTrial, metric: str | None) -> Text:
     names = sorted(trial.metrics, key=lambda name: (name != metric, name))
     return Text("  ").join(
-        Text.assemble((f"{name} ", "dim"), (f"{trial.metrics[name]:.4g}", "bold" if name == metric else ""))
+        Text.assemble(
+            (f"{name} ", "dim"), (f"{trial.metrics[name]:.4g}", "bold" if name == metric else "")
+        )
         for name in names
     )
 
 
 def _progress_line(view: StudyView) -> str:
-    best = "no value yet" if view.best is None else f"best {view.best.value:.5g} in trial {view.best.number}"
-    return f"{view.study}: {view.n_done}/{view.n_trials} trials done, {len(view.running)} running, {best}"
+    best = (
+        "no value yet"
+        if view.best is None
+        else f"best {view.best.value:.5g} in trial {view.best.number}"
+    )
+    done = f"{view.n_done}/{view.n_trials} trials done"
+    return f"{view.study}: {done}, {len(view.running)} running, {best}"
 
 
 def sparkline(values: list[float], width: int = _SPARK) -> str:
@@ -173,7 +191,9 @@ def sparkline(values: list[float], width: int = _SPARK) -> str:
 
 def shown(params: dict[str, object]) -> str:
     """Return params on one line, numbers short."""
-    return "  ".join(f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in params.items())
+    return "  ".join(
+        f"{k}={v:.3g}" if isinstance(v, float) else f"{k}={v}" for k, v in params.items()
+    )
 
 
 def _duration(seconds: float) -> str:

@@ -5,6 +5,7 @@ No I/O and no clock of its own, so a terminal, a web page and a test can all use
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -101,7 +102,9 @@ class StudyView:
                 self.counts.clear()
                 self.metric, self.direction = event.metrics[0], event.directions[0]
                 if event.n_done:
-                    self.notes.append(f"resumed with {event.n_done} of {event.n_trials} trials done")
+                    self.notes.append(
+                        f"resumed with {event.n_done} of {event.n_trials} trials done"
+                    )
             case events.TrialAssigned():
                 self.running[event.trial] = RunningTrial(
                     event.trial, event.attempt, event.worker, event.slot, event.params, event.budget
@@ -130,7 +133,7 @@ class StudyView:
         trial.step = event.step
         trial.metrics = event.metrics
         value = event.metrics.get(self.metric or "")
-        if value is None or value != value:
+        if value is None or math.isnan(value):
             return
         trial.curve = [*trial.curve[-_CURVE + 1 :], value]
         if self.best is None or self._better(value, self.best.value):

@@ -6,6 +6,7 @@ import difflib
 import inspect
 import warnings
 from collections.abc import Mapping
+from decimal import Decimal
 from types import ModuleType
 from typing import Any
 
@@ -36,12 +37,16 @@ def build_sampler(spec: StudySpec, n_before: int = 0) -> BaseSampler:
     component = spec.sampler
     args = dict(component.args)
     if component.type == _GRID:
-        args.setdefault("search_space", {name: _grid(name, param) for name, param in spec.params.items()})
+        args.setdefault(
+            "search_space", {name: _grid(name, param) for name, param in spec.params.items()}
+        )
     sampler_class = _class("sampler", component.type, optuna.samplers, BaseSampler)
     if "seed" in inspect.signature(sampler_class).parameters:
         seed = args.get("seed")
         args["seed"] = (spec.seed if seed is None else seed) + n_before
-    sampler = _build("sampler", Component(type=component.type, args=args), optuna.samplers, BaseSampler)
+    sampler = _build(
+        "sampler", Component(type=component.type, args=args), optuna.samplers, BaseSampler
+    )
     assert isinstance(sampler, BaseSampler)
     return sampler
 
@@ -60,7 +65,11 @@ def build_pruner(component: Component | None) -> BasePruner:
 
 
 def _class(key: str, name: str, module: ModuleType, base: type) -> type:
-    names = [n for n in module.__all__ if isinstance(c := getattr(module, n), type) and issubclass(c, base) and c is not base]
+    names = [
+        n
+        for n in module.__all__
+        if isinstance(c := getattr(module, n), type) and issubclass(c, base) and c is not base
+    ]
     if name not in names:
         raise SpecError(f"{key}.type", f"{name!r} is not a {key} of Optuna{_nearest(name, names)}")
     found: type = getattr(module, name)
@@ -69,11 +78,17 @@ def _class(key: str, name: str, module: ModuleType, base: type) -> type:
 
 def _build(key: str, component: Component, module: ModuleType, base: type) -> object:
     found = _class(key, component.type, module, base)
-    known = [name for name in inspect.signature(found).parameters if name not in {"self", "args", "kwargs"}]
+    known = [
+        name
+        for name in inspect.signature(found).parameters
+        if name not in {"self", "args", "kwargs"}
+    ]
     args: dict[str, Any] = {}
     for name, value in component.args.items():
         if name not in known:
-            raise SpecError(f"{key}.{name}", f"{component.type} has no such argument{_nearest(name, known)}")
+            raise SpecError(
+                f"{key}.{name}", f"{component.type} has no such argument{_nearest(name, known)}"
+            )
         if is_mapping(value) and "type" in value:
             args[name] = _build(f"{key}.{name}", _nested(value), module, base)
         else:
@@ -87,7 +102,9 @@ def _build(key: str, component: Component, module: ModuleType, base: type) -> ob
 
 
 def _nested(data: Mapping[str, Any]) -> Component:
-    return Component(type=data["type"], args={key: value for key, value in data.items() if key != "type"})
+    return Component(
+        type=data["type"], args={key: value for key, value in data.items() if key != "type"}
+    )
 
 
 def _grid(name: str, param: Param) -> list[Any]:
@@ -97,15 +114,22 @@ def _grid(name: str, param: Param) -> list[Any]:
         case IntParam(log=False):
             return list(range(param.low, param.high + 1, param.step))
         case _ if param.step is not None and not param.log:
-            count = int((param.high - param.low) / param.step + 1e-9) + 1
-            return [param.low + i * param.step for i in range(count)]
+            # In decimal, as Optuna counts: 0.1 + 0.1 + 0.1 is to be 0.3.
+            low, high, step = (
+                Decimal(str(number)) for number in (param.low, param.high, param.step)
+            )
+            return [float(low + i * step) for i in range(int((high - low) // step) + 1)]
         case _:
-            raise SpecError(f"study.params.{name}", "a grid needs choices or a step (expected step: <width>)")
+            raise SpecError(
+                f"study.params.{name}", "a grid needs choices or a step (expected step: <width>)"
+            )
 
 
 def _nearest(name: str, names: list[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f" (expected one of {', '.join(sorted(names))})"
+    return (
+        f"; did you mean {near[0]!r}?" if near else f" (expected one of {', '.join(sorted(names))})"
+    )
 
 
 def _shown(args: Mapping[str, Any]) -> str:

@@ -24,6 +24,7 @@ class OpenTrial:
     number: int
     attempt: int
     params: dict[str, Any]
+    request: str
     session: str
     worker: str = ""
     slot: int = 0
@@ -69,6 +70,7 @@ class Ledger:
             events.StudyFinished: self._study_finished,
             events.Stop: self._stop,
             events.TrialRequested: self._trial_requested,
+            events.RequestWithdrawn: self._request_withdrawn,
             events.TrialAssigned: self._trial_assigned,
             events.TrialFinished: self._trial_finished,
             events.TrainerLost: self._trainer_lost,
@@ -80,13 +82,17 @@ class Ledger:
         events.StudyFinished,
         events.Stop,
         events.TrialRequested,
+        events.RequestWithdrawn,
         events.TrialAssigned,
         events.TrialFinished,
         events.TrainerLost,
     )
 
     def apply(self, event: events.AnyEvent) -> list[Closed]:
-        """Take in one event and return the trials it closed. An event seen before changes nothing."""
+        """Take in one event and return the trials it closed.
+
+        An event seen before changes nothing.
+        """
         apply = self._apply.get(type(event))
         return apply(event) if apply else []
 
@@ -121,6 +127,15 @@ class Ledger:
             self.requests.setdefault(event.request, event)
         return []
 
+    def _request_withdrawn(self, event: events.RequestWithdrawn) -> list[Closed]:
+        self._answered.add(event.request)
+        self.requests.pop(event.request, None)
+        for book in self.studies.values():
+            for trial in book.open.values():
+                if trial.request == event.request:
+                    trial.waiting = True
+        return []
+
     def _trial_assigned(self, event: events.TrialAssigned) -> list[Closed]:
         if event.request in self._answered:
             return []
@@ -129,7 +144,13 @@ class Ledger:
         book = self.studies.get(event.study)
         if book:
             book.open[event.trial] = OpenTrial(
-                event.trial, event.attempt, event.params, event.session, event.worker, event.slot
+                number=event.trial,
+                attempt=event.attempt,
+                params=event.params,
+                request=event.request,
+                session=event.session,
+                worker=event.worker,
+                slot=event.slot,
             )
         return []
 
@@ -148,13 +169,18 @@ class Ledger:
         closed: list[Closed] = []
         for name, book in self.studies.items():
             for trial in list(book.open.values()):
-                same_attempt = (name, trial.number, trial.attempt) == (event.study, event.trial, event.attempt)
+                same_attempt = (name, trial.number, trial.attempt) == (
+                    event.study,
+                    event.trial,
+                    event.attempt,
+                )
                 if trial.waiting or not (trial.session == event.session or same_attempt):
                     continue
                 if trial.attempt < book.spec.max_retries:
                     trial.waiting = True
                 else:
                     del book.open[trial.number]
-                    error = f"lost {trial.attempt + 1} times (study.max_retries={book.spec.max_retries})"
+                    retries = book.spec.max_retries
+                    error = f"lost {trial.attempt + 1} times (study.max_retries={retries})"
                     closed.append(Closed(name, trial, "lost", error=error))
         return closed

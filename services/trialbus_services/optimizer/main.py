@@ -18,7 +18,9 @@ def run(bus: Bus, storage: Storage) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     stop = stop_event()
-    optimizer = Optimizer(bus.endpoint, open_storage(storage.url), storage_url=storage.url, connect_s=bus.connect_s)
+    optimizer = Optimizer(
+        bus.endpoint, open_storage(storage.url), storage_url=storage.url, connect_s=bus.connect_s
+    )
     logger.info("optimizer on %s, recording into %s", bus.endpoint, shown(storage.url))
     optimizer.run(stop.is_set)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from functools import reduce
@@ -45,7 +46,9 @@ def aggregation(text: str, direction: Direction) -> Callable[[Curve], float | No
             return lambda curve: list(curve.values())[-1]
         case "best", None:
             best = max if direction == "maximize" else min
-            return lambda curve: best((v for v in curve.values() if v == v), default=float("nan"))
+            return lambda curve: best(
+                (v for v in curve.values() if not math.isnan(v)), default=float("nan")
+            )
         case "mean_last", str() if argument.isdigit() and int(argument) > 0:
             k = int(argument)
             return lambda curve: sum(list(curve.values())[-k:]) / min(k, len(curve))

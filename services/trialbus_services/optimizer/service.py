@@ -48,7 +48,9 @@ class Optimizer:
         HubRefusedError: Another optimizer serves this bus.
     """
 
-    def __init__(self, endpoint: str, storage: BaseStorage, *, storage_url: str, connect_s: float = 10.0) -> None:
+    def __init__(
+        self, endpoint: str, storage: BaseStorage, *, storage_url: str, connect_s: float = 10.0
+    ) -> None:
         self._storage = storage
         self._ledger = Ledger()
         self._studies: dict[str, RunningStudy] = {}
@@ -95,7 +97,8 @@ class Optimizer:
                     self._commit()
                 if self._presence.lost:
                     raise TrialbusError(
-                        "the hub declared this optimizer lost (was it paused?); start it again, nothing is lost"
+                        "the hub declared this optimizer lost (was it paused?); "
+                        "start it again, nothing is lost"
                     )
         finally:
             self._publisher.close(_FLUSH_S)
@@ -115,7 +118,11 @@ class Optimizer:
         for name, study in self._studies.items():
             for number in self._ledger.studies[name].open:
                 for record in replay(
-                    events.EvaluationComplete, study=name, trial=number, end=self._committed, link=self._link
+                    events.EvaluationComplete,
+                    study=name,
+                    trial=number,
+                    end=self._committed,
+                    link=self._link,
                 ):
                     event = self._decode(record)
                     if isinstance(event, events.EvaluationComplete) and self._ledger.current(event):
@@ -155,11 +162,13 @@ class Optimizer:
         self._studies.pop(name, None)
         try:
             self._studies[name] = RunningStudy(book, self._storage)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other studies go on
             self._fail(name, book, error)
 
     def _announce(self, study: RunningStudy, event: events.StudySubmitted) -> None:
-        logger.info("study %r: %d of %d trials done", event.study, study.n_done, event.spec.n_trials)
+        logger.info(
+            "study %r: %d of %d trials done", event.study, study.n_done, event.spec.n_trials
+        )
         self._publisher.publish(
             events.StudyStarted(
                 study=event.study,
@@ -181,7 +190,11 @@ class Optimizer:
             if not trial.waiting:
                 self._publisher.publish(
                     events.Prune(
-                        study=book.spec.name, trial=trial.number, attempt=trial.attempt, step=0, reason=str(book.stop)
+                        study=book.spec.name,
+                        trial=trial.number,
+                        attempt=trial.attempt,
+                        step=0,
+                        reason=str(book.stop),
                     )
                 )
 
@@ -204,19 +217,21 @@ class Optimizer:
             self._ledger.apply(assigned)
             self._publisher.publish(assigned)
 
-    def _end_of(self, study: RunningStudy, book: Book) -> tuple[events.FinishReason, str | None] | None:
+    def _end_of(
+        self, study: RunningStudy, book: Book
+    ) -> tuple[events.FinishReason, str | None] | None:
         """Return why no further trial of a study may begin, or None."""
         spec = book.spec
         if book.stop is not None:
             return "stopped", book.stop
         if spec.max_failures is not None and study.failures_in_a_row >= spec.max_failures:
             return "failed", (
-                f"{study.failures_in_a_row} trials in a row failed (study.max_failures={spec.max_failures}); "
-                f"the last one: {study.last_error}"
+                f"{study.failures_in_a_row} trials in a row failed "
+                f"(study.max_failures={spec.max_failures}); the last one: {study.last_error}"
             )
         if spec.timeout_s is not None and time.time() - book.submitted_at > spec.timeout_s:
             return "timeout", None
-        return ("exhausted", None) if study.n_done >= spec.n_trials else None
+        return ("exhausted", None) if study.exhausted else None
 
     def _finish_if_done(self, study: RunningStudy, book: Book) -> None:
         end = self._end_of(study, book)
@@ -241,11 +256,14 @@ class Optimizer:
         if isinstance(error, SpecError):
             logger.error("study %r: %s", name, error)
         else:
-            logger.exception("study %r cannot go on", name, exc_info=error)
+            logger.error("study %r cannot go on", name, exc_info=error)
         self._finish(
             book,
             events.StudyFinished(
-                study=name, submission=book.submission, reason="failed", error=f"{type(error).__name__}: {error}"
+                study=name,
+                submission=book.submission,
+                reason="failed",
+                error=f"{type(error).__name__}: {error}",
             ),
         )
 
@@ -263,7 +281,7 @@ class Optimizer:
         book = self._ledger.studies[name]
         try:
             action(study, book)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - whatever it is, the other studies go on
             self._fail(name, book, error)
 
     def _commit(self) -> None:

@@ -23,8 +23,8 @@ def open_storage(url: str) -> BaseStorage:
     """Open, or make, the storage at a URL.
 
     Args:
-        url: A database as SQLAlchemy names it (`sqlite:///optuna_studies.db`), `journal:///<path>` for
-            Optuna's journal file, or `memory://`.
+        url: A database as SQLAlchemy names it (`sqlite:///optuna_studies.db`),
+            `journal:///<path>` for Optuna's journal file, or `memory://`.
 
     Raises:
         SpecError: It cannot be opened.
@@ -38,7 +38,9 @@ def open_storage(url: str) -> BaseStorage:
         return JournalStorage(JournalFileBackend(url.removeprefix(_JOURNAL)))
     try:
         sqlite = make_url(url).get_backend_name() == "sqlite"
-        storage = _open_database(url, {"connect_args": {"timeout": _BUSY_S}} if sqlite else {"pool_pre_ping": True})
+        storage = _open_database(
+            url, {"connect_args": {"timeout": _BUSY_S}} if sqlite else {"pool_pre_ping": True}
+        )
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise SpecError("storage.url", f"{shown(url)!r} cannot be opened: {reason}") from error

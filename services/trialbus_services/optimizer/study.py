@@ -29,6 +29,16 @@ _REQUEST = "trialbus:request"
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
+class _Study(optuna.Study):
+    """A study whose sampler may stop it; Optuna's own can be stopped only inside `optimize`."""
+
+    exhausted = False
+
+    def stop(self) -> None:
+        """Note that the sampler has nothing left to suggest."""
+        self.exhausted = True
+
+
 class RunningStudy:
     """A study in an Optuna storage, made or continued.
 
@@ -50,13 +60,10 @@ class RunningStudy:
             aggregation(objective.aggregate, objective.direction)
         self._storage = storage
         self._pruner = build_pruner(spec.pruner)
-        self._study = optuna.create_study(
-            study_name=spec.name,
-            storage=storage,
-            pruner=self._pruner,
-            directions=spec.directions,
-            load_if_exists=True,
+        optuna.create_study(
+            study_name=spec.name, storage=storage, directions=spec.directions, load_if_exists=True
         )
+        self._study = _Study(spec.name, storage, pruner=self._pruner)
         self._id = storage.get_study_id_from_name(spec.name)
         self._check_directions()
         self._study.sampler = build_sampler(spec, len(self._study.get_trials(deepcopy=False)))
@@ -85,8 +92,13 @@ class RunningStudy:
         """Number of finished trials."""
         return sum(self._counts.values())
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether no further trial is to be sampled."""
+        return self._study.exhausted or self.n_done >= self.spec.n_trials
+
     def assign(self, request: events.TrialRequested, book: Book) -> events.TrialAssigned | None:
-        """Return the trial for a request: one to be repeated, else a new one; None if none is left."""
+        """Return a trial to be repeated, else a new one, for a request; None if none is left."""
         spec = self.spec
         again = next((trial for trial in book.open.values() if trial.waiting), None)
         if again is not None:
@@ -140,7 +152,7 @@ class RunningStudy:
             trial=event.trial,
             attempt=event.attempt,
             step=event.step,
-            reason=f"{type(self._pruner).__name__}: {self.spec.metrics[0]} {value:g} at step {event.step}",
+            reason=f"{type(self._pruner).__name__}: {self.spec.metrics[0]} {value:g}",
         )
 
     def close(self, closed: Closed) -> None:
@@ -157,7 +169,10 @@ class RunningStudy:
             "trialbus:metrics": self._last.get(number, {}),
         }
         if state is TrialState.FAIL:
-            attributes |= {"trialbus:state": "lost" if closed.cause == "lost" else "failed", "trialbus:error": error}
+            attributes |= {
+                "trialbus:state": "lost" if closed.cause == "lost" else "failed",
+                "trialbus:error": error,
+            }
         for key, value in attributes.items():
             self._storage.set_trial_user_attr(trial_id, key, value)
         with warnings.catch_warnings():
@@ -177,16 +192,20 @@ class RunningStudy:
         """Return the best trial, or the Pareto front; empty without a complete trial."""
         if not self._counts[TrialState.COMPLETE]:
             return []
-        best = [self._study.best_trial] if len(self.spec.objectives) == 1 else self._study.best_trials
-        return [events.BestTrial(number=t.number, values=list(t.values), params=t.params) for t in best]
+        best = (
+            [self._study.best_trial] if len(self.spec.objectives) == 1 else self._study.best_trials
+        )
+        return [
+            events.BestTrial(number=t.number, values=list(t.values), params=t.params) for t in best
+        ]
 
     def _check_directions(self) -> None:
         found = [direction.name.lower() for direction in self._study.directions]
         if found != self.spec.directions:
             raise SpecError(
                 "study.objective.direction",
-                f"{self.spec.directions} does not fit the study {self.spec.name!r} in the storage, which has "
-                f"{found}; use another study.name",
+                f"{self.spec.directions} does not fit the study {self.spec.name!r} in the storage, "
+                f"which has {found}; use another study.name",
             )
 
     def _adopt(self, book: Book) -> None:
@@ -214,7 +233,9 @@ class RunningStudy:
     def _adopt_orphan(self, request: events.TrialRequested, book: Book) -> optuna.Trial | None:
         """Return a trial that was sampled before a crash and handed to nobody, if there is one."""
         claimed = self._finished | set(book.open)
-        self._unclaimed = orphans = [trial for trial in self._unclaimed if trial.number not in claimed]
+        self._unclaimed = orphans = [
+            trial for trial in self._unclaimed if trial.number not in claimed
+        ]
         if not orphans:
             return None
         same = (trial for trial in orphans if trial.user_attrs.get(_REQUEST) == request.request)
@@ -223,7 +244,9 @@ class RunningStudy:
 
     def _trial_id(self, number: int) -> int:
         if number not in self._trial_ids:
-            self._trial_ids[number] = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+            self._trial_ids[number] = self._storage.get_trial_id_from_study_id_trial_number(
+                self._id, number
+            )
         return self._trial_ids[number]
 
     def _forget(self, number: int) -> None:
@@ -242,26 +265,24 @@ class RunningStudy:
 
     def _values(self, closed: Closed) -> tuple[TrialState, list[float] | None, str | None]:
         objectives = self.spec.objectives
-        if closed.values is not None:
-            values: list[float | None] = list(closed.values)
-            if len(values) != len(objectives):
-                return (
-                    TrialState.FAIL,
-                    None,
-                    f"complete() gave {len(values)} values, but study.objective has {len(objectives)}",
-                )
-        else:
-            curves = self._curves.get(closed.trial.number, {})
-            values = [value_of(curves.get(objective.metric, {}), objective) for objective in objectives]
-        for value, objective in zip(values, objectives, strict=True):
+        curves = self._curves.get(closed.trial.number, {})
+        values: list[float | None] = (
+            [value_of(curves.get(objective.metric, {}), objective) for objective in objectives]
+            if closed.values is None
+            else list(closed.values)
+        )
+        error = None
+        if len(values) != len(objectives):
+            error = f"complete() gave {len(values)} values, study.objective has {len(objectives)}"
+        for value, objective in zip(values, objectives, strict=False):
             if value is None:
                 seen = ", ".join(sorted(self._last.get(closed.trial.number, {}))) or "nothing"
-                return (
-                    TrialState.FAIL,
-                    None,
-                    f"study.objective.metric {objective.metric!r} has no value for "
-                    f"aggregate {objective.aggregate!r}; the trainer reported: {seen}",
+                error = (
+                    f"study.objective.metric {objective.metric!r} has no value for aggregate "
+                    f"{objective.aggregate!r}; the trainer reported: {seen}"
                 )
-            if math.isnan(value):
-                return TrialState.FAIL, None, f"study.objective.metric {objective.metric!r} is NaN"
+            elif math.isnan(value):
+                error = f"study.objective.metric {objective.metric!r} is NaN"
+        if error is not None:
+            return TrialState.FAIL, None, error
         return TrialState.COMPLETE, [value for value in values if value is not None], None

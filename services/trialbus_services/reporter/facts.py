@@ -43,7 +43,9 @@ class Facts:
     errors: list[tuple[int, str]]
 
 
-def gather(study: optuna.Study, trials: Sequence[FrozenTrial], metrics: Sequence[str] | None) -> Facts:
+def gather(
+    study: optuna.Study, trials: Sequence[FrozenTrial], metrics: Sequence[str] | None
+) -> Facts:
     """Gather the facts of a study from its trials, read once by the caller."""
     count = Counter(trial.state.name.lower() for trial in trials)
     begun = [trial.datetime_start for trial in trials if trial.datetime_start]
@@ -57,11 +59,17 @@ def gather(study: optuna.Study, trials: Sequence[FrozenTrial], metrics: Sequence
         wall=max(ended) - min(begun) if begun and ended else None,
         compute=sum((trial.duration for trial in trials if trial.duration), timedelta()),
         saved=_saved(trials),
-        errors=[(t.number, str(t.user_attrs.get(ERROR, ""))) for t in trials if t.state == TrialState.FAIL],
+        errors=[
+            (t.number, str(t.user_attrs.get(ERROR, "")))
+            for t in trials
+            if t.state == TrialState.FAIL
+        ],
     )
 
 
-def rows(trials: Sequence[FrozenTrial], metrics: Sequence[str]) -> tuple[list[str], list[list[Any]]]:
+def rows(
+    trials: Sequence[FrozenTrial], metrics: Sequence[str]
+) -> tuple[list[str], list[list[Any]]]:
     """Return the names of the columns of the table of trials, and a row for each."""
     params = sorted({name for trial in trials for name in trial.params})
     header = ["trial", "state", *metrics, *params, "steps", "seconds", "worker", "slot", "attempt"]

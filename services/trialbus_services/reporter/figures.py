@@ -1,11 +1,14 @@
 """The figures of a report. What they mean is Optuna's; how they look is ours."""
 
+# Plotly is typed in part and has no stubs.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import optuna.visualization as plots
@@ -37,7 +40,9 @@ class Figure:
     missing: str | None = None
 
 
-def build(study: optuna.Study, trials: Sequence[FrozenTrial], metrics: Sequence[str]) -> list[Figure]:
+def build(
+    study: optuna.Study, trials: Sequence[FrozenTrial], metrics: Sequence[str]
+) -> list[Figure]:
     """Build every figure that the study has something for.
 
     Args:
@@ -76,7 +81,13 @@ def build(study: optuna.Study, trials: Sequence[FrozenTrial], metrics: Sequence[
             )
         )
     recipes += [
-        ("history", "Optimization history", history, some, lambda: plots.plot_optimization_history(study, **target)),
+        (
+            "history",
+            "Optimization history",
+            history,
+            some,
+            lambda: plots.plot_optimization_history(study, **target),
+        ),
         (
             "intermediate",
             "Intermediate values",
@@ -98,7 +109,13 @@ def build(study: optuna.Study, trials: Sequence[FrozenTrial], metrics: Sequence[
             varied,
             lambda: plots.plot_parallel_coordinate(study, params=chosen, **target),
         ),
-        ("slices", "Slices", f"{name} over each param.", some, lambda: plots.plot_slice(study, params=chosen, **target)),
+        (
+            "slices",
+            "Slices",
+            f"{name} over each param.",
+            some,
+            lambda: plots.plot_slice(study, params=chosen, **target),
+        ),
         (
             "contour",
             "Contour",
@@ -131,7 +148,9 @@ def build(study: optuna.Study, trials: Sequence[FrozenTrial], metrics: Sequence[
     return [_make(*recipe) for recipe in recipes]
 
 
-def _make(key: str, title: str, about: str, missing: str | None, draw: Callable[[], go.Figure]) -> Figure:
+def _make(
+    key: str, title: str, about: str, missing: str | None, draw: Callable[[], go.Figure]
+) -> Figure:
     if missing:
         return Figure(key, title, about, missing=missing)
     with warnings.catch_warnings():
@@ -139,14 +158,16 @@ def _make(key: str, title: str, about: str, missing: str | None, draw: Callable[
         try:
             figure = draw()
         except (ValueError, RuntimeError, ZeroDivisionError, ImportError) as error:
-            return Figure(key, title, about, missing=f"Optuna cannot draw it for this study: {error}")
-    if not figure.data:
+            return Figure(
+                key, title, about, missing=f"Optuna cannot draw it for this study: {error}"
+            )
+    if not cast(tuple[object, ...], figure.data):
         return Figure(key, title, about, missing="There is nothing to show in it.")
     return Figure(key, title, about, _styled(figure, tall=key in {"rank", "contour"}))
 
 
 def _styled(figure: go.Figure, *, tall: bool) -> go.Figure:
-    """Give a figure the page's look; text and grid take their colour from the page's style sheet."""
+    """Give a figure the page's look; text and grid get their colours from its style sheet."""
     figure.update_layout(
         template="none",
         colorway=_COLORS,
@@ -204,7 +225,11 @@ def _curves(study: optuna.Study, trials: Sequence[FrozenTrial], metric: str) -> 
 def _no_curves(trials: Sequence[FrozenTrial], *, single: bool) -> str | None:
     if not single:
         return "A study with several objectives keeps no intermediate values."
-    return None if any(trial.intermediate_values for trial in trials) else "No intermediate value was reported."
+    return (
+        None
+        if any(trial.intermediate_values for trial in trials)
+        else "No intermediate value was reported."
+    )
 
 
 def _most_important(study: optuna.Study, target: dict[str, Any]) -> list[str]:

@@ -45,7 +45,9 @@ def run(bus: Bus, storage: Storage, report: Report) -> int:
 
 def _serve(link: Link, storage_url: str, directory: Path, stop: threading.Event) -> None:
     with (
-        subscribe(events.StudyFinished, name=_NAME, start="earliest", autocommit=False, link=link) as inbox,
+        subscribe(
+            events.StudyFinished, name=_NAME, start="earliest", autocommit=False, link=link
+        ) as inbox,
         Publisher(link=link) as publisher,
     ):
         while not stop.is_set():
@@ -68,4 +70,6 @@ def _report(event: events.StudyFinished, storage_url: str, directory: Path) -> e
         logger.exception("no report of study %r", event.study)
         return events.ReportReady(study=event.study, submission=event.submission, error=f"{error}")
     logger.info("reported study %r: %s", event.study, paths[0])
-    return events.ReportReady(study=event.study, submission=event.submission, paths=[str(path) for path in paths])
+    return events.ReportReady(
+        study=event.study, submission=event.submission, paths=[str(path) for path in paths]
+    )

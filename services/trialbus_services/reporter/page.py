@@ -1,5 +1,8 @@
 """The report's page: facts and figures as one HTML document."""
 
+# Plotly is typed in part and has no stubs.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+
 from __future__ import annotations
 
 import platform
@@ -48,7 +51,8 @@ def render(
         header=table[0],
         rows=table[1],
         config=yaml.safe_dump(dict(config), sort_keys=False) if config else None,
-        versions={"python": platform.python_version()} | {name: version(name) for name in _LIBRARIES},
+        versions={"python": platform.python_version()}
+        | {name: version(name) for name in _LIBRARIES},
         plotly_js=Markup(plotly.offline.get_plotlyjs()),  # noqa: S704 - from the plotly package
     )
 
@@ -57,7 +61,7 @@ def _json(figure: Figure) -> Markup | None:
     if figure.figure is None:
         return None
     # No text in it can then end the script element.
-    text = plotly.io.to_json(figure.figure, engine="json")
+    text = str(plotly.io.to_json(figure.figure, engine="json"))
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e"))  # noqa: S704
 
 

@@ -36,7 +36,8 @@ def write_report(
         What was written, the page first. Without a complete trial there are no best params.
 
     Example:
-        >>> write_report(optuna.load_study(study_name="digits", storage=url), Path("reports"))  # doctest: +SKIP
+        >>> study = optuna.load_study(study_name="digits", storage=url)  # doctest: +SKIP
+        >>> write_report(study, Path("reports"))  # doctest: +SKIP
     """
     trials = study.get_trials(deepcopy=False)
     known = facts.gather(study, trials, metrics)
@@ -45,7 +46,11 @@ def write_report(
     folder = directory / (re.sub(r"[^\w.-]+", "_", study.study_name).strip(".") or "study")
     folder.mkdir(parents=True, exist_ok=True)
     written = [_write(folder / "report.html", lambda file: file.write(html))]
-    written.append(_write(folder / "trials.csv", lambda file: csv.writer(file).writerows([table[0], *table[1]])))
+    written.append(
+        _write(
+            folder / "trials.csv", lambda file: csv.writer(file).writerows([table[0], *table[1]])
+        )
+    )
     if known.best:
         best = yaml.safe_dump(known.best[0].params, sort_keys=False)
         written.append(_write(folder / "best_params.yaml", lambda file: file.write(best)))

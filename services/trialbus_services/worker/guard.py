@@ -1,7 +1,7 @@
 """Guard: runs a training and ends it, with all it started, when the worker is gone.
 
-`python -I -S guard.py GRACE_S COMMAND...` with a pipe or socket to the worker as standard input. Its
-end means that the worker died, or wants the training to end: SIGTERM to the training's process
+`python -I -S guard.py GRACE_S COMMAND...` with a pipe or socket to the worker as standard input.
+Its end means that the worker died, or wants the training to end: SIGTERM to the training's process
 group and, GRACE_S seconds later, SIGKILL. When the training ends by itself, whatever is left of
 its group is killed. The guard then ends as the training did: with its exit code, or by its signal.
 
@@ -33,18 +33,7 @@ _PR_SET_PDEATHSIG = 1
 
 def main(grace_s: float, command: list[str]) -> int:
     """Run `command` under guard and return the exit code to end with; negative for a signal."""
-    wake_read, wake_write = os.pipe()
-    os.set_blocking(wake_write, False)
-    stopping = False
-
-    def stop(_number: int, _frame: object) -> None:
-        nonlocal stopping
-        stopping = True
-
-    signal.set_wakeup_fd(wake_write)
-    signal.signal(signal.SIGCHLD, lambda *_: None)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, stop)
+    signals = _signals()
     try:
         training = _start(command)
     except FileNotFoundError:
@@ -52,23 +41,7 @@ def main(grace_s: float, command: list[str]) -> int:
     except OSError as error:
         return _refuse(NOT_EXECUTABLE, f"{command[0]!r} cannot be run: {error.strerror}")
     _tell(b"%d" % training)
-    watched = [_LINE, wake_read]
-    deadline: float | None = None
-    while True:
-        ended, status = os.waitpid(training, os.WNOHANG)
-        if ended:
-            break
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        for source in select.select(watched, (), (), left)[0]:
-            if not _read(source):
-                watched.remove(source)
-                stopping = True
-        if stopping and deadline is None:
-            deadline = time.monotonic() + grace_s
-            kill_group(training, signal.SIGTERM)
-        elif deadline is not None and time.monotonic() >= deadline:
-            kill_group(training, signal.SIGKILL)
-            deadline = time.monotonic() + grace_s + 1
+    status = _watch(training, signals, grace_s)
     # The number is free if nothing is left of the group, but numbers are given out in turn: no
     # other group can have it yet.
     kill_group(training, signal.SIGKILL)
@@ -82,6 +55,44 @@ def kill_group(group: int, number: int) -> None:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
         return
+
+
+def _signals() -> int:
+    """Return a file descriptor to read from now on the numbers of the signals that come."""
+    numbers, arriving = os.pipe()
+    os.set_blocking(arriving, False)
+    signal.set_wakeup_fd(arriving)
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, _note)
+    return numbers
+
+
+def _note(_number: int, _frame: object) -> None:
+    """Be there: without a handler the number of a signal is not written."""
+
+
+def _watch(training: int, signals: int, grace_s: float) -> int:
+    """Wait for the end of a training, bring it about when the time has come; return its status."""
+    watched = [_LINE, signals]
+    stopping = False
+    deadline: float | None = None
+    while True:
+        ended, status = os.waitpid(training, os.WNOHANG)
+        if ended:
+            return status
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        for source in select.select(watched, (), (), left)[0]:
+            read = _read(source)
+            if not read:
+                watched.remove(source)
+            if not read or (source == signals and read.strip(bytes([signal.SIGCHLD]))):
+                stopping = True
+        if stopping and deadline is None:
+            deadline = time.monotonic() + grace_s
+            kill_group(training, signal.SIGTERM)
+        elif deadline is not None and time.monotonic() >= deadline:
+            kill_group(training, signal.SIGKILL)
+            deadline = time.monotonic() + grace_s + 1
 
 
 def _start(command: list[str]) -> int:

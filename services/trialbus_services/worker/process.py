@@ -60,12 +60,11 @@ async def run_training(
         OSError: No process could be started in `cwd`, or `log` cannot be written.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
+    guarded = [sys.executable, "-I", "-S", str(guard.__file__), str(grace_s), *command]
     line, end_of_guard = socket.socketpair()
     with line:
         # A task of its own: a cancellation must not cut the start of the process in two.
-        running = asyncio.create_task(
-            _run_guard(command, env=env, cwd=cwd, log=log, grace_s=grace_s, lines=(line, end_of_guard))
-        )
+        running = asyncio.create_task(_run_guard(guarded, env, cwd, log, (line, end_of_guard)))
         try:
             code = await asyncio.shield(running)
         except asyncio.CancelledError:
@@ -76,24 +75,17 @@ async def run_training(
 
 
 async def _run_guard(
-    command: Sequence[str],
-    *,
+    command: list[str],
     env: Mapping[str, str],
     cwd: str | None,
     log: Path,
-    grace_s: float,
     lines: tuple[socket.socket, socket.socket],
 ) -> int:
     line, end_of_guard = lines
     with end_of_guard, log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-I",
-            "-S",
-            str(guard.__file__),
-            str(grace_s),
             *command,
-            stdin=end_of_guard,
+            stdin=end_of_guard.fileno(),
             stdout=output,
             stderr=asyncio.subprocess.STDOUT,
             env=env,
@@ -102,9 +94,8 @@ async def _run_guard(
             start_new_session=True,
         )
     code = await process.wait()
-    line.setblocking(False)
     try:
-        told = line.recv(64)
+        told = line.recv(64, socket.MSG_DONTWAIT)
     except OSError:
         told = b""
     if told and not told.endswith(guard.DONE):  # the guard was killed before it could do this

@@ -5,55 +5,37 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
+import signal
 import socket
 import uuid
-from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from trialbus import events
+from trialbus.assignment import environment
+from trialbus.endpoint import resolve
 from trialbus.link import Link
 from trialbus.presence import Presence
 from trialbus.publisher import Publisher
 from trialbus.subscriber import Subscriber, subscribe
-from trialbus.trial import environment
+from trialbus_services.worker.config import WorkerConfig
 from trialbus_services.worker.process import Exit, run_training
 
 logger = logging.getLogger(__name__)
 
-_FLUSH_S = 10.0
 _LOOK_S = 0.5
+_AFTERWARDS_S = 1.0
+#: How a training ends that was told to; shells and trainers make the last two of it.
+_TOLD_TO_END = {
+    -signal.SIGTERM,
+    -signal.SIGINT,
+    -signal.SIGHUP,
+    128 + signal.SIGTERM,
+    128 + signal.SIGINT,
+}
 
 
-@dataclass(frozen=True, kw_only=True)
-class WorkerConfig:
-    """What a worker runs, and how.
-
-    Attributes:
-        endpoint: Where the hub is.
-        command: The training: a program and its arguments. Nothing that comes over the bus is run.
-        study: Trials of this study only; empty for any.
-        name: For people; empty for host-pid.
-        slots: Trials at the same time.
-        env: Added to the worker's environment.
-        cwd: Folder of the training; None is the worker's.
-        logs: Folder for `<study>/<trial>-<attempt>.log`.
-        grace_s: Seconds between SIGTERM and SIGKILL when a training is ended.
-        ttl_s: Seconds of silence after which the worker counts as lost.
-        connect_s: Seconds to wait for the hub at start.
-    """
-
-    endpoint: str
-    command: list[str]
-    logs: Path
-    study: str = ""
-    name: str = ""
-    slots: int = 1
-    env: dict[str, str] = field(default_factory=dict[str, str])
-    cwd: str | None = None
-    grace_s: float = 5.0
-    ttl_s: float = 10.0
-    connect_s: float = 10.0
+__all__ = ["Worker", "WorkerConfig"]
 
 
 class Worker:
@@ -74,49 +56,75 @@ class Worker:
 
         Raises:
             HubUnavailableError: No hub answered at start.
+            LogResetError: The hub serves another log now; the trials of the old one were ended.
         """
         config = self.config
         with Link(config.endpoint) as link:
             link.wait_connected(config.connect_s)
-            logger.info("worker %s on %s: %d slots, study %r", self.name, config.endpoint, config.slots, config.study)
+            logger.info(
+                "worker %s on %s: %d slots, study %r",
+                self.name,
+                link.endpoint,
+                config.slots,
+                config.study,
+            )
             with (
-                subscribe(events.TrialAssigned, study=config.study or None, link=link) as inbox,
+                subscribe(
+                    events.TrialAssigned,
+                    events.TrainerLost,
+                    study=config.study or None,
+                    link=link,
+                ) as inbox,
                 Publisher(link=link) as publisher,
             ):
                 inbox.wait_ready(config.connect_s)
                 listener = asyncio.create_task(self._listen(inbox))
-                while not stop.is_set():
-                    await self._serve(link, publisher, stop)
-                listener.cancel()
-                publisher.flush(_FLUSH_S)
+                try:
+                    while not stop.is_set():
+                        await self._serve(link, publisher, listener, stop)
+                finally:
+                    listener.cancel()
+                    await asyncio.wait([listener])
 
-    async def _serve(self, link: Link, publisher: Publisher, stop: asyncio.Event) -> None:
+    async def _serve(
+        self, link: Link, publisher: Publisher, listener: asyncio.Task[None], stop: asyncio.Event
+    ) -> None:
         """Run the slots for as long as one presence session lasts."""
         config = self.config
-        with Presence(
+        presence = Presence(
             link=link,
             kind="worker",
             name=self.name,
             ttl_s=config.ttl_s,
             study=config.study,
             info={"study": config.study, "slots": str(config.slots)},
-        ) as presence:
-            slots = [
-                asyncio.create_task(self._slot(slot, presence.session, publisher)) for slot in range(config.slots)
-            ]
-            tasks = [asyncio.create_task(stop.wait()), *slots]
-            while not presence.lost:
-                done, _ = await asyncio.wait(tasks, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
-                if done:
-                    break
-            else:
+        )
+        tasks = [
+            asyncio.create_task(stop.wait()),
+            *(
+                asyncio.create_task(self._slot(slot, presence.session, publisher))
+                for slot in range(config.slots)
+            ),
+        ]
+        done: set[asyncio.Task[Any]] = set()
+        try:
+            while not (done or presence.lost):
+                done, _ = await asyncio.wait(
+                    {listener, *tasks}, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED
+                )
+            if not done:
                 logger.warning("the hub declared this worker lost; its trials are handed out again")
+        finally:
+            asked = bool(self._answers)
             for task in tasks:
                 task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
+            await asyncio.wait(tasks)
+        for task in done:
+            task.result()
+        # A goodbye takes nothing back. With a request open, or answered this very moment, a trial
+        # would go to nobody; a session that lapses makes the hub say so to the optimizer.
+        if not asked:
+            presence.close()
 
     async def _slot(self, slot: int, session: str, publisher: Publisher) -> None:
         while True:
@@ -125,7 +133,11 @@ class Worker:
             try:
                 publisher.publish(
                     events.TrialRequested(
-                        study=self.config.study, request=request, session=session, worker=self.name, slot=slot
+                        study=self.config.study,
+                        request=request,
+                        session=session,
+                        worker=self.name,
+                        slot=slot,
                     )
                 )
                 trial = await answer
@@ -136,12 +148,12 @@ class Worker:
     async def _run(self, trial: events.TrialAssigned, publisher: Publisher) -> events.TrialFinished:
         """Run a trial and return the last word on it; the trainer has usually said it before."""
         config = self.config
-        log = config.logs / re.sub(r"[^\w.-]", "_", trial.study) / f"{trial.trial}-{trial.attempt}.log"
+        log = config.log_of(trial)
         logger.info("trial %d of %r, attempt %d", trial.trial, trial.study, trial.attempt)
         training = asyncio.create_task(
             run_training(
                 config.command,
-                env={**os.environ, **config.env, **environment(trial, config.endpoint)},
+                env={**os.environ, **config.env, **environment(trial, resolve(config.endpoint))},
                 cwd=config.cwd,
                 log=log,
                 grace_s=config.grace_s,
@@ -150,36 +162,82 @@ class Worker:
         key = (trial.study, trial.trial)
         self._running[key] = (trial.attempt, training)
         try:
-            ended = await asyncio.shield(training)
+            await asyncio.wait([training])
+            if not training.cancelled() and not training.exception():
+                # Whoever ends every process of a job ends the training a moment before the worker
+                # has heard of it: then this is no failure.
+                await asyncio.sleep(_AFTERWARDS_S if training.result().code in _TOLD_TO_END else 0)
         except asyncio.CancelledError:
-            preempted = _finished(trial, "preempted", error=f"worker {self.name} ended it")
-            if training.cancelled():  # a later attempt took its place
-                return preempted
             training.cancel()
             await asyncio.wait([training])
-            publisher.publish(preempted)
+            publisher.publish(
+                _finished(trial, "preempted", error=f"worker {self.name} ended it as it stopped")
+            )
             raise
         finally:
             if self._running.get(key, (None, None))[1] is training:
                 del self._running[key]
-        logger.info("trial %d of %r exited with %d", trial.trial, trial.study, ended.code)
-        return _finished(trial, "failed" if ended.code else "complete", error=ended.error, exit_code=ended.code)
+        return self._last_word(trial, training, log)
+
+    def _last_word(
+        self, trial: events.TrialAssigned, training: asyncio.Task[Exit], log: Path
+    ) -> events.TrialFinished:
+        if training.cancelled():
+            logger.info("trial %d of %r: attempt %d was given up", *_which(trial))
+            return _finished(trial, "preempted", error="this attempt was given up")
+        failure = training.exception()
+        if isinstance(failure, OSError):
+            logger.warning("trial %d of %r, attempt %d: %s", *_which(trial), failure)
+            where = f"trainer.cwd={self.config.cwd!r}, log {log}, worker {self.name}"
+            return _finished(
+                trial, "failed", error=f"the trainer could not be started: {failure} ({where})"
+            )
+        ended = training.result()
+        logger.info("trial %d of %r, attempt %d: exit code %d", *_which(trial), ended.code)
+        return _finished(
+            trial,
+            "failed" if ended.code else "complete",
+            error=ended.error,
+            exit_code=ended.code,
+        )
 
     async def _listen(self, inbox: Subscriber) -> None:
         async for event in inbox:
-            if not isinstance(event, events.TrialAssigned):
-                continue
-            answer = self._answers.get(event.request)
-            if answer is not None and not answer.done():
-                answer.set_result(event)
-            attempt, training = self._running.get((event.study, event.trial), (event.attempt, None))
-            if training is not None and attempt < event.attempt:
-                training.cancel()
+            match event:
+                case events.TrialAssigned():
+                    answer = self._answers.get(event.request)
+                    if answer is not None and not answer.done():
+                        answer.set_result(event)
+                    self._give_up(event.study, event.trial, before=event.attempt)
+                case events.TrainerLost(trial=int(trial), attempt=int(attempt)):
+                    # It stands still: nobody waits for it any more, and it would keep its slot.
+                    self._give_up(event.study, trial, before=attempt + 1)
+                case _:
+                    continue
+
+    def _give_up(self, study: str, trial: int, *, before: int) -> None:
+        """End the training of a trial if it is of an earlier attempt."""
+        attempt, training = self._running.get((study, trial), (before, None))
+        if training is not None and attempt < before:
+            training.cancel()
 
 
 def _finished(
-    trial: events.TrialAssigned, state: events.TrialState, *, error: str | None, exit_code: int | None = None
+    trial: events.TrialAssigned,
+    state: events.TrialState,
+    *,
+    error: str | None,
+    exit_code: int | None = None,
 ) -> events.TrialFinished:
     return events.TrialFinished(
-        study=trial.study, trial=trial.trial, attempt=trial.attempt, state=state, error=error, exit_code=exit_code
+        study=trial.study,
+        trial=trial.trial,
+        attempt=trial.attempt,
+        state=state,
+        error=error,
+        exit_code=exit_code,
     )
+
+
+def _which(trial: events.TrialAssigned) -> tuple[int, str, int]:
+    return trial.trial, trial.study, trial.attempt

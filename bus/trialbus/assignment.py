@@ -1,0 +1,107 @@
+"""Assignments: a trial as it is handed to the process that runs it."""
+
+from __future__ import annotations
+
+import socket
+import time
+import uuid
+from typing import Any
+
+import msgspec
+
+from trialbus import events
+from trialbus.endpoint import ENDPOINT_VARIABLE
+from trialbus.errors import HubUnavailableError
+from trialbus.link import Link
+from trialbus.presence import Presence
+from trialbus.publisher import Publisher
+from trialbus.subscriber import Subscriber, subscribe
+
+#: Set by the worker for the process of a trial: an `Assignment` as JSON.
+TRIAL_VARIABLE = "TRIALBUS_TRIAL"
+
+#: Seconds of silence after which a trainer counts as lost.
+TTL_S = 30.0
+
+_CONNECT_S = 10.0
+
+
+class Assignment(msgspec.Struct, frozen=True, kw_only=True):
+    """A trial, as `$TRIALBUS_TRIAL` holds it."""
+
+    study: str
+    trial: int
+    attempt: int = 0
+    params: dict[str, Any]
+    seed: int = 0
+    budget: int | None = None
+
+
+def environment(event: events.TrialAssigned, endpoint: str) -> dict[str, str]:
+    """Return the environment variables that make `attach` in another process return this trial."""
+    return {
+        ENDPOINT_VARIABLE: endpoint,
+        TRIAL_VARIABLE: msgspec.json.encode(_assignment(event)).decode(),
+    }
+
+
+def ask_for(
+    study: str, endpoint: str | None, timeout_s: float | None
+) -> tuple[Link, Presence, Assignment]:
+    """Ask the optimizer for a trial of a study and wait for it.
+
+    Returns:
+        An open link, a session registered as the trial's trainer, and the trial.
+
+    Raises:
+        HubUnavailableError: No hub, or no trial, within `timeout_s` seconds.
+    """
+    link = Link(endpoint)
+    presence = Presence(
+        link=link, kind="trainer", ttl_s=TTL_S, study=study, info={"host": socket.gethostname()}
+    )
+    request = events.TrialRequested(
+        study=study,
+        request=uuid.uuid4().hex,
+        session=presence.session,
+        worker=socket.gethostname(),
+    )
+    try:
+        with (
+            subscribe(events.TrialAssigned, study=study, link=link) as answers,
+            Publisher(link=link) as publisher,
+        ):
+            answers.wait_ready(_CONNECT_S if timeout_s is None else timeout_s)
+            publisher.publish(request)
+            answer = _answer(answers, request.request, timeout_s)
+        if answer is None:
+            raise HubUnavailableError(link.endpoint, timeout_s or 0.0)  # noqa: TRY301
+    except BaseException:
+        presence.close()
+        link.close()
+        raise
+    presence.assign(study, answer.trial, answer.attempt)
+    return link, presence, _assignment(answer)
+
+
+def _answer(
+    answers: Subscriber, request: str, timeout_s: float | None
+) -> events.TrialAssigned | None:
+    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    while True:
+        event = answers.next(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        if event is None:
+            return None
+        if isinstance(event, events.TrialAssigned) and event.request == request:
+            return event
+
+
+def _assignment(event: events.TrialAssigned) -> Assignment:
+    return Assignment(
+        study=event.study,
+        trial=event.trial,
+        attempt=event.attempt,
+        params=event.params,
+        seed=event.seed,
+        budget=event.budget,
+    )

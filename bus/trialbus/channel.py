@@ -1,0 +1,86 @@
+"""Channels: where the events of a trial go, and where its prune command comes from."""
+
+from __future__ import annotations
+
+import sys
+from typing import Protocol
+
+from trialbus import events
+from trialbus.assignment import Assignment
+from trialbus.link import Link
+from trialbus.presence import Presence
+from trialbus.publisher import Publisher
+from trialbus.subscriber import subscribe
+
+_FLUSH_S = 30.0
+
+
+class Channel(Protocol):
+    """Where a trial's events go, and where its prune command comes from."""
+
+    def publish(self, event: events.Event) -> None:
+        """Take an event without waiting."""
+
+    def pruned(self, attempt: int, wait_s: float) -> events.Prune | None:
+        """Return the prune command for this attempt, if it has come within `wait_s` seconds."""
+
+    def close(self) -> None:
+        """Hand over what is left and end."""
+
+
+class BusChannel:
+    """A trial's channel over a link: outbox, prune command and presence share its thread."""
+
+    def __init__(self, link: Link, presence: Presence, assignment: Assignment) -> None:
+        self._link = link
+        self._presence = presence
+        # Attached before the publisher, so that it stands in the log before the first report.
+        self._prunes = subscribe(
+            events.Prune, study=assignment.study, trial=assignment.trial, link=link
+        )
+        self._publisher = Publisher(link=link)
+
+    def publish(self, event: events.Event) -> None:
+        """Put an event into the outbox."""
+        self._publisher.publish(event)
+
+    def pruned(self, attempt: int, wait_s: float) -> events.Prune | None:
+        """Return the prune command for this attempt, if it has come."""
+        if not (self._prunes.available or wait_s > 0):
+            return None
+        event = self._prunes.next(wait_s)
+        return event if isinstance(event, events.Prune) and event.attempt == attempt else None
+
+    def close(self) -> None:
+        """Hand over what is in the outbox, say goodbye, and end."""
+        self._publisher.close(_FLUSH_S)
+        self._presence.close()
+        self._link.close()
+
+
+class Printer:
+    """The channel of a stand-alone trial."""
+
+    def publish(self, event: events.Event) -> None:
+        """Print an event that a person wants to see."""
+        match event:
+            case events.EvaluationComplete():
+                shown = "  ".join(f"{name} {value:.5g}" for name, value in event.metrics.items())
+                say(f"step {event.step}  {shown}  ({event.elapsed_s:.1f} s)")
+            case events.TrialFinished():
+                say(event.state)
+            case _:
+                return
+
+    def pruned(self, attempt: int, wait_s: float) -> None:
+        """Nobody prunes a trial that stands alone."""
+        return
+
+    def close(self) -> None:
+        """Nothing is left to be done."""
+        return
+
+
+def say(line: str) -> None:
+    """Tell the user of a training script something; it may have no logging set up."""
+    print(f"trialbus: {line}", file=sys.stderr, flush=True)  # noqa: T201

@@ -1,0 +1,363 @@
+"""The worker as a process against a real hub; the test plays the optimizer."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import psutil
+import pytest
+
+from support.processes import Bus, Managed
+from support.until import until
+from trialbus import Link, Publisher, events, subscribe
+from trialbus.assignment import TRIAL_VARIABLE, Assignment
+from trialbus.status import hub_status
+from trialbus_services import settings
+from trialbus_services.worker.config import WorkerConfig
+
+STUDY = "digits"
+TTL_S = 1.5
+
+# Prints the process ids of a training and a child of its own, both of which outlast the test.
+FAMILY = (
+    sys.executable,
+    "-c",
+    (
+        "import os, subprocess, sys, time\n"
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'])\n"
+        "print(os.getpid(), child.pid, flush=True)\n"
+        "time.sleep(600)\n"
+    ),
+)
+
+WORKER = (
+    "import sys, logging, msgspec\n"
+    "from trialbus_services import settings\n"
+    "from trialbus_services.worker.main import run\n"
+    "logging.basicConfig(level=logging.INFO)\n"
+    "types = (settings.Bus, settings.Worker, settings.Trainer)\n"
+    "sections = [msgspec.json.decode(a, type=t) for a, t in zip(sys.argv[1:4], types)]\n"
+    "sys.exit(run(*sections, study=sys.argv[4]))\n"
+)
+
+_E = TypeVar("_E", bound=events.Event)
+
+
+class Optimizer:
+    """What the test says to the worker and hears from it."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._link = Link(bus.endpoint)
+        self._link.wait_connected(20)
+        self._inbox = subscribe(link=self._link)
+        self._publisher = Publisher(link=self._link)
+        self._inbox.wait_ready()
+
+    def close(self) -> None:
+        self._inbox.close()
+        self._publisher.close()
+        self._link.close()
+
+    def start_worker(
+        self, command: Sequence[str], *, slots: int = 1, study: str = STUDY
+    ) -> Managed:
+        sections = (
+            settings.Bus(endpoint=self._bus.endpoint, dir=str(self._bus.directory / "log")),
+            settings.Worker(name="w", slots=slots, ttl_s=TTL_S, grace_s=3),
+            settings.Trainer(command=list(command), cwd=str(self.folder)),
+        )
+        arguments = [msgspec.json.encode(section).decode() for section in sections]
+        return self._bus.run("worker", [sys.executable, "-c", WORKER, *arguments, study])
+
+    @property
+    def folder(self) -> Path:
+        """Where trainings run."""
+        path = self._bus.directory / "trainings"
+        path.mkdir(exist_ok=True)
+        return path
+
+    def log(self, trial: int = 0, attempt: int = 0, study: str = STUDY) -> Path:
+        logs = self._bus.directory / "log" / "logs" / "trials"
+        return logs / study / f"{trial}-{attempt}.log"
+
+    def family(self, trial: int = 0, attempt: int = 0) -> list[int]:
+        """Wait until a training has printed its processes, and return them."""
+        log = self.log(trial, attempt)
+
+        def printed() -> list[int]:
+            line, end, _ = (log.read_text() if log.exists() else "").partition("\n")
+            return [int(pid) for pid in line.split()] if end else []
+
+        return until(printed, 20, "the training's first line")
+
+    def hear(self, type_: type[_E], timeout_s: float = 20.0) -> _E:
+        """Return the next event of a type; what comes before it is passed over."""
+
+        def listen() -> list[_E]:
+            event = self.heard(type_, 1.0)
+            return [] if event is None else [event]
+
+        return until(listen, timeout_s, f"a {type_.__name__}")[0]
+
+    def heard(self, type_: type[_E], timeout_s: float) -> _E | None:
+        """Return the next event if it is of a type."""
+        event = self._inbox.next(timeout_s)
+        return event if isinstance(event, type_) else None
+
+    def say(self, event: events.Event) -> None:
+        self._publisher.publish(event)
+
+    def assign(
+        self,
+        request: events.TrialRequested,
+        trial: int = 0,
+        *,
+        attempt: int = 0,
+        study: str = STUDY,
+    ) -> events.TrialAssigned:
+        assigned = events.TrialAssigned(
+            study=study,
+            trial=trial,
+            attempt=attempt,
+            request=request.request,
+            session=request.session,
+            params={"lr": 0.1},
+            seed=7,
+            budget=5,
+        )
+        self.say(assigned)
+        return assigned
+
+    def sessions(self) -> list[str]:
+        return [row["session"] for row in hub_status(self._link)["sessions"]]
+
+
+@pytest.fixture
+def optimizer(bus: Bus) -> Iterator[Optimizer]:
+    bus.hub()
+    found = Optimizer(bus)
+    yield found
+    found.close()
+
+
+def nobody_lives(pids: Sequence[int]) -> bool:
+    def alive(pid: int) -> bool:
+        try:
+            return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return False
+
+    return not any(map(alive, pids))
+
+
+def test_each_slot_asks_for_itself_runs_its_trial_and_asks_again(optimizer: Optimizer) -> None:
+    optimizer.start_worker(["sh", "-c", f"echo ${TRIAL_VARIABLE}"], slots=2)
+    asked = [optimizer.hear(events.TrialRequested) for _ in range(2)]
+    assert sorted(request.slot for request in asked) == [0, 1]
+    assert {(request.study, request.worker) for request in asked} == {(STUDY, "w")}
+    assert optimizer.sessions() == [asked[0].session] == [asked[1].session]
+    optimizer.assign(asked[0], 12)
+    finished = optimizer.hear(events.TrialFinished)
+    assert (finished.trial, finished.attempt, finished.state, finished.exit_code) == (
+        12,
+        0,
+        "complete",
+        0,
+    )
+    given = msgspec.json.decode(optimizer.log(12).read_text(), type=Assignment)
+    assert given == Assignment(study=STUDY, trial=12, params={"lr": 0.1}, seed=7, budget=5)
+    again = optimizer.hear(events.TrialRequested)
+    assert again.slot == asked[0].slot
+    assert again.request not in {request.request for request in asked}
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "error"),
+    [
+        (("sh", "-c", "echo no data; exit 3"), 3, "no data\nthe trainer exited with code 3"),
+        (("sh", "-c", "kill -KILL $$"), -9, "the trainer was killed by SIGKILL"),
+        (("no-such-program",), 127, "trainer.command: there is no 'no-such-program'"),
+    ],
+)
+def test_a_training_that_goes_wrong_fails_its_trial_and_says_why(
+    optimizer: Optimizer, command: tuple[str, ...], code: int, error: str
+) -> None:
+    optimizer.start_worker(command)
+    optimizer.assign(optimizer.hear(events.TrialRequested))
+    finished = optimizer.hear(events.TrialFinished)
+    assert (finished.state, finished.exit_code) == ("failed", code)
+    assert error in str(finished.error)
+    optimizer.hear(events.TrialRequested)
+
+
+def test_a_folder_that_is_gone_fails_the_trial_and_not_the_worker(optimizer: Optimizer) -> None:
+    optimizer.start_worker(["true"])
+    request = optimizer.hear(events.TrialRequested)
+    folder = optimizer.folder
+    folder.rmdir()
+    optimizer.assign(request)
+    finished = optimizer.hear(events.TrialFinished)
+    assert finished.state == "failed"
+    assert f"trainer.cwd='{folder}'" in str(finished.error)
+    folder.mkdir()
+    optimizer.assign(optimizer.hear(events.TrialRequested), 1)
+    assert optimizer.hear(events.TrialFinished).state == "complete"
+
+
+def test_an_assignment_that_is_said_twice_is_run_once(optimizer: Optimizer) -> None:
+    optimizer.start_worker(["sh", "-c", "echo here >> runs"])
+    first = optimizer.hear(events.TrialRequested)
+    optimizer.say(optimizer.assign(first))
+    second = optimizer.hear(events.TrialRequested)
+    optimizer.assign(first)  # and once more when it is long over
+    optimizer.assign(second, 1)
+    assert optimizer.hear(events.TrialFinished).trial == 1
+    assert (optimizer.folder / "runs").read_text() == "here\nhere\n"
+
+
+def test_a_request_outlives_the_end_of_its_study_and_is_not_repeated(optimizer: Optimizer) -> None:
+    optimizer.start_worker(["true"])
+    request = optimizer.hear(events.TrialRequested)
+    optimizer.say(events.StudyFinished(study=STUDY, submission="a", reason="exhausted"))
+    optimizer.hear(events.StudyFinished)
+    assert optimizer.heard(events.TrialRequested, TTL_S) is None
+    optimizer.assign(request)
+    assert optimizer.hear(events.TrialFinished).state == "complete"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_that_is_stopped_ends_its_training_and_hands_the_trial_back(
+    optimizer: Optimizer, number: int
+) -> None:
+    worker = optimizer.start_worker(FAMILY)
+    optimizer.assign(optimizer.hear(events.TrialRequested))
+    family = optimizer.family()
+    worker.signal(number)
+    assert worker.wait(20) == 0
+    finished = optimizer.hear(events.TrialFinished)
+    assert (finished.trial, finished.state) == (0, "preempted")
+    until(lambda: nobody_lives(family), 10, "the end of the training")
+    assert optimizer.sessions() == []
+
+
+def test_a_job_whose_processes_are_all_told_to_end_hands_its_trial_back(
+    optimizer: Optimizer,
+) -> None:
+    worker = optimizer.start_worker(FAMILY)
+    optimizer.assign(optimizer.hear(events.TrialRequested))
+    training, _ = optimizer.family()
+    guard = psutil.Process(training).ppid()
+    psutil.Process(training).terminate()
+    until(lambda: nobody_lives([training, guard]), 10, "the end of the training")
+    worker.signal(signal.SIGTERM)  # it is the last to hear of it
+    assert worker.wait(20) == 0
+    assert optimizer.hear(events.TrialFinished).state == "preempted"
+
+
+def test_a_request_is_void_soon_after_its_worker_was_stopped(optimizer: Optimizer) -> None:
+    worker = optimizer.start_worker(["true"])
+    request = optimizer.hear(events.TrialRequested)
+    worker.signal(signal.SIGTERM)
+    assert worker.wait(20) == 0
+    lost = optimizer.hear(events.TrainerLost, 4 * TTL_S)
+    assert (lost.kind, lost.session) == ("worker", request.session)
+
+
+def test_when_the_worker_is_killed_its_training_ends_and_its_session_is_lost(
+    optimizer: Optimizer,
+) -> None:
+    worker = optimizer.start_worker(FAMILY)
+    request = optimizer.hear(events.TrialRequested)
+    optimizer.assign(request)
+    family = optimizer.family()
+    worker.kill()
+    until(lambda: nobody_lives(family), 10, "the end of the training")
+    assert optimizer.hear(events.TrainerLost, 4 * TTL_S).session == request.session
+
+
+def test_a_worker_that_was_given_up_ends_its_training_and_asks_as_a_new_one(
+    optimizer: Optimizer,
+) -> None:
+    worker = optimizer.start_worker(FAMILY)
+    request = optimizer.hear(events.TrialRequested)
+    optimizer.assign(request)
+    family = optimizer.family()
+    worker.signal(signal.SIGSTOP)
+    assert optimizer.hear(events.TrainerLost, 4 * TTL_S).session == request.session
+    worker.signal(signal.SIGCONT)
+    again = optimizer.hear(events.TrialRequested)
+    assert again.session != request.session
+    until(lambda: nobody_lives(family), 10, "the end of the training")
+    optimizer.assign(again, attempt=1)
+    assert optimizer.family(attempt=1)
+
+
+def test_a_later_attempt_ends_the_earlier_one(optimizer: Optimizer) -> None:
+    optimizer.start_worker(FAMILY, slots=2)
+    first, second = (optimizer.hear(events.TrialRequested) for _ in range(2))
+    optimizer.assign(first)
+    family = optimizer.family()
+    optimizer.assign(second, attempt=1)
+    later = optimizer.family(attempt=1)
+    until(lambda: nobody_lives(family), 10, "the end of the earlier attempt")
+    assert optimizer.hear(events.TrialRequested).slot == first.slot
+    assert not nobody_lives(later)
+
+
+def test_a_training_that_was_given_up_as_lost_does_not_keep_its_slot(optimizer: Optimizer) -> None:
+    optimizer.start_worker(FAMILY)
+    optimizer.assign(optimizer.hear(events.TrialRequested), attempt=1)
+    family = optimizer.family(attempt=1)
+    for attempt in (0, 1):  # the word on the attempt before it changes nothing
+        assert not nobody_lives(family)
+        optimizer.say(
+            events.TrainerLost(study=STUDY, trial=0, attempt=attempt, session="t", kind="trainer")
+        )
+    until(lambda: nobody_lives(family), 10, "the end of the training")
+    optimizer.assign(optimizer.hear(events.TrialRequested), attempt=2)
+    assert optimizer.family(attempt=2)
+
+
+def test_when_the_hub_comes_back_with_another_log_the_worker_ends_and_says_so(
+    optimizer: Optimizer, bus: Bus
+) -> None:
+    worker = optimizer.start_worker(FAMILY)
+    optimizer.assign(optimizer.hear(events.TrialRequested))
+    family = optimizer.family()
+    bus.processes["hub"].kill()
+    (bus.directory / "log").rename(bus.directory / "old")
+    bus.processes["hub"].start()
+    assert worker.wait(30) != 0
+    assert "LogResetError" in worker.printed()
+    until(lambda: nobody_lives(family), 10, "the end of the training")
+
+
+def test_a_worker_of_any_study_takes_trials_of_all(optimizer: Optimizer) -> None:
+    optimizer.start_worker(["true"], study="")
+    for study in ("digits", "moons"):
+        request = optimizer.hear(events.TrialRequested)
+        assert request.study == ""
+        optimizer.assign(request, study=study)
+        assert optimizer.hear(events.TrialFinished).study == study
+
+
+@pytest.mark.parametrize("study", ["..", ".", "../../etc", "a/b", "x" * 300, "with space"])
+def test_a_log_stays_in_its_folder_and_belongs_to_one_study(tmp_path: Path, study: str) -> None:
+    config = WorkerConfig(endpoint="", command=[], logs=tmp_path)
+
+    def log(name: str) -> Path:
+        return config.log_of(
+            events.TrialAssigned(study=name, trial=3, attempt=1, request="", session="", params={})
+        )
+
+    assert log(study).resolve().parent.parent == tmp_path.resolve()
+    assert log(study).name == "3-1.log"
+    assert len(log(study).parent.name) < 100
+    assert len({log(name) for name in (study, "a_b", "with_space", "x" * 60)}) == 4
+    assert log("digits-v1.2").parent.name == "digits-v1.2"

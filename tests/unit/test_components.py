@@ -1,0 +1,106 @@
+"""Samplers and pruners by name."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+
+from trialbus import (
+    CategoricalParam,
+    Component,
+    FloatParam,
+    IntParam,
+    Objective,
+    SpecError,
+    StudySpec,
+)
+from trialbus_services.optimizer.components import build_pruner, build_sampler
+
+
+def spec(sampler: Component, **params: object) -> StudySpec:
+    return StudySpec(
+        name="s",
+        params=params or {"x": FloatParam(low=0, high=1)},  # type: ignore[arg-type]
+        objectives=(Objective(metric="m"),),
+        n_trials=1,
+        sampler=sampler,
+        seed=7,
+    )
+
+
+def test_a_pruner_may_wrap_another() -> None:
+    inner = {"type": "MedianPruner", "n_startup_trials": 2}
+    pruner = build_pruner(
+        Component(type="PatientPruner", args={"wrapped_pruner": inner, "patience": 3})
+    )
+    assert isinstance(pruner, optuna.pruners.PatientPruner)
+
+
+def test_no_pruner_prunes_nothing() -> None:
+    assert isinstance(build_pruner(None), optuna.pruners.NopPruner)
+
+
+def test_the_grid_comes_from_the_params() -> None:
+    sampler = build_sampler(
+        spec(
+            Component(type="GridSampler"),
+            kind=CategoricalParam(choices=("a", "b")),
+            n=IntParam(low=1, high=5, step=2),
+            x=FloatParam(low=0, high=0.3, step=0.1),
+        )
+    )
+    assert isinstance(sampler, optuna.samplers.GridSampler)
+    study = optuna.create_study(sampler=sampler)
+    seen: set[tuple[object, ...]] = set()
+    for _ in range(2 * 3 * 4):
+        trial = study.ask()
+        point = (
+            trial.suggest_categorical("kind", ["a", "b"]),
+            trial.suggest_int("n", 1, 5, step=2),
+            round(trial.suggest_float("x", 0, 0.3, step=0.1), 3),
+        )
+        seen.add(point)
+    assert len(seen) == 2 * 3 * 4
+
+
+def test_a_range_without_a_step_is_no_grid() -> None:
+    with pytest.raises(SpecError, match=r"study\.params\.x: a grid needs choices or a step"):
+        build_sampler(spec(Component(type="GridSampler")))
+
+
+def test_a_resumed_sampler_does_not_suggest_again_what_it_suggested_before() -> None:
+    def first(n_before: int) -> float:
+        study = optuna.create_study(
+            sampler=build_sampler(spec(Component(type="RandomSampler")), n_before)
+        )
+        return study.ask().suggest_float("x", 0, 1)
+
+    assert first(0) == optuna.create_study(
+        sampler=optuna.samplers.RandomSampler(seed=7)
+    ).ask().suggest_float("x", 0, 1)
+    assert first(5) != first(0)
+
+
+@pytest.mark.parametrize(
+    ("component", "words"),
+    [
+        (
+            Component(type="TPESampelr"),
+            "sampler.type: 'TPESampelr' is not a sampler of Optuna; did you mean 'TPESampler'",
+        ),
+        (Component(type="os.system"), "is not a sampler of Optuna (expected one of"),
+        (
+            Component(type="TPESampler", args={"n_startup_trial": 3}),
+            "TPESampler has no such argument; did you mean 'n_startup_trials'",
+        ),
+    ],
+)
+def test_a_wrong_sampler_is_refused_with_the_nearest_name(component: Component, words: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        build_sampler(spec(component))
+    assert words in str(caught.value)
+
+
+def test_an_argument_that_optuna_refuses_is_shown() -> None:
+    with pytest.raises(SpecError, match=r"pruner: PercentilePruner\(percentile=200\): .*0 and 100"):
+        build_pruner(Component(type="PercentilePruner", args={"percentile": 200}))

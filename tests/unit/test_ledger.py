@@ -1,0 +1,109 @@
+"""The ledger is a fold: it says what the log says, whatever is repeated or late."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+import trialbus
+from trialbus_services.optimizer.ledger import Ledger
+
+SPEC = trialbus.StudySpec(
+    name="s",
+    params={"x": trialbus.FloatParam(low=0, high=1)},
+    objectives=(trialbus.Objective(metric="m"),),
+    n_trials=10,
+    max_retries=1,
+)
+SUBMITTED = trialbus.StudySubmitted(study="s", spec=SPEC, submission="1")
+
+
+def requested(request: str, session: str = "w") -> trialbus.TrialRequested:
+    return trialbus.TrialRequested(study="s", request=request, session=session)
+
+
+def assigned(
+    request: str, trial: int = 0, attempt: int = 0, session: str = "w"
+) -> trialbus.TrialAssigned:
+    return trialbus.TrialAssigned(
+        study="s", trial=trial, attempt=attempt, request=request, session=session, params={"x": 0.5}
+    )
+
+
+def finished(trial: int = 0, attempt: int = 0, state: str = "complete") -> trialbus.TrialFinished:
+    return trialbus.TrialFinished(study="s", trial=trial, attempt=attempt, state=state)  # type: ignore[arg-type]
+
+
+def lost(session: str = "w") -> trialbus.TrainerLost:
+    return trialbus.TrainerLost(session=session, kind="worker")
+
+
+def ledger(*events: trialbus.Event) -> Ledger:
+    found = Ledger()
+    for event in events:
+        found.apply(event)
+    return found
+
+
+def test_a_request_waits_until_it_is_answered_and_not_again() -> None:
+    assert list(ledger(SUBMITTED, requested("r")).requests) == ["r"]
+    assert not ledger(SUBMITTED, requested("r"), assigned("r"), requested("r")).requests
+
+
+def test_the_first_word_about_an_attempt_counts() -> None:
+    book = ledger(SUBMITTED, assigned("r"))
+    (closed,) = book.apply(finished(state="pruned"))
+    assert closed.cause == "pruned"
+    assert book.apply(finished(state="complete")) == []
+
+
+def test_the_end_of_an_attempt_that_was_given_up_closes_nothing() -> None:
+    book = ledger(SUBMITTED, assigned("r"), lost(), assigned("r2", attempt=1, session="v"))
+    assert book.apply(finished(attempt=0)) == []
+    assert book.current(finished(attempt=1)) is not None
+
+
+def test_a_lost_worker_voids_its_requests_and_frees_its_trials() -> None:
+    book = ledger(SUBMITTED, requested("r1"), requested("r2", "other"), assigned("r0"), lost())
+    assert list(book.requests) == ["r2"]
+    assert book.studies["s"].open[0].waiting
+
+
+def test_a_request_that_is_withdrawn_gets_no_trial_and_gives_back_one_it_got() -> None:
+    withdrawn = trialbus.RequestWithdrawn(study="s", request="r")
+    assert not ledger(SUBMITTED, requested("r"), withdrawn).requests
+    assert ledger(SUBMITTED, requested("r"), assigned("r"), withdrawn).studies["s"].open[0].waiting
+
+
+def test_a_trial_lost_too_often_is_closed_as_lost() -> None:
+    book = ledger(SUBMITTED, assigned("r"), lost(), assigned("r2", attempt=1, session="v"))
+    (closed,) = book.apply(lost("v"))
+    assert closed.cause == "lost"
+    assert "study.max_retries=1" in str(closed.error)
+
+
+def test_a_preempted_trial_waits_for_its_next_attempt() -> None:
+    book = ledger(SUBMITTED, assigned("r"), finished(state="preempted"))
+    assert book.studies["s"].open[0].waiting
+
+
+@given(st.data())
+def test_events_that_are_repeated_later_change_nothing(data: st.DataObject) -> None:
+    """What a crash makes the optimizer read again must not matter."""
+    history = [
+        SUBMITTED,
+        requested("a"),
+        requested("b"),
+        assigned("a", 0),
+        assigned("b", 1),
+        finished(0),
+        requested("c"),
+        lost(),
+        assigned("c", 1, 1, session="v"),
+        finished(1, 1),
+    ]
+    start = data.draw(st.integers(0, len(history)))
+    once, twice = ledger(*history), ledger(*history, *history[start:])
+    if start > 0:  # a study that is submitted again is meant to begin again
+        assert twice.studies["s"].open == once.studies["s"].open
+    assert twice.requests.keys() <= {"a", "b", "c"} - {"a", "b", "c"} | once.requests.keys()

@@ -1,0 +1,53 @@
+"""One value out of a curve."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from trialbus import Objective, SpecError
+from trialbus_services.optimizer.objective import aggregation, value_of
+
+CURVE = {2: 0.8, 0: 0.5, 1: 0.9}  # not in the order of its steps
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "direction", "expected"),
+    [
+        ("last", "maximize", 0.8),
+        ("best", "maximize", 0.9),
+        ("best", "minimize", 0.5),
+        ("mean_last(2)", "maximize", 0.85),
+        ("mean_last(10)", "maximize", (0.5 + 0.9 + 0.8) / 3),
+        ("ema(0.5)", "maximize", 0.75),
+        ("at_step(1)", "maximize", 0.9),
+    ],
+)
+def test_aggregations(aggregate: str, direction: str, expected: float) -> None:
+    objective = Objective(metric="m", direction=direction, aggregate=aggregate)  # type: ignore[arg-type]
+    assert value_of(CURVE, objective) == pytest.approx(expected)
+
+
+def test_a_step_that_was_not_reported_has_no_value() -> None:
+    assert value_of(CURVE, Objective(metric="m", aggregate="at_step(7)")) is None
+
+
+def test_an_empty_curve_has_no_value() -> None:
+    assert value_of({}, Objective(metric="m")) is None
+
+
+def test_best_passes_over_nan_unless_there_is_nothing_else() -> None:
+    best = Objective(metric="m", aggregate="best")
+    assert value_of({0: math.nan, 1: 0.3}, best) == 0.3
+    value = value_of({0: math.nan}, best)
+    assert value is not None
+    assert math.isnan(value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "lats", "mean_last", "mean_last(0)", "ema(2)", "ema(x)", "at_step(-1)", "best(3)"]
+)
+def test_a_form_that_does_not_exist_is_refused(text: str) -> None:
+    with pytest.raises(SpecError, match=r"study\.objective\.aggregate"):
+        aggregation(text, "maximize")
