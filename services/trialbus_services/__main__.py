@@ -1,8 +1,26 @@
 """`python -m trialbus_services` is the `trialbus` command."""
 
+from __future__ import annotations
+
 import sys
 
-from trialbus_services.cli import main
+
+def main() -> int:
+    """Run the command line, or say what to install for it.
+
+    A trainer's environment may hold the bus alone.
+    """
+    try:
+        from trialbus_services import cli
+    except ModuleNotFoundError as error:
+        print(  # noqa: T201
+            f"error: {error.name!r} is not installed, which the services of trialbus need; "
+            'install them with: pip install "trialbus[services]"',
+            file=sys.stderr,
+        )
+        return 1
+    return cli.main()
+
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -28,7 +28,7 @@ from trialbus_services.monitor.terminal import TerminalView
 from trialbus_services.monitor.view import StudyView
 from trialbus_services.optimizer.components import build_pruner, build_sampler
 from trialbus_services.optimizer.objective import aggregation
-from trialbus_services.optimizer.storage import shown
+from trialbus_services.optimizer.storage import check_url, shown
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ def run(config: DictConfig) -> int:
     check(spec)
     bus = settings.bus(config)
     storage = settings.section(config, "storage", settings.Storage)
+    check_url(storage.url)
     settings.trainer(config)
     console = Console()
     with Services(bus, shown(storage.url), spec.name, _task_overrides(), console) as services:

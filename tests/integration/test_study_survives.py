@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -14,28 +13,10 @@ import psutil
 import pytest
 
 import trialbus
-from support import trainer
+from support.commands import N_TRIALS, small_study
 from support.processes import Bus, Managed
 from support.until import until
 from trialbus.status import hub_status
-
-PARAMS = "{x: {type: float, low: -2, high: 2}}"
-N_TRIALS = 8
-
-
-def overrides(steps: int = 5, step_s: float = 0.1, how: str = "end", **study: object) -> list[str]:
-    """A study that needs nothing but this test's trainer."""
-    return [
-        f"trainer.command=[{sys.executable},{trainer.__file__},'{steps}','{step_s}',{how}]",
-        "study.name=quadratic",
-        "~study.params",
-        f"+study.params={PARAMS}",
-        "study.objective.metric=loss",
-        "study.objective.direction=minimize",
-        "pruner=none",
-        "sampler=random",
-        *(f"study.{key}={value}" for key, value in ({"n_trials": N_TRIALS} | study).items()),
-    ]
 
 
 def launch(bus: Bus, *arguments: str) -> Managed:
@@ -91,7 +72,7 @@ def assert_complete(bus: Bus) -> None:
 
 
 def test_one_command_runs_a_study_and_leaves_nothing_behind(bus: Bus) -> None:
-    study = launch(bus, *overrides())
+    study = launch(bus, *small_study())
     assert study.wait(60) == 0, study.printed()
     assert_complete(bus)
     assert "8 complete, 0 pruned, 0 failed" in study.printed()
@@ -106,7 +87,7 @@ def test_one_command_runs_a_study_and_leaves_nothing_behind(bus: Bus) -> None:
 def test_a_service_that_is_killed_in_the_middle_is_started_again_and_no_trial_is_lost(
     bus: Bus, name: str
 ) -> None:
-    study = launch(bus, *overrides(step_s=0.2), "worker.ttl_s=2")
+    study = launch(bus, *small_study(step_s=0.2), "worker.ttl_s=2")
     until(lambda: finished_trials(bus) >= 2, 40, "two trials")
     os.kill(until(lambda: service_pid(bus, name), 10, f"the {name}") or 0, signal.SIGKILL)
     assert study.wait(60) == 0, study.printed()
@@ -118,7 +99,7 @@ def test_a_service_that_is_killed_in_the_middle_is_started_again_and_no_trial_is
 def test_interrupted_in_the_middle_it_ends_everything_and_the_same_command_resumes(
     bus: Bus,
 ) -> None:
-    study = launch(bus, *overrides(step_s=0.2))
+    study = launch(bus, *small_study(step_s=0.2))
     until(lambda: finished_trials(bus) >= 2, 40, "two trials")
     study.signal(signal.SIGINT)
     assert study.wait(30) == 130
@@ -133,7 +114,7 @@ def test_interrupted_in_the_middle_it_ends_everything_and_the_same_command_resum
 
 
 def test_when_the_launcher_is_killed_everything_ends(bus: Bus) -> None:
-    study = launch(bus, *overrides(step_s=0.2))
+    study = launch(bus, *small_study(step_s=0.2))
     until(lambda: finished_trials(bus) >= 1, 40, "a trial")
     study.kill()
     until(lambda: not processes_of(bus), 30, "the end of all processes")
@@ -143,11 +124,11 @@ def test_services_that_are_up_are_used_and_left_running(bus: Bus) -> None:
     bus.service("hub")
     for name in ("optimizer", "reporter"):
         bus.service(name)
-    bus.service("worker", *overrides())
+    bus.service("worker", *small_study())
     with trialbus.Link(bus.endpoint) as link:
         link.wait_connected(20)
         until(lambda: len(hub_status(link)["sessions"]) == 3, 20, "three services")
-        study = launch(bus, *overrides())
+        study = launch(bus, *small_study())
         assert study.wait(60) == 0, study.printed()
         assert_complete(bus)
         assert len(hub_status(link)["sessions"]) == 3
@@ -155,7 +136,7 @@ def test_services_that_are_up_are_used_and_left_running(bus: Bus) -> None:
 
 
 def test_the_second_run_of_a_finished_study_says_so_at_once(bus: Bus) -> None:
-    study = launch(bus, *overrides(n_trials=2, steps=1))
+    study = launch(bus, *small_study(n_trials=2, steps=1))
     assert study.wait(60) == 0
     study.start()
     assert study.wait(30) == 0

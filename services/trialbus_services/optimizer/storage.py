@@ -58,6 +58,20 @@ def _open_database(url: str, engine_kwargs: dict[str, Any]) -> RDBStorage:
         return RDBStorage(url, engine_kwargs=engine_kwargs)
 
 
+def check_url(url: str) -> None:
+    """Check what can be checked of a storage's URL without opening it.
+
+    Raises:
+        SpecError: It is malformed, or names a database or driver that is not installed.
+    """
+    if url == "memory://" or url.startswith(_JOURNAL):
+        return
+    try:
+        make_url(url).get_dialect().import_dbapi()
+    except (sqlalchemy.exc.ArgumentError, ImportError) as error:
+        raise SpecError("storage.url", f"{shown(url)!r} cannot be opened: {error}") from error
+
+
 def shown(url: str) -> str:
     """Return a URL fit for people and for the bus: without its password."""
     try:
