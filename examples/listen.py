@@ -9,6 +9,5 @@ study = sys.argv[1] if len(sys.argv) > 1 else None
 
 with contextlib.suppress(KeyboardInterrupt):
     for event in trialbus.subscribe(trialbus.EvaluationComplete, study=study):
-        if isinstance(event, trialbus.EvaluationComplete):  # narrows the type; no others arrive
-            shown = "  ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
-            print(f"{event.study} trial {event.trial} step {event.step}: {shown}")
+        shown = "  ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
+        print(f"{event.study} trial {event.trial} step {event.step}: {shown}")

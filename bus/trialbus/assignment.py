@@ -85,14 +85,14 @@ def ask_for(
 
 
 def _answer(
-    answers: Subscriber, request: str, timeout_s: float | None
+    answers: Subscriber[events.TrialAssigned], request: str, timeout_s: float | None
 ) -> events.TrialAssigned | None:
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while True:
         event = answers.next(None if deadline is None else max(0.0, deadline - time.monotonic()))
         if event is None:
             return None
-        if isinstance(event, events.TrialAssigned) and event.request == request:
+        if event.request == request:
             return event
 
 

@@ -49,7 +49,7 @@ class BusChannel:
         if not (self._prunes.available or wait_s > 0):
             return None
         event = self._prunes.next(wait_s)
-        return event if isinstance(event, events.Prune) and event.attempt == attempt else None
+        return event if event is not None and event.attempt == attempt else None
 
     def close(self) -> None:
         """Hand over what is in the outbox, say goodbye, and end."""

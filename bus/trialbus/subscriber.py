@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from types import TracebackType
+from typing import Any, Generic, TypeVar, cast, overload
 
 import msgspec
 
@@ -21,8 +22,11 @@ __all__ = ["Record", "Subscriber", "replay", "subscribe"]
 
 _COMMIT_EVERY_S = 0.5
 
+E_co = TypeVar("E_co", bound=events.AnyEvent, covariant=True)
+T = TypeVar("T", bound=events.Event)
 
-class Subscriber:
+
+class Subscriber(Generic[E_co]):
     """An iterator over events, also an async iterator and a context manager. Made by `subscribe`.
 
     Iterating never ends by itself: it waits for events that are still to come. A body that does
@@ -39,13 +43,13 @@ class Subscriber:
         self.unreadable = 0  #: events whose body could not be decoded
         self.offset: int | None = None  #: offset after the last event taken; None before the first
 
-    def __enter__(self) -> Subscriber:
+    def __enter__(self) -> Subscriber[E_co]:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    async def __aenter__(self) -> Subscriber:
+    async def __aenter__(self) -> Subscriber[E_co]:
         return self
 
     async def __aexit__(
@@ -56,13 +60,13 @@ class Subscriber:
     ) -> None:
         self.close()
 
-    def __iter__(self) -> Iterator[events.AnyEvent]:
+    def __iter__(self) -> Iterator[E_co]:
         while True:
             event = self.next(None)
             if event is not None:
                 yield event
 
-    async def __aiter__(self) -> AsyncIterator[events.AnyEvent]:
+    async def __aiter__(self) -> AsyncIterator[E_co]:
         loop = asyncio.get_running_loop()
         while True:
             event = self._take()
@@ -88,7 +92,7 @@ class Subscriber:
         """Whether everything that was in the log when the hub last spoke has been taken."""
         return self._reader.position >= self._reader.log_end and not self.available
 
-    def next(self, timeout_s: float | None = None) -> events.AnyEvent | None:
+    def next(self, timeout_s: float | None = None) -> E_co | None:
         """Return the next event, or None if none comes within `timeout_s` seconds.
 
         Raises:
@@ -182,7 +186,7 @@ class Subscriber:
         if self._own_link:
             self._link.close()
 
-    def _take(self) -> events.AnyEvent | None:
+    def _take(self) -> E_co | None:
         """Return the next event at hand. The one before it is dealt with by now."""
         if (
             self._autocommit
@@ -194,12 +198,26 @@ class Subscriber:
             record = self._batch.popleft()
             self.offset = record.offset + 1
             try:
-                return record.event
+                return cast("E_co", record.event)  # the hub sends only what matches
             except msgspec.DecodeError:
                 self.unreadable += 1
         return None
 
 
+@overload
+def subscribe(
+    type_: type[T],
+    /,
+    *types: type[T],
+    study: str | None = None,
+    trial: int | None = None,
+    start: Start = "now",
+    name: str | None = None,
+    autocommit: bool = True,
+    endpoint: str | None = None,
+    link: Link | None = None,
+) -> Subscriber[T]: ...
+@overload
 def subscribe(
     *types: type[events.Event] | str,
     study: str | None = None,
@@ -209,7 +227,17 @@ def subscribe(
     autocommit: bool = True,
     endpoint: str | None = None,
     link: Link | None = None,
-) -> Subscriber:
+) -> Subscriber[events.AnyEvent]: ...
+def subscribe(
+    *types: type[events.Event] | str,
+    study: str | None = None,
+    trial: int | None = None,
+    start: Start = "now",
+    name: str | None = None,
+    autocommit: bool = True,
+    endpoint: str | None = None,
+    link: Link | None = None,
+) -> Subscriber[Any]:
     """Subscribe to events by type, study and trial.
 
     Args:

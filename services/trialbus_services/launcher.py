@@ -212,7 +212,11 @@ def _follow(spec: StudySpec, services: Services, console: Console) -> int:
 
 
 def _watch(
-    inbox: Subscriber, view: StudyView, terminal: TerminalView, services: Services, submission: str
+    inbox: Subscriber[events.AnyEvent],
+    view: StudyView,
+    terminal: TerminalView,
+    services: Services,
+    submission: str,
 ) -> events.StudyFinished:
     taken_up = False
     while True:
@@ -227,7 +231,7 @@ def _watch(
             return event
 
 
-def _await_report(inbox: Subscriber, services: Services) -> Path | None:
+def _await_report(inbox: Subscriber[events.AnyEvent], services: Services) -> Path | None:
     deadline = time.monotonic() + _REPORT_S
     while time.monotonic() < deadline:
         event = inbox.next(_TICK_S)

@@ -24,7 +24,9 @@ def evaluation(step: int, study: str = "s", trial: int = 0) -> trialbus.Evaluati
     )
 
 
-def steps(subscriber: trialbus.Subscriber, count: int) -> list[int]:
+def steps(
+    subscriber: trialbus.Subscriber[trialbus.Event | trialbus.UnknownEvent], count: int
+) -> list[int]:
     found: list[int] = []
     while len(found) < count:
         event = subscriber.next(20)

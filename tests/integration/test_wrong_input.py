@@ -46,7 +46,7 @@ def end_of(
         (["bus.endpoint=udp://x"], "bus.endpoint: 'udp://x' is not ipc://<path> or tcp://<host>"),
         (["storage.url=oracel:///x"], "storage.url: 'oracel:///x' cannot be opened"),
     ],
-    ids=lambda value: value[-1] if isinstance(value, list) else "",
+    ids=str,
 )
 def test_a_wrong_config_stops_before_anything_is_started(
     bus: Bus, overrides: list[str], words: str

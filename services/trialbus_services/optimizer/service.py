@@ -68,8 +68,8 @@ class Optimizer:
             # One that was killed a moment ago still counts as alive for its time-to-live.
             self._presence.wait_registered(_TAKEOVER_S)
             self._inbox = subscribe(
-                *Ledger.TYPES,
                 events.EvaluationComplete,
+                *Ledger.TYPES,
                 name=_NAME,
                 start="earliest",
                 autocommit=False,

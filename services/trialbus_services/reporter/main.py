@@ -52,7 +52,7 @@ def _serve(link: Link, storage_url: str, directory: Path, stop: threading.Event)
     ):
         while not stop.is_set():
             event = inbox.next(_TURN_S)
-            if isinstance(event, events.StudyFinished):
+            if event is not None:
                 publisher.publish(_report(event, storage_url, directory))
                 if publisher.flush(_FLUSH_S):
                     inbox.commit()

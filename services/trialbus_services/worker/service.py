@@ -201,7 +201,7 @@ class Worker:
             exit_code=ended.code,
         )
 
-    async def _listen(self, inbox: Subscriber) -> None:
+    async def _listen(self, inbox: Subscriber[events.Event]) -> None:
         async for event in inbox:
             match event:
                 case events.TrialAssigned():
