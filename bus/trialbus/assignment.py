@@ -11,7 +11,7 @@ import msgspec
 
 from trialbus import events
 from trialbus.endpoint import ENDPOINT_VARIABLE
-from trialbus.errors import HubUnavailableError
+from trialbus.errors import TrialbusError
 from trialbus.link import Link
 from trialbus.presence import Presence
 from trialbus.publisher import Publisher
@@ -54,7 +54,8 @@ def ask_for(
         An open link, a session registered as the trial's trainer, and the trial.
 
     Raises:
-        HubUnavailableError: No hub, or no trial, within `timeout_s` seconds.
+        HubUnavailableError: No hub within `timeout_s` seconds.
+        TrialbusError: No trial within `timeout_s` seconds; the request is taken back.
     """
     link = Link(endpoint)
     presence = Presence(
@@ -73,9 +74,11 @@ def ask_for(
         ):
             answers.wait_ready(_CONNECT_S if timeout_s is None else timeout_s)
             publisher.publish(request)
-            answer = _answer(answers, request.request, timeout_s)
-        if answer is None:
-            raise HubUnavailableError(link.endpoint, timeout_s or 0.0)  # noqa: TRY301
+            try:
+                answer = _answer(answers, request.request, timeout_s)
+            except BaseException:
+                publisher.publish(events.RequestWithdrawn(study=study, request=request.request))
+                raise
     except BaseException:
         presence.close()
         link.close()
@@ -86,12 +89,15 @@ def ask_for(
 
 def _answer(
     answers: Subscriber[events.TrialAssigned], request: str, timeout_s: float | None
-) -> events.TrialAssigned | None:
+) -> events.TrialAssigned:
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while True:
         event = answers.next(None if deadline is None else max(0.0, deadline - time.monotonic()))
         if event is None:
-            return None
+            raise TrialbusError(
+                f"no trial was handed out within {timeout_s:g} s; is the optimizer running, "
+                "and is the study submitted and not finished?"
+            )
         if event.request == request:
             return event
 

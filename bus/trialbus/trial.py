@@ -193,7 +193,8 @@ def attach(
 
     Raises:
         SpecError: `$TRIALBUS_TRIAL` is malformed.
-        HubUnavailableError: No hub, or no trial, within `timeout_s`.
+        HubUnavailableError: No hub within `timeout_s`.
+        TrialbusError: No trial within `timeout_s`.
 
     Example:
         >>> with attach(defaults={"lr": 1e-3}, budget=20) as trial:  # doctest: +SKIP

@@ -260,13 +260,12 @@ def test_a_job_whose_processes_are_all_told_to_end_hands_its_trial_back(
     assert optimizer.hear(events.TrialFinished).state == "preempted"
 
 
-def test_a_request_is_void_soon_after_its_worker_was_stopped(optimizer: Optimizer) -> None:
+def test_a_worker_that_is_stopped_takes_back_its_open_requests(optimizer: Optimizer) -> None:
     worker = optimizer.start_worker(["true"])
     request = optimizer.hear(events.TrialRequested)
     worker.signal(signal.SIGTERM)
     assert worker.wait(20) == 0
-    lost = optimizer.hear(events.TrainerLost, 4 * TTL_S)
-    assert (lost.kind, lost.session) == ("worker", request.session)
+    assert optimizer.hear(events.RequestWithdrawn).request == request.request
 
 
 def test_when_the_worker_is_killed_its_training_ends_and_its_session_is_lost(

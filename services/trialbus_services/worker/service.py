@@ -115,16 +115,12 @@ class Worker:
             if not done:
                 logger.warning("the hub declared this worker lost; its trials are handed out again")
         finally:
-            asked = bool(self._answers)
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+            presence.close()
         for task in done:
             task.result()
-        # A goodbye takes nothing back. With a request open, or answered this very moment, a trial
-        # would go to nobody; a session that lapses makes the hub say so to the optimizer.
-        if not asked:
-            presence.close()
 
     async def _slot(self, slot: int, session: str, publisher: Publisher) -> None:
         while True:
@@ -141,6 +137,10 @@ class Worker:
                     )
                 )
                 trial = await answer
+            except asyncio.CancelledError:
+                # Also if the answer comes this very moment: the trial goes to somebody else.
+                publisher.publish(events.RequestWithdrawn(study=self.config.study, request=request))
+                raise
             finally:
                 del self._answers[request]
             publisher.publish(await self._run(trial, publisher))

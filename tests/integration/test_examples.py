@@ -1,0 +1,46 @@
+"""What a newcomer runs by hand: the examples, with and without a bus."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from support.commands import small_study
+from support.processes import Bus
+from support.until import until
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def test_the_digits_trainer_runs_without_any_bus_and_prints_its_evaluations(tmp_path: Path) -> None:
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("TRIALBUS_")}
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "digits.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
+    lines = done.stderr.splitlines()
+    assert "stand-alone" in lines[0]
+    assert [line.split()[2] for line in lines if "val/accuracy" in line] == [
+        str(i) for i in range(20)
+    ]
+    assert lines[-1] == "trialbus: complete"
+
+
+def test_the_listener_prints_the_evaluations_of_a_running_study(bus: Bus) -> None:
+    # Where it looks without being told: in the folder it is run from.
+    bus.endpoint = f"ipc://{bus.directory}/.trialbus/hub.sock"
+    listener = bus.run("listener", [sys.executable, str(EXAMPLES / "listen.py"), "quadratic"])
+    study = bus.service("study", *small_study(n_trials=2, steps=3), "study.seed=1")
+    assert study.wait(50) == 0, study.printed()
+    # It may have connected after the first evaluations, and misses none from then on.
+    until(lambda: "quadratic trial 1 step 2: loss" in listener.printed())
+    listener.signal(signal.SIGINT)
+    assert listener.wait(10) == 0

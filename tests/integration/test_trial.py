@@ -1,0 +1,205 @@
+"""The trainer's handle: attach, report, prune, and the ways a training ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+import trialbus
+from support.processes import Bus, Managed
+from trialbus import assignment, events
+
+ASSIGNED = trialbus.TrialAssigned(
+    study="s", trial=7, attempt=2, request="r", session="w", params={"lr": 0.5}, seed=11, budget=4
+)
+
+
+@pytest.fixture
+def inbox(bus: Bus) -> Iterator[trialbus.Subscriber[trialbus.Event | trialbus.UnknownEvent]]:
+    bus.hub()
+    with trialbus.subscribe(endpoint=bus.endpoint) as subscriber:
+        subscriber.wait_ready(20)
+        yield subscriber
+
+
+@pytest.fixture(autouse=True)
+def environment(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in assignment.environment(ASSIGNED, bus.endpoint).items():
+        monkeypatch.setenv(name, value)
+
+
+def until_type(
+    inbox: trialbus.Subscriber[trialbus.Event | trialbus.UnknownEvent], type_: type[trialbus.Event]
+) -> trialbus.Event:
+    while True:
+        event = inbox.next(20)
+        assert event is not None, f"no {type_.__name__} came"
+        if isinstance(event, type_):
+            return event
+
+
+def test_a_trial_from_the_environment_has_what_the_optimizer_gave(bus: Bus) -> None:
+    with trialbus.attach(defaults={"lr": 0.1, "width": 64}, budget=20) as trial:
+        assert (trial.study, trial.number, trial.attempt, trial.seed) == ("s", 7, 2, 11)
+        assert trial.params == {"lr": 0.5, "width": 64}
+        assert trial.budget == 4
+        with pytest.raises(TypeError):
+            trial.params["lr"] = 1.0  # type: ignore[index]
+        bus.hub()
+
+
+def test_a_normal_end_completes_the_trial(
+    inbox: trialbus.Subscriber[trialbus.Event | trialbus.UnknownEvent],
+) -> None:
+    with trialbus.attach() as trial:
+        trial.report(0, {"val": {"accuracy": 0.5}})
+    evaluation = until_type(inbox, trialbus.EvaluationComplete)
+    assert isinstance(evaluation, trialbus.EvaluationComplete)
+    assert evaluation.metrics == {"val/accuracy": 0.5}
+    assert (evaluation.trial, evaluation.attempt) == (7, 2)
+    end = until_type(inbox, trialbus.TrialFinished)
+    assert isinstance(end, trialbus.TrialFinished)
+    assert (end.state, end.values) == ("complete", None)
+
+
+def test_values_given_by_the_trainer_travel(
+    inbox: trialbus.Subscriber[trialbus.Event | trialbus.UnknownEvent],
+) -> None:
+    with trialbus.attach() as trial:
+        trial.complete(0.25)
+    end = until_type(inbox, trialbus.TrialFinished)
+    assert isinstance(end, trialbus.TrialFinished)
+    assert end.values == [0.25]
+
+
+def test_an_exception_fails_the_trial_and_goes_on_up(
+    inbox: trialbus.Subscriber[trialbus.Event | trialbus.UnknownEvent],
+) -> None:
+    with pytest.raises(ZeroDivisionError), trialbus.attach():
+        _ = 1 / 0
+    end = until_type(inbox, trialbus.TrialFinished)
+    assert isinstance(end, trialbus.TrialFinished)
+    assert end.state == "failed"
+    assert str(end.error).splitlines()[-1] == "ZeroDivisionError: division by zero"
+
+
+def test_a_prune_ends_the_with_block_quietly_and_only_for_its_attempt(
+    bus: Bus, inbox: trialbus.Subscriber[trialbus.Event | trialbus.UnknownEvent]
+) -> None:
+    reached = 0
+    with trialbus.Publisher(bus.endpoint) as optimizer:
+        with trialbus.attach() as trial:
+            trial.report(0, {"loss": 1})
+            until_type(inbox, trialbus.EvaluationComplete)
+            optimizer.publish(trialbus.Prune(study="s", trial=7, attempt=1, step=0))
+            trial.report(1, {"loss": 1}, wait_s=0.3)
+            reached = 1
+            optimizer.publish(trialbus.Prune(study="s", trial=7, attempt=2, step=0))
+            trial.report(2, {"loss": 1}, wait_s=20)
+            reached = 2
+        assert reached == 1
+    end = until_type(inbox, trialbus.TrialFinished)
+    assert isinstance(end, trialbus.TrialFinished)
+    assert end.state == "pruned"
+
+
+def test_a_wrong_report_is_refused_and_the_trial_goes_on(
+    inbox: trialbus.Subscriber[trialbus.Event | trialbus.UnknownEvent],
+) -> None:
+    with trialbus.attach() as trial:
+        with pytest.raises(TypeError, match="metric 'loss' is None"):
+            trial.report(0, {"loss": None})
+        with pytest.raises(ValueError, match="step is -1"):
+            trial.report(-1, {"loss": 1})
+        trial.report(0, {"loss": 1})
+    until_type(inbox, trialbus.EvaluationComplete)
+
+
+def test_a_malformed_assignment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRIALBUS_TRIAL", "{}")
+    with pytest.raises(trialbus.SpecError, match="TRIALBUS_TRIAL"):
+        trialbus.attach()
+
+
+SCRIPT = """
+import sys, trialbus
+with trialbus.attach(study="free", endpoint=sys.argv[1]) as trial:
+    print(f"trial {trial.number} attempt {trial.attempt}", flush=True)
+    if sys.argv[2] == "hang":
+        import time; time.sleep(600)
+    trial.report(0, {"loss": trial.params["x"]})
+"""
+
+
+def test_a_free_standing_process_asks_for_a_trial_and_is_replaced_when_it_dies(bus: Bus) -> None:
+    bus.hub()
+    bus.service("optimizer")
+    spec = trialbus.StudySpec(
+        name="free",
+        params={"x": trialbus.FloatParam(low=0, high=1)},
+        objectives=(trialbus.Objective(metric="loss"),),
+        n_trials=2,
+    )
+    command = [sys.executable, "-c", SCRIPT, bus.endpoint]
+
+    def trainer(name: str, how: str = "end") -> Managed:
+        return bus.run(name, [*command, how])
+
+    with (
+        trialbus.subscribe(trialbus.StudyFinished, endpoint=bus.endpoint) as finished,
+        trialbus.subscribe(trialbus.TrialStarted, endpoint=bus.endpoint) as started,
+        trialbus.Publisher(bus.endpoint) as publisher,
+    ):
+        finished.wait_ready(20)
+        started.wait_ready(20)
+        publisher.publish(
+            events.StudySubmitted(study="free", spec=spec, submission=uuid.uuid4().hex)
+        )
+        hanging = trainer("hanging", "hang")
+        first = started.next(30)
+        assert first is not None
+        assert trainer("second").wait(30) == 0
+        os.kill(hanging.pid, signal.SIGTERM)
+        hanging.wait(10)
+        # Killed without a word: its time-to-live has to pass, unless somebody says so.
+        publisher.publish(
+            events.TrialFinished(
+                study="free", trial=first.trial, attempt=first.attempt, state="preempted"
+            )
+        )
+        third = trainer("third")
+        assert third.wait(30) == 0
+        assert f"trial {first.trial} attempt 1" in third.printed()
+        end = finished.next(20)
+    assert end is not None
+    assert (end.reason, end.counts.complete) == ("exhausted", 2)
+
+
+def test_a_trainer_that_gets_no_trial_in_time_takes_its_request_back(
+    bus: Bus,
+    inbox: trialbus.Subscriber[trialbus.Event | trialbus.UnknownEvent],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("TRIALBUS_TRIAL")
+    with pytest.raises(trialbus.TrialbusError, match=r"no trial was handed out within 0\.2 s"):
+        trialbus.attach(study="s", timeout_s=0.2, endpoint=bus.endpoint)
+    until_type(inbox, trialbus.RequestWithdrawn)
+
+
+def test_an_assignment_survives_its_way_through_the_environment() -> None:
+    given = assignment.environment(ASSIGNED, "ipc://x")
+    back = msgspec.json.decode(given["TRIALBUS_TRIAL"], type=assignment.Assignment)
+    assert (back.study, back.trial, back.attempt, back.params, back.seed, back.budget) == (
+        "s",
+        7,
+        2,
+        {"lr": 0.5},
+        11,
+        4,
+    )
