@@ -17,6 +17,13 @@ from optuna.trial import FrozenTrial, TrialState
 
 _COLORS = ["#3b76c4", "#e08a3c", "#4c9f70", "#c4504b", "#8a68b8", "#6b7785"]
 _BEST, _COMPLETE, _PRUNED = "#d9762b", "#5b8fd0", "#a0a6ad"
+_STATES = {
+    "COMPLETE": "#4c9f70",
+    "PRUNED": "#c9a13b",
+    "FAIL": "#c4504b",
+    "RUNNING": _COMPLETE,
+    "WAITING": _PRUNED,
+}
 _MOST_CURVES = 300
 _MOST_PARAMS = 12
 
@@ -175,13 +182,17 @@ def _styled(figure: go.Figure, *, tall: bool) -> go.Figure:
         autosize=True,
         width=None,
         height=560 if tall else 420,
-        margin={"l": 70, "r": 30, "t": 30, "b": 60},
+        margin={"l": 70, "r": 30, "t": 40, "b": 60},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         font={"family": "system-ui, sans-serif", "size": 13},
-        legend={"bgcolor": "rgba(0,0,0,0)"},
+        legend={"bgcolor": "rgba(0,0,0,0)", "orientation": "h", "x": 0, "y": 1.12},
         hoverlabel={"font": {"family": "ui-monospace, monospace"}},
     )
+    # Optuna's blues cannot be told from a dark page.
+    figure.update_traces(line_colorscale="Viridis", selector={"type": "parcoords"})
+    for state, color in _STATES.items():
+        figure.update_traces(marker_color=color, selector={"type": "bar", "name": state})
     return figure
 
 
