@@ -6,17 +6,20 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import optuna
 import optuna.visualization as plots
+import plotly.colors
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
 _COLORS = ["#3b76c4", "#e08a3c", "#4c9f70", "#c4504b", "#8a68b8", "#6b7785"]
 _BEST, _COMPLETE, _PRUNED = "#d9762b", "#5b8fd0", "#a0a6ad"
+_SCALE = [_PRUNED, _COMPLETE, _BEST]
 _STATES = {
     "COMPLETE": "#4c9f70",
     "PRUNED": "#c9a13b",
@@ -67,13 +70,15 @@ def build(
     target: dict[str, Any] = {"target_name": name}
     if not single:
         target["target"] = _first_value
+    # Optuna explains low values of a target that it is given, whatever the direction.
+    explained = target if single else target | {"target": _first_value_to_minimize(study)}
     some = None if complete else "No trial was completed."
     several = some or (None if len(complete) > 1 else "It takes at least two complete trials.")
     varied = several or (None if _varies(complete) else "All complete trials have the same value.")
     pair = varied or (None if n_params > 1 else "It takes at least two params.")
     params = sorted({p for trial in complete for p in trial.params})[:_MOST_PARAMS]
     chosen = params if n_params > _MOST_PARAMS else None
-    important = _most_important(study, target) if pair is None else []
+    important = _most_important(study, explained) if pair is None else []
     history = f"Each trial's {name} and the best so far."
     recipes: list[tuple[str, str, str, str | None, Callable[[], go.Figure]]] = []
     if not single:
@@ -107,14 +112,14 @@ def build(
             "Param importances",
             f"How much of the spread of {name} each param explains.",
             pair,
-            lambda: plots.plot_param_importances(study, **target),
+            lambda: plots.plot_param_importances(study, **explained),
         ),
         (
             "parallel",
             "Parallel coordinates",
-            "A line for each complete trial; drag along an axis to select.",
+            "A line for each complete trial, from grey through blue to orange for the best.",
             varied,
-            lambda: plots.plot_parallel_coordinate(study, params=chosen, **target),
+            lambda: _parallel(study, chosen, target),
         ),
         (
             "slices",
@@ -160,8 +165,7 @@ def _make(
 ) -> Figure:
     if missing:
         return Figure(key, title, about, missing=missing)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with _expected_warnings_ignored():
         try:
             figure = draw()
         except (ValueError, RuntimeError, ZeroDivisionError, ImportError) as error:
@@ -189,10 +193,27 @@ def _styled(figure: go.Figure, *, tall: bool) -> go.Figure:
         legend={"bgcolor": "rgba(0,0,0,0)", "orientation": "h", "x": 0, "y": 1.12},
         hoverlabel={"font": {"family": "ui-monospace, monospace"}},
     )
-    # Optuna's blues cannot be told from a dark page.
-    figure.update_traces(line_colorscale="Viridis", selector={"type": "parcoords"})
+    figure.update_annotations(font_color=None)
     for state, color in _STATES.items():
         figure.update_traces(marker_color=color, selector={"type": "bar", "name": state})
+    return figure
+
+
+def _parallel(study: optuna.Study, params: list[str] | None, target: dict[str, Any]) -> go.Figure:
+    """Optuna's figure in colours that can be told from a light page and from a dark one."""
+    figure = plots.plot_parallel_coordinate(study, params=params, **target)
+    low_is_best = study.directions[0] == optuna.study.StudyDirection.MINIMIZE
+    scale = _SCALE[::-1] if low_is_best else _SCALE
+
+    def recolor(trace: Any) -> None:
+        if trace.mode == "lines" and trace.customdata is not None:
+            # The first axis is the objective, scaled to 0..1.
+            color = cast("list[str]", plotly.colors.sample_colorscale(scale, float(trace.y[0])))
+            trace.update(line_color=color[0], opacity=0.8)
+        elif trace.marker.showscale:
+            trace.marker.update(colorscale=scale, reversescale=False)
+
+    figure.for_each_trace(recolor, selector={"type": "scatter"})
     return figure
 
 
@@ -243,10 +264,18 @@ def _no_curves(trials: Sequence[FrozenTrial], *, single: bool) -> str | None:
     )
 
 
+@contextmanager
+def _expected_warnings_ignored() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        for text in ("The number of trials is too small", "PedAnovaImportanceEvaluator computes"):
+            warnings.filterwarnings("ignore", message=text, category=UserWarning)
+        yield
+
+
 def _most_important(study: optuna.Study, target: dict[str, Any]) -> list[str]:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        with _expected_warnings_ignored():
             return list(optuna.importance.get_param_importances(study, target=target.get("target")))
     except (ValueError, RuntimeError, ZeroDivisionError):
         return []  # the figure of the importances itself says why
@@ -254,6 +283,11 @@ def _most_important(study: optuna.Study, target: dict[str, Any]) -> list[str]:
 
 def _varies(complete: Sequence[FrozenTrial]) -> bool:
     return len({trial.values[0] for trial in complete}) > 1
+
+
+def _first_value_to_minimize(study: optuna.Study) -> Callable[[FrozenTrial], float]:
+    sign = 1 if study.directions[0] == optuna.study.StudyDirection.MINIMIZE else -1
+    return lambda trial: sign * _first_value(trial)
 
 
 def _first_value(trial: FrozenTrial) -> float:
