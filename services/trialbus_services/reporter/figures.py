@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -71,7 +71,9 @@ def build(
     if not single:
         target["target"] = _first_value
     # Optuna explains low values of a target that it is given, whatever the direction.
-    explained = target if single else target | {"target": _first_value_to_minimize(study)}
+    explained: dict[str, Any] = (
+        target if single else target | {"target": _first_value_to_minimize(study)}
+    )
     some = None if complete else "No trial was completed."
     several = some or (None if len(complete) > 1 else "It takes at least two complete trials.")
     varied = several or (None if _varies(complete) else "All complete trials have the same value.")
@@ -265,9 +267,11 @@ def _no_curves(trials: Sequence[FrozenTrial], *, single: bool) -> str | None:
 
 
 @contextmanager
-def _expected_warnings_ignored() -> Iterator[None]:
+def _expected_warnings_ignored() -> Generator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        # Infinite values are drawn as far as they can be.
+        warnings.simplefilter("ignore", RuntimeWarning)
         for text in ("The number of trials is too small", "PedAnovaImportanceEvaluator computes"):
             warnings.filterwarnings("ignore", message=text, category=UserWarning)
         yield
