@@ -8,11 +8,12 @@ from collections import deque
 
 import msgspec
 
+from trialbus.ring import Ring
 from trialbus.wire import BATCH_BYTES, BATCH_EVENTS
 
 
 class Outbox:
-    """A bounded queue of numbered events in process memory.
+    """A bounded queue of numbered events.
 
     The training thread puts events in; the link's thread takes batches out to send, drops what is
     acknowledged, and goes back to the oldest unacknowledged event when told to. All methods may
@@ -20,13 +21,23 @@ class Outbox:
 
     Args:
         capacity: Largest number of events held.
+        ring: Keeps the events where they outlive this process; it bounds them, too.
+        events: What a ring that was adopted holds already.
+        last: Sequence number of the newest of them.
     """
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        ring: Ring | None = None,
+        events: list[tuple[str, bytes]] | None = None,
+        last: int = 0,
+    ) -> None:
         self.capacity = capacity
-        self.last = 0  #: sequence number of the newest event; 0 before the first
+        self.last = last  #: sequence number of the newest event; 0 before the first
         self.changed = threading.Condition()
-        self._events: deque[tuple[str, bytes]] = deque()
+        self._ring = ring
+        self._events: deque[tuple[str, bytes]] = deque(events or [])
         self._sent = 0  # how many of the oldest events are under way
 
     def __len__(self) -> int:
@@ -42,16 +53,19 @@ class Outbox:
         with self.changed:
             if len(self._events) >= self.capacity:
                 return None
+            seq = self.last + 1
+            if self._ring is not None and not self._ring.append(seq, topic.encode(), body):
+                return None
             self._events.append((topic, body))
-            self.last += 1
-            return self.last
+            self.last = seq
+            return seq
 
     def drop_oldest(self) -> bool:
         """Give up the oldest event that is not under way; False when there is none."""
         with self.changed:
             if self._sent or not self._events:
                 return False
-            self._events.popleft()
+            self._free(1)
             return True
 
     def batch(self, window: int) -> tuple[int, list[tuple[str, msgspec.Raw]]]:
@@ -89,8 +103,20 @@ class Outbox:
             count = min(last - self.base + 1, len(self._events))
             if count <= 0:
                 return False
-            for _ in range(count):
-                self._events.popleft()
+            self._free(count)
             self._sent = max(0, self._sent - count)
             self.changed.notify_all()
             return True
+
+    def close(self) -> None:
+        """Leave what is left in the ring to whoever adopts it."""
+        with self.changed:
+            if self._ring is not None:
+                self._ring.close()
+                self._ring = None
+
+    def _free(self, count: int) -> None:
+        for _ in range(count):
+            self._events.popleft()
+        if self._ring is not None:
+            self._ring.free(count)

@@ -10,19 +10,15 @@ import uuid
 import weakref
 from typing import Literal, TypeAlias
 
-from trialbus import events, wire
+from trialbus import events, ring, wire
 from trialbus.errors import ClosedError, OutboxFullError
-from trialbus.link import Link, Send
+from trialbus.link import Link
 from trialbus.outbox import Outbox
+from trialbus.sender import Adopter, Sender
 
 logger = logging.getLogger(__name__)
 
 WhenFull: TypeAlias = Literal["block", "raise", "drop_oldest"]
-
-_WINDOW = 4096  # events under way
-_RESEND_S = 1.0
-_RESEND_MAX_S = 8.0
-_RETRY_S = 0.1
 
 
 class Publisher:
@@ -36,14 +32,17 @@ class Publisher:
         endpoint: Where the hub is; None takes `$TRIALBUS_ENDPOINT` or the default.
         link: A link to share, instead of an endpoint; it stays open when the publisher closes.
         capacity: Events held while the hub is away.
+        ring_bytes: Size of the shared memory that keeps them, another bound; 0 for none.
         when_full: What `publish` does when the outbox is full: `block` waits up to `block_s`
             seconds and then raises, `raise` raises at once, `drop_oldest` gives up the oldest event
             that is not under way and counts it in `dropped` (for telemetry only).
         block_s: Seconds that `block` waits.
 
     Delivery:
-        An event whose `publish` returned is delivered once the hub is reachable, as long as this
-        process lives.
+        An event whose `publish` returned is delivered once the hub is reachable, also when this
+        process is killed: it lies in shared memory, and any other publisher on the host finds it
+        there and sends it. Where shared memory cannot be had, `survives` is false, and events
+        that were not sent are lost with the process.
 
     Example:
         >>> with Publisher() as publisher:  # doctest: +SKIP
@@ -56,12 +55,14 @@ class Publisher:
         *,
         link: Link | None = None,
         capacity: int = 100_000,
+        ring_bytes: int = ring.DEFAULT_BYTES,
         when_full: WhenFull = "block",
         block_s: float = 30.0,
     ) -> None:
         self._when_full: WhenFull = when_full
         self._block_s = block_s
         self._capacity = capacity
+        self._ring_bytes = ring_bytes
         self._endpoint = endpoint if link is None else link.endpoint
         self._own_link = link is None
         self.dropped = 0  #: events given up by `drop_oldest`
@@ -80,11 +81,17 @@ class Publisher:
         """Events accepted and not yet acknowledged."""
         return len(self._outbox)
 
+    @property
+    def refused(self) -> int:
+        """How often the hub said that it cannot take events now, for example for a full disk."""
+        return self._sender.refused
+
     def publish(self, event: events.Event) -> int:
         """Accept an event and return its sequence number, from 1.
 
         Raises:
             OutboxFullError: No room, by the rule of `when_full`; nothing was accepted.
+            ValueError: The event is larger than `wire.MAX_EVENT`.
             ClosedError: `close` was called.
         """
         if self._closed:
@@ -93,6 +100,8 @@ class Publisher:
             self._own_link = True
             self._begin(Link(self._endpoint))
         topic, body = event.topic, events.encode(event)
+        if len(body) > wire.MAX_EVENT:
+            raise ValueError(f"a {event.type} of {len(body)} bytes, at most {wire.MAX_EVENT} fit")
         seq = self._outbox.put(topic, body) or self._put_into_full(topic, body)
         self._link.wake()
         return seq
@@ -113,7 +122,9 @@ class Publisher:
         if self._pid != os.getpid():
             return True
         delivered = self.flush(timeout_s)
-        if not delivered:
+        if not delivered and self.survives:
+            logger.info("closed with %d events that others on this host will send", self.pending)
+        elif not delivered:
             logger.warning(
                 "closed with %d events that no hub at %s took in %g s",
                 self.pending,
@@ -123,14 +134,21 @@ class Publisher:
         self._link.detach(self._sender)
         if self._own_link:
             self._link.close()
+        self._outbox.close()
         return delivered
 
     def _begin(self, link: Link) -> None:
         self._pid = os.getpid()
         self._link = link
-        self._outbox = Outbox(self._capacity)
-        self._sender = _Sender(self._outbox)
+        identity = uuid.uuid4().bytes
+        memory = (
+            ring.create(link.endpoint, identity, self._ring_bytes) if self._ring_bytes else None
+        )
+        self.survives = memory is not None  #: whether events outlive this process
+        self._outbox = Outbox(self._capacity, memory)
+        self._sender = Sender(identity, self._outbox)
         link.attach(self._sender)
+        link.attach(Adopter(link))
 
     def _put_into_full(self, topic: str, body: bytes) -> int:
         outbox = self._outbox
@@ -148,50 +166,6 @@ class Publisher:
                         outbox.capacity, self._block_s if self._when_full == "block" else 0.0
                     )
         return seq
-
-
-class _Sender:
-    """The part of a link that empties an outbox: go-back-N with a window."""
-
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
-        self._id = uuid.uuid4().bytes
-        self._resend_s = _RESEND_S
-        self._progress_at = 0.0
-        self._waiting = False  # for an acknowledgement
-
-    def on_welcome(self, welcome: wire.Welcome) -> None:
-        self._outbox.go_back()
-        self._waiting = False
-
-    def on_frame(self, frame: wire.ToClient) -> None:
-        if not isinstance(frame, wire.Ack) or frame.publisher != self._id:
-            return
-        if self._outbox.acknowledge(frame.last):
-            self._progress_at = time.monotonic()
-            self._resend_s = _RESEND_S
-
-    def work(self, send: Send, now: float) -> float | None:
-        if self._waiting and now - self._progress_at > self._resend_s:
-            self._outbox.go_back()
-            self._resend_s = min(2 * self._resend_s, _RESEND_MAX_S)
-            self._waiting = False
-        while True:
-            first, batch = self._outbox.batch(_WINDOW)
-            if not batch:
-                break
-            if not send(wire.Publish(self._id, first, batch, self._outbox.base)):
-                self._outbox.go_back()
-                self._waiting = False
-                return now + _RETRY_S
-            self._outbox.mark_sent(len(batch))
-            if not self._waiting:
-                self._waiting, self._progress_at = True, now
-        self._waiting = self._waiting and bool(len(self._outbox))
-        return self._progress_at + self._resend_s if self._waiting else None
-
-    def on_close(self) -> None:
-        return
 
 
 _open: weakref.WeakSet[Publisher] = weakref.WeakSet()

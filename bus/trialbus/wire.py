@@ -15,6 +15,8 @@ PROTOCOL = 1
 
 #: Largest frame the hub takes, in bytes.
 MAX_FRAME = 8 << 20
+#: Largest event, in bytes.
+MAX_EVENT = 1 << 20
 #: Largest batch of events that a publisher sends, or the hub answers, in one frame.
 BATCH_BYTES = 256 << 10
 BATCH_EVENTS = 512

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import resource
 import signal
 import sqlite3
+import statistics
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 import trialbus
 from support.processes import Bus
 from support.until import until
+from trialbus import wire
 from trialbus.status import hub_status
 
 
@@ -351,3 +358,118 @@ def test_noise_from_a_stranger_leaves_the_hub_serving(bus: Bus) -> None:
         until(lambda: hub_status(link)["counters"].get("refused_400", 0) >= 11)
         publisher.publish(evaluation(1))
         assert publisher.flush(10)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another process's files")
+def test_a_full_disk_is_told_to_publishers_and_costs_no_event(bus: Bus) -> None:
+    hub = bus.hub()
+    with (
+        trialbus.Publisher(bus.endpoint) as publisher,
+        trialbus.Link(bus.endpoint) as link,
+    ):
+        publisher.publish(evaluation(0))
+        assert publisher.flush(20)
+        written = max(file.stat().st_size for file in (bus.directory / "log").iterdir())
+        _, hard = resource.prlimit(hub.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(hub.pid, resource.RLIMIT_FSIZE, (written + 200_000, hard))
+        for step in range(1, 5000):
+            publisher.publish(evaluation(step))
+        until(lambda: publisher.refused, 20, "a word from the hub")
+        acknowledged = 5000 - publisher.pending
+        assert hub_status(link)["counters"]["failed_commits"] > 0
+        resource.prlimit(hub.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        assert publisher.flush(30)
+    assert 0 < acknowledged < 5000
+    assert logged_steps(bus) == list(range(5000))
+
+
+def test_many_threads_may_publish_through_one_publisher(bus: Bus) -> None:
+    bus.hub()
+    with trialbus.Publisher(bus.endpoint) as publisher:
+
+        def work(trial: int) -> None:
+            for step in range(500):
+                publisher.publish(evaluation(step, trial=trial))
+
+        threads = [threading.Thread(target=work, args=(trial,)) for trial in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert publisher.flush(20)
+    by_trial: dict[int, list[int]] = {}
+    records = list(trialbus.replay(endpoint=bus.endpoint))
+    for record in records:
+        event = record.event
+        assert isinstance(event, trialbus.EvaluationComplete)
+        by_trial.setdefault(event.trial, []).append(event.step)
+    assert by_trial == {trial: list(range(500)) for trial in range(8)}
+    assert [record.seq for record in records] == list(range(1, 4001))
+
+
+def test_a_greedy_peer_does_not_make_the_others_wait(bus: Bus) -> None:
+    """Fetching everything over and over without reading, and flooding the hub with events."""
+    import zmq
+
+    bus.hub()
+    context = zmq.Context()
+    greedy = context.socket(zmq.DEALER)
+    greedy.linger = 0
+    with trialbus.Publisher(bus.endpoint) as publisher:
+        for step in range(20_000):
+            publisher.publish(evaluation(step))
+        assert publisher.flush(30)
+        greedy.connect(bus.endpoint)
+        waits: list[float] = []
+        for request in range(300):
+            for i in range(20):
+                frame = wire.encode(wire.Fetch(request * 20 + i, 0, ["*/*/*"], max_events=4096))
+                with contextlib.suppress(zmq.Again):
+                    greedy.send(frame, zmq.NOBLOCK)
+            began = time.monotonic()
+            publisher.publish(evaluation(0))
+            assert publisher.flush(10)
+            waits.append(time.monotonic() - began)
+    greedy.close()
+    context.term()
+    # Not a measure of speed: without limits for each peer it is more than a second.
+    assert statistics.median(waits) < 0.05
+
+
+def test_a_subscriber_that_takes_its_time_misses_nothing_and_holds_up_nobody(bus: Bus) -> None:
+    bus.hub()
+    with (
+        trialbus.subscribe(trialbus.EvaluationComplete, endpoint=bus.endpoint) as slow,
+        trialbus.subscribe(trialbus.EvaluationComplete, endpoint=bus.endpoint) as quick,
+        trialbus.Publisher(bus.endpoint) as publisher,
+    ):
+        slow.wait_ready()
+        quick.wait_ready()
+        for step in range(20_000):  # many times what its buffers hold
+            publisher.publish(evaluation(step))
+        assert publisher.flush(20)
+        assert steps(quick, 20_000) == list(range(20_000))
+        assert steps(slow, 20_000) == list(range(20_000))
+
+
+def test_a_thousand_parked_subscribers_cost_nothing_while_nothing_happens(bus: Bus) -> None:
+    import zmq
+
+    hub = bus.hub()
+    context = zmq.Context()
+    context.set(zmq.MAX_SOCKETS, 2000)
+    sockets = [context.socket(zmq.DEALER) for _ in range(1000)]
+    with trialbus.Link(bus.endpoint) as link:
+        link.wait_connected(20)
+        for number, socket in enumerate(sockets):
+            socket.linger = 0
+            socket.connect(bus.endpoint)
+            socket.send(wire.encode(wire.Fetch(1, 0, [f"prune/s/{number}"], wait_ms=60_000)))
+        until(lambda: hub_status(link)["parked"] == 1000, 30, "a thousand parked fetches")
+    process = psutil.Process(hub.pid)
+    before = sum(process.cpu_times()[:2])
+    time.sleep(2.0)  # the idle time that is measured
+    assert sum(process.cpu_times()[:2]) - before < 0.05
+    for socket in sockets:
+        socket.close()
+    context.term()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from trialbus import ring
 
 
 class Managed:
@@ -118,3 +121,5 @@ class Bus:
         for process in reversed(self.processes.values()):
             if process.running:
                 process.kill()
+        # What killed publishers left; another bus in the same folder is another bus.
+        shutil.rmtree(ring.directory(self.endpoint), ignore_errors=True)

@@ -1,0 +1,39 @@
+"""The long run: `./scripts/chaos --seconds 600 --json`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+from chaos.bus_chaos import Chaos
+from support.processes import Bus
+
+_KILLS_PER_S = 4
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="./scripts/chaos", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60, help="about how long (default: 60)")
+    parser.add_argument("--seed", type=int, default=random.randrange(1000))
+    parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="trialbus-") as folder:
+        bus = Bus(Path(folder))
+        try:
+            kills = max(1, int(arguments.seconds * _KILLS_PER_S))
+            outcome = Chaos(bus, seed=arguments.seed).run(kills)
+        finally:
+            bus.stop()
+    print(f"seed {arguments.seed}  {outcome}")
+    if arguments.json:
+        print(json.dumps(asdict(outcome)))
+    return 0 if outcome.missing == outcome.repeated == outcome.disordered == 0 else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

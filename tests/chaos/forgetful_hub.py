@@ -1,0 +1,26 @@
+"""A control: a hub that does not drop what publishers send again."""
+
+from __future__ import annotations
+
+import sys
+
+from trialbus import hub, wire
+
+
+class ForgetfulHub(hub.Hub):
+    def _take_events(self, peer: bytes, message: wire.Publish) -> None:
+        last = self._change.publishers.get(
+            message.publisher, self.log.publishers.get(message.publisher, 0)
+        )
+        self._acks[peer, message.publisher] = None
+        self._change.events += [
+            (message.publisher, message.first + i, topic, body)
+            for i, (topic, body) in enumerate(message.events)
+        ]
+        end = message.first + len(message.events) - 1
+        self._change.publishers[message.publisher] = max(last, end)
+
+
+if __name__ == "__main__":
+    hub.Hub = ForgetfulHub  # type: ignore[misc]
+    sys.exit(hub.main())
