@@ -12,7 +12,7 @@ from trialbus.presence import Presence
 from trialbus.publisher import Publisher
 from trialbus.subscriber import subscribe
 
-_FLUSH_S = 30.0
+_FLUSH_S = 10.0
 
 
 class Channel(Protocol):

@@ -113,7 +113,7 @@ class Publisher:
         with outbox.changed:
             return outbox.changed.wait_for(lambda: outbox.base > goal, timeout_s)
 
-    def close(self, timeout_s: float = 10.0) -> bool:
+    def close(self, timeout_s: float = 5.0) -> bool:
         """Flush for up to `timeout_s` seconds and close; False if something was not delivered."""
         if self._closed:
             return True

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from support.until import until
 from trialbus import ring
 
 ENDPOINT = f"ipc:///test-ring-{os.getpid()}"
@@ -33,7 +34,7 @@ def test_it_holds_what_a_queue_would_hold_around_and_around() -> None:
     memory, model, chance, seq = made(), deque[tuple[int, str, bytes]](), random.Random(1), 0
     refused = 0
     for _ in range(5000):
-        if chance.random() < 0.6:
+        if chance.random() < 0.7:
             event = (
                 seq + 1,
                 "t" * chance.randrange(1, 40),
@@ -45,7 +46,7 @@ def test_it_holds_what_a_queue_would_hold_around_and_around() -> None:
             else:
                 refused += 1
         elif model:
-            count = chance.randint(1, len(model))
+            count = chance.randint(1, min(3, len(model)))
             memory.free(count)
             for _ in range(count):
                 model.popleft()
@@ -99,7 +100,9 @@ def test_a_forked_child_that_lives_on_does_not_make_its_dead_parent_look_alive()
     os.waitpid(parent, 0)
     grandchild = int(os.read(read, 32))
     try:
-        assert [events for _, events in ring.adopt_all(ENDPOINT)] == [[(1, "t", b"body")]]
+        # The grandchild lets go of the lock as its first act, maybe after its parent's last.
+        ((_, events),) = until(lambda: list(ring.adopt_all(ENDPOINT)))
+        assert events == [(1, "t", b"body")]
     finally:
         os.kill(grandchild, signal.SIGKILL)
         os.close(read)

@@ -31,7 +31,7 @@ _NAME = "optimizer"
 _TTL_S = 4.0
 _TAKEOVER_S = 3 * _TTL_S
 _TURN_S = 1.0
-_FLUSH_S = 30.0
+_FLUSH_S = 5.0
 
 
 class Optimizer:

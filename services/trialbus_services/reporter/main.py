@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 _NAME = "reporter"
 _TTL_S = 10.0
 _TURN_S = 1.0
-_FLUSH_S = 30.0
+_FLUSH_S = 5.0
 
 
 def run(bus: Bus, storage: Storage, report: Report) -> int:
