@@ -473,3 +473,27 @@ def test_a_thousand_parked_subscribers_cost_nothing_while_nothing_happens(bus: B
     for socket in sockets:
         socket.close()
     context.term()
+
+
+@pytest.mark.parametrize("damage", ["truncated", "overwritten"])
+def test_a_last_write_that_was_torn_is_taken_back_and_the_log_goes_on(
+    bus: Bus, damage: str
+) -> None:
+    hub = bus.hub()
+    with trialbus.Publisher(bus.endpoint) as publisher:
+        for step in range(100):
+            publisher.publish(evaluation(step))
+            publisher.flush(10)
+    hub.kill()
+    wal = bus.directory / "log" / "events.db-wal"
+    content = wal.read_bytes()
+    torn = content[:-700] if damage == "truncated" else content[:-700] + os.urandom(700)
+    wal.write_bytes(torn)
+    hub.start()
+    kept = logged_steps(bus)
+    assert 0 < len(kept) < 100
+    assert kept == list(range(len(kept)))
+    with trialbus.Publisher(bus.endpoint) as publisher:
+        publisher.publish(evaluation(1000))
+        assert publisher.flush(20)
+    assert logged_steps(bus) == [*kept, 1000]
