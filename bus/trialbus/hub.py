@@ -316,8 +316,6 @@ class Hub:
         offset = {wire.NOW: self.log.end, wire.EARLIEST: 0}.get(fetch.offset, fetch.offset)
         if fetch.name is not None:
             offset = self.log.durable.get(fetch.name, offset)
-            if fetch.name not in self.log.durable:
-                self.log.append(Change(committed={fetch.name: offset}))
         if not 0 <= offset <= self.log.end:
             self._refuse(
                 peer,
@@ -326,6 +324,13 @@ class Hub:
                 fetch.request,
             )
             return
+        if fetch.name is not None and fetch.name not in self.log.durable:
+            try:
+                self.log.append(Change(committed={fetch.name: offset}))
+            except sqlite3.Error as error:
+                reason = f"the log cannot be written: {error}"
+                self._refuse(peer, wire.NO_SPACE, reason, fetch.request)
+                return
         if fetch.offset < 0 or fetch.name is not None:
             self._send_events(peer, fetch.request, [], offset)
             return

@@ -177,7 +177,7 @@ class Services:
         self._children[name] = Child(name, self._overrides, self._bus.logs / f"{name}.log")
 
     def _say(self, line: str) -> None:
-        self._console.print(f"[yellow]{line}[/]", highlight=False)
+        self._console.print(line, style="yellow", highlight=False, markup=False)
 
 
 def _follow(spec: StudySpec, services: Services, console: Console) -> int:

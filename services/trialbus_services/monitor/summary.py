@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from trialbus import events
 
@@ -42,31 +43,29 @@ def print_summary(
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("study", f"[bold]{finished.study}[/], {_REASONS[finished.reason]}")
+
+    # Names and errors are users' text, never markup.
+    def row(label: str, *parts: str | tuple[str, str]) -> None:
+        table.add_row(label, Text.assemble(*parts))
+
+    row("study", (finished.study, "bold"), f", {_REASONS[finished.reason]}")
     for best in finished.best_trials[:_MOST]:
-        values = ", ".join(
-            f"{name} {value:.6g}" for name, value in zip(metrics, best.values, strict=False)
-        )
-        table.add_row("best", f"[bold green]{values}[/] in trial {best.number}")
+        pairs = zip(metrics, best.values, strict=False)
+        values = ", ".join(f"{name} {value:.6g}" for name, value in pairs)
+        row("best", (values, "bold green"), f" in trial {best.number}")
         for name, value in best.params.items():
-            table.add_row(
-                "", f"{name} = {value:.6g}" if isinstance(value, float) else f"{name} = {value}"
-            )
+            row("", f"{name} = {value:.6g}" if isinstance(value, float) else f"{name} = {value}")
     if len(finished.best_trials) > _MOST:
-        table.add_row("", f"and {len(finished.best_trials) - _MOST} more on the Pareto front")
-    table.add_row(
-        "trials", f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed"
-    )
-    table.add_row("wall time", str(timedelta(seconds=round(wall_s))))
+        row("", f"and {len(finished.best_trials) - _MOST} more on the Pareto front")
+    ended = f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed"
+    row("trials", ended)
+    row("wall time", str(timedelta(seconds=round(wall_s))))
     if report is not None:
-        table.add_row("report", f"{report}")
+        row("report", str(report))
     console.print()
     console.print(table, highlight=False, soft_wrap=True)
-    if finished.error:
-        console.print(f"[red]error:[/] {finished.error}", highlight=False, soft_wrap=True)
-    elif not finished.best_trials:
-        console.print(
-            "[red]error:[/] no trial was completed; the logs of the trials say why",
-            highlight=False,
-            soft_wrap=True,
-        )
+    error = finished.error
+    if error is None and not finished.best_trials:
+        error = "no trial was completed; the logs of the trials say why"
+    if error is not None:
+        console.print(Text.assemble(("error: ", "red"), error), highlight=False, soft_wrap=True)

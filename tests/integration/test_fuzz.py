@@ -1,0 +1,124 @@
+"""A hundred thousand frames that no client of ours would send leave the hub serving the others."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import psutil
+import zmq
+
+import trialbus
+from support.processes import Bus
+from support.until import until
+from trialbus import wire
+from trialbus.status import hub_status
+
+FRAMES = 100_000
+_EVENT = trialbus.Stop(study="s")
+
+VALID: list[Any] = [
+    wire.Publish(b"x" * 16, 1, [(_EVENT.topic, msgspec.Raw(msgspec.msgpack.encode(_EVENT)))]),
+    wire.Fetch(1, 0, ["*/*/*"], wait_ms=10),
+    wire.Fetch(2, wire.NOW, ["prune/s/*"], name="fuzz"),
+    wire.Commit("fuzz", 0),
+    wire.Hello("fuzz", "trainer", "n", 60_000),
+    wire.Ping("fuzz"),
+    wire.Bye("fuzz"),
+    wire.AskStatus(1),
+]
+NUMBERS: list[Any] = [None, True, -1, 2**63, 2**64 - 1, -(2**63), 1.5, float("nan")]
+TEXTS: list[Any] = ["", "a/b", "*/*/*", "x" * 5000, b"", b"x" * 5000]
+NESTED: list[Any] = [[], [[]], [["a", "b"]], [[[[]]]], {}, {"a": 1}]
+VALUES = NUMBERS + TEXTS + NESTED
+
+
+class Fuzzer:
+    """Makes frames out of valid ones, reproducibly."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+        self._valid = [wire.encode(frame) for frame in VALID]
+        self._makers: list[Callable[[], bytes]] = [
+            self.noise,
+            self.truncated,
+            self.flipped,
+            self.with_wrong_values,
+            self.of_another_version,
+            self.oversized,
+            self.out_of_order,
+        ]
+
+    def frame(self) -> bytes:
+        return self._random.choice(self._makers)()
+
+    def noise(self) -> bytes:
+        return self._random.randbytes(self._random.randrange(0, 200))
+
+    def truncated(self) -> bytes:
+        frame = self._random.choice(self._valid)
+        return frame[: self._random.randrange(len(frame))]
+
+    def flipped(self) -> bytes:
+        frame = bytearray(self._random.choice(self._valid))
+        for _ in range(self._random.randint(1, 4)):
+            frame[self._random.randrange(len(frame))] ^= 1 << self._random.randrange(8)
+        return bytes(frame)
+
+    def with_wrong_values(self) -> bytes:
+        fields = msgspec.msgpack.decode(self._random.choice(self._valid))
+        for _ in range(self._random.randint(1, 2)):
+            fields[self._random.randrange(len(fields))] = self._random.choice(VALUES)
+        return msgspec.msgpack.encode(fields)
+
+    def of_another_version(self) -> bytes:
+        fields = msgspec.msgpack.decode(self._random.choice(self._valid))
+        if self._random.random() < 0.5:
+            return msgspec.msgpack.encode([*fields, "new", {"field": 1}])
+        return msgspec.msgpack.encode(fields[: self._random.randrange(1, len(fields) + 1)])
+
+    def oversized(self) -> bytes:
+        patterns = ["*/*/*"] * self._random.choice([65, 1000])
+        return msgspec.msgpack.encode([2, 1, 0, patterns])
+
+    def out_of_order(self) -> bytes:
+        first, base = self._random.randrange(2**40), self._random.randrange(2**40)
+        return wire.encode(wire.Publish(b"y" * 16, first, VALID[0].events, base))
+
+
+def test_hostile_frames_are_refused_counted_and_harm_nobody(bus: Bus) -> None:
+    hub = bus.hub()
+    context = zmq.Context()
+    stranger = context.socket(zmq.DEALER)
+    stranger.linger = 0
+    stranger.connect(bus.endpoint)
+    fuzzer = Fuzzer(seed=5)
+    with (
+        trialbus.subscribe(trialbus.EvaluationComplete, endpoint=bus.endpoint) as inbox,
+        trialbus.Publisher(bus.endpoint) as publisher,
+        trialbus.Link(bus.endpoint) as link,
+    ):
+        inbox.wait_ready(20)
+        before = psutil.Process(hub.pid).memory_info().rss
+        for number in range(FRAMES):
+            stranger.send(fuzzer.frame())
+            while stranger.poll(0):  # it reads, as a careful enemy would
+                stranger.recv_multipart()
+            if number % 1000 == 0:
+                publisher.publish(
+                    trialbus.EvaluationComplete(study="s", trial=0, step=number, metrics={})
+                )
+        assert publisher.flush(60)
+        seen = [inbox.next(10) for _ in range(FRAMES // 1000)]
+        assert [event and event.step for event in seen] == list(range(0, FRAMES, 1000))
+        counters = until(lambda: hub_status(link)["counters"], 10)
+        assert counters["refused_400"] > FRAMES / 3
+        assert hub_status(link)["last_refused"]
+        assert psutil.Process(hub.pid).memory_info().rss - before < 150 << 20
+    stranger.close()
+    context.term()
+    assert hub.running
+    assert "Traceback" not in hub.printed()
+    assert hub.stop() == 0
