@@ -321,6 +321,25 @@ def test_a_finished_study_goes_on_when_more_trials_are_asked_for(
     assert finished.counts.complete == 3
 
 
+def test_a_study_that_is_submitted_again_keeps_what_its_running_trials_reported(
+    bus: Bus, client: Callable[[], Client]
+) -> None:
+    bus.hub()
+    optimizer(bus)
+    worker = client()
+    objective = trialbus.Objective(metric="loss", direction="minimize", aggregate="best")
+    spec = msgspec.structs.replace(SPEC, objectives=(objective,), n_trials=1)
+    worker.submit(spec)
+    trial = worker.ask()
+    worker.report(trial, 0, loss=1.0)
+    worker.submit(spec)
+    worker.report(trial, 1, loss=2.0)
+    worker.finish(trial)
+    finished = worker.next(trialbus.StudyFinished)
+    assert finished.best_trials[0].values == [1.0]
+    assert stored(bus).trials[0].intermediate_values == {0: 1.0, 1: 2.0}
+
+
 def test_a_grid_that_is_exhausted_finishes_the_study(
     bus: Bus, client: Callable[[], Client]
 ) -> None:

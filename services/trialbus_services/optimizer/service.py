@@ -159,9 +159,9 @@ class Optimizer:
 
     def _open(self, name: str) -> None:
         book = self._ledger.studies[name]
-        self._studies.pop(name, None)
+        before = self._studies.pop(name, None)
         try:
-            self._studies[name] = RunningStudy(book, self._storage)
+            self._studies[name] = RunningStudy(book, self._storage, before)
         except Exception as error:  # noqa: BLE001 - whatever it is, the other studies go on
             self._fail(name, book, error)
 

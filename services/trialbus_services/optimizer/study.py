@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections import Counter, defaultdict
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -29,6 +30,26 @@ _REQUEST = "trialbus:request"
 _FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
 
 
+@dataclass
+class Reported:
+    """What open trials have reported, by their numbers."""
+
+    #: Values by metric and step, of the objectives' metrics.
+    curves: dict[int, dict[str, dict[int, float]]] = field(
+        default_factory=dict[int, dict[str, dict[int, float]]]
+    )
+    #: The newest value of every metric.
+    last: dict[int, dict[str, float]] = field(default_factory=dict[int, dict[str, float]])
+    #: Trials that were told to stop.
+    pruned: set[int] = field(default_factory=set[int])
+
+    def forget(self, number: int) -> None:
+        """Forget a trial that ended, or begins again."""
+        self.curves.pop(number, None)
+        self.last.pop(number, None)
+        self.pruned.discard(number)
+
+
 class _Study(optuna.Study):
     """A study whose sampler may stop it; Optuna's own can be stopped only inside `optimize`."""
 
@@ -46,12 +67,15 @@ class RunningStudy:
         book: What the log says of it. Open trials that the storage does not have are taken out:
             they belong to a study of the same name that was deleted.
         storage: Where it is recorded.
+        before: The same study, if it runs already: what its open trials reported is kept.
 
     Raises:
         SpecError: The specification does not fit Optuna, or the study that is already there.
     """
 
-    def __init__(self, book: Book, storage: BaseStorage) -> None:
+    def __init__(
+        self, book: Book, storage: BaseStorage, before: RunningStudy | None = None
+    ) -> None:
         spec = book.spec
         self.spec = spec
         self.failures_in_a_row = 0
@@ -68,9 +92,7 @@ class RunningStudy:
         self._check_directions()
         self._study.sampler = build_sampler(spec, len(self._study.get_trials(deepcopy=False)))
         self._trial_ids: dict[int, int] = {}
-        self._curves: dict[int, dict[str, dict[int, float]]] = {}
-        self._last: dict[int, dict[str, float]] = {}
-        self._pruned: set[int] = set()
+        self.reported = before.reported if before else Reported()
         self._finished: set[int] = set()
         self._counts: Counter[TrialState] = Counter()
         #: Running in the storage when it was opened. Those that the log, read to its end, does not
@@ -108,7 +130,7 @@ class RunningStudy:
             attempt = 0
         else:
             return None
-        self._forget(number)
+        self.reported.forget(number)
         return events.TrialAssigned(
             study=spec.name,
             trial=number,
@@ -124,11 +146,11 @@ class RunningStudy:
 
     def restore(self, event: events.EvaluationComplete) -> None:
         """Take in an evaluation that was recorded before a restart."""
-        curves = self._curves.setdefault(event.trial, defaultdict(dict))
+        curves = self.reported.curves.setdefault(event.trial, defaultdict(dict))
         for metric in self.spec.metrics:
             if metric in event.metrics:
                 curves[metric][event.step] = event.metrics[metric]
-        self._last.setdefault(event.trial, {}).update(event.metrics)
+        self.reported.last.setdefault(event.trial, {}).update(event.metrics)
 
     def evaluate(self, event: events.EvaluationComplete) -> events.Prune | None:
         """Record an evaluation and return the prune command, if that is the decision."""
@@ -141,12 +163,12 @@ class RunningStudy:
             return None
         trial_id = self._trial_id(event.trial)
         self._storage.set_trial_intermediate_value(trial_id, event.step, value)
-        if event.trial in self._pruned:
+        if event.trial in self.reported.pruned:
             return None
         trial = self._storage.get_trial(trial_id)
         if trial.last_step != event.step or not self._pruner.prune(self._study, trial):
             return None
-        self._pruned.add(event.trial)
+        self.reported.pruned.add(event.trial)
         return events.Prune(
             study=event.study,
             trial=event.trial,
@@ -166,7 +188,7 @@ class RunningStudy:
             "trialbus:attempt": closed.trial.attempt,
             "trialbus:worker": closed.trial.worker,
             "trialbus:slot": closed.trial.slot,
-            "trialbus:metrics": self._last.get(number, {}),
+            "trialbus:metrics": self.reported.last.get(number, {}),
         }
         if state is TrialState.FAIL:
             attributes |= {
@@ -182,7 +204,7 @@ class RunningStudy:
         self._counts[state] += 1
         self.failures_in_a_row = self.failures_in_a_row + 1 if state is TrialState.FAIL else 0
         self.last_error = error or self.last_error
-        self._forget(number)
+        self.reported.forget(number)
 
     def abandon(self, trial: OpenTrial, reason: str) -> None:
         """Fail a trial that waits for another attempt which will not come."""
@@ -249,11 +271,6 @@ class RunningStudy:
             )
         return self._trial_ids[number]
 
-    def _forget(self, number: int) -> None:
-        self._curves.pop(number, None)
-        self._last.pop(number, None)
-        self._pruned.discard(number)
-
     def _result(self, closed: Closed) -> tuple[TrialState, list[float] | None, str | None]:
         match closed.cause:
             case "pruned":
@@ -265,7 +282,7 @@ class RunningStudy:
 
     def _values(self, closed: Closed) -> tuple[TrialState, list[float] | None, str | None]:
         objectives = self.spec.objectives
-        curves = self._curves.get(closed.trial.number, {})
+        curves = self.reported.curves.get(closed.trial.number, {})
         values: list[float | None] = (
             [value_of(curves.get(objective.metric, {}), objective) for objective in objectives]
             if closed.values is None
@@ -276,7 +293,9 @@ class RunningStudy:
             error = f"complete() gave {len(values)} values, study.objective has {len(objectives)}"
         for value, objective in zip(values, objectives, strict=False):
             if value is None:
-                seen = ", ".join(sorted(self._last.get(closed.trial.number, {}))) or "nothing"
+                seen = (
+                    ", ".join(sorted(self.reported.last.get(closed.trial.number, {}))) or "nothing"
+                )
                 error = (
                     f"study.objective.metric {objective.metric!r} has no value for aggregate "
                     f"{objective.aggregate!r}; the trainer reported: {seen}"
