@@ -28,10 +28,11 @@ import zmq
 from trialbus import events, wire
 from trialbus.endpoint import check_bindable, resolve
 from trialbus.errors import TrialbusError
-from trialbus.log import Change, EventLog, Record, Sync
+from trialbus.log import Change, EventLog, Sync
 from trialbus.sessions import Sessions
 from trialbus.topics import is_pattern
 from trialbus.waiting import Parked, WaitingRoom
+from trialbus.wire import Record
 
 logger = logging.getLogger(__name__)
 
@@ -297,7 +298,7 @@ class Hub:
         return records
 
     def _deliver(self, records: list[Record]) -> None:
-        for parked in self._waiting.matching(record[3] for record in records):
+        for parked in self._waiting.matching(record.topic for record in records):
             self._answer(parked.peer, parked.fetch, parked.offset, parked.patterns, parked.deadline)
 
     def _answer_fetches(self) -> None:

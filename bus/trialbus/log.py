@@ -21,11 +21,9 @@ import msgspec
 
 from trialbus.errors import LogError
 from trialbus.topics import patterns_of
-from trialbus.wire import Hello
+from trialbus.wire import Hello, Record
 
 Sync: TypeAlias = Literal["full", "normal"]
-#: Offset, publisher, sequence number, topic, body: as it travels in `wire.Events`.
-Record: TypeAlias = tuple[int, bytes, int, str, msgspec.Raw]
 
 _FORMAT = "1"
 _TAIL = 32_768  # records kept in memory: subscribers that keep up are served without SQL
@@ -105,6 +103,7 @@ class EventLog:
             (offset + i, publisher, seq, topic, bytes(body))
             for i, (publisher, seq, topic, body) in enumerate(change.events)
         ]
+        size = sum(len(row[4]) for row in rows)
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         try:
@@ -122,8 +121,8 @@ class EventLog:
         self.end += len(rows)
         self.publishers.update(change.publishers)
         self.durable.update(change.committed)
-        records = [(row[0], row[1], row[2], row[3], msgspec.Raw(row[4])) for row in rows]
-        self._extend_tail(records)
+        records = [Record(o, p, s, t, msgspec.Raw(b)) for o, p, s, t, b in rows]
+        self._extend_tail(records, size)
         return records
 
     def read(
@@ -150,17 +149,17 @@ class EventLog:
                 " WHERE offset >= ? ORDER BY offset LIMIT ?",
                 (offset, max_scan),
             )
-            candidates = ((o, p, s, t, msgspec.Raw(b)) for o, p, s, t, b in cursor)
+            candidates = (Record(o, p, s, t, msgspec.Raw(b)) for o, p, s, t, b in cursor)
         found: list[Record] = []
         size = 0
         everything = "*/*/*" in patterns
         for record in candidates:
-            if everything or not patterns.isdisjoint(patterns_of(record[3])):
+            if everything or not patterns.isdisjoint(patterns_of(record.topic)):
                 if len(found) >= max_events or size >= max_bytes:
-                    return found, record[0]
+                    return found, record.offset
                 found.append(record)
-                size += len(record[4])
-            offset = record[0] + 1
+                size += len(record.body)
+            offset = record.offset + 1
         return found, offset
 
     def _take_lock(self) -> IO[str]:
@@ -218,12 +217,12 @@ class EventLog:
                     (id_, msgspec.msgpack.encode(hello), time.time()),
                 )
 
-    def _extend_tail(self, records: list[Record]) -> None:
+    def _extend_tail(self, records: list[Record], size: int) -> None:
         self._tail += records
-        self._tail_bytes += sum(len(record[4]) for record in records)
+        self._tail_bytes += size
         if len(self._tail) > 2 * _TAIL or self._tail_bytes > 2 * _TAIL_BYTES:
             while len(self._tail) > _TAIL or self._tail_bytes > _TAIL_BYTES:
                 dropped = max(1, len(self._tail) // 8)
-                self._tail_bytes -= sum(len(record[4]) for record in self._tail[:dropped])
+                self._tail_bytes -= sum(len(record.body) for record in self._tail[:dropped])
                 del self._tail[:dropped]
-            self._tail_start = self._tail[0][0] if self._tail else self.end
+            self._tail_start = self._tail[0].offset if self._tail else self.end

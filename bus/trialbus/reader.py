@@ -6,14 +6,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-import msgspec
-
-from trialbus import events, wire
+from trialbus import wire
 from trialbus.errors import ClosedError, HubRefusedError, LogResetError, TrialbusError
 from trialbus.link import Link, Send
+from trialbus.wire import Record
 
 Start: TypeAlias = Literal["now", "earliest"] | int
 
@@ -21,34 +19,6 @@ _WAIT_MS = 30_000
 _ANSWER_S = 5.0  # beyond the wait it asked for
 _BUFFERED_BATCHES = 2
 _RETRY_S = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One event as the log holds it.
-
-    Attributes:
-        offset: Its place in the log.
-        publisher: Id of its publisher.
-        seq: Its number among the publisher's events, from 1. Publisher and seq name it for ever.
-        topic: `type/study/trial`.
-        body: The MessagePack map.
-    """
-
-    offset: int
-    publisher: bytes
-    seq: int
-    topic: str
-    body: msgspec.Raw
-
-    @property
-    def event(self) -> events.AnyEvent:
-        """The typed event.
-
-        Raises:
-            msgspec.DecodeError: The body does not fit its type.
-        """
-        return events.decode(self.topic, self.body)
 
 
 class Reader:
@@ -152,7 +122,7 @@ class Reader:
                     self.position = frame.next
                     self.log_end = max(self.log_end, frame.end)
                     if frame.records:
-                        self._batches.append([Record(*record) for record in frame.records])
+                        self._batches.append(frame.records)
                     self._announce()
             case wire.Committed() if (
                 frame.name == self._name and frame.offset == self._commit_offset

@@ -15,8 +15,9 @@ import msgspec
 from trialbus import events
 from trialbus.errors import HubUnavailableError
 from trialbus.link import Link
-from trialbus.reader import Reader, Record, Start
+from trialbus.reader import Reader, Start
 from trialbus.topics import pattern
+from trialbus.wire import Record
 
 __all__ = ["Record", "Subscriber", "replay", "subscribe"]
 

@@ -11,6 +11,8 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
+from trialbus import events
+
 PROTOCOL = 1
 
 #: Largest frame the hub takes, in bytes.
@@ -117,6 +119,33 @@ class AskStatus(_Frame, frozen=True, tag=7):
     request: Number
 
 
+class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One event as the log holds it.
+
+    Attributes:
+        offset: Its place in the log.
+        publisher: Id of its publisher.
+        seq: Its number among the publisher's events, from 1. Publisher and seq name it for ever.
+        topic: `type/study/trial`.
+        body: The MessagePack map.
+    """
+
+    offset: int
+    publisher: bytes
+    seq: int
+    topic: str
+    body: msgspec.Raw
+
+    @property
+    def event(self) -> events.AnyEvent:
+        """The typed event.
+
+        Raises:
+            msgspec.DecodeError: The body does not fit its type.
+        """
+        return events.decode(self.topic, self.body)
+
+
 class Ack(_Frame, frozen=True, tag=11):
     """Hub: every event of the publisher up to `last` is in the log, on disk."""
 
@@ -130,8 +159,7 @@ class Events(_Frame, frozen=True, tag=12):
     request: int
     next: int
     end: int
-    #: Offset, publisher, sequence number, topic, body.
-    records: list[tuple[int, bytes, int, str, msgspec.Raw]]
+    records: list[Record]
 
 
 class Committed(_Frame, frozen=True, tag=13):
