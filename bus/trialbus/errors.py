@@ -6,6 +6,7 @@ TrialbusError
 ├── HubUnavailableError  no hub answered at the endpoint in time
 ├── HubRefusedError      the hub refused what was asked and said why
 ├── LogError             the event log on disk cannot be used
+│   └── LogInUseError    another hub uses it
 ├── LogResetError        the hub now serves another log than before
 ├── OutboxFullError      the hub is away and the outbox holds all it may
 └── ClosedError          used after `close()`
@@ -59,6 +60,10 @@ class HubRefusedError(TrialbusError):
 
 class LogError(TrialbusError):
     """The event log cannot be opened or is not a log of trialbus. It is left as it was found."""
+
+
+class LogInUseError(LogError):
+    """Another hub has the event log open."""
 
 
 class LogResetError(TrialbusError):

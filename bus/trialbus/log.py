@@ -19,7 +19,7 @@ from typing import IO, Literal, TypeAlias
 
 import msgspec
 
-from trialbus.errors import LogError
+from trialbus.errors import LogError, LogInUseError
 from trialbus.topics import patterns_of
 from trialbus.wire import Hello, Record
 
@@ -170,7 +170,7 @@ class EventLog:
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
             lock.close()
-            raise LogError(f"{self.path} is in use by another hub (process {owner})") from None
+            raise LogInUseError(f"{self.path} is in use by another hub (process {owner})") from None
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()

@@ -18,6 +18,8 @@ _PARENT_VARIABLE = "TRIALBUS_PARENT_ON_STDIN"
 _MAX_RESTARTS = 5
 #: Exit code of a service that would fail again in the same way.
 WRONG_INPUT = 2
+#: Exit code of a service that is not needed: another one has its place.
+ALREADY_SERVED = 3
 _STEADY_S = 30.0
 _STOP_S = 20.0
 
@@ -46,8 +48,8 @@ class Child:
         """Its process id."""
         return self._process.pid
 
-    def check(self, say: Callable[[str], None]) -> None:
-        """Start it again if it ended.
+    def check(self, say: Callable[[str], None]) -> bool:
+        """Start it again if it ended; False if it ended because another one serves already.
 
         Raises:
             TrialbusError: It ended too often in a short time, or refuses to start.
@@ -56,7 +58,9 @@ class Child:
         if code is None:
             if time.monotonic() - self._started > _STEADY_S:
                 self._restarts = 0
-            return
+            return True
+        if code == ALREADY_SERVED:
+            return False
         if self._restarts == _MAX_RESTARTS or code == WRONG_INPUT:
             raise TrialbusError(
                 f"the {self.name} ended with code {code}: {self._last_line()} (log: {self.log})"
@@ -64,6 +68,7 @@ class Child:
         self._restarts += 1
         say(f"the {self.name} ended with code {code}; starting it again")
         self._process = self._start()
+        return True
 
     def terminate(self) -> None:
         """Ask it to end."""

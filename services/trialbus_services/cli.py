@@ -15,9 +15,15 @@ from importlib.metadata import version
 import hydra
 from omegaconf import DictConfig
 
-from trialbus.errors import HubRefusedError, LogError, SpecError, TrialbusError
+from trialbus.errors import (
+    HubRefusedError,
+    LogError,
+    LogInUseError,
+    SpecError,
+    TrialbusError,
+)
 from trialbus_services import settings
-from trialbus_services.children import WRONG_INPUT, stop_with_parent
+from trialbus_services.children import ALREADY_SERVED, WRONG_INPUT, stop_with_parent
 
 _USAGE = """\
 usage: trialbus COMMAND [HYDRA OVERRIDES]
@@ -38,7 +44,10 @@ examples:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; return 0 for done, 1 failed, 2 wrong input, 130 interrupted."""
+    """Run the command line and return its exit code.
+
+    0 done, 1 failed, 2 wrong input, 3 another one serves already, 130 interrupted.
+    """
     arguments = sys.argv[1:] if argv is None else argv
     match arguments:
         case [] | ["-h" | "--help", *_]:
@@ -75,9 +84,7 @@ def _run(name: str, overrides: list[str]) -> int:
             codes.append(_COMMANDS[name](config))
         except TrialbusError as error:
             print(f"error: {error}", file=sys.stderr)
-            codes.append(
-                WRONG_INPUT if isinstance(error, SpecError | LogError | HubRefusedError) else 1
-            )
+            codes.append(_exit_code(error))
 
     stop_with_parent()
     sys.argv = [f"trialbus {name}", *overrides]
@@ -90,6 +97,12 @@ def _run(name: str, overrides: list[str]) -> int:
         return 130
     # Hydra ran no task for --help, --cfg and the like.
     return codes[0] if codes else 0
+
+
+def _exit_code(error: TrialbusError) -> int:
+    if isinstance(error, LogInUseError | HubRefusedError):
+        return ALREADY_SERVED
+    return WRONG_INPUT if isinstance(error, SpecError | LogError) else 1
 
 
 def _hub(config: DictConfig) -> int:

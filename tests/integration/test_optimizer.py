@@ -365,5 +365,5 @@ def test_a_second_optimizer_is_refused_while_the_first_lives(
     client().submit()
     client().ask()
     second = bus.run("second", bus.processes["optimizer"].command)
-    assert second.wait(30) == 2
+    assert second.wait(30) == 3
     assert "optimizer 'optimizer' is already here" in second.printed()

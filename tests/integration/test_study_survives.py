@@ -135,6 +135,16 @@ def test_services_that_are_up_are_used_and_left_running(bus: Bus) -> None:
     assert not (bus.directory / "log" / "logs" / "hub.log").exists()
 
 
+def test_the_same_study_from_two_terminals_is_run_once_and_both_see_its_end(bus: Bus) -> None:
+    command = launch(bus, *small_study(step_s=0.2)).command
+    second = bus.run("second", command)
+    for study in (bus.processes["study"], second):
+        assert study.wait(90) == 0, study.printed()
+        assert "8 complete, 0 pruned, 0 failed" in study.printed()
+    assert_complete(bus)
+    until(lambda: not processes_of(bus), 10, "the end of all processes")
+
+
 def test_the_second_run_of_a_finished_study_says_so_at_once(bus: Bus) -> None:
     study = launch(bus, *small_study(n_trials=2, steps=1))
     assert study.wait(60) == 0

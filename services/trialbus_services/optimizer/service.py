@@ -240,15 +240,19 @@ class Optimizer:
         for trial in list(book.open.values()):
             study.abandon(trial, f"the study ended ({end[0]}) before it could run again")
             del book.open[trial.number]
+        best = study.best_trials()
+        error = end[1]
+        if not best and error is None:
+            error = f"no trial was completed; the last error: {study.last_error}"
         self._finish(
             book,
             events.StudyFinished(
                 study=book.spec.name,
                 submission=book.submission,
                 reason=end[0],
-                best_trials=study.best_trials(),
+                best_trials=best,
                 counts=study.counts,
-                error=end[1],
+                error=error,
             ),
         )
 
