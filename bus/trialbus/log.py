@@ -177,7 +177,8 @@ class EventLog:
         return lock
 
     def _open(self, sync: Sync) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, isolation_level=None)
+        # A hub may run in another thread than the one that made it, but only ever in one.
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA journal_mode=WAL")
         db.execute(f"PRAGMA synchronous={sync}")
         db.execute("PRAGMA wal_autocheckpoint=4000")

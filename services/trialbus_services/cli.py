@@ -26,7 +26,7 @@ from trialbus_services import settings
 from trialbus_services.children import ALREADY_SERVED, WRONG_INPUT, stop_with_parent
 
 _USAGE = """\
-usage: trialbus COMMAND [HYDRA OVERRIDES]
+usage: trialbus COMMAND [HYDRA OVERRIDES | OPTIONS]
 
 commands:
   study      run a study: uses the services that are up, starts the others, shows progress
@@ -34,6 +34,9 @@ commands:
   optimizer  the Optuna service: hands out trials, records evaluations, prunes
   worker     runs trials, each as a process of its own
   reporter   writes a report when a study finishes
+
+  events     prints the events of a bus: trialbus events --study digits --follow
+  status     prints the state of a hub: offset, rate, sessions, lag of every durable name
 
 examples:
   trialbus study study=digits study.n_trials=8 pruner=none
@@ -58,12 +61,14 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         case [name, *overrides] if name in _COMMANDS:
             return _run(name, overrides)
+        case [name, *options] if name in _LOOKS:
+            return _look(name, options)
         case [name, *_]:
-            near = difflib.get_close_matches(name, _COMMANDS, n=1)
+            near = difflib.get_close_matches(name, [*_COMMANDS, *_LOOKS], n=1)
             hint = (
                 f"; did you mean {near[0]!r}?"
                 if near
-                else f" (expected one of {', '.join(_COMMANDS)})"
+                else f" (expected one of {', '.join([*_COMMANDS, *_LOOKS])})"
             )
             print(f"error: there is no command {name!r}{hint}", file=sys.stderr)
             return WRONG_INPUT
@@ -97,6 +102,16 @@ def _run(name: str, overrides: list[str]) -> int:
         return 130
     # Hydra ran no task for --help, --cfg and the like.
     return codes[0] if codes else 0
+
+
+def _look(name: str, options: list[str]) -> int:
+    from trialbus_services import look
+
+    try:
+        return {"events": look.events, "status": look.status}[name](options)
+    except TrialbusError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return _exit_code(error)
 
 
 def _exit_code(error: TrialbusError) -> int:
@@ -146,6 +161,7 @@ def _study(config: DictConfig) -> int:
     return run(config)
 
 
+_LOOKS = ("events", "status")
 _COMMANDS: dict[str, Callable[[DictConfig], int]] = {
     "study": _study,
     "hub": _hub,

@@ -1,0 +1,95 @@
+"""`trialbus events` and `trialbus status` against a real hub."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import pytest
+
+import trialbus
+from support.processes import Bus
+from support.until import until
+
+COMMAND = [sys.executable, "-m", "trialbus_services"]
+
+
+@pytest.fixture
+def filled(bus: Bus) -> Bus:
+    bus.hub()
+    with trialbus.Publisher(bus.endpoint) as publisher:
+        publisher.publish(trialbus.Stop(study="a", reason="enough"))
+        for step in range(3):
+            publisher.publish(
+                trialbus.EvaluationComplete(
+                    study="b", trial=1, step=step, metrics={"loss": math.nan if step == 1 else 0.5}
+                )
+            )
+    return bus
+
+
+def run(bus: Bus, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [*COMMAND, *arguments, "--endpoint", bus.endpoint]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_events_are_dumped_as_lines_for_people(filled: Bus) -> None:
+    lines = run(filled, "events").stdout.splitlines()
+    assert len(lines) == 4
+    assert "stop" in lines[0]
+    assert "reason=enough" in lines[0]
+
+
+def test_events_are_dumped_as_json_with_filters_and_nan(filled: Bus) -> None:
+    done = run(filled, "events", "--json", "--study", "b", "--from", "2")
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [entry["offset"] for entry in found] == [2, 3]
+    assert found[0]["event"]["metrics"] == {"loss": "nan"}
+    assert found[0]["topic"] == "evaluation_complete/b/1"
+
+
+def test_events_are_followed(filled: Bus) -> None:
+    follower = filled.run(
+        "follower", [*COMMAND, "events", "--type", "stop", "-f", "--endpoint", filled.endpoint]
+    )
+    until(lambda: "reason=enough" in follower.printed(), 20)
+    with trialbus.Publisher(filled.endpoint) as publisher:
+        publisher.publish(trialbus.Stop(study="a", reason="again"))
+    until(lambda: "reason=again" in follower.printed(), 20)
+
+
+def test_a_reader_that_stops_early_is_no_error(filled: Bus) -> None:
+    command = " ".join([*COMMAND, "events", "--endpoint", filled.endpoint])
+    done = subprocess.run(
+        f"{command} | head -n 1",
+        shell=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == ""
+
+
+def test_the_status_shows_offset_rate_sessions_and_lag(filled: Bus) -> None:
+    with (
+        trialbus.subscribe(name="mine", start="earliest", endpoint=filled.endpoint) as inbox,
+        trialbus.Presence(filled.endpoint, kind="worker", name="w") as presence,
+    ):
+        inbox.wait_ready()
+        presence.wait_registered(10)
+        found = json.loads(run(filled, "status", "--json").stdout)
+        shown = run(filled, "status").stdout
+    assert (found["end"], found["events_per_s"], found["durable"]["mine"]["lag"]) == (4, 0, 4)
+    assert [session["name"] for session in found["sessions"]] == ["w"]
+    assert "mine" in shown
+
+
+@pytest.mark.parametrize("name", ["events", "status"])
+def test_without_a_hub_it_says_what_to_start(bus: Bus, name: str) -> None:
+    done = run(bus, name)
+    assert done.returncode == 1
+    assert "no hub answered" in done.stderr
+    assert "Traceback" not in done.stderr

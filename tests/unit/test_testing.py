@@ -1,0 +1,54 @@
+"""The hub for users' own tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+import trialbus
+from trialbus.testing import TestBus
+
+
+@pytest.fixture
+def bus() -> Iterator[TestBus]:
+    with TestBus() as made:
+        yield made
+
+
+def my_training() -> int:
+    steps = 0
+    with trialbus.attach() as trial:
+        for step in range(trial.budget):
+            trial.report(step, {"loss": trial.params["lr"] / (step + 1)}, wait_s=0.05)
+            steps += 1
+    return steps
+
+
+def test_a_training_can_be_tested_from_its_params_to_its_end(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus.assign(monkeypatch.setenv, params={"lr": 0.5}, budget=3)
+    assert my_training() == 3
+    losses = [event.metrics["loss"] for event in bus.events(trialbus.EvaluationComplete)]
+    assert losses == [0.5, 0.25, pytest.approx(0.5 / 3)]
+    assert [event.state for event in bus.events(trialbus.TrialFinished)] == ["complete"]
+
+
+def test_a_prune_can_be_played_while_the_training_runs(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus.assign(monkeypatch.setenv, params={"lr": 0.5}, budget=3)
+    with trialbus.attach() as trial:
+        trial.report(0, {"loss": 1.0})
+        bus.prune()
+        trial.report(1, {"loss": 1.0}, wait_s=20)
+        pytest.fail("it was not pruned")
+    assert [event.state for event in bus.events(trialbus.TrialFinished)] == ["pruned"]
+
+
+def test_two_buses_at_once_do_not_meet(bus: TestBus) -> None:
+    with TestBus() as other:
+        other.publish(trialbus.Stop(study="s"))
+        assert not bus.events(trialbus.Stop)
+        assert len(other.events(trialbus.Stop)) == 1
