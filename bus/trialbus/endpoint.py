@@ -51,15 +51,17 @@ def is_local(endpoint: str) -> bool:
         return host == "localhost"
 
 
-def check_bindable(endpoint: str, *, insecure: bool) -> None:
+def check_bindable(endpoint: str, *, guarded: bool, insecure: bool) -> None:
     """Refuse an address that strangers can reach.
 
     Raises:
-        SpecError: The endpoint is beyond loopback and `insecure` is not set.
+        SpecError: The endpoint is beyond loopback, is not `guarded` by keys, and `insecure` is not
+            set.
     """
-    if not (insecure or is_local(endpoint)):
+    if not (guarded or insecure or is_local(endpoint)):
         raise SpecError(
             "bus.endpoint",
             f"{endpoint!r} can be reached from other machines and nothing authenticates them; "
-            "bind to tcp://127.0.0.1:<port> or ipc://, or accept it with bus.insecure=true",
+            "use keys (bus=curve), bind to tcp://127.0.0.1:<port> or ipc://, "
+            "or accept it with bus.insecure=true",
         )

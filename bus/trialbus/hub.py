@@ -29,6 +29,8 @@ from trialbus import events, wire
 from trialbus.endpoint import check_bindable, resolve
 from trialbus.errors import TrialbusError
 from trialbus.log import Change, EventLog, Sync
+from trialbus.router import Router
+from trialbus.security import Gatekeeper
 from trialbus.sessions import Sessions
 from trialbus.topics import is_pattern
 from trialbus.waiting import Parked, WaitingRoom
@@ -54,7 +56,8 @@ class Hub:
         endpoint: `ipc://<path>` or `tcp://<host>:<port>`.
         directory: Where the log is kept.
         sync: See `EventLog`.
-        insecure: Allow an endpoint that other machines can reach.
+        gatekeeper: Lets in only those with a known key, and each to what its role allows.
+        insecure: Allow an endpoint that other machines can reach without a gatekeeper.
 
     Raises:
         SpecError: The endpoint is malformed or may not be bound.
@@ -63,10 +66,16 @@ class Hub:
     """
 
     def __init__(
-        self, endpoint: str, directory: Path | str, *, sync: Sync = "full", insecure: bool = False
+        self,
+        endpoint: str,
+        directory: Path | str,
+        *,
+        sync: Sync = "full",
+        gatekeeper: Gatekeeper | None = None,
+        insecure: bool = False,
     ) -> None:
         self.endpoint = resolve(endpoint)
-        check_bindable(self.endpoint, insecure=insecure)
+        check_bindable(self.endpoint, guarded=gatekeeper is not None, insecure=insecure)
         self.log = EventLog(directory, sync=sync)
         self.counters: Counter[str] = Counter()
         self._sessions = Sessions(self.log.sessions)
@@ -81,21 +90,23 @@ class Hub:
         self._stopping = False
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_in.settimeout(0)
-        self._context = zmq.Context()
-        self._socket = self._bind()
+        try:
+            self._router = Router(self.endpoint, gatekeeper)
+        except TrialbusError:
+            self.log.close()
+            raise
 
     def run(self) -> None:
         """Serve until `stop` is called."""
         poller = zmq.Poller()
-        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._router.socket, zmq.POLLIN)
         poller.register(self._wake_out, zmq.POLLIN)
         try:
             while not self._stopping:
                 poller.poll(self._poll_ms())
                 self._turn()
         finally:
-            self._socket.close(linger=500)
-            self._context.term()
+            self._router.close()
             self.log.close()
             self._wake_in.close()
             self._wake_out.close()
@@ -104,34 +115,6 @@ class Hub:
         """End `run` after the current turn. May be called from a signal handler or a thread."""
         self._stopping = True
         self._wake_in.send(b"\0")
-
-    def _bind(self) -> zmq.Socket[bytes]:
-        router = self._context.socket(zmq.ROUTER)
-        router.set(zmq.ROUTER_MANDATORY, 1)
-        router.set(zmq.LINGER, 0)
-        router.set(zmq.SNDHWM, 64)
-        router.set(zmq.RCVHWM, 1000)
-        router.set(zmq.MAXMSGSIZE, wire.MAX_FRAME)
-        router.set(zmq.HEARTBEAT_IVL, 5000)
-        router.set(zmq.HEARTBEAT_TIMEOUT, 15000)
-        router.set(zmq.HANDSHAKE_IVL, 10000)
-        router.set(zmq.BACKLOG, 4096)
-        router.set(zmq.TCP_KEEPALIVE, 1)
-        router.set(zmq.IPV6, 1)
-        if self.endpoint.startswith("ipc://"):
-            Path(self.endpoint.removeprefix("ipc://")).parent.mkdir(
-                mode=0o700, parents=True, exist_ok=True
-            )
-        try:
-            router.bind(self.endpoint)
-        except zmq.ZMQError as error:
-            router.close()
-            self._context.term()
-            self.log.close()
-            raise TrialbusError(
-                f"bus.endpoint={self.endpoint!r} cannot be bound: {error.strerror}"
-            ) from None
-        return router
 
     def _poll_ms(self) -> int:
         if self._fetches:
@@ -159,24 +142,31 @@ class Hub:
         size = 0
         for _ in range(_TURN_FRAMES):
             try:
-                peer, *frames = self._socket.recv_multipart(zmq.NOBLOCK)
+                peer, frames = self._router.receive()
             except zmq.Again:
                 return
-            self._take(peer, frames)
+            if frames == [b""]:  # libzmq's probe: the peer has just connected
+                self._send(peer, wire.Welcome(wire.PROTOCOL, self.log.log_id, self.log.end))
+            else:
+                self._take(peer, frames)
             size += sum(map(len, frames))
             if size > _TURN_BYTES:
                 return
 
     def _take(self, peer: bytes, frames: list[bytes]) -> None:
-        if frames == [b""]:  # libzmq's probe: the peer has just connected
-            self._send(peer, wire.Welcome(wire.PROTOCOL, self.log.log_id, self.log.end))
-            return
         try:
             (frame,) = frames
             message = wire.decode_to_hub(frame)
         except (ValueError, msgspec.DecodeError) as error:
             self._refuse(peer, wire.BAD_FRAME, f"not a frame of this protocol: {error}", None)
             return
+        forbidden = self._router.forbids(peer, message)
+        if forbidden is None:
+            self._dispatch(peer, message)
+        else:
+            self._refuse(peer, wire.FORBIDDEN, forbidden, _about(message))
+
+    def _dispatch(self, peer: bytes, message: wire.ToHub) -> None:
         match message:
             case wire.Publish():
                 self._take_events(peer, message)
@@ -359,9 +349,7 @@ class Hub:
         self._send(peer, wire.Events(request, following, self.log.end, records))
 
     def _send(self, peer: bytes, message: wire.ToClient) -> None:
-        try:
-            self._socket.send_multipart((peer, wire.encode(message)), zmq.NOBLOCK)
-        except zmq.ZMQError:
+        if not self._router.send(peer, message):
             # Gone, or not reading: whatever it missed, it asks for again.
             self.counters["undeliverable"] += 1
 
@@ -394,6 +382,21 @@ class Hub:
         }
 
 
+def _about(message: wire.ToHub) -> int | str | None:
+    """Return what a refusal of a message is about."""
+    match message:
+        case wire.Publish():
+            return message.publisher.hex()
+        case wire.Fetch() | wire.AskStatus():
+            return message.request
+        case wire.Commit():
+            return message.name
+        case wire.Hello() | wire.Ping() | wire.Bye():
+            return message.session
+        case _:
+            assert_never(message)
+
+
 def serve(hub: Hub) -> None:
     """Run a hub until SIGTERM or SIGINT. Call it from the main thread."""
 
@@ -420,6 +423,7 @@ def main() -> int:
     parser.add_argument(
         "--sync", choices=("full", "normal"), default="full", help="durability of the log"
     )
+    parser.add_argument("--keys", help="folder of keys: let in only those it lists")
     parser.add_argument(
         "--insecure", action="store_true", help="allow an endpoint other machines can reach"
     )
@@ -430,6 +434,7 @@ def main() -> int:
             resolve(arguments.endpoint),
             arguments.dir,
             sync=arguments.sync,
+            gatekeeper=Gatekeeper(arguments.keys) if arguments.keys else None,
             insecure=arguments.insecure,
         )
     except TrialbusError as error:

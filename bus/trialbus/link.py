@@ -21,6 +21,7 @@ import zmq
 from trialbus import wire
 from trialbus.endpoint import resolve
 from trialbus.errors import HubUnavailableError
+from trialbus.security import ClientKeys, client_keys
 
 logger = logging.getLogger(__name__)
 
@@ -55,14 +56,16 @@ class Link:
     Args:
         endpoint: `ipc://<path>` or `tcp://<host>:<port>`; None takes `$TRIALBUS_ENDPOINT` or the
             default.
+        keys: For a hub that asks for them; None takes those the environment names.
 
     Example:
         >>> with Link("ipc://.trialbus/hub.sock") as link:  # doctest: +SKIP
         ...     link.wait_connected(5)
     """
 
-    def __init__(self, endpoint: str | None = None) -> None:
+    def __init__(self, endpoint: str | None = None, *, keys: ClientKeys | None = None) -> None:
         self.endpoint = resolve(endpoint)
+        self._keys = client_keys() if keys is None else keys
         self.pid = os.getpid()
         self._parts: list[Part] = []
         self._joining: list[Part] = []
@@ -176,6 +179,10 @@ class Link:
         dealer.set(zmq.CONNECT_TIMEOUT, 3000)
         dealer.set(zmq.TCP_KEEPALIVE, 1)
         dealer.set(zmq.IPV6, 1)
+        if self._keys is not None:
+            dealer.set(zmq.CURVE_SERVERKEY, self._keys.hub.encode())
+            dealer.set(zmq.CURVE_PUBLICKEY, self._keys.own.public.encode())
+            dealer.set(zmq.CURVE_SECRETKEY, self._keys.own.secret.encode())
         dealer.connect(self.endpoint)
         return dealer
 

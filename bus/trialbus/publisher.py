@@ -92,6 +92,7 @@ class Publisher:
         Raises:
             OutboxFullError: No room, by the rule of `when_full`; nothing was accepted.
             ValueError: The event is larger than `wire.MAX_EVENT`.
+            HubRefusedError: This client's key does not allow what it published before.
             ClosedError: `close` was called.
         """
         if self._closed:
@@ -99,6 +100,8 @@ class Publisher:
         if self._pid != os.getpid():
             self._own_link = True
             self._begin(Link(self._endpoint))
+        if self._sender.forbidden is not None:
+            raise self._sender.forbidden
         topic, body = event.topic, events.encode(event)
         if len(body) > wire.MAX_EVENT:
             raise ValueError(f"a {event.type} of {len(body)} bytes, at most {wire.MAX_EVENT} fit")
@@ -121,7 +124,7 @@ class Publisher:
         _open.discard(self)
         if self._pid != os.getpid():
             return True
-        delivered = self.flush(timeout_s)
+        delivered = self._sender.forbidden is None and self.flush(timeout_s)
         if not delivered and self.survives:
             logger.info("closed with %d events that others on this host will send", self.pending)
         elif not delivered:

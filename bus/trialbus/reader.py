@@ -39,7 +39,7 @@ class Reader:
         self._request: int | None = None
         self._answer_by = 0.0
         self._refused_until = 0.0
-        self._resolved = isinstance(start, int) and name is None
+        self._resolved = False  # whether the hub has said where this begins, and the log ends
         self.position = (
             start if isinstance(start, int) else {"now": wire.NOW, "earliest": wire.EARLIEST}[start]
         )

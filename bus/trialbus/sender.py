@@ -6,6 +6,7 @@ import logging
 import time
 
 from trialbus import ring, wire
+from trialbus.errors import HubRefusedError
 from trialbus.link import Link, Send
 from trialbus.outbox import Outbox
 
@@ -32,6 +33,7 @@ class Sender:
         self._resend_s = _RESEND_S
         self._progress_at = 0.0
         self._waiting = False  # for an acknowledgement
+        self.forbidden: HubRefusedError | None = None  #: why the hub will never take them
         self.refused = 0  #: how often the hub said that it cannot take events
 
     def on_welcome(self, welcome: wire.Welcome) -> None:
@@ -42,6 +44,8 @@ class Sender:
     def on_frame(self, frame: wire.ToClient) -> None:
         """Take an acknowledgement."""
         if isinstance(frame, wire.Refused) and frame.about == self._id.hex():
+            if frame.code == wire.FORBIDDEN:
+                self.forbidden = HubRefusedError(frame.code, frame.reason)
             if not self.refused:
                 logger.warning(
                     "the hub takes no events: %s; they are kept and sent again", frame.reason

@@ -36,6 +36,7 @@ EARLIEST = -2
 
 # Codes of `Refused`; the numbers follow HTTP's, for people.
 BAD_FRAME = 400
+FORBIDDEN = 403
 SESSION_LOST = 410
 CONFLICT = 409
 OUT_OF_RANGE = 416

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -37,6 +38,7 @@ commands:
 
   events     prints the events of a bus: trialbus events --study digits --follow
   status     prints the state of a hub: offset, rate, sessions, lag of every durable name
+  keys       makes keys for a bus that strangers can reach: trialbus keys --help
 
 examples:
   trialbus study study=digits study.n_trials=8 pruner=none
@@ -61,14 +63,14 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         case [name, *overrides] if name in _COMMANDS:
             return _run(name, overrides)
-        case [name, *options] if name in _LOOKS:
-            return _look(name, options)
+        case [name, *options] if name in _TOOLS:
+            return _tool(name, options)
         case [name, *_]:
-            near = difflib.get_close_matches(name, [*_COMMANDS, *_LOOKS], n=1)
+            near = difflib.get_close_matches(name, [*_COMMANDS, *_TOOLS], n=1)
             hint = (
                 f"; did you mean {near[0]!r}?"
                 if near
-                else f" (expected one of {', '.join([*_COMMANDS, *_LOOKS])})"
+                else f" (expected one of {', '.join([*_COMMANDS, *_TOOLS])})"
             )
             print(f"error: there is no command {name!r}{hint}", file=sys.stderr)
             return WRONG_INPUT
@@ -86,6 +88,10 @@ def _run(name: str, overrides: list[str]) -> int:
 
     def task(config: DictConfig) -> None:
         try:
+            keys = settings.bus(config).keys
+            if keys is not None:
+                # Every link of this process, and of the services it starts, finds them there.
+                os.environ.update(keys.environment(keys.service))
             codes.append(_COMMANDS[name](config))
         except TrialbusError as error:
             print(f"error: {error}", file=sys.stderr)
@@ -104,11 +110,12 @@ def _run(name: str, overrides: list[str]) -> int:
     return codes[0] if codes else 0
 
 
-def _look(name: str, options: list[str]) -> int:
-    from trialbus_services import look
+def _tool(name: str, options: list[str]) -> int:
+    from trialbus_services import keys, look
 
+    tools = {"events": look.events, "status": look.status, "keys": keys.keys}
     try:
-        return {"events": look.events, "status": look.status}[name](options)
+        return tools[name](options)
     except TrialbusError as error:
         print(f"error: {error}", file=sys.stderr)
         return _exit_code(error)
@@ -122,9 +129,11 @@ def _exit_code(error: TrialbusError) -> int:
 
 def _hub(config: DictConfig) -> int:
     from trialbus.hub import Hub, serve
+    from trialbus.security import Gatekeeper
 
     bus = settings.bus(config)
-    serve(Hub(bus.endpoint, bus.dir, sync=bus.sync, insecure=bus.insecure))
+    gatekeeper = Gatekeeper(bus.keys.dir, bus.keys.hub) if bus.keys else None
+    serve(Hub(bus.endpoint, bus.dir, sync=bus.sync, gatekeeper=gatekeeper, insecure=bus.insecure))
     return 0
 
 
@@ -161,7 +170,7 @@ def _study(config: DictConfig) -> int:
     return run(config)
 
 
-_LOOKS = ("events", "status")
+_TOOLS = ("events", "status", "keys")
 _COMMANDS: dict[str, Callable[[DictConfig], int]] = {
     "study": _study,
     "hub": _hub,

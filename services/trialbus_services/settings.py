@@ -16,7 +16,26 @@ from omegaconf.errors import OmegaConfBaseException
 
 from trialbus.endpoint import resolve
 from trialbus.errors import SpecError
+from trialbus.security import HUB_KEY_VARIABLE, KEY_VARIABLE
 from trialbus.spec import StudySpec, load_spec
+
+
+class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """CURVE keys: a folder of them, and which one is whose."""
+
+    dir: str
+    hub: str = "hub"
+    service: str = "service"
+    trainer: str = "trainer"
+
+    def path(self, name: str) -> str:
+        """Return the absolute path of a key file."""
+        return str((Path(self.dir) / f"{name}.key").absolute())
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Return the variables under which clients find a key, and the hub's."""
+        hub = (Path(self.dir) / f"{self.hub}.pub").absolute()
+        return {KEY_VARIABLE: self.path(name), HUB_KEY_VARIABLE: str(hub)}
 
 
 class Bus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -27,6 +46,7 @@ class Bus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     sync: Literal["full", "normal"] = "full"
     insecure: bool = False
     connect_s: float = 10.0
+    keys: Keys | None = None
 
     @property
     def logs(self) -> Path:

@@ -18,7 +18,8 @@ def run(bus: Bus, worker: Worker, trainer: Trainer, *, study: str) -> int:
         study=study,
         name=worker.name or "",
         slots=worker.slots,
-        env=trainer.env,
+        # A trainer gets a key of its own, which allows less than the worker's.
+        env={**trainer.env, **(bus.keys.environment(bus.keys.trainer) if bus.keys else {})},
         cwd=trainer.cwd,
         grace_s=worker.grace_s,
         ttl_s=worker.ttl_s,

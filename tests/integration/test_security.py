@@ -1,0 +1,211 @@
+"""Keys, roles and strangers, over real sockets."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import zmq
+
+import trialbus
+from support.commands import small_study
+from support.processes import Bus
+from support.until import until
+from trialbus import security
+from trialbus.endpoint import check_bindable
+from trialbus.status import hub_status
+
+
+@pytest.fixture
+def guarded(bus: Bus) -> Bus:
+    """A hub that lets in only those with a key."""
+    folder = bus.directory / "keys"
+    security.new_keys(folder, "hub", "service")
+    security.new_keys(folder, "service", "service")
+    security.new_keys(folder, "listener", "listener")
+    security.new_keys(folder, "trainer", "trainer")
+    security.new_keys(folder, "bound", "trainer", study="mine")
+    bus.hub("--keys", str(folder))
+    return bus
+
+
+def keys(bus: Bus, name: str) -> security.ClientKeys:
+    folder = bus.directory / "keys"
+    hub = (folder / "hub.pub").read_text().strip()
+    return security.ClientKeys(own=security.load_keys(folder / f"{name}.key"), hub=hub)
+
+
+def link(bus: Bus, name: str) -> trialbus.Link:
+    made = trialbus.Link(bus.endpoint, keys=keys(bus, name))
+    made.wait_connected(20)
+    return made
+
+
+def evaluation(study: str = "mine") -> trialbus.EvaluationComplete:
+    return trialbus.EvaluationComplete(study=study, trial=0, step=0, metrics={"loss": 1.0})
+
+
+def assert_locked_out(client: trialbus.Link) -> None:
+    with client, pytest.raises(trialbus.HubUnavailableError):
+        client.wait_connected(1.0)
+
+
+def test_a_stranger_without_keys_is_not_let_in(guarded: Bus) -> None:
+    with link(guarded, "service"):
+        assert_locked_out(trialbus.Link(guarded.endpoint))
+
+
+def test_a_key_that_nobody_allowed_is_not_let_in(guarded: Bus, tmp_path: Path) -> None:
+    own = security.load_keys(security.new_keys(tmp_path, "mallory", "service"))
+    stranger = security.ClientKeys(own=own, hub=keys(guarded, "service").hub)
+    assert_locked_out(trialbus.Link(guarded.endpoint, keys=stranger))
+
+
+def test_a_client_that_expects_another_hub_does_not_talk_to_this_one(guarded: Bus) -> None:
+    other = zmq.curve_keypair()[0].decode()
+    mistaken = security.ClientKeys(own=keys(guarded, "service").own, hub=other)
+    assert_locked_out(trialbus.Link(guarded.endpoint, keys=mistaken))
+
+
+def test_a_public_key_without_its_secret_is_not_let_in(guarded: Bus) -> None:
+    right = keys(guarded, "service")
+    secret = zmq.curve_keypair()[1].decode()
+    stolen = security.KeyPair(name="service", public=right.own.public, secret=secret)
+    assert_locked_out(
+        trialbus.Link(guarded.endpoint, keys=security.ClientKeys(own=stolen, hub=right.hub))
+    )
+
+
+def test_a_service_may_do_everything(guarded: Bus) -> None:
+    with link(guarded, "service") as mine, trialbus.Publisher(link=mine) as publisher:
+        publisher.publish(trialbus.Prune(study="mine", trial=0, step=0))
+        assert publisher.flush(10)
+        assert len(list(trialbus.replay(link=mine))) == 1
+        assert hub_status(mine)["end"] == 1
+
+
+def test_a_listener_reads_and_publishes_nothing(guarded: Bus) -> None:
+    with link(guarded, "service") as service, trialbus.Publisher(link=service) as publisher:
+        publisher.publish(evaluation())
+    with link(guarded, "listener") as mine:
+        assert len(list(trialbus.replay(link=mine))) == 1
+        publisher = trialbus.Publisher(link=mine)
+        publisher.publish(evaluation())
+        until(lambda: publisher.refused)
+        with pytest.raises(trialbus.HubRefusedError, match="is a listener, which may not publish"):
+            publisher.publish(evaluation())
+        publisher.close()
+        assert len(list(trialbus.replay(link=mine))) == 1
+
+
+@pytest.mark.parametrize(
+    ("who", "event", "why"),
+    [
+        ("trainer", evaluation("any"), None),
+        ("bound", evaluation("mine"), None),
+        ("bound", evaluation("other"), "is a trainer of study 'mine' only"),
+        ("trainer", trialbus.Prune(study="mine", trial=0, step=0), "may not publish 'prune'"),
+        (
+            "trainer",
+            trialbus.StudyFinished(study="mine", submission="1", reason="stopped"),
+            "may not",
+        ),
+    ],
+    ids=["any study", "its study", "another study", "a command", "an end"],
+)
+def test_a_trainer_publishes_what_trainers_publish(
+    guarded: Bus, who: str, event: trialbus.Event, why: str | None
+) -> None:
+    with link(guarded, who) as mine:
+        publisher = trialbus.Publisher(link=mine)
+        publisher.publish(event)
+        if why is None:
+            assert publisher.flush(10)
+        else:
+            until(lambda: publisher.refused)
+            with pytest.raises(trialbus.HubRefusedError, match=why):
+                publisher.publish(event)
+        publisher.close()
+
+
+def test_a_trainer_reads_its_commands_and_nothing_else(guarded: Bus) -> None:
+    with link(guarded, "bound") as mine:
+        with trialbus.subscribe(trialbus.Prune, study="mine", link=mine) as inbox:
+            inbox.wait_ready(10)
+        for wrong in (
+            trialbus.subscribe(trialbus.EvaluationComplete, study="mine", link=mine),
+            trialbus.subscribe(trialbus.Prune, study="other", link=mine),
+            trialbus.subscribe(link=mine),
+        ):
+            with pytest.raises(trialbus.HubRefusedError, match="bound"):
+                wrong.wait_ready(10)
+
+
+def test_a_key_that_is_taken_off_the_list_is_locked_out_at_once(guarded: Bus) -> None:
+    allowed = guarded.directory / "keys" / "allowed.json"
+    with link(guarded, "listener") as mine:
+        inbox = trialbus.subscribe(link=mine)
+        inbox.wait_ready(10)
+        kept = {k: v for k, v in json.loads(allowed.read_text()).items() if v["name"] != "listener"}
+        allowed.write_text(json.dumps(kept))
+        with pytest.raises(trialbus.HubRefusedError, match="no longer"):
+            trialbus.subscribe(link=mine).wait_ready(10)
+    assert_locked_out(trialbus.Link(guarded.endpoint, keys=keys(guarded, "listener")))
+
+
+def test_refusals_are_counted_and_the_rest_of_a_peer_s_frames_is_served(guarded: Bus) -> None:
+    with link(guarded, "service") as service, link(guarded, "trainer") as trainer:
+        for _ in range(3):
+            with pytest.raises(trialbus.HubRefusedError):
+                trialbus.subscribe(link=trainer).wait_ready(10)
+        found = hub_status(service)
+        assert found["counters"]["refused_403"] == 3
+        assert "is a trainer, which may not read" in found["last_refused"]
+        with trialbus.Publisher(link=trainer) as publisher:
+            publisher.publish(evaluation())
+            assert publisher.flush(10)
+
+
+def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
+    path = security.new_keys(tmp_path, "me", "listener")
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o644)
+    with pytest.raises(trialbus.SpecError, match=r"can be read by others \(mode 644\)"):
+        security.load_keys(path)
+
+
+def test_a_key_of_a_name_that_is_taken_is_not_overwritten(tmp_path: Path) -> None:
+    before = security.new_keys(tmp_path, "me", "listener").read_bytes()
+    with pytest.raises(trialbus.SpecError, match="exists already"):
+        security.new_keys(tmp_path, "me", "service")
+    assert (tmp_path / "me.key").read_bytes() == before
+
+
+def test_half_of_the_variables_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(security.KEY_VARIABLE, "somewhere")
+    with pytest.raises(trialbus.SpecError, match="set both of them, or neither"):
+        security.client_keys()
+
+
+def test_with_keys_an_address_that_strangers_can_reach_may_be_bound() -> None:
+    check_bindable("tcp://0.0.0.0:5760", guarded=True, insecure=False)
+    with pytest.raises(trialbus.SpecError):
+        check_bindable("tcp://0.0.0.0:5760", guarded=False, insecure=False)
+
+
+def test_a_whole_study_runs_with_keys_by_one_line_of_config(bus: Bus) -> None:
+    command = [sys.executable, "-m", "trialbus_services", "keys", "--dir", "keys", "init"]
+    subprocess.run(command, cwd=bus.directory, check=True, capture_output=True, timeout=30)
+    study = small_study(steps=2, step_s=0.0, n_trials=2)
+    process = bus.service("study", *study, "bus=curve", "bus.keys.dir=keys")
+    assert process.wait(60) == 0, process.printed()
+    assert "2 complete, 0 pruned, 0 failed" in process.printed()
+
+
+def test_keys_that_are_missing_are_named_with_how_to_make_them(bus: Bus) -> None:
+    process = bus.service("study", *small_study(), "bus=curve", "bus.keys.dir=keys")
+    assert process.wait(30) == 2
+    assert "trialbus keys" in process.printed()
