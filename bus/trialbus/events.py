@@ -52,7 +52,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=_sn
     @property
     def topic(self) -> str:
         """The topic it is published under: `type/study/trial`."""
-        return topic(self.type, self.study, getattr(self, "trial", None))
+        return topic(self.__struct_config__.tag, self.study, getattr(self, "trial", None))
 
 
 class TrialEvent(Event, frozen=True, kw_only=True):

@@ -1,0 +1,103 @@
+"""The processes of the bus benchmarks: ROLE ENDPOINT COUNT RATE, one JSON line at the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+
+import msgspec
+import zmq
+
+import trialbus
+from trialbus import wire
+
+_METRICS = {"val/accuracy": 0.9, "val/loss": 0.3, "train/loss": 0.2, "lr": 1e-3, "a": 1.0, "b": 2.0}
+_CROWD_BATCH = 32
+_WORK = bytes(100_000)
+_RING = 256 << 20  # so that the outbox never bounds what is measured
+
+
+def event(step: int) -> trialbus.EvaluationComplete:
+    return trialbus.EvaluationComplete(study="s", trial=step % 50, step=step, metrics=_METRICS)
+
+
+def publish(endpoint: str, count: int, rate: float) -> None:
+    """Publish, as fast as it goes or at a rate, and tell when it began and what each call cost."""
+    with trialbus.Publisher(endpoint, capacity=1 << 24, ring_bytes=_RING) as publisher:
+        publisher.flush(10)
+        costs: list[float] = []
+        began = time.time()
+        for step in range(count):
+            while rate and time.time() < began + step / rate:
+                hashlib.sha256(_WORK)  # the training: computes, and leaves the interpreter free
+            start = time.perf_counter()
+            publisher.publish(event(step))
+            costs.append(time.perf_counter() - start)
+        publisher.flush(60)
+    costs.sort()
+    done = {
+        "began": began,
+        "p50_us": costs[count // 2] * 1e6,
+        "p99_us": costs[count * 99 // 100] * 1e6,
+    }
+    print(json.dumps(done), flush=True)
+
+
+def subscribe(endpoint: str, count: int, _: float) -> None:
+    """Read and decode every event, and tell when the last came and how long they took."""
+    with trialbus.subscribe(trialbus.EvaluationComplete, endpoint=endpoint) as inbox:
+        inbox.wait_ready(30)
+        print("ready", flush=True)
+        waits: list[float] = []
+        while len(waits) < count:
+            for record in inbox.records(30):
+                found = record.event
+                waits.append(time.time() - getattr(found, "at", 0.0))
+    waits.sort()
+    done = {
+        "ended": time.time(),
+        "p50_ms": waits[count // 2] * 1e3,
+        "p99_ms": waits[count * 99 // 100] * 1e3,
+    }
+    print(json.dumps(done), flush=True)
+
+
+def crowd(endpoint: str, count: int, publishers: float) -> None:
+    """Be many publishers, each with a connection of its own, and send in turn."""
+    context = zmq.Context()
+    context.set(zmq.MAX_SOCKETS, 4096)
+    n = int(publishers)
+    sockets = [context.socket(zmq.DEALER) for _ in range(n)]
+    for socket in sockets:
+        socket.linger = 0
+        socket.connect(endpoint)
+    topic, body = event(0).topic, msgspec.Raw(msgspec.msgpack.encode(event(0)))
+    rounds = count // (n * _CROWD_BATCH)
+    began = time.time()
+    for round_ in range(rounds):
+        for number, socket in enumerate(sockets):
+            identity = f"{os.getpid()}-{number}".encode()
+            first = round_ * _CROWD_BATCH + 1
+            socket.send(wire.encode(wire.Publish(identity, first, [(topic, body)] * _CROWD_BATCH)))
+    waiting = set(range(n))
+    while waiting:
+        for number in list(waiting):
+            while sockets[number].poll(0 if len(waiting) > 1 else 100):
+                answer = wire.decode_to_client(sockets[number].recv())
+                if isinstance(answer, wire.Ack) and answer.last == rounds * _CROWD_BATCH:
+                    waiting.discard(number)
+    done = {"began": began, "ended": time.time(), "count": rounds * n * _CROWD_BATCH}
+    for socket in sockets:
+        socket.close()
+    context.term()
+    print(json.dumps(done), flush=True)
+
+
+if __name__ == "__main__":
+    role, where, how_many, at = sys.argv[1:5]
+    {"publish": publish, "subscribe": subscribe, "crowd": crowd}[role](
+        where, int(how_many), float(at)
+    )

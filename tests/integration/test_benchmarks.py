@@ -1,0 +1,43 @@
+"""Each benchmark runs and yields its figures; how large they are is not for a test to say."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+KEYS = {
+    "publish_p50_us",
+    "publish_p99_us",
+    "durable_events_per_s",
+    "durable_events_per_s_4_subscribers",
+    "durable_events_per_s_1000_publishers",
+    "ratio_redis_aof_always",
+    "latency_p50_ms",
+    "latency_p99_ms",
+    "ratio_curve_latency",
+    "hub_rss_mb",
+}
+
+
+@pytest.mark.timeout(180)
+def test_the_bus_benchmark_yields_every_figure_or_says_why_not() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks", "bus", "--quick", "--json"],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found.keys() >= KEYS
+    for name in KEYS:
+        if found[name] is None:
+            assert name in found["skipped"]
+        else:
+            assert found[name] > 0
