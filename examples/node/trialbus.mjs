@@ -1,0 +1,109 @@
+// A trial's side of trialbus: publish events, hear of a prune, stay alive. See docs/protocol.md.
+import { randomBytes, randomUUID } from "node:crypto";
+import { hostname } from "node:os";
+import { decode, encode } from "@msgpack/msgpack";
+import { Dealer } from "zeromq";
+
+const PUBLISH = 1, FETCH = 2, HELLO = 4, PING = 5, BYE = 6;
+const ACK = 11, EVENTS = 12, WELCOME = 15;
+const NOW = -1, WAIT_MS = 30_000, RESEND_MS = 1000, TTL_MS = 30_000;
+
+export class Pruned extends Error {}
+
+export class Trial {
+  #socket = new Dealer({ immediate: true, probeRouter: true, linger: 0 });
+  #publisher = randomBytes(16);
+  #session = randomUUID();
+  #outbox = [];        // [seq, topic, body], oldest first, until acknowledged
+  #seq = 0;
+  #sending = Promise.resolve();
+  #next = NOW;         // offset of the prune subscription
+  #request = 0;
+  #pruned = false;
+  #acknowledged = () => {};
+  #timers = [];
+  #began = Date.now();
+
+  /** The trial a worker started this process for. */
+  constructor(endpoint = process.env.TRIALBUS_ENDPOINT, trial = process.env.TRIALBUS_TRIAL) {
+    if (!endpoint || !trial) throw new Error("start this with a worker: TRIALBUS_ENDPOINT and TRIALBUS_TRIAL are missing");
+    Object.assign(this, JSON.parse(trial)); // study, trial, attempt, params, seed, budget
+    this.#socket.connect(endpoint);
+    this.#listen();
+    this.#timers.push(setInterval(() => this.#outbox.length && this.#resend(), RESEND_MS));
+    this.#timers.push(setInterval(() => this.#send([PING, this.#session]), TTL_MS / 3));
+    this.#publish("trial_started", { host: hostname(), pid: process.pid });
+  }
+
+  /** Publish an evaluation; throws Pruned when the optimizer has told this trial to stop. */
+  report(step, metrics) {
+    this.#publish("evaluation_complete", { step, metrics, elapsed_s: (Date.now() - this.#began) / 1000 });
+    if (this.#pruned) throw new Pruned(`trial ${this.trial} was pruned`);
+  }
+
+  /** Run a training in this trial, tell how it ended, and hand over what is left. */
+  async run(training) {
+    try {
+      await training(this);
+      this.#publish("trial_finished", { state: "complete" });
+    } catch (error) {
+      const pruned = error instanceof Pruned;
+      this.#publish("trial_finished", pruned ? { state: "pruned" } : { state: "failed", error: String(error.stack) });
+      if (!pruned) process.exitCode = 1;
+    }
+    while (this.#outbox.length) await new Promise(resolve => (this.#acknowledged = resolve));
+    await this.#send([BYE, this.#session]);
+    this.#timers.forEach(clearInterval);
+    this.#socket.close();
+  }
+
+  #publish(type, fields) {
+    const { study, trial, attempt } = this;
+    const escaped = study.replaceAll("%", "%25").replaceAll("/", "%2F").replaceAll("*", "%2A");
+    const body = { type, study, trial, attempt, at: Date.now() / 1000, ...fields };
+    const entry = [++this.#seq, `${type}/${escaped}/${trial}`, body];
+    this.#outbox.push(entry);
+    this.#post([entry]);
+  }
+
+  #post(entries) {
+    const events = entries.map(([, topic, body]) => [topic, body]);
+    this.#send([PUBLISH, this.#publisher, entries[0][0], events, this.#outbox[0][0]]);
+  }
+
+  #resend() {
+    if (this.#outbox.length) this.#post(this.#outbox.slice(0, 512));
+  }
+
+  #fetch() {
+    const escaped = this.study.replaceAll("%", "%25").replaceAll("/", "%2F").replaceAll("*", "%2A");
+    const wait = this.#next === NOW ? 0 : WAIT_MS;
+    this.#send([FETCH, ++this.#request, this.#next, [`prune/${escaped}/${this.trial}`], 512, wait]);
+  }
+
+  // One frame at a time, in order. Without a connection a send waits for one.
+  #send(frame) {
+    this.#sending = this.#sending.then(() => this.#socket.send(encode(frame))).catch(() => {});
+    return this.#sending;
+  }
+
+  async #listen() {
+    for await (const [frame] of this.#socket) {
+      const [op, ...fields] = decode(frame);
+      if (op === WELCOME) {
+        // Connected, or connected again: what was under way before is void.
+        const { study, trial, attempt } = this;
+        this.#send([HELLO, this.#session, "trainer", "", TTL_MS, study, trial, attempt, { host: hostname() }]);
+        this.#fetch();
+        this.#resend();
+      } else if (op === ACK) {
+        while (this.#outbox.length && this.#outbox[0][0] <= fields[1]) this.#outbox.shift();
+        this.#acknowledged();
+      } else if (op === EVENTS && fields[0] === this.#request) {
+        for (const [, , , , body] of fields[3]) if (body.attempt === this.attempt) this.#pruned = true;
+        this.#next = fields[1];
+        this.#fetch();
+      }
+    }
+  }
+}
