@@ -323,21 +323,24 @@ def register(event_type: _E) -> _E:
     return event_type
 
 
+#: Every type that trialbus itself defines.
+BUILT_IN: tuple[type[Event], ...] = (
+    StudySubmitted,
+    StudyStarted,
+    StudyFinished,
+    TrialRequested,
+    RequestWithdrawn,
+    TrialAssigned,
+    TrialStarted,
+    EvaluationComplete,
+    Prune,
+    Stop,
+    TrialFinished,
+    TrainerLost,
+    ReportReady,
+)
+
 _decoders |= {
     str(event_type.__struct_config__.tag): msgspec.msgpack.Decoder(event_type)
-    for event_type in (
-        StudySubmitted,
-        StudyStarted,
-        StudyFinished,
-        TrialRequested,
-        RequestWithdrawn,
-        TrialAssigned,
-        TrialStarted,
-        EvaluationComplete,
-        Prune,
-        Stop,
-        TrialFinished,
-        TrainerLost,
-        ReportReady,
-    )
+    for event_type in BUILT_IN
 }
