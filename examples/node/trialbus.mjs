@@ -5,10 +5,11 @@ import { decode, encode } from "@msgpack/msgpack";
 import { Dealer } from "zeromq";
 
 const PUBLISH = 1, FETCH = 2, HELLO = 4, PING = 5, BYE = 6;
-const ACK = 11, EVENTS = 12, WELCOME = 15;
-const NOW = -1, WAIT_MS = 30_000, RESEND_MS = 1000, TTL_MS = 30_000;
+const ACK = 11, EVENTS = 12, SEEN = 14, WELCOME = 15, REFUSED = 19, SESSION_LOST = 410;
+const NOW = -1, WAIT_MS = 30_000, RESEND_MS = 1000, ANSWER_MS = 5000, TTL_MS = 30_000;
 
 export class Pruned extends Error {}
+export class Lost extends Error {}
 
 export class Trial {
   #socket = new Dealer({ immediate: true, probeRouter: true, linger: 0 });
@@ -19,7 +20,11 @@ export class Trial {
   #sending = Promise.resolve();
   #next = NOW;         // offset of the prune subscription
   #request = 0;
+  #answerBy = Infinity;
+  #unsent = 0;
   #pruned = false;
+  #registered = false; // the hub has seen the session
+  #lost = false;       // and has given it up
   #acknowledged = () => {};
   #timers = [];
   #began = Date.now();
@@ -30,8 +35,8 @@ export class Trial {
     Object.assign(this, JSON.parse(trial)); // study, trial, attempt, params, seed, budget
     this.#socket.connect(endpoint);
     this.#listen();
-    this.#timers.push(setInterval(() => this.#outbox.length && this.#resend(), RESEND_MS));
-    this.#timers.push(setInterval(() => this.#send([PING, this.#session]), TTL_MS / 3));
+    this.#timers.push(setInterval(() => this.#tick(), RESEND_MS));
+    this.#timers.push(setInterval(() => this.#showUp(), TTL_MS / 3));
     this.#publish("trial_started", { host: hostname(), pid: process.pid });
   }
 
@@ -39,6 +44,7 @@ export class Trial {
   report(step, metrics) {
     this.#publish("evaluation_complete", { step, metrics, elapsed_s: (Date.now() - this.#began) / 1000 });
     if (this.#pruned) throw new Pruned(`trial ${this.trial} was pruned`);
+    if (this.#lost) throw new Lost(`trial ${this.trial}: attempt ${this.attempt} was given up`);
   }
 
   /** Run a training in this trial, tell how it ended, and hand over what is left. */
@@ -67,6 +73,7 @@ export class Trial {
   }
 
   #post(entries) {
+    if (this.#next === NOW) return; // the prune subscription has to stand in the log first
     const events = entries.map(([, topic, body]) => [topic, body]);
     this.#send([PUBLISH, this.#publisher, entries[0][0], events, this.#outbox[0][0]]);
   }
@@ -75,15 +82,34 @@ export class Trial {
     if (this.#outbox.length) this.#post(this.#outbox.slice(0, 512));
   }
 
+  // What is not answered in time is sent again.
+  #tick() {
+    if (this.#unsent) return; // there is no connection; a welcome will come with it
+    this.#resend();
+    if (Date.now() > this.#answerBy) this.#fetch();
+    if (!this.#registered) this.#showUp();
+  }
+
+  #showUp() {
+    const { study, trial, attempt } = this;
+    const hello = [HELLO, this.#session, "trainer", "", TTL_MS, study, trial, attempt, { host: hostname() }];
+    if (!this.#lost) this.#send(this.#registered ? [PING, this.#session] : hello);
+  }
+
   #fetch() {
     const escaped = this.study.replaceAll("%", "%25").replaceAll("/", "%2F").replaceAll("*", "%2A");
     const wait = this.#next === NOW ? 0 : WAIT_MS;
+    this.#answerBy = Date.now() + wait + ANSWER_MS;
     this.#send([FETCH, ++this.#request, this.#next, [`prune/${escaped}/${this.trial}`], 512, wait]);
   }
 
   // One frame at a time, in order. Without a connection a send waits for one.
   #send(frame) {
-    this.#sending = this.#sending.then(() => this.#socket.send(encode(frame))).catch(() => {});
+    this.#unsent++;
+    this.#sending = this.#sending
+      .then(() => this.#socket.send(encode(frame)))
+      .catch(() => {})
+      .finally(() => this.#unsent--);
     return this.#sending;
   }
 
@@ -92,17 +118,26 @@ export class Trial {
       const [op, ...fields] = decode(frame);
       if (op === WELCOME) {
         // Connected, or connected again: what was under way before is void.
-        const { study, trial, attempt } = this;
-        this.#send([HELLO, this.#session, "trainer", "", TTL_MS, study, trial, attempt, { host: hostname() }]);
+        this.#showUp();
         this.#fetch();
         this.#resend();
       } else if (op === ACK) {
         while (this.#outbox.length && this.#outbox[0][0] <= fields[1]) this.#outbox.shift();
         this.#acknowledged();
-      } else if (op === EVENTS && fields[0] === this.#request) {
-        for (const [, , , , body] of fields[3]) if (body.attempt === this.attempt) this.#pruned = true;
-        this.#next = fields[1];
-        this.#fetch();
+      } else if (op === EVENTS) {
+        if (fields[3].some(record => record[4].attempt === this.attempt)) this.#pruned = true;
+        if (fields[0] === this.#request) {
+          const first = this.#next === NOW;
+          this.#next = fields[1];
+          this.#fetch();
+          if (first) this.#resend();
+        }
+      } else if (op === SEEN) {
+        this.#registered = true;
+      } else if (op === REFUSED && fields[0] === SESSION_LOST) {
+        this.#lost = true;
+      } else if (op === REFUSED) {
+        console.error(`refused: ${fields[0]} ${fields[1]}`);
       }
     }
   }
