@@ -303,6 +303,11 @@ def decode(topic_: str, body: bytes | memoryview | msgspec.Raw) -> AnyEvent:
     return event
 
 
+def known_types() -> frozenset[str]:
+    """Return the tags of the types that `decode` knows, your own included."""
+    return frozenset(_decoders)
+
+
 def register(event_type: _E) -> _E:
     """Make an event type of your own known to `decode`. Use it as a class decorator.
 

@@ -26,17 +26,17 @@ Json: TypeAlias = dict[str, Any]
 #: Who sends and who receives an event of a type.
 ROUTES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "study_submitted": (("client",), ("optimizer",)),
-    "study_started": (("optimizer",), ("listener",)),
+    "study_started": (("optimizer",), ("client", "listener")),
     "study_finished": (("optimizer",), ("client", "reporter", "listener")),
     "trial_requested": (("worker", "trainer"), ("optimizer",)),
     "request_withdrawn": (("worker", "trainer"), ("optimizer",)),
     "trial_assigned": (("optimizer",), ("worker", "trainer")),
-    "trial_started": (("trainer",), ("optimizer", "listener")),
+    "trial_started": (("trainer",), ("listener",)),
     "evaluation_complete": (("trainer",), ("optimizer", "listener")),
     "prune": (("optimizer",), ("trainer",)),
-    "stop": (("client", "optimizer"), ("optimizer", "listener")),
+    "stop": (("client",), ("optimizer", "listener")),
     "trial_finished": (("trainer", "worker"), ("optimizer", "listener")),
-    "trainer_lost": (("hub",), ("optimizer", "listener")),
+    "trainer_lost": (("hub",), ("optimizer", "worker", "listener")),
     "report_ready": (("reporter",), ("client", "listener")),
 }
 

@@ -38,6 +38,7 @@ commands:
 
   events     prints the events of a bus: trialbus events --study digits --follow
   status     prints the state of a hub: offset, rate, sessions, lag of every durable name
+  metrics    serves a hub's counters to Prometheus: trialbus metrics --port 9464
   keys       makes keys for a bus that strangers can reach: trialbus keys --help
 
 examples:
@@ -111,11 +112,18 @@ def _run(name: str, overrides: list[str]) -> int:
 
 
 def _tool(name: str, options: list[str]) -> int:
-    from trialbus_services import keys, look
-
-    tools = {"events": look.events, "status": look.status, "keys": keys.keys}
     try:
+        if name == "metrics":
+            from trialbus_services.metrics import metrics
+
+            return metrics(options)
+        from trialbus_services import keys, look
+
+        tools = {"events": look.events, "status": look.status, "keys": keys.keys}
         return tools[name](options)
+    except ModuleNotFoundError as error:
+        print(f'error: {error}; pip install "trialbus[{name}]"', file=sys.stderr)
+        return 1
     except TrialbusError as error:
         print(f"error: {error}", file=sys.stderr)
         return _exit_code(error)
@@ -170,7 +178,7 @@ def _study(config: DictConfig) -> int:
     return run(config)
 
 
-_TOOLS = ("events", "status", "keys")
+_TOOLS = ("events", "status", "keys", "metrics")
 _COMMANDS: dict[str, Callable[[DictConfig], int]] = {
     "study": _study,
     "hub": _hub,

@@ -88,6 +88,7 @@ def _follow(spec: StudySpec, services: Services, console: Console) -> int:
         console,
         finished,
         metrics=spec.metrics,
+        directions=spec.directions,
         wall_s=time.monotonic() - began,
         report=report,
     )

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import signal
+import socket
 import subprocess
 import sys
+import urllib.request
 
 import pytest
 
@@ -85,6 +88,26 @@ def test_the_status_shows_offset_rate_sessions_and_lag(filled: Bus) -> None:
     assert (found["end"], found["events_per_s"], found["durable"]["mine"]["lag"]) == (4, 0, 4)
     assert [session["name"] for session in found["sessions"]] == ["w"]
     assert "mine" in shown
+
+
+def test_prometheus_reads_the_counters_and_whether_the_hub_is_up(filled: Bus) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [*COMMAND, "metrics", "--port", str(port), "--endpoint", filled.endpoint]
+    server = filled.run("metrics", command)
+    until(lambda: "metrics of" in server.printed(), 20)
+
+    def scraped() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=20) as answer:
+            return answer.read().decode()
+
+    assert "trialbus_events_total 4.0" in scraped()
+    assert "trialbus_up 1.0" in scraped()
+    filled.processes["hub"].kill()
+    assert "trialbus_up 0.0" in scraped()
+    server.signal(signal.SIGINT)
+    assert server.wait(20) == 0
 
 
 @pytest.mark.parametrize("name", ["events", "status"])

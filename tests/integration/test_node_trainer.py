@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import optuna
@@ -31,14 +32,9 @@ def test_a_study_of_trainers_in_javascript_is_recorded_and_pruned(bus: Bus) -> N
         capture_output=True,
         timeout=60,
     )
-    study = bus.service(
-        "study",
-        "--config-dir=examples/node/conf",
-        "study=node",
-        "study.n_trials=8",
-        "pruner.n_startup_trials=2",
-        "sampler=random",
-    )
+    overrides = ["study=node", "study.n_trials=8", "pruner.n_startup_trials=2", "sampler=random"]
+    command = [sys.executable, "-m", "trialbus_services", "study"]
+    study = bus.run("study", [*command, "--config-dir=examples/node/conf", *overrides])
     assert study.wait(60) == 0, study.printed()
     stored = optuna.load_study(
         study_name="node", storage=f"sqlite:///{bus.directory}/optuna_studies.db"

@@ -71,7 +71,7 @@ def test_the_wheel_holds_every_file_of_the_packages_and_no_other(wheel: Path) ->
         f"{top}/{file.relative_to(folder)}"
         for top, folder in SOURCES.items()
         for file in folder.rglob("*")
-        if file.is_file() and "__pycache__" not in file.parts
+        if file.is_file() and not {"__pycache__", "node_modules"} & set(file.parts)
     }
     assert names == expected
     assert {name.split("/")[0] for name in names} == {

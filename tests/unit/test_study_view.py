@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import math
 from typing import Any
 
-from rich.console import Console
+import pytest
 
 import trialbus
 from trialbus import events
-from trialbus_services.monitor.summary import print_summary
-from trialbus_services.monitor.terminal import TerminalView, sparkline
+from trialbus.spec import Direction
 from trialbus_services.monitor.view import StudyView
 
 STARTED = trialbus.StudyStarted(
@@ -19,9 +17,28 @@ STARTED = trialbus.StudyStarted(
 )
 
 
-def assigned(trial: int, attempt: int = 0) -> trialbus.TrialAssigned:
+def spec(aggregate: str = "last", **more: Any) -> trialbus.StudySpec:
+    return trialbus.StudySpec(
+        name="s",
+        params={"lr": trialbus.FloatParam(low=0.0, high=1.0)},
+        objectives=(trialbus.Objective(metric="accuracy", aggregate=aggregate),),
+        n_trials=10,
+        **more,
+    )
+
+
+def submitted(made: trialbus.StudySpec) -> trialbus.StudySubmitted:
+    return trialbus.StudySubmitted(study="s", submission="1", spec=made)
+
+
+def assigned(trial: int, attempt: int = 0, session: str = "w") -> trialbus.TrialAssigned:
     return trialbus.TrialAssigned(
-        study="s", trial=trial, attempt=attempt, request="r", session="w", params={"lr": 0.1}
+        study="s",
+        trial=trial,
+        attempt=attempt,
+        request=f"r{trial}.{attempt}",
+        session=session,
+        params={"lr": 0.1},
     )
 
 
@@ -37,11 +54,31 @@ def finished(trial: int, state: str = "complete", attempt: int = 0, **more: Any)
     return trialbus.TrialFinished(study="s", trial=trial, attempt=attempt, state=state, **more)  # type: ignore[arg-type]
 
 
+def lost(trial: int, attempt: int = 0) -> trialbus.TrainerLost:
+    return trialbus.TrainerLost(
+        study="s", session="x", kind="trainer", trial=trial, attempt=attempt
+    )
+
+
+def ended(submission: str = "1") -> trialbus.StudyFinished:
+    return trialbus.StudyFinished(
+        study="s",
+        submission=submission,
+        reason="exhausted",
+        counts=events.TrialCounts(complete=6, pruned=3, failed=1),
+        best_trials=[events.BestTrial(number=4, values=[0.99], params={"lr": 0.2})],
+    )
+
+
 def view(*seen: events.AnyEvent) -> StudyView:
     made = StudyView("s", clock=lambda: 100.0)
     for event in seen:
         made.apply(event)
     return made
+
+
+def told(seen: StudyView) -> list[str]:
+    return [note.text for note in seen.take_notes()]
 
 
 def test_it_counts_what_ended_and_what_was_done_before() -> None:
@@ -51,112 +88,179 @@ def test_it_counts_what_ended_and_what_was_done_before() -> None:
     assert (seen.n_done, dict(seen.counts), seen.running) == (4, {"complete": 1, "pruned": 1}, {})
 
 
-def test_it_keeps_the_best_value_by_the_direction_and_passes_over_nan() -> None:
-    rising = view(
-        STARTED, assigned(2), *(evaluation(2, s, v) for s, v in enumerate([0.5, math.nan, 0.4]))
+def test_each_event_seen_twice_changes_nothing_but_their_count() -> None:
+    stream = [
+        submitted(spec()),
+        STARTED,
+        assigned(2),
+        evaluation(2, 0, 0.5),
+        evaluation(2, 1, 0.6),
+        lost(2),
+        assigned(2, 1),
+        evaluation(2, 0, 0.7, 1),
+        finished(2, attempt=1),
+        assigned(3),
+        evaluation(3, 0, 0.4),
+    ]
+    once, twice = view(*stream), view(*(event for event in stream for _ in range(2)), *stream)
+    for seen in (once, twice):
+        assert (seen.n_done, seen.n_lost, seen.n_retried, seen.best and seen.best.value) == (
+            3,
+            1,
+            1,
+            0.7,
+        )
+        assert list(seen.running) == [3]
+        assert seen.running[3].curve == {0: 0.4}
+    assert (once.n_events, twice.n_events) == (11, 33)
+    assert told(once) == told(twice)
+
+
+@pytest.mark.parametrize(("direction", "best"), [("maximize", 0.5), ("minimize", 0.4)])
+def test_while_no_trial_is_complete_the_best_is_that_of_the_running_ones(
+    direction: Direction, best: float
+) -> None:
+    started = trialbus.StudyStarted(
+        study="s", submission="1", directions=[direction], metrics=["accuracy"], n_trials=10
     )
-    assert rising.best is not None
-    assert (rising.best.value, rising.best.number) == (0.5, 2)
-    falling = trialbus.StudyStarted(
-        study="s", submission="1", directions=["minimize"], metrics=["accuracy"], n_trials=10
+    curve = [evaluation(2, step, value) for step, value in enumerate([0.5, math.nan, 0.4])]
+    seen = view(started, assigned(2), *curve)
+    assert seen.best is not None
+    assert (seen.best.value, seen.best.number, seen.best.params) == (best, 2, {"lr": 0.1})
+
+
+def test_a_complete_trial_is_best_before_a_better_one_that_runs_or_was_pruned() -> None:
+    seen = view(
+        STARTED,
+        *(assigned(number) for number in (2, 3, 4)),
+        *(evaluation(number, 0, value) for number, value in ((2, 0.5), (3, 0.9), (4, 0.8))),
+        finished(2),
+        finished(3, "pruned"),
     )
-    low = view(falling, assigned(2), evaluation(2, 0, 0.5), evaluation(2, 1, 0.4)).best
-    assert low is not None
-    assert low.value == 0.4
+    assert seen.best is not None
+    assert (seen.best.value, seen.best.number) == (0.5, 2)
+
+
+@pytest.mark.parametrize(
+    ("aggregate", "value"),
+    [("last", 0.4), ("best", 0.8), ("mean_last(2)", 0.6), ("at_step(0)", 0.2)],
+)
+def test_a_complete_trial_has_the_value_that_the_rules_of_the_study_give(
+    aggregate: str, value: float
+) -> None:
+    curve = [evaluation(2, step, reported) for step, reported in enumerate([0.2, 0.8, 0.4])]
+    seen = view(submitted(spec(aggregate)), STARTED, assigned(2), *curve, finished(2))
+    assert seen.best is not None
+    assert seen.best.value == pytest.approx(value)
+
+
+def test_values_that_a_trainer_gives_itself_come_before_its_evaluations() -> None:
+    seen = view(STARTED, assigned(2), evaluation(2, 0, 0.5), finished(2, values=[0.7, 3.0]))
+    assert seen.best is not None
+    assert seen.best.value == 0.7
+    assert told(seen)[-1] == "trial 2 complete: 0.7"
 
 
 def test_a_lost_trial_leaves_and_comes_back_as_another_attempt() -> None:
-    lost = trialbus.TrainerLost(study="s", session="x", kind="trainer", trial=2, attempt=0)
-    seen = view(STARTED, assigned(2), lost)
+    seen = view(STARTED, assigned(2), lost(2))
     assert not seen.running
-    assert seen.notes[-1] == "trial 2 was lost; it is handed out again"
-    seen.apply(assigned(2, attempt=1))
-    seen.apply(evaluation(2, 0, 0.9, attempt=0))
-    assert seen.running[2].step is None
-    seen.apply(finished(2, attempt=0))
-    assert 2 in seen.running
+    assert told(seen)[-1] == "trial 2 was lost; it is handed out again"
+    for late in (assigned(2), evaluation(2, 0, 0.9), finished(2)):
+        seen.apply(late)
+    assert (seen.running, seen.n_done) == ({}, 2)
+    for event in (assigned(2, attempt=1), evaluation(2, 0, 0.9), finished(2)):
+        seen.apply(event)
+    assert (seen.running[2].attempt, seen.running[2].step) == (1, None)
+    assert (seen.n_lost, seen.n_retried, seen.n_done) == (1, 1, 2)
 
 
-def test_a_preempted_trial_is_not_counted() -> None:
-    assert view(STARTED, assigned(2), finished(2, "preempted")).n_done == 2
+def test_a_trial_lost_once_too_often_is_failed() -> None:
+    seen = view(submitted(spec(max_retries=1)), STARTED, assigned(2, 1), lost(2, 1))
+    assert (seen.counts["failed"], told(seen)[-1]) == (1, "trial 2 failed: lost 2 times")
+
+
+def test_a_lost_worker_takes_all_its_trials_along() -> None:
+    gone = trialbus.TrainerLost(session="a", kind="worker")
+    trials = [assigned(2, session="a"), assigned(3, session="b"), assigned(4, session="a")]
+    assert list(view(STARTED, *trials, gone).running) == [3]
+
+
+def test_a_trial_whose_request_was_withdrawn_is_run_by_nobody() -> None:
+    taken_back = trialbus.RequestWithdrawn(study="s", request="r2.0")
+    assert list(view(STARTED, assigned(2), assigned(3), taken_back).running) == [3]
+
+
+def test_a_preempted_trial_leaves_and_is_not_counted() -> None:
+    seen = view(STARTED, assigned(2), finished(2, "preempted"))
+    assert (seen.n_done, seen.running) == (2, {})
 
 
 def test_one_that_joins_late_shows_what_it_sees() -> None:
-    seen = view(evaluation(7, 3, 0.5))
-    assert (seen.running[7].step, seen.n_trials) == (3, None)
+    seen = view(evaluation(7, 3, 0.5), trialbus.TrialStarted(study="s", trial=8))
+    assert (seen.running[7].step, seen.n_trials, seen.best) == (3, None, None)
     seen.apply(finished(7))
+    seen.apply(finished(9, "failed"))
     seen.apply(evaluation(7, 4, 0.5))
-    assert 7 not in seen.running
+    assert (list(seen.running), seen.n_done, seen.left_s) == ([8], 2, None)
 
 
 def test_another_study_and_unknown_events_change_nothing() -> None:
     other = trialbus.TrialFinished(study="other", trial=0, state="failed")
     unknown = trialbus.UnknownEvent(topic="x_new/s/1", data={})
-    assert view(STARTED, other, unknown).n_done == 2
+    seen = view(STARTED, other, unknown)
+    assert (seen.n_done, seen.n_events) == (2, 1)
 
 
-def test_the_optimizer_has_the_last_word_on_the_counts() -> None:
-    end = trialbus.StudyFinished(
-        study="s",
-        submission="1",
-        reason="exhausted",
-        counts=events.TrialCounts(complete=6, pruned=3, failed=1),
-        best_trials=[events.BestTrial(number=4, values=[0.99], params={"lr": 0.2})],
-    )
-    seen = view(STARTED, assigned(2), end)
+def test_the_optimizer_has_the_last_word_and_what_comes_after_it_is_no_news() -> None:
+    seen = view(STARTED, assigned(2), ended(), evaluation(2, 0, 1.0), finished(2))
     assert (seen.n_done, seen.running, seen.best and seen.best.value) == (10, {}, 0.99)
+    assert (seen.state, seen.finished and seen.finished.reason) == ("finished", "exhausted")
 
 
-def test_a_terminal_shows_progress_best_and_running_trials() -> None:
-    console = Console(record=True, width=100, height=30, force_terminal=True, file=io.StringIO())
-    seen = view(
-        STARTED,
-        assigned(2),
-        assigned(3),
-        evaluation(2, 4, 0.75),
-        finished(3, "failed", error="a\nboom"),
+def test_a_study_that_is_submitted_again_runs_again() -> None:
+    again = trialbus.StudyStarted(
+        study="s",
+        submission="2",
+        directions=["maximize"],
+        metrics=["accuracy"],
+        n_trials=20,
+        n_done=10,
     )
-    with TerminalView(seen, console=console) as terminal:
-        terminal.update()
-        shown = console.export_text()
-    assert "trial 3 failed: boom" in shown
-    assert "3/10 trials" in shown
-    assert "best 0.75 accuracy in trial 2" in shown
-    assert "accuracy 0.75" in shown
+    seen = view(STARTED, ended(), again, ended())
+    assert (seen.state, seen.n_done, seen.n_trials, seen.finished) == ("running", 10, 20, None)
 
 
-def test_without_a_terminal_there_are_plain_lines_only() -> None:
-    out = io.StringIO()
-    seen = view(STARTED, assigned(2), evaluation(2, 4, 0.75))
-    with TerminalView(seen, console=Console(file=out, width=100)) as terminal:
-        terminal.update()
-        seen.apply(finished(2))
-        terminal.update()
-    assert out.getvalue().splitlines() == [
-        "resumed with 2 of 10 trials done",
-        "s: 2/10 trials done, 1 running, best 0.75 in trial 2",
-        "trial 2 complete: 0.75",
-    ]
+def test_the_time_left_follows_the_pace_and_stands_still_at_the_end() -> None:
+    now = [0.0]
+    seen = StudyView("s", clock=lambda: now[0])
+    seen.apply(STARTED)
+    assert seen.left_s is None
+    now[0] = 10.0
+    for number in (2, 3):
+        seen.apply(finished(number))
+    assert seen.left_s == pytest.approx(30.0)
+    seen.apply(ended())
+    now[0] = 99.0
+    assert (seen.elapsed_s, seen.left_s) == (10.0, None)
 
 
-def test_a_hundred_running_trials_fit_the_screen() -> None:
-    console = Console(record=True, width=80, height=24, force_terminal=True, file=io.StringIO())
-    with TerminalView(view(STARTED, *map(assigned, range(100))), console=console) as terminal:
-        terminal.update()
-        shown = console.export_text()
-    assert "and 84 more" in shown
+def test_a_failed_trial_is_told_with_the_last_line_of_its_error() -> None:
+    seen = view(finished(1, "failed", error="Traceback\n  boom: 1\n"), finished(2, "failed"))
+    assert told(seen) == ["trial 1 failed: boom: 1", "trial 2 failed: no reason given"]
+    assert told(seen) == []
 
 
-def test_names_from_users_are_no_markup() -> None:
-    out = io.StringIO()
-    end = trialbus.StudyFinished(study="[red]s[/]", submission="1", reason="failed", error="[/x]")
-    console = Console(file=out, width=100)
-    print_summary(console, end, metrics=["m"], wall_s=1.0, report=None)
-    assert "[red]s[/]" in out.getvalue()
-    assert "error: [/x]" in out.getvalue()
+def test_a_pruned_trial_is_told_with_the_step_that_was_judged() -> None:
+    pruned = trialbus.Prune(study="s", trial=2, step=5)
+    curve = [evaluation(2, step, 0.25) for step in range(7)]
+    seen = view(STARTED, assigned(2), *curve, pruned, finished(2, "pruned"))
+    assert told(seen)[-1] == "trial 2 pruned at step 5: 0.25"
 
 
-def test_a_sparkline_goes_from_its_least_to_its_greatest_value() -> None:
-    assert sparkline([0.0, 0.5, 1.0, math.nan, math.inf]) == "▁▄█"
-    assert sparkline([3.0, 3.0]) == "▁▁"
-    assert sparkline([]) == ""
+def test_what_is_kept_of_a_curve_and_of_notes_is_bounded() -> None:
+    seen = view(STARTED, *(evaluation(2, step, float(step)) for step in range(1000)))
+    assert len(seen.running[2].curve) < 300
+    assert max(seen.running[2].curve) == 999
+    for number in range(3, 3000):
+        seen.apply(finished(number))
+    assert len(seen.take_notes()) <= 1000

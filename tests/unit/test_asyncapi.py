@@ -1,0 +1,61 @@
+"""The AsyncAPI document says what the structs say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import trialbus
+from trialbus import events, wire
+from trialbus_services import asyncapi
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def references(node: Any) -> list[str]:
+    if isinstance(node, list):
+        return [found for item in cast(list[Any], node) for found in references(item)]
+    if not isinstance(node, dict):
+        return []
+    inner = cast(dict[str, Any], node)
+    own = [inner["$ref"]] if "$ref" in inner else []
+    return own + [found for value in inner.values() for found in references(value)]
+
+
+def test_the_asyncapi_document_is_the_one_of_the_code() -> None:
+    committed = (DOCS / "asyncapi.json").read_text(encoding="utf-8")
+    assert committed == asyncapi.render(), "run ./scripts/asyncapi and commit docs/asyncapi.json"
+
+
+def test_every_reference_of_the_asyncapi_document_leads_somewhere() -> None:
+    document = asyncapi.document()
+    found = references(document)
+    assert found
+    for reference in found:
+        node = document
+        for part in reference.removeprefix("#/").split("/"):
+            node = node[part]
+
+
+def test_every_event_has_a_channel_with_its_topic_a_sender_and_a_receiver() -> None:
+    document = asyncapi.document()
+    event = trialbus.EvaluationComplete(study="s", trial=3, step=0, metrics={})
+    address = document["channels"]["evaluation_complete"]["address"]
+    assert address.format(study="s", trial=3) == event.topic
+    address = document["channels"]["stop"]["address"]
+    assert address.format(study="s") == trialbus.Stop(study="s").topic
+    types = {tag for tag in events.known_types() if not tag.startswith("x_")}
+    assert types == set(asyncapi.ROUTES)
+    for type_ in types:
+        actions = {
+            operation["action"]
+            for operation in document["operations"].values()
+            if operation["channel"]["$ref"] == f"#/channels/{type_}"
+        }
+        assert actions == {"send", "receive"}
+
+
+def test_a_frame_is_described_field_by_field_as_it_is_written() -> None:
+    fields = asyncapi.document()["components"]["schemas"]["Fetch"]["items"]
+    assert [field["title"] for field in fields] == ["op", *wire.Fetch.__struct_fields__]
+    assert fields[0]["enum"] == [2]
