@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ import psutil
 
 from benchmarks import peers, roles
 from trialbus import security
+from trialbus.link import Link
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,15 @@ class Size:
 
     events: int
     crowd: int
+    heavy: int
     rounds: int
 
 
-FULL = Size(events=200_000, crowd=192_000, rounds=3)
-QUICK = Size(events=40_000, crowd=64_000, rounds=1)
+FULL = Size(events=200_000, crowd=192_000, heavy=5_000_000, rounds=3)
+QUICK = Size(events=40_000, crowd=64_000, heavy=192_000, rounds=1)
 _LATENCY_RATE = 5000
 _PUBLISH_RATE = 1000
+_NO_GRPC = "the Python packages grpcio and protobuf are not installed"
 
 
 class Bench:
@@ -50,7 +54,16 @@ class Bench:
                 security.KEY_VARIABLE: str(own),
                 security.HUB_KEY_VARIABLE: str(folder / "keys" / "hub.pub"),
             }
-        self.hub = subprocess.Popen([*command, "--dir", str(folder)], stderr=subprocess.DEVNULL)
+        self._command = [*command, "--dir", str(folder)]
+        self.begin()
+
+    def begin(self) -> None:
+        self.hub = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
+
+    def crowd(self, count: int) -> list[dict[str, Any]]:
+        """Publish from a thousand connections, each with a session."""
+        processes = [self.start("crowd", count // 2, 500) for _ in range(2)]
+        return [result(process) for process in processes]
 
     def start(self, role: str, count: int, rate: float = 0) -> subprocess.Popen[str]:
         command = [
@@ -109,37 +122,53 @@ def pass_through(
     }
 
 
-def crowd(count: int) -> tuple[float, float]:
-    """Publish from a thousand connections; return events per second and the hub's memory in MB."""
+def crowd(count: int) -> float:
+    """Publish from a thousand connections; return events per second."""
     with bench() as on:
-        on_each = [on.start("crowd", count // 2, 500) for _ in range(2)]
-        found = [result(process) for process in on_each]
-        rss = psutil.Process(on.hub.pid).memory_info().rss / 2**20
+        found = on.crowd(count)
     ended, began = max(f["ended"] for f in found), min(f["began"] for f in found)
-    return sum(f["count"] for f in found) / (ended - began), rss
+    return sum(f["count"] for f in found) / (ended - began)
+
+
+def heavy(count: int) -> tuple[float, float]:
+    """Return the hub's memory in MB after many events and 1,000 sessions, and its start-up in s."""
+    with bench() as on:
+        on.crowd(count)
+        rss = psutil.Process(on.hub.pid).memory_info().rss / 2**20
+        on.end()
+        began = time.perf_counter()
+        on.begin()
+        with Link(on.endpoint) as link:
+            link.wait_connected(60)
+            return rss, time.perf_counter() - began
 
 
 def run(size: Size) -> dict[str, Any]:
     """Measure everything, in rounds one after another, and return medians by name."""
     rounds = [_round(size) for _ in range(size.rounds)]
+    rss, start_up = heavy(size.heavy)
     names = rounds[0].keys()
     found: dict[str, Any] = {
         name: _median([measured[name] for measured in rounds]) for name in names
     }
     skipped = {name: value for name, value in found.items() if isinstance(value, str)}
+    found |= {"hub_rss_mb": rss, "hub_start_up_s": start_up}
     return found | dict.fromkeys(skipped) | {"skipped": skipped}
 
 
 def _round(size: Size) -> dict[str, Any]:
     plain = pass_through(size.events, 1)
     four = pass_through(size.events // 2, 4)
-    many, rss = crowd(size.crowd)
+    many = crowd(size.crowd)
     slow = pass_through(3 * _PUBLISH_RATE, 1, _PUBLISH_RATE)
     timed = pass_through(3 * _LATENCY_RATE, 1, _LATENCY_RATE)
     encrypted = pass_through(3 * _LATENCY_RATE, 1, _LATENCY_RATE, keys=True)
     redis = peers.redis_events_per_s(size.events // 4)
     sqlite, sqlite_p99 = peers.optuna_report_us("sqlite", 300)
     journal, journal_p99 = peers.optuna_report_us("journal", 1000)
+    grpc: tuple[Any, Any] = (
+        peers.optuna_report_us("grpc", 300) if peers.has_grpc() else (_NO_GRPC, _NO_GRPC)
+    )
     return {
         "publish_p50_us": slow["publish_p50_us"],
         "publish_p99_us": slow["publish_p99_us"],
@@ -147,6 +176,8 @@ def _round(size: Size) -> dict[str, Any]:
         "optuna_sqlite_report_p99_us": sqlite_p99,
         "optuna_journal_report_p50_us": journal,
         "optuna_journal_report_p99_us": journal_p99,
+        "optuna_grpc_report_p50_us": grpc[0],
+        "optuna_grpc_report_p99_us": grpc[1],
         "durable_events_per_s": plain["per_s"],
         "durable_events_per_s_4_subscribers": four["per_s"],
         "durable_events_per_s_1000_publishers": many,
@@ -154,7 +185,6 @@ def _round(size: Size) -> dict[str, Any]:
         "latency_p50_ms": timed["p50_ms"],
         "latency_p99_ms": timed["p99_ms"],
         "ratio_curve_latency": encrypted["p50_ms"] / timed["p50_ms"],
-        "hub_rss_mb": rss,
     }
 
 

@@ -16,6 +16,7 @@ from trialbus import wire
 
 _METRICS = {"val/accuracy": 0.9, "val/loss": 0.3, "train/loss": 0.2, "lr": 1e-3, "a": 1.0, "b": 2.0}
 _CROWD_BATCH = 32
+_SESSION_MS = 600_000
 _WORK = bytes(100_000)
 _RING = 256 << 20  # so that the outbox never bounds what is measured
 
@@ -66,7 +67,7 @@ def subscribe(endpoint: str, count: int, _: float) -> None:
 
 
 def crowd(endpoint: str, count: int, publishers: float) -> None:
-    """Be many publishers, each with a connection of its own, and send in turn."""
+    """Be many trainers, each with a connection and a session, and send in turn."""
     context = zmq.Context()
     context.set(zmq.MAX_SOCKETS, 4096)
     n = int(publishers)
@@ -74,6 +75,8 @@ def crowd(endpoint: str, count: int, publishers: float) -> None:
     for socket in sockets:
         socket.linger = 0
         socket.connect(endpoint)
+        session = f"{os.getpid()}-{len(sockets)}-{id(socket)}"
+        socket.send(wire.encode(wire.Hello(session, "trainer", "", ttl_ms=_SESSION_MS)))
     topic, body = event(0).topic, msgspec.Raw(msgspec.msgpack.encode(event(0)))
     rounds = count // (n * _CROWD_BATCH)
     began = time.time()

@@ -18,13 +18,15 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
 from trialbus.spec import Direction, StudySpec
 from trialbus.topics import topic
 
+#: Numbers that every Optuna storage can hold.
+Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 TrialState: TypeAlias = Literal["complete", "pruned", "failed", "preempted"]
 FinishReason: TypeAlias = Literal["exhausted", "timeout", "stopped", "converged", "failed"]
 
@@ -64,8 +66,8 @@ class TrialEvent(Event, frozen=True, kw_only=True):
             An event of an attempt that was given up stays in the log and is never applied.
     """
 
-    trial: int
-    attempt: int = 0
+    trial: Count
+    attempt: Count = 0
 
 
 class StudySubmitted(Event, frozen=True, kw_only=True):
@@ -181,12 +183,12 @@ class EvaluationComplete(TrialEvent, frozen=True, kw_only=True):
     """A trainer evaluated its model.
 
     Attributes:
-        step: Non-negative; the unit (epoch, update, episode) is the study's.
+        step: From 0 to 2**31 - 1; the unit (epoch, update, episode) is the study's.
         metrics: Value by name. NaN and infinities are allowed.
         elapsed_s: Seconds since the trainer attached.
     """
 
-    step: int
+    step: Count
     metrics: dict[str, float]
     elapsed_s: float = 0.0
 

@@ -29,10 +29,11 @@ from trialbus import events, wire
 from trialbus.endpoint import check_bindable, resolve
 from trialbus.errors import TrialbusError
 from trialbus.log import Change, EventLog, Sync
+from trialbus.retention import Retention
 from trialbus.router import Router
 from trialbus.security import Gatekeeper
 from trialbus.sessions import Sessions
-from trialbus.topics import is_pattern
+from trialbus.topics import escaped, is_pattern
 from trialbus.waiting import Parked, WaitingRoom
 from trialbus.wire import Record
 
@@ -47,6 +48,7 @@ _PRESENCE_TICK_S = 0.25
 _MAX_WAIT_MS = 60_000
 _MAX_TOPIC = 512
 _REFUSED_LOG_S = 5.0
+_DECLARED_LOST = "the session was declared lost"
 
 
 class Hub:
@@ -58,6 +60,8 @@ class Hub:
         sync: See `EventLog`.
         gatekeeper: Lets in only those with a known key, and each to what its role allows.
         insecure: Allow an endpoint that other machines can reach without a gatekeeper.
+        keep_finished_s: Seconds that the events of a finished study stay in the log; None for
+            until somebody asks to remove them.
 
     Raises:
         SpecError: The endpoint is malformed or may not be bound.
@@ -73,12 +77,14 @@ class Hub:
         sync: Sync = "full",
         gatekeeper: Gatekeeper | None = None,
         insecure: bool = False,
+        keep_finished_s: float | None = None,
     ) -> None:
         self.endpoint = resolve(endpoint)
         check_bindable(self.endpoint, guarded=gatekeeper is not None, insecure=insecure)
         self.log = EventLog(directory, sync=sync)
         self.counters: Counter[str] = Counter()
         self._sessions = Sessions(self.log.sessions)
+        self._retention = Retention(self.log, keep_finished_s)
         self._waiting = WaitingRoom()
         self._fetches: dict[bytes, deque[wire.Fetch]] = {}
         self._change = Change()
@@ -111,6 +117,11 @@ class Hub:
             self._wake_in.close()
             self._wake_out.close()
 
+    @property
+    def wake_fd(self) -> int:
+        """A descriptor; a byte written to it makes the hub look up."""
+        return self._wake_in.fileno()
+
     def stop(self) -> None:
         """End `run` after the current turn. May be called from a signal handler or a thread."""
         self._stopping = True
@@ -121,7 +132,9 @@ class Hub:
             return 0
         deadline = self._waiting.next_deadline()
         due = min(
-            deadline or float("inf"), self._next_presence if len(self._sessions) else float("inf")
+            deadline or float("inf"),
+            self._next_presence if len(self._sessions) else float("inf"),
+            self._retention.due,
         )
         return -1 if due == float("inf") else max(0, int((due - time.monotonic()) * 1000) + 1)
 
@@ -133,6 +146,11 @@ class Hub:
             self._expire_sessions()
         self._deliver(self._commit())
         self._answer_fetches()
+        if now >= self._retention.due:
+            try:
+                self._retention.work()
+            except sqlite3.Error as error:
+                logger.warning("events could not be removed: %s", error)
         for parked in self._waiting.overdue(time.monotonic()):
             self._send_events(
                 parked.peer, parked.fetch.request, [], max(parked.offset, self.log.end)
@@ -182,6 +200,8 @@ class Hub:
                 self._take_bye(message)
             case wire.AskStatus():
                 self._send(peer, wire.Status(message.request, self.status()))
+            case wire.Forget():
+                self._take_forget(peer, message)
             case _:
                 assert_never(message)
 
@@ -227,6 +247,9 @@ class Hub:
         self._replies.append((peer, wire.Committed(message.name, message.offset)))
 
     def _take_hello(self, peer: bytes, message: wire.Hello) -> None:
+        if self._sessions.is_lost(message.session):
+            self._refuse(peer, wire.SESSION_LOST, _DECLARED_LOST, message.session)
+            return
         reason = self._sessions.hello(message)
         if reason is not None:
             self._refuse(peer, wire.CONFLICT, reason, message.session)
@@ -238,12 +261,25 @@ class Hub:
         if self._sessions.ping(message.session):
             self._replies.append((peer, wire.Seen(message.session)))
         else:
-            reason = "the session was declared lost"
-            self._refuse(peer, wire.SESSION_LOST, reason, message.session)
+            self._refuse(peer, wire.SESSION_LOST, _DECLARED_LOST, message.session)
 
     def _take_bye(self, message: wire.Bye) -> None:
         if self._sessions.bye(message.session):
             self._change.sessions[message.session] = None
+
+    def _take_forget(self, peer: bytes, message: wire.Forget) -> None:
+        refusal = None
+        if message.name is not None:
+            if message.name in self.log.durable:
+                self._change.committed[message.name] = None
+            else:
+                refusal = f"the hub knows no durable name {message.name!r}"
+        if message.study is not None:
+            refusal = self._retention.forget(escaped(message.study), force=message.force)
+        if refusal is None:
+            self._replies.append((peer, wire.Forgotten(message.request)))
+        else:
+            self._refuse(peer, wire.CONFLICT, refusal, message.request)
 
     def _expire_sessions(self) -> None:
         for event in self._sessions.expire():
@@ -376,6 +412,11 @@ class Hub:
                 name: {"offset": offset, "lag": self.log.end - offset}
                 for name, offset in self.log.durable.items()
             },
+            "retention": {
+                "removed": self._retention.removed,
+                "removing": self._retention.removing,
+                "held_back": self._retention.held_back,
+            },
             "sessions": self._sessions.describe(),
             "counters": dict(self.counters),
             "last_refused": self._last_refused[0],
@@ -387,7 +428,7 @@ def _about(message: wire.ToHub) -> int | str | None:
     match message:
         case wire.Publish():
             return message.publisher.hex()
-        case wire.Fetch() | wire.AskStatus():
+        case wire.Fetch() | wire.AskStatus() | wire.Forget():
             return message.request
         case wire.Commit():
             return message.name
@@ -405,6 +446,8 @@ def serve(hub: Hub) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+    # A signal that comes just before the hub waits would be noticed only after it.
+    signal.set_wakeup_fd(hub.wake_fd, warn_on_full_buffer=False)
     logger.info("hub at %s, log %s (%d events)", hub.endpoint, hub.log.path, hub.log.end)
     hub.run()
 
@@ -427,6 +470,12 @@ def main() -> int:
     parser.add_argument(
         "--insecure", action="store_true", help="allow an endpoint other machines can reach"
     )
+    parser.add_argument(
+        "--keep-finished",
+        type=float,
+        metavar="SECONDS",
+        help="remove the events of studies that finished so long ago (default: keep them)",
+    )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s hub %(message)s")
     try:
@@ -436,6 +485,7 @@ def main() -> int:
             sync=arguments.sync,
             gatekeeper=Gatekeeper(arguments.keys) if arguments.keys else None,
             insecure=arguments.insecure,
+            keep_finished_s=arguments.keep_finished,
         )
     except TrialbusError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201

@@ -25,7 +25,7 @@ from trialbus.wire import Hello, Record
 
 Sync: TypeAlias = Literal["full", "normal"]
 
-_FORMAT = "1"
+_FORMAT = "2"
 _TAIL = 32_768  # records kept in memory: subscribers that keep up are served without SQL
 _TAIL_BYTES = 32 << 20
 _SCHEMA = """
@@ -37,7 +37,27 @@ CREATE TABLE event (
 CREATE TABLE publisher (id BLOB PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE durable (name TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE session (id TEXT PRIMARY KEY, hello BLOB NOT NULL, seen REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE study (
+    name TEXT PRIMARY KEY, first INTEGER NOT NULL, finished INTEGER, finished_at REAL NOT NULL
+) WITHOUT ROWID;
 """
+_SUBMITTED, _FINISHED, _ASSIGNED = "study_submitted/", "study_finished/", "trial_assigned/"
+_FREED_PAGES = 256  # handed back to the file system in one call
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a study lies in the log.
+
+    Attributes:
+        first: Offset of its first `study_submitted`.
+        finished: Offset of the `study_finished` that ended it; None while it runs.
+        finished_at: When, in seconds since the epoch.
+    """
+
+    first: int
+    finished: int | None = None
+    finished_at: float = 0.0
 
 
 @dataclass
@@ -49,7 +69,8 @@ class Change:
         default_factory=list[tuple[bytes, int, str, msgspec.Raw]]
     )
     publishers: dict[bytes, int] = field(default_factory=dict[bytes, int])
-    committed: dict[str, int] = field(default_factory=dict[str, int])
+    #: Offsets of durable names, and None for those that are forgotten.
+    committed: dict[str, int | None] = field(default_factory=dict[str, int | None])
     #: Sessions that began, or went on under a new `Hello`, and None for those that ended.
     sessions: dict[str, Hello | None] = field(default_factory=dict[str, Hello | None])
 
@@ -104,6 +125,7 @@ class EventLog:
             for i, (publisher, seq, topic, body) in enumerate(change.events)
         ]
         size = sum(len(row[4]) for row in rows)
+        spans = self._spans(rows)
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         try:
@@ -111,8 +133,12 @@ class EventLog:
             db.executemany(
                 "INSERT OR REPLACE INTO publisher VALUES (?, ?)", change.publishers.items()
             )
-            db.executemany("INSERT OR REPLACE INTO durable VALUES (?, ?)", change.committed.items())
+            self._write_durable(change.committed)
             self._write_sessions(change.sessions)
+            db.executemany(
+                "INSERT OR REPLACE INTO study VALUES (?, ?, ?, ?)",
+                [(name, s.first, s.finished, s.finished_at) for name, s in spans.items()],
+            )
             db.execute("COMMIT")
         except BaseException:
             if db.in_transaction:
@@ -120,7 +146,12 @@ class EventLog:
             raise
         self.end += len(rows)
         self.publishers.update(change.publishers)
-        self.durable.update(change.committed)
+        for name, committed in change.committed.items():
+            if committed is None:
+                self.durable.pop(name, None)
+            else:
+                self.durable[name] = committed
+        self.studies.update(spans)
         records = [Record(o, p, s, t, msgspec.Raw(b)) for o, p, s, t, b in rows]
         self._extend_tail(records, size)
         return records
@@ -136,18 +167,19 @@ class EventLog:
     ) -> tuple[list[Record], int]:
         """Return events from `offset` on that match, and the offset to go on from.
 
-        At most `max_scan` events are looked at, so that a call costs a bounded time; the list may
-        be empty although there is more to read.
+        At most `max_scan` offsets are looked at, so that a call costs a bounded time; the list may
+        be empty although there is more to read. Removed events are passed over.
         """
         candidates: Iterable[Record]
+        following = min(self.end, offset + max_scan)
         if offset >= self._tail_start:
             first = offset - self._tail_start
             candidates = self._tail[first : first + max_scan]
         else:
             cursor = self._db.execute(
                 "SELECT offset, publisher, seq, topic, body FROM event"
-                " WHERE offset >= ? ORDER BY offset LIMIT ?",
-                (offset, max_scan),
+                " WHERE offset >= ? AND offset < ? ORDER BY offset",
+                (offset, following),
             )
             candidates = (Record(o, p, s, t, msgspec.Raw(b)) for o, p, s, t, b in cursor)
         found: list[Record] = []
@@ -159,8 +191,40 @@ class EventLog:
                     return found, record.offset
                 found.append(record)
                 size += len(record.body)
-            offset = record.offset + 1
-        return found, offset
+        return found, following
+
+    def forget(self, study: str, first: int, stop: int, *, last: bool) -> int:
+        """Remove a study's events with offsets from `first` up to `stop`; return how many.
+
+        Those that answer a request stay, see `trialbus.retention`. With `last` the study itself
+        is forgotten, too.
+
+        Raises:
+            sqlite3.Error: The log cannot be written; nothing was removed.
+        """
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            removed = db.execute(
+                "DELETE FROM event WHERE offset >= ? AND offset < ?"
+                " AND instr(topic, ?) AND NOT instr(topic, ?)",
+                (first, stop, f"/{study}/", _ASSIGNED),
+            ).rowcount
+            # The newest event may be among them, and its number must never be given again.
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('end', ?)", (str(self.end),))
+            if last:
+                db.execute("DELETE FROM study WHERE name = ?", (study,))
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        db.execute(f"PRAGMA incremental_vacuum({_FREED_PAGES})").fetchall()
+        if last:
+            del self.studies[study]
+        if removed and self._tail_start < stop:
+            self._drop_tail(stop - self._tail_start)
+        return removed
 
     def _take_lock(self) -> IO[str]:
         lock = (self.path.parent / "events.lock").open("a+")
@@ -179,6 +243,7 @@ class EventLog:
     def _open(self, sync: Sync) -> sqlite3.Connection:
         # A hub may run in another thread than the one that made it, but only ever in one.
         db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # counts for a new file only
         db.execute("PRAGMA journal_mode=WAL")
         db.execute(f"PRAGMA synchronous={sync}")
         db.execute("PRAGMA wal_autocheckpoint=4000")
@@ -197,16 +262,41 @@ class EventLog:
         self.log_id: str = meta["log_id"]
         last = self._db.execute("SELECT max(offset) FROM event").fetchone()[0]
         #: One past the last offset in the log.
-        self.end: int = 0 if last is None else last + 1
+        self.end: int = max(0 if last is None else last + 1, int(meta.get("end", 0)))
         self.publishers: dict[bytes, int] = dict(self._db.execute("SELECT id, last FROM publisher"))
         self.durable: dict[str, int] = dict(self._db.execute("SELECT name, offset FROM durable"))
         self.sessions: dict[str, Hello] = {
             id_: msgspec.msgpack.decode(hello, type=Hello)
             for id_, hello in self._db.execute("SELECT id, hello FROM session")
         }
+        self.studies: dict[str, Span] = {
+            name: Span(*span) for name, *span in self._db.execute("SELECT * FROM study")
+        }
         self._tail: list[Record] = []
         self._tail_start = self.end
         self._tail_bytes = 0
+
+    def _spans(self, rows: list[tuple[int, bytes, int, str, bytes]]) -> dict[str, Span]:
+        """Return the spans that new events begin or end."""
+        spans: dict[str, Span] = {}
+        for offset, _, _, topic, _ in rows:
+            if not topic.startswith((_SUBMITTED, _FINISHED)):
+                continue
+            name = topic.split("/")[1]
+            known = spans.get(name) or self.studies.get(name)
+            first = known.first if known else offset
+            if topic.startswith(_SUBMITTED):
+                spans[name] = Span(first)
+            else:
+                spans[name] = Span(first, offset, time.time())
+        return spans
+
+    def _write_durable(self, committed: Mapping[str, int | None]) -> None:
+        for name, offset in committed.items():
+            if offset is None:
+                self._db.execute("DELETE FROM durable WHERE name = ?", (name,))
+            else:
+                self._db.execute("INSERT OR REPLACE INTO durable VALUES (?, ?)", (name, offset))
 
     def _write_sessions(self, sessions: Mapping[str, Hello | None]) -> None:
         for id_, hello in sessions.items():
@@ -223,7 +313,9 @@ class EventLog:
         self._tail_bytes += size
         if len(self._tail) > 2 * _TAIL or self._tail_bytes > 2 * _TAIL_BYTES:
             while len(self._tail) > _TAIL or self._tail_bytes > _TAIL_BYTES:
-                dropped = max(1, len(self._tail) // 8)
-                self._tail_bytes -= sum(len(record.body) for record in self._tail[:dropped])
-                del self._tail[:dropped]
-            self._tail_start = self._tail[0].offset if self._tail else self.end
+                self._drop_tail(max(1, len(self._tail) // 8))
+
+    def _drop_tail(self, count: int) -> None:
+        self._tail_bytes -= sum(len(record.body) for record in self._tail[:count])
+        del self._tail[:count]
+        self._tail_start = self._tail[0].offset if self._tail else self.end

@@ -66,6 +66,11 @@ class Reader:
                 raise ClosedError("the subscriber is closed")
             return []
 
+    def passed(self, offset: int | None) -> int | None:
+        """Return how far the log is known to hold nothing more to take; else `offset`."""
+        with self._moved:
+            return self.position if self._resolved and not self._batches else offset
+
     def wait(self, timeout_s: float | None) -> list[Record]:
         """Return the next batch; empty if none comes in time."""
         with self._moved:

@@ -93,7 +93,8 @@ class Router:
         router.set(zmq.LINGER, 0)
         # With answers of at most `wire.BATCH_BYTES`, this bounds what one that does not read costs.
         router.set(zmq.SNDHWM, 64)
-        router.set(zmq.RCVHWM, 1000)
+        # What a thousand publishers send faster than the disk takes it stays with them.
+        router.set(zmq.RCVHWM, 4)
         router.set(zmq.MAXMSGSIZE, wire.MAX_FRAME)
         router.set(zmq.HEARTBEAT_IVL, 5000)
         router.set(zmq.HEARTBEAT_TIMEOUT, 15000)

@@ -24,6 +24,7 @@ import zmq
 
 from trialbus import wire
 from trialbus.errors import SpecError
+from trialbus.topics import escaped
 
 Role: TypeAlias = Literal["service", "trainer", "listener"]
 
@@ -164,10 +165,14 @@ class Gatekeeper:
         if grant is None:
             return "the key is not, or no longer, allowed"
         match grant.role, message:
-            case ("service", _) | (_, wire.Hello() | wire.Ping() | wire.Bye()):
+            case (
+                ("service", _)
+                | (_, wire.Ping() | wire.Bye())
+                | ("listener", wire.Fetch() | wire.Commit() | wire.AskStatus())
+            ):
                 return None
-            case "listener", wire.Fetch() | wire.Commit() | wire.AskStatus():
-                return None
+            case _, wire.Hello():
+                return _may_not_be(grant, message)
             case "trainer", wire.Publish():
                 topics = [topic for topic, _ in message.events]
                 return self._outside(grant, topics, _TRAINER_PUBLISHES, "publish")
@@ -184,7 +189,7 @@ class Gatekeeper:
             type_, _, rest = topic.partition("/")
             if type_ not in types and not (verb == "publish" and type_.startswith("x_")):
                 return f"{grant.name!r} is a trainer, which may not {verb} {type_!r}"
-            if grant.study is not None and rest.partition("/")[0] != grant.study:
+            if grant.study is not None and rest.partition("/")[0] != escaped(grant.study):
                 return f"{grant.name!r} is a trainer of study {grant.study!r} only"
         return None
 
@@ -193,6 +198,15 @@ class Gatekeeper:
             return self._path.stat().st_mtime_ns
         except FileNotFoundError:
             return 0
+
+
+def _may_not_be(grant: Grant, hello: wire.Hello) -> str | None:
+    """Return why a peer that is not a service may not register as it wishes to, or None."""
+    if (hello.kind == "trainer") != (grant.role == "trainer") or hello.exclusive:
+        return f"{grant.name!r} is a {grant.role}, which may not register as {hello.kind!r}"
+    if grant.study not in (None, hello.study):
+        return f"{grant.name!r} is a trainer of study {grant.study!r} only"
+    return None
 
 
 def _read_allowed(path: Path) -> dict[str, Grant]:

@@ -10,6 +10,7 @@ from trialbus.events import TrainerLost
 from trialbus.wire import Hello
 
 _STALL_S = 0.5
+_LOST_KEPT = 10_000
 
 
 @dataclass
@@ -34,6 +35,7 @@ class Sessions:
     ) -> None:
         self._clock = clock
         self._checked = now = clock()
+        self._lost: dict[str, None] = {}  # newest last
         self._sessions = {
             id_: _Session(hello, seen=now, seen_at=time.time(), confirmed=False)
             for id_, hello in sessions.items()
@@ -41,6 +43,10 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._sessions)
+
+    def is_lost(self, session: str) -> bool:
+        """Tell whether a session was declared lost; it stays so, for its trial may run again."""
+        return session in self._lost
 
     def hello(self, hello: Hello) -> str | None:
         """Register a session and return why it cannot be, or None."""
@@ -85,6 +91,9 @@ class Sessions:
             hello = session.hello
             if now - session.seen > hello.ttl_ms / 1000:
                 del self._sessions[id_]
+                self._lost[id_] = None
+                while len(self._lost) > _LOST_KEPT:
+                    del self._lost[next(iter(self._lost))]
                 yield TrainerLost(
                     study=hello.study,
                     session=id_,

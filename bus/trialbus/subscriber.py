@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
@@ -22,6 +23,7 @@ from trialbus.wire import Record
 __all__ = ["Record", "Subscriber", "replay", "subscribe"]
 
 _COMMIT_EVERY_S = 0.5
+_LOOK_S = 30.0  # an idle subscriber learns this often how far the log has gone
 
 E_co = TypeVar("E_co", bound=events.AnyEvent, covariant=True)
 T = TypeVar("T", bound=events.Event)
@@ -41,8 +43,10 @@ class Subscriber(Generic[E_co]):
         self._autocommit = autocommit
         self._batch: deque[Record] = deque()
         self._committed_at = time.monotonic()
+        self._committed: int | None = None
         self.unreadable = 0  #: events whose body could not be decoded
-        self.offset: int | None = None  #: offset after the last event taken; None before the first
+        #: Offset after the last event taken; None before the first.
+        self.offset: int | None = None
 
     def __enter__(self) -> Subscriber[E_co]:
         return self
@@ -78,7 +82,9 @@ class Subscriber(Generic[E_co]):
             self._reader.on_arrival = partial(loop.call_soon_threadsafe, arrived.set)
             try:
                 if not self._reader.available:
-                    await arrived.wait()
+                    await asyncio.wait_for(arrived.wait(), self._commit_in_s())
+            except TimeoutError:
+                continue
             finally:
                 self._reader.on_arrival = None
             self._batch.extend(self._reader.take())
@@ -101,11 +107,11 @@ class Subscriber(Generic[E_co]):
             HubRefusedError: The hub refuses the subscription.
             ClosedError: It was closed.
         """
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
         while (event := self._take()) is None:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            batch = self._reader.wait(left)
-            if not batch and left is not None and left <= 0:
+            left = max(0.0, deadline - time.monotonic())
+            batch = self._reader.wait(min(left, self._commit_in_s()))
+            if not batch and left <= 0:
                 return None
             self._batch.extend(batch)
         return event
@@ -172,6 +178,7 @@ class Subscriber(Generic[E_co]):
         if offset is None:
             return False
         self._committed_at = time.monotonic()
+        self._committed = offset
         done = self._reader.commit(offset)
         self._link.wake()
         return done.wait(wait_s)
@@ -187,13 +194,18 @@ class Subscriber(Generic[E_co]):
         if self._own_link:
             self._link.close()
 
+    def _commit_in_s(self) -> float:
+        """Return seconds until a commit is due, or might become so."""
+        if not self._autocommit or self.offset == self._committed:
+            return _LOOK_S
+        return max(0.0, self._committed_at + _COMMIT_EVERY_S - time.monotonic())
+
     def _take(self) -> E_co | None:
         """Return the next event at hand. The one before it is dealt with by now."""
-        if (
-            self._autocommit
-            and self.offset is not None
-            and time.monotonic() - self._committed_at > _COMMIT_EVERY_S
-        ):
+        if self._autocommit and not self._batch:
+            # What did not match is dealt with, too: it holds nothing back.
+            self.offset = self._reader.passed(self.offset)
+        if self._commit_in_s() <= 0:
             self.commit()
         while self._batch:
             record = self._batch.popleft()

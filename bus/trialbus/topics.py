@@ -24,7 +24,12 @@ def topic(type_: str, study: str = "", trial: int | None = None) -> str:
         >>> topic("prune", "digits", 17)
         'prune/digits/17'
     """
-    return f"{type_}/{study.translate(_ESCAPES)}/{'' if trial is None else trial}"
+    return f"{type_}/{escaped(study)}/{'' if trial is None else trial}"
+
+
+def escaped(study: str) -> str:
+    """Return the name of a study as it stands in topics."""
+    return study.translate(_ESCAPES)
 
 
 def pattern(type_: str | None = None, study: str | None = None, trial: int | None = None) -> str:
@@ -37,7 +42,7 @@ def pattern(type_: str | None = None, study: str | None = None, trial: int | Non
     return "/".join(
         (
             type_ or ANY,
-            ANY if study is None else study.translate(_ESCAPES),
+            ANY if study is None else escaped(study),
             ANY if trial is None else str(trial),
         )
     )

@@ -10,6 +10,7 @@ with trialbus.attach(defaults={"lr": 1e-3}, budget=20) as trial:
 
 from __future__ import annotations
 
+import operator
 import os
 import random
 import socket
@@ -30,6 +31,7 @@ from trialbus.metrics import flatten
 from trialbus.presence import Presence
 
 _TRACEBACK_LINES = 20
+_MAX_STEP = 2**31 - 1
 
 
 class Trial:
@@ -116,20 +118,20 @@ class Trial:
         Raises:
             TrialPruned: The trial was pruned. Let it leave the training.
             TypeError: A metric is not one number; names its key.
-            ValueError: `step` is negative.
+            ValueError: `step` is negative, or above 2**31 - 1.
             OutboxFullError: The hub has been away for so long that the outbox is full.
 
         Example:
             >>> trial.report(3, {"val": {"accuracy": 0.93, "loss": 0.2}})  # doctest: +SKIP
         """
-        if step < 0:
-            raise ValueError(f"step is {step}, expected 0 or more")
+        if not 0 <= step <= _MAX_STEP:
+            raise ValueError(f"step is {step}, expected 0 to {_MAX_STEP}")
         self._channel.publish(
             events.EvaluationComplete(
                 study=self.study,
                 trial=self.number,
                 attempt=self.attempt,
-                step=step,
+                step=operator.index(step),
                 metrics=flatten(metrics),
                 elapsed_s=time.monotonic() - self._began,
             )

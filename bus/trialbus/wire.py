@@ -120,6 +120,19 @@ class AskStatus(_Frame, frozen=True, tag=7):
     request: Number
 
 
+class Forget(_Frame, frozen=True, tag=8):
+    """Client: remove the events of a finished study, or a durable name.
+
+    The hub says no while the study runs, or while a durable name has not read all of it, unless
+    with `force`.
+    """
+
+    request: Number
+    study: Name | None = None
+    name: Name | None = None
+    force: bool = False
+
+
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One event as the log holds it.
 
@@ -191,6 +204,12 @@ class Status(_Frame, frozen=True, tag=16):
     status: dict[str, Any]
 
 
+class Forgotten(_Frame, frozen=True, tag=17):
+    """Hub: the answer to a Forget: the name is gone, the events go from now on."""
+
+    request: int
+
+
 class Refused(_Frame, frozen=True, tag=19):
     """Hub: no, and why. `about` is the request, session or name that it concerns."""
 
@@ -199,8 +218,8 @@ class Refused(_Frame, frozen=True, tag=19):
     about: int | str | None = None
 
 
-ToHub: TypeAlias = Publish | Fetch | Commit | Hello | Ping | Bye | AskStatus
-ToClient: TypeAlias = Ack | Events | Committed | Seen | Welcome | Status | Refused
+ToHub: TypeAlias = Publish | Fetch | Commit | Hello | Ping | Bye | AskStatus | Forget
+ToClient: TypeAlias = Ack | Events | Committed | Seen | Welcome | Status | Forgotten | Refused
 
 _encoder = msgspec.msgpack.Encoder()
 _to_hub: msgspec.msgpack.Decoder[ToHub] = msgspec.msgpack.Decoder(ToHub)

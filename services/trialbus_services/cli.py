@@ -38,6 +38,7 @@ commands:
 
   events     prints the events of a bus: trialbus events --study digits --follow
   status     prints the state of a hub: offset, rate, sessions, lag of every durable name
+  forget     removes a finished study's events from the log: trialbus forget digits
   metrics    serves a hub's counters to Prometheus: trialbus metrics --port 9464
   keys       makes keys for a bus that strangers can reach: trialbus keys --help
 
@@ -119,7 +120,12 @@ def _tool(name: str, options: list[str]) -> int:
             return metrics(options)
         from trialbus_services import keys, look
 
-        tools = {"events": look.events, "status": look.status, "keys": keys.keys}
+        tools = {
+            "events": look.events,
+            "status": look.status,
+            "forget": look.forget,
+            "keys": keys.keys,
+        }
         return tools[name](options)
     except ModuleNotFoundError as error:
         print(f'error: {error}; pip install "trialbus[{name}]"', file=sys.stderr)
@@ -141,7 +147,15 @@ def _hub(config: DictConfig) -> int:
 
     bus = settings.bus(config)
     gatekeeper = Gatekeeper(bus.keys.dir, bus.keys.hub) if bus.keys else None
-    serve(Hub(bus.endpoint, bus.dir, sync=bus.sync, gatekeeper=gatekeeper, insecure=bus.insecure))
+    hub = Hub(
+        bus.endpoint,
+        bus.dir,
+        sync=bus.sync,
+        gatekeeper=gatekeeper,
+        insecure=bus.insecure,
+        keep_finished_s=bus.keep_finished_s,
+    )
+    serve(hub)
     return 0
 
 
@@ -178,7 +192,7 @@ def _study(config: DictConfig) -> int:
     return run(config)
 
 
-_TOOLS = ("events", "status", "keys", "metrics")
+_TOOLS = ("events", "status", "forget", "keys", "metrics")
 _COMMANDS: dict[str, Callable[[DictConfig], int]] = {
     "study": _study,
     "hub": _hub,

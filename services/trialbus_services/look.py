@@ -1,4 +1,4 @@
-"""`trialbus events` and `trialbus status`: look into a bus from outside."""
+"""`trialbus events`, `status` and `forget`: look into a bus from outside, and tidy it up."""
 
 from __future__ import annotations
 
@@ -15,13 +15,15 @@ from rich.console import Console
 from rich.table import Table
 
 from trialbus.endpoint import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE
-from trialbus.errors import HubUnavailableError
+from trialbus.errors import HubUnavailableError, TrialbusError
 from trialbus.link import Link
-from trialbus.status import hub_status
+from trialbus.status import forget_name, forget_study, hub_status
 from trialbus.subscriber import Subscriber, subscribe
+from trialbus.topics import escaped
 from trialbus.wire import Record
 
 _CONNECT_S = 5.0
+_LOOK_AGAIN_S = 0.1
 
 
 def events(arguments: list[str]) -> int:
@@ -88,6 +90,37 @@ def status(arguments: list[str]) -> int:
     return 0
 
 
+def forget(arguments: list[str]) -> int:
+    """Let a hub remove what is not needed any more and return the exit code."""
+    parser = _parser(
+        "forget", "Remove the events of a finished study from the log; its database stays."
+    )
+    parser.add_argument("study", nargs="?", help="the study whose events go")
+    parser.add_argument("--name", help="a durable name to forget, that will never read again")
+    parser.add_argument(
+        "--force", action="store_true", help="also what durable names have not read yet"
+    )
+    options = parser.parse_args(arguments)
+    if (options.study is None) == (options.name is None):
+        parser.error("give a study or --name")
+    with Link(options.endpoint) as link:
+        try:
+            if options.name is not None:
+                forget_name(link, options.name, _CONNECT_S)
+            else:
+                forget_study(link, options.study, force=options.force, timeout_s=_CONNECT_S)
+                _wait_forgotten(link, escaped(options.study))
+        except TrialbusError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+def _wait_forgotten(link: Link, study: str) -> None:
+    while study in hub_status(link, _CONNECT_S)["retention"]["removing"]:
+        time.sleep(_LOOK_AGAIN_S)
+
+
 def _follow(inbox: Subscriber[Any], show: Any) -> None:
     for record in inbox.records(1.0):
         print(show(record), flush=True)
@@ -100,6 +133,10 @@ def _print_status(console: Console, found: dict[str, Any]) -> None:
         facts.add_row(name, str(found[name]))
     facts.add_row("up", f"{found['up_s']:.0f} s")
     facts.add_row("counters", "  ".join(f"{k} {v}" for k, v in sorted(found["counters"].items())))
+    retention = found["retention"]
+    facts.add_row("removed", f"{retention['removed']} events of finished studies")
+    for study, names in retention["held_back"].items():
+        facts.add_row("held back", f"{study}, not read yet by {', '.join(names)}")
     console.print(facts, highlight=False, markup=False)
     durable = Table("durable name", "offset", "lag", box=None, header_style="dim")
     for name, place in found["durable"].items():

@@ -46,6 +46,7 @@ class Bus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     sync: Literal["full", "normal"] = "full"
     insecure: bool = False
     connect_s: float = 10.0
+    keep_finished_s: float | None = None
     keys: Keys | None = None
 
     @property

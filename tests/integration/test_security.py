@@ -16,6 +16,7 @@ from support.processes import Bus
 from support.until import until
 from trialbus import security
 from trialbus.endpoint import check_bindable
+from trialbus.presence import Presence
 from trialbus.status import hub_status
 
 
@@ -142,6 +143,30 @@ def test_a_trainer_reads_its_commands_and_nothing_else(guarded: Bus) -> None:
         ):
             with pytest.raises(trialbus.HubRefusedError, match="bound"):
                 wrong.wait_ready(10)
+
+
+@pytest.mark.parametrize(
+    ("who", "kind", "study", "why"),
+    [
+        ("bound", "trainer", "mine", None),
+        ("bound", "trainer", "other", "is a trainer of study 'mine' only"),
+        ("trainer", "optimizer", "", "is a trainer, which may not register as .optimizer"),
+        ("listener", "trainer", "mine", "is a listener, which may not register as .trainer"),
+        ("listener", "dashboard", "", None),
+    ],
+    ids=["its study", "another study", "a service", "a listener's trial", "a listener"],
+)
+def test_nobody_registers_as_what_it_is_not(
+    guarded: Bus, who: str, kind: str, study: str, why: str | None
+) -> None:
+    with link(guarded, who) as mine:
+        presence = Presence(link=mine, kind=kind, name="", ttl_s=5, study=study, trial=0, attempt=0)
+        if why is None:
+            presence.wait_registered(10)
+        else:
+            with pytest.raises(trialbus.HubRefusedError, match=why):
+                presence.wait_registered(1)
+        presence.close()
 
 
 def test_a_key_that_is_taken_off_the_list_is_locked_out_at_once(guarded: Bus) -> None:
