@@ -33,10 +33,11 @@ def main() -> int:
                 outcome = outage.run(bus, arguments.outage)
             else:
                 kills = max(1, int(arguments.seconds * _KILLS_PER_S))
+                print(f"seed {arguments.seed}")
                 outcome = Chaos(bus, seed=arguments.seed).run(kills, long_stops=True)
         finally:
             bus.stop()
-    print(f"seed {arguments.seed}  {outcome}")
+    print(outcome)
     if arguments.json:
         print(json.dumps(asdict(outcome)))
     return 0 if outcome.harmless else 1
