@@ -7,7 +7,6 @@ import signal
 import sqlite3
 import sys
 import time
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,10 @@ from support.processes import Bus, Managed
 _PUBLISHERS = 4
 _SUBSCRIBERS = 2
 _SETTLE_S = 60.0
+_BETWEEN_LONG_PAUSES_S = 5.0
+
+#: Longer than ZeroMQ takes to give up a connection: a heartbeat every 5 s, 15 s for its answer.
+LONG_STOP_S = 25.0
 
 
 @dataclass
@@ -26,7 +29,9 @@ class Outcome:
 
     Attributes:
         kills: SIGKILLs, each followed by a restart.
-        pauses: SIGSTOPs for longer than a heartbeat.
+        pauses: SIGSTOPs for a moment, in which nothing else happens.
+        long_pauses: SIGSTOPs for longer than ZeroMQ keeps a silent connection, while the rest is
+            killed and paused.
         accepted: Events whose `publish()` returned, in killed publishers too.
         delivered: Events that the first subscriber saw.
         missing: Accepted events that a subscriber never saw.
@@ -36,11 +41,17 @@ class Outcome:
 
     kills: int = 0
     pauses: int = 0
+    long_pauses: int = 0
     accepted: int = 0
     delivered: int = 0
     missing: int = 0
     repeated: int = 0
     disordered: int = 0
+
+    @property
+    def harmless(self) -> bool:
+        """Whether every accepted event reached every subscriber once and in order."""
+        return self.missing == self.repeated == self.disordered == 0
 
     def __str__(self) -> str:
         return "  ".join(f"{name} {value}" for name, value in asdict(self).items())
@@ -83,35 +94,65 @@ class Chaos:
             for i in range(_SUBSCRIBERS)
         ]
         self._publishers = [self._publisher(slot) for slot in range(_PUBLISHERS)]
+        self._sleeper: Managed | None = None  # who stands still for long
+        self._turn_ends = 0.0  # monotonic
 
-    def run(self, kills: int, *, pause_s: float = 0.15, stop_s: float = 1.5) -> Outcome:
-        """Kill `kills` times, with a pause of some process every ninth time, and count."""
-        victims: list[Callable[[], None]] = [
-            self._kill_hub,
-            *(lambda i=i: self._subscribers[i].restart() for i in range(_SUBSCRIBERS)),
-            *(lambda i=i: self._replace_publisher(i) for i in range(_PUBLISHERS)),
-        ]
+    def run(
+        self, kills: int, *, pause_s: float = 0.15, stop_s: float = 1.5, long_stops: bool = False
+    ) -> Outcome:
+        """Kill `kills` times, with a pause of some process every ninth time, and count.
+
+        With `long_stops`, meanwhile hub, subscriber and publisher take turns in standing still
+        for `LONG_STOP_S`.
+        """
         while self.outcome.kills < kills:
             time.sleep(pause_s * self._random.uniform(0.5, 1.5))  # the pace of the fire
-            self._random.choice(victims)()
+            self._kill(self._random.choice(self._awake()))
             self.outcome.kills += 1
             if self.outcome.kills % 9 == 0:
                 self._pause(stop_s)
+            if long_stops:
+                self._take_turns()
+        if self._sleeper is not None:
+            time.sleep(max(0.0, self._turn_ends - time.monotonic()))  # the rest of its pause
+            self._take_turns()
         return self._settle()
 
-    def _kill_hub(self) -> None:
-        self._hub.restart()
+    def _processes(self) -> list[Managed]:
+        return [self._hub, *self._subscribers, *self._publishers]
 
-    def _replace_publisher(self, slot: int) -> None:
-        self._publishers[slot].kill()
-        self._publishers[slot] = self._publisher(slot)
+    def _awake(self) -> list[Managed]:
+        return [process for process in self._processes() if process is not self._sleeper]
+
+    def _kill(self, victim: Managed) -> None:
+        if victim in self._publishers:
+            slot = self._publishers.index(victim)
+            victim.kill()
+            self._publishers[slot] = self._publisher(slot)
+        else:
+            victim.restart()
 
     def _pause(self, stop_s: float) -> None:
-        victim = self._random.choice([self._hub, *self._subscribers, *self._publishers])
+        victim = self._random.choice(self._awake())
         victim.signal(signal.SIGSTOP)
-        time.sleep(stop_s)  # longer than a heartbeat
+        time.sleep(stop_s)  # the pause
         victim.signal(signal.SIGCONT)
         self.outcome.pauses += 1
+
+    def _take_turns(self) -> None:
+        if time.monotonic() < self._turn_ends:
+            return
+        if self._sleeper is None:
+            roles = [[self._hub], self._subscribers, self._publishers]
+            role = roles[self.outcome.long_pauses % len(roles)]
+            self._sleeper = self._random.choice(role)
+            self._sleeper.signal(signal.SIGSTOP)
+            self._turn_ends = time.monotonic() + LONG_STOP_S
+        else:
+            self._sleeper.signal(signal.SIGCONT)
+            self._sleeper = None
+            self._turn_ends = time.monotonic() + _BETWEEN_LONG_PAUSES_S
+            self.outcome.long_pauses += 1
 
     def _publisher(self, slot: int) -> Managed:
         name = f"p{slot}-{len(self._names)}"

@@ -1,0 +1,181 @@
+"""A trainer that is killed, stopped or unplugged is reported; one that was away shortly is not."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+import trialbus
+from support.processes import Bus, Managed
+from support.until import until
+from trialbus.status import hub_status
+
+_TRAINER = """
+import sys, time, trialbus
+with trialbus.Presence(
+    sys.argv[1], kind="trainer", ttl_s=float(sys.argv[2]), study="s", trial=4, attempt=1
+) as presence:
+    presence.wait_registered(30)
+    print("registered", flush=True)
+    while not presence.lost:
+        time.sleep(0.02)
+    print("lost", flush=True)
+"""
+
+
+class Cable:
+    """A TCP connection to a hub on a socket file. Unplugged, nothing passes and nobody is told."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._path = bus.endpoint.removeprefix("ipc://")
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._plugged = threading.Event()
+        self._plugged.set()
+        self._ends: list[socket.socket] = []
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+        self.endpoint = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def unplug(self) -> None:
+        self._plugged.clear()
+
+    def plug(self) -> None:
+        self._plugged.set()
+
+    def cut(self) -> None:
+        """Unplug, and let both sides know."""
+        self.unplug()
+        self._hang_up()
+
+    def close(self) -> None:
+        self.plug()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join()
+        self._hang_up()
+        for thread in self._threads:
+            thread.join()
+        for end in (self._listener, *self._ends):
+            end.close()
+
+    def _hang_up(self) -> None:
+        for end in self._ends:
+            with contextlib.suppress(OSError):  # the other side was quicker
+                end.shutdown(socket.SHUT_RDWR)
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                outer, _ = self._listener.accept()
+            except OSError:
+                return
+            self._plugged.wait()
+            inner = socket.socket(socket.AF_UNIX)
+            inner.connect(self._path)
+            self._ends += [outer, inner]
+            for source, target in ((outer, inner), (inner, outer)):
+                thread = threading.Thread(target=self._pass_on, args=(source, target))
+                self._threads.append(thread)
+                thread.start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                self._plugged.wait()
+                target.sendall(data)
+            target.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def cable(bus: Bus) -> Iterator[Cable]:
+    bus.hub()
+    with trialbus.Link(bus.endpoint) as link:
+        link.wait_connected(20)
+    cable = Cable(bus)
+    try:
+        yield cable
+    finally:
+        cable.close()
+
+
+def start_trainer(bus: Bus, cable: Cable, ttl_s: float) -> Managed:
+    command = [sys.executable, "-c", _TRAINER, cable.endpoint, str(ttl_s)]
+    trainer = bus.run("trainer", command)
+    until(lambda: "registered" in trainer.printed(), 30)
+    return trainer
+
+
+def silence(link: trialbus.Link) -> float:
+    """Seconds for which the hub has heard nothing of the only session."""
+    sessions: list[dict[str, Any]] = hub_status(link)["sessions"]
+    assert sessions, "the session was declared lost"
+    return float(sessions[0]["silent_s"])
+
+
+def killed(trainer: Managed, _cable: Cable) -> None:
+    trainer.kill()
+
+
+def stopped(trainer: Managed, _cable: Cable) -> None:
+    trainer.signal(signal.SIGSTOP)
+
+
+def unplugged(_trainer: Managed, cable: Cable) -> None:
+    cable.unplug()
+
+
+@pytest.mark.parametrize("end", [killed, stopped, unplugged])
+def test_a_trainer_that_is_gone_is_reported_once_and_after_its_time_to_live(
+    bus: Bus, cable: Cable, end: Callable[[Managed, Cable], None]
+) -> None:
+    ttl_s = 1.5
+    with (
+        trialbus.Link(bus.endpoint) as link,
+        trialbus.subscribe(trialbus.TrainerLost, link=link) as inbox,
+    ):
+        inbox.wait_ready()
+        trainer = start_trainer(bus, cable, ttl_s)
+        end(trainer, cable)
+        ended_at = time.time()
+        event = inbox.next(ttl_s + 10)
+        assert event is not None
+        assert (event.kind, event.study, event.trial, event.attempt) == ("trainer", "s", 4, 1)
+        # By the clock of the hub, which is ours: it was given all of its time and not much more.
+        assert event.last_seen < ended_at + 0.5
+        assert event.at - event.last_seen >= ttl_s
+        assert event.at - event.last_seen < ttl_s + 5
+        assert hub_status(link)["sessions"] == []
+        # Back again, it is told so, and not reported a second time.
+        cable.plug()
+        if trainer.running:
+            trainer.signal(signal.SIGCONT)
+            until(lambda: "lost" in trainer.printed(), 30)
+            assert trainer.wait(30) == 0
+        assert hub_status(link)["counters"]["sessions_lost"] == 1
+
+
+@pytest.mark.parametrize("how", ["unplug", "cut"])
+def test_a_trainer_that_lost_its_connection_for_less_than_that_is_not_reported(
+    bus: Bus, cable: Cable, how: str
+) -> None:
+    ttl_s = 6.0  # signs of life every 2 s
+    with trialbus.Link(bus.endpoint) as link:
+        trainer = start_trainer(bus, cable, ttl_s)
+        until(lambda: silence(link) < 0.5, 10, "a sign of life")
+        if how == "cut":
+            cable.cut()
+        else:
+            cable.unplug()
+        until(lambda: silence(link) > ttl_s / 2, 10, "a silence")
+        cable.plug()
+        until(lambda: silence(link) < 0.5, 10, "the next sign of life")
+        assert "lost" not in trainer.printed()
+        assert "sessions_lost" not in hub_status(link)["counters"]
+        assert list(trialbus.replay(trialbus.TrainerLost, link=link)) == []
