@@ -281,6 +281,7 @@ class UnknownEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 AnyEvent: TypeAlias = Event | UnknownEvent
 _E = TypeVar("_E", bound=type[Event])
+_T = TypeVar("_T")
 
 _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {}
@@ -292,6 +293,19 @@ def encode(event: Event) -> bytes:
     return _encoder.encode(event)
 
 
+def decode_with(decoder: msgspec.msgpack.Decoder[_T], data: bytes | memoryview | msgspec.Raw) -> _T:
+    """Decode with one error for all that strangers can get wrong.
+
+    Raises:
+        msgspec.DecodeError: Also where msgspec lets Python's own errors through: text that is not
+            UTF-8, and nesting without end.
+    """
+    try:
+        return decoder.decode(data)
+    except (UnicodeDecodeError, RecursionError) as error:
+        raise msgspec.DecodeError(str(error)) from None
+
+
 def decode(topic_: str, body: bytes | memoryview | msgspec.Raw) -> AnyEvent:
     """Return the event in `body`, typed by the first part of its topic.
 
@@ -300,8 +314,8 @@ def decode(topic_: str, body: bytes | memoryview | msgspec.Raw) -> AnyEvent:
     """
     decoder = _decoders.get(topic_.partition("/")[0])
     if decoder is None:
-        return UnknownEvent(topic=topic_, data=_any_decoder.decode(body))
-    event: Event = decoder.decode(body)
+        return UnknownEvent(topic=topic_, data=decode_with(_any_decoder, body))
+    event: Event = decode_with(decoder, body)
     return event
 
 

@@ -226,5 +226,21 @@ _to_hub: msgspec.msgpack.Decoder[ToHub] = msgspec.msgpack.Decoder(ToHub)
 _to_client: msgspec.msgpack.Decoder[ToClient] = msgspec.msgpack.Decoder(ToClient)
 
 encode = _encoder.encode
-decode_to_hub = _to_hub.decode
-decode_to_client = _to_client.decode
+
+
+def decode_to_hub(frame: bytes) -> ToHub:
+    """Return the message in a frame.
+
+    Raises:
+        msgspec.DecodeError: It holds none that a client may send.
+    """
+    return events.decode_with(_to_hub, frame)
+
+
+def decode_to_client(frame: bytes) -> ToClient:
+    """Return the message in a frame.
+
+    Raises:
+        msgspec.DecodeError: It holds none that the hub sends.
+    """
+    return events.decode_with(_to_client, frame)

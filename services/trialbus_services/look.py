@@ -16,6 +16,7 @@ from rich.table import Table
 
 from trialbus.endpoint import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE
 from trialbus.errors import HubUnavailableError, TrialbusError
+from trialbus.events import decode_with
 from trialbus.link import Link
 from trialbus.status import forget_name, forget_study, hub_status
 from trialbus.subscriber import Subscriber, subscribe
@@ -24,6 +25,8 @@ from trialbus.wire import Record
 
 _CONNECT_S = 5.0
 _LOOK_AGAIN_S = 0.1
+
+_any_map = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 def events(arguments: list[str]) -> int:
@@ -152,10 +155,19 @@ def _print_status(console: Console, found: dict[str, Any]) -> None:
             console.print(table, highlight=False, markup=False)
 
 
+def _body(record: Record) -> dict[str, Any]:
+    """Return the map of an event; what cannot be read is shown as bytes."""
+    try:
+        return dict(decode_with(_any_map, record.body))
+    except msgspec.DecodeError as error:
+        return {"unreadable": str(error), "bytes": bytes(record.body)}
+
+
 def _as_line(record: Record) -> str:
-    body = msgspec.msgpack.decode(record.body)
-    at = time.strftime("%H:%M:%S", time.localtime(body.pop("at", 0)))
-    kind = body.pop("type", "?")
+    body = _body(record)
+    sent = body.pop("at", 0)
+    at = time.strftime("%H:%M:%S", time.localtime(sent if isinstance(sent, float) else 0))
+    kind = str(body.pop("type", "?"))
     shown = {key: value for key, value in body.items() if value not in (None, "", [], {})}
     fields = "  ".join(f"{key}={_plain(value)}" for key, value in shown.items())
     return f"{record.offset:>8} {at} {kind:<20} {fields}"
@@ -168,7 +180,7 @@ def _as_json(record: Record) -> str:
             "publisher": record.publisher.hex(),
             "seq": record.seq,
             "topic": record.topic,
-            "event": _plain(msgspec.msgpack.decode(record.body)),
+            "event": _plain(_body(record)),
         },
         allow_nan=False,
     )

@@ -10,11 +10,14 @@ import subprocess
 import sys
 import urllib.request
 
+import msgspec
 import pytest
+import zmq
 
 import trialbus
 from support.processes import Bus
 from support.until import until
+from trialbus import wire
 
 COMMAND = [sys.executable, "-m", "trialbus_services"]
 
@@ -43,6 +46,23 @@ def test_events_are_dumped_as_lines_for_people(filled: Bus) -> None:
     assert len(lines) == 4
     assert "stop" in lines[0]
     assert "reason=enough" in lines[0]
+
+
+def test_events_that_cannot_be_read_are_shown_as_such(bus: Bus) -> None:
+    bodies = {
+        "stop/s/": b"\x82\xa4type\xa4stop\xa5study\xa2\xff\xfe",  # not UTF-8
+        "x_list/s/": b"\x91\x01",  # no map
+        "x_when/s/": b"\x81\xa2at\xa3now",  # no time
+    }
+    bus.hub()
+    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
+        socket.connect(bus.endpoint)
+        events = [(topic, msgspec.Raw(body)) for topic, body in bodies.items()]
+        socket.send(wire.encode(wire.Publish(b"me", 1, events)))
+        assert socket.poll(20_000)
+        done = run(bus, "events"), run(bus, "events", "--json")
+    assert [len(d.stdout.splitlines()) for d in done] == [3, 3], done
+    assert [d.stdout.count("unreadable") for d in done] == [2, 2]
 
 
 def test_events_are_dumped_as_json_with_filters_and_nan(filled: Bus) -> None:
