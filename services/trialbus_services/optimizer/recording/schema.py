@@ -78,6 +78,11 @@ def reflect(engine: Engine) -> dict[str, Table]:
     """Read what tables there are."""
     metadata = sqlalchemy.MetaData()
     metadata.reflect(engine)
+    for table in metadata.tables.values():
+        for column in table.columns:
+            if isinstance(column.type, (sqlalchemy.Float, sqlalchemy.Numeric)):
+                # MySQL's columns would give decimals.
+                column.type = sqlalchemy.Float(53)
     return dict(metadata.tables)
 
 
