@@ -1,0 +1,59 @@
+"""Optuna's storage in memory, with what it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from optuna.storages import InMemoryStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+
+
+class Memory(InMemoryStorage):
+    """An `InMemoryStorage` that can be filled, amended, and reported to in constant time.
+
+    What `get_trial` and `get_all_trials(deepcopy=False)` return is alive: a running trial's
+    intermediate values grow in it.
+
+    Source:
+        `optuna.storages.InMemoryStorage`.
+    """
+
+    def fill(
+        self, study_name: str, directions: Sequence[StudyDirection], trials: list[FrozenTrial]
+    ) -> tuple[int, list[int]]:
+        """Take in a study with trials numbered one by one; return its id and theirs."""
+        with self._lock:
+            study_id = InMemoryStorage.create_new_study(self, directions, study_name)
+            study = self._studies[study_id]
+            first = self._max_trial_id + 1
+            self._max_trial_id += len(trials)
+            for trial_id, trial in enumerate(trials, first):
+                trial._trial_id = trial_id  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+                self._trial_id_to_study_id_and_number[trial_id] = (study_id, trial.number)
+                study.trials.append(trial)
+                study.param_distribution.update(trial.distributions)
+                self._update_cache(trial_id, study_id)
+            return study_id, list(range(first, first + len(trials)))
+
+    def set_trial_intermediate_value(
+        self, trial_id: int, step: int, intermediate_value: float
+    ) -> None:
+        """As in `BaseStorage`, in a time that does not depend on the length of the curve."""
+        with self._lock:
+            trial = self._get_trial(trial_id)
+            self.check_trial_is_updatable(trial_id, trial.state)
+            trial.intermediate_values[step] = intermediate_value
+
+    def amend_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Set a user attribute, also of a trial that has ended."""
+        with self._lock:
+            trial = self._get_trial(trial_id)
+            trial.user_attrs = {**trial.user_attrs, key: value}
+
+    def amend_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Set a system attribute, also of a trial that has ended."""
+        with self._lock:
+            trial = self._get_trial(trial_id)
+            trial.system_attrs = {**trial.system_attrs, key: value}

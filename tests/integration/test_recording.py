@@ -1,0 +1,300 @@
+"""Studies recorded behind the optimizer's back are what plain Optuna would have written."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import TrialState
+
+from support.databases import ALL, SQL, Databases, Server, reopened, servers
+from support.random_study import DISTRIBUTIONS, open_study, play, rows, trials
+from support.until import until
+from trialbus_services.optimizer.recording import WriteBehind
+
+DIRECTIONS = [["minimize"], ["minimize", "maximize"]]
+MINIMIZE = [StudyDirection.MINIMIZE]
+# Nothing is written but by flush(), so that tests decide when.
+NEVER_S = 1e6
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    with servers() as url:
+        yield url
+
+
+@pytest.fixture
+def databases(kind: str, tmp_path: Path, server: Server) -> Iterator[Databases]:
+    found = Databases(kind, tmp_path, server(kind))
+    yield found
+    found.close()
+
+
+def rdb(storage: BaseStorage) -> RDBStorage:
+    found = getattr(storage, "_backend", storage)
+    assert isinstance(found, RDBStorage)
+    return found
+
+
+def recorded(storage: BaseStorage, name: str, number: int) -> optuna.trial.FrozenTrial:
+    return storage.get_all_trials(storage.get_study_id_from_name(name))[number]
+
+
+@pytest.mark.parametrize("kind", ALL)
+@pytest.mark.parametrize("directions", DIRECTIONS, ids=["single", "multi"])
+def test_a_study_leaves_what_plain_optuna_would_leave(
+    databases: Databases, directions: list[str]
+) -> None:
+    url = databases.new()
+    plain, backend = databases.open(databases.new()), databases.open(url)
+    behind = WriteBehind(backend, interval_s=NEVER_S)
+    play(open_study(plain, "s", directions, 0), 0, n_actions=80)
+    play(open_study(behind, "s", directions, 0), 0, behind.flush, n_actions=80)
+    assert trials(behind, "s") == trials(plain, "s")
+    behind.close()
+    assert behind.pending == 0
+    assert trials(reopened(databases, url, backend), "s") == trials(plain, "s")
+    if databases.kind in SQL:
+        assert rows(rdb(backend).engine) == rows(rdb(plain).engine)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_adopted_trials_are_those_that_optuna_reads(databases: Databases) -> None:
+    backend = databases.open(databases.new())
+    for seed, directions in enumerate(DIRECTIONS):
+        play(open_study(backend, f"s{seed}", directions, seed), seed)
+    behind = WriteBehind(backend)
+    for seed in range(len(DIRECTIONS)):
+        study_id = behind.adopt(f"s{seed}", MINIMIZE)
+        recorded_id = backend.get_study_id_from_name(f"s{seed}")
+        assert behind.get_study_directions(study_id) == backend.get_study_directions(recorded_id)
+        assert repr(behind.get_study_user_attrs(study_id)) == repr(
+            backend.get_study_user_attrs(recorded_id)
+        )
+        assert trials(behind, f"s{seed}", times=True) == trials(backend, f"s{seed}", times=True)
+    assert behind.get_best_trial(behind.adopt("s0", [])).value == (
+        backend.get_best_trial(backend.get_study_id_from_name("s0")).value
+    )
+    behind.close()
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_plain_optuna_and_write_behind_continue_each_other(databases: Databases) -> None:
+    plain, url = databases.open(databases.new()), databases.new()
+    backend = databases.open(url)
+    for turn in range(3):
+        play(open_study(plain, "s", ["maximize"], turn), turn)
+        if turn == 1:
+            behind = WriteBehind(databases.open(url) if databases.kind != "memory" else backend)
+            play(open_study(behind, "s", ["maximize"], turn), turn, behind.flush)
+            behind.close()
+        else:
+            play(open_study(backend, "s", ["maximize"], turn), turn)
+    again = reopened(databases, url, backend)
+    assert trials(again, "s") == trials(plain, "s")
+    if databases.kind in SQL:
+        assert rows(rdb(backend).engine) == rows(rdb(plain).engine)
+
+
+@pytest.mark.parametrize("kind", SQL)
+def test_repeating_changes_after_adoption_changes_nothing(databases: Databases) -> None:
+    backend = databases.open(databases.new())
+    before: dict[str, list[str]] = {}
+    for _ in range(2):
+        behind = WriteBehind(backend, interval_s=NEVER_S)
+        study_id = behind.adopt("s", MINIMIZE)
+        if not behind.get_all_trials(study_id):
+            behind.create_new_trial(study_id)
+        trial_id = behind.get_trial_id_from_study_id_trial_number(study_id, 0)
+        for name, distribution in DISTRIBUTIONS.items():
+            behind.set_trial_param(trial_id, name, 1.0, distribution)
+        for step in range(5):
+            behind.set_trial_intermediate_value(trial_id, step, step / 2)
+        behind.set_trial_user_attr(trial_id, "key", "value")
+        behind.set_study_user_attr(study_id, "key", "value")
+        behind.close()
+        after = rows(rdb(backend).engine)
+        assert before in ({}, after)
+        before = after
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_readers_see_curves_grow(databases: Databases) -> None:
+    url = databases.new()
+    behind = WriteBehind(databases.open(url), interval_s=0.01)
+    study = open_study(behind, "s", ["minimize"], 0)
+    open_trials = [study.ask(DISTRIBUTIONS) for _ in range(3)]
+    reader = optuna.load_study(study_name="s", storage=databases.open(url))
+    for step in range(4):
+        for trial in open_trials:
+            trial.report(step, step)
+        mark = behind.mark()
+        until(lambda mark=mark: behind.recorded(mark), describe="the record")
+        for trial in reader.get_trials():
+            assert trial.state == TrialState.RUNNING
+            assert list(trial.intermediate_values) == list(range(step + 1))
+            assert list(trial.params) == list(DISTRIBUTIONS)
+    behind.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_a_reader_never_sees_half_of_an_ask(databases: Databases) -> None:
+    url = databases.new()
+    behind = WriteBehind(databases.open(url), interval_s=0.01)
+    study = open_study(behind, "s", ["minimize"], 0)
+    first = study.ask()
+    reader = optuna.load_study(study_name="s", storage=databases.open(url))
+    first.report(1, 0)
+    before = behind.mark()
+    with behind.atomic():
+        second = study.ask()
+        second.suggest_float("x", 0, 1)
+        until(lambda: behind.recorded(before), describe="what changed before")
+        waiting = threading.Thread(target=behind.flush)
+        waiting.start()
+        assert not behind.recorded(behind.mark())
+        assert len(reader.get_trials()) == 1
+        second.suggest_float("y", 0, 1)
+        with pytest.raises(RuntimeError, match=r"inside atomic\(\)"):
+            behind.flush()
+    waiting.join()
+    assert [list(trial.params) for trial in reader.get_trials()] == [[], ["x", "y"]]
+    behind.close()
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_what_callers_do_to_a_trial_they_got_is_not_recorded(databases: Databases) -> None:
+    backend = databases.open(databases.new())
+    behind = WriteBehind(backend, interval_s=NEVER_S)
+    trial = open_study(behind, "s", ["minimize"], 0).ask({"float": DISTRIBUTIONS["float"]})
+    attribute = ["as it was"]
+    trial.set_user_attr("mine", attribute)
+    attribute.append("changed later")
+    got = behind.get_trial(trial._trial_id)
+    expected = dict(got.params)
+    got.params["foreign"] = 1
+    got.distributions["foreign"] = DISTRIBUTIONS["int"]
+    got.user_attrs["foreign"] = 1
+    behind.close()
+    found = recorded(backend, "s", 0)
+    assert found.params == expected
+    assert found.user_attrs == {"mine": ["as it was"]}
+
+
+@pytest.mark.parametrize("kind", SQL)
+def test_times_are_recorded_as_optuna_records_them(
+    databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "Asia/Kathmandu")
+    time.tzset()
+    try:
+        backend = databases.open(databases.new())
+        behind = WriteBehind(backend, interval_s=NEVER_S)
+        study = open_study(behind, "s", ["minimize"], 0)
+        study.tell(study.ask(), 1.0)
+        behind.close()
+        kept, found = behind.get_trial(0), recorded(backend, "s", 0)
+        assert kept.datetime_start
+        assert found.datetime_start
+        assert kept.datetime_complete
+        assert found.datetime_complete
+        # MySQL keeps whole seconds.
+        assert abs((kept.datetime_start - found.datetime_start).total_seconds()) <= 1
+        assert abs((kept.datetime_complete - found.datetime_complete).total_seconds()) <= 1
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize("kind", ["sqlite"])
+def test_a_report_copies_no_curve(databases: Databases) -> None:
+    behind = WriteBehind(databases.open(databases.new()), interval_s=NEVER_S)
+    trial_id = behind.create_new_trial(behind.adopt("s", MINIMIZE))
+    before = behind.get_trial(trial_id).intermediate_values
+    behind.set_trial_intermediate_value(trial_id, 0, 1.0)
+    assert behind.get_trial(trial_id).intermediate_values is before
+    behind.set_trial_state_values(trial_id, TrialState.COMPLETE, [1.0])
+    with pytest.raises(UpdateFinishedTrialError):
+        behind.set_trial_intermediate_value(trial_id, 1, 1.0)
+    behind.close()
+
+
+@pytest.mark.parametrize("kind", SQL)
+def test_attributes_of_a_trial_that_ended_can_be_amended(databases: Databases) -> None:
+    backend = databases.open(databases.new())
+    behind = WriteBehind(backend, interval_s=NEVER_S)
+    study = open_study(behind, "s", ["minimize"], 0)
+    study.tell(study.ask(), 1.0)
+    behind.flush()
+    with pytest.raises(UpdateFinishedTrialError):
+        behind.set_trial_user_attr(0, "late", 1)
+    behind.amend_trial_user_attr(0, "late", 1)
+    behind.amend_trial_system_attr(0, "later", 2)
+    behind.close()
+    found = recorded(backend, "s", 0)
+    assert (found.user_attrs, found.system_attrs) == ({"late": 1}, {"later": 2})
+    assert trials(behind, "s") == trials(backend, "s")
+
+
+@pytest.mark.parametrize("kind", SQL)
+@pytest.mark.parametrize("stride", [1, 3])
+def test_a_long_curve_is_recorded_thinly(databases: Databases, stride: int) -> None:
+    backend = databases.open(databases.new())
+    chance = random.Random(0)
+    steps = list(range(1, 300 * stride, stride))
+    done: list[int] = []
+    for part in (steps[:150], steps[150:]):
+        # A restart in the middle.
+        behind = WriteBehind(backend, interval_s=NEVER_S, max_points=16)
+        study_id = behind.adopt("s", MINIMIZE)
+        if not done:
+            behind.create_new_trial(study_id)
+        for step in part:
+            behind.set_trial_intermediate_value(0, step, step / 2)
+            done.append(step)
+            if chance.random() < 0.1:
+                behind.flush()
+                found = recorded(backend, "s", 0).intermediate_values
+                assert len(found) <= 17
+                assert {1, step} <= found.keys()
+                assert all(value == step / 2 for step, value in found.items())
+        if part is steps[150:]:
+            behind.set_trial_state_values(0, TrialState.COMPLETE, [1.0])
+        behind.close()
+    trial = recorded(backend, "s", 0)
+    gap = trial.user_attrs["trialbus:thinned"]
+    assert gap == 32 if stride == 1 else gap >= 32
+    assert sorted(trial.intermediate_values) == [
+        step for step in steps if (step - 1) % gap == 0 or step == steps[-1]
+    ]
+    assert set(behind.get_trial(0).intermediate_values) >= set(steps[150:])
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_a_released_study_is_written_and_can_be_taken_again(databases: Databases) -> None:
+    url = databases.new()
+    backend = databases.open(url)
+    behind = WriteBehind(backend, interval_s=NEVER_S)
+    play(open_study(behind, "other", ["minimize"], 1), 1)
+    play(open_study(behind, "s", ["minimize"], 0), 0)
+    expected, other = trials(behind, "s"), trials(behind, "other")
+    behind.release(behind.adopt("s", MINIMIZE))
+    assert [study.study_name for study in behind.get_all_studies()] == ["other"]
+    assert trials(behind, "s") == expected
+    assert trials(behind, "other") == other
+    play(open_study(behind, "s", ["minimize"], 2), 2)
+    expected = trials(behind, "s")
+    optuna.delete_study(study_name="other", storage=behind)
+    behind.close()
+    assert trials(backend, "s") == expected
+    with pytest.raises(KeyError):
+        backend.get_study_id_from_name("other")

@@ -1,0 +1,179 @@
+"""A study of everything Optuna has, driven by a seed, and how it is compared."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+import sqlalchemy
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+DISTRIBUTIONS: dict[str, BaseDistribution] = {
+    "float": FloatDistribution(-1, 1),
+    "float_log": FloatDistribution(1e-5, 1, log=True),
+    "float_step": FloatDistribution(0, 1, step=0.1),
+    "int": IntDistribution(-5, 5),
+    "int_log": IntDistribution(1, 1000, log=True),
+    "int_step": IntDistribution(0, 100, step=5),
+    "choice": CategoricalDistribution([None, True, 3, 2.5, "ä"]),
+}
+_VALUES = [math.nan, math.inf, -math.inf, 0.1, -3.0, 1e300, 5e-324]
+
+
+def open_study(storage: BaseStorage, name: str, directions: list[str], seed: int) -> optuna.Study:
+    """Make or continue a study with a random sampler."""
+    return optuna.create_study(
+        study_name=name,
+        storage=storage,
+        directions=directions,
+        sampler=optuna.samplers.RandomSampler(seed=seed),
+        load_if_exists=True,
+    )
+
+
+def play(
+    study: optuna.Study,
+    seed: int,
+    pause: Callable[[], object] = lambda: None,
+    n_actions: int = 30,
+) -> None:
+    """Do with a study what a seed says; call `pause` in between, which must change nothing."""
+    chance = random.Random(seed)
+    single = len(study.directions) == 1
+    study.set_user_attr("seed", {"is": seed, "nan": math.nan})
+    study.enqueue_trial({"float": 0.5, "choice": None}, user_attrs={"given": True})
+    study.enqueue_trial({"int": 3})
+    study.add_trial(
+        optuna.trial.create_trial(
+            state=TrialState.COMPLETE,
+            values=[math.inf, *[-1.5] * (len(study.directions) - 1)],
+            params={name: d.to_external_repr(d.to_internal_repr(_any(d))) for name, d in _SOME},
+            distributions=dict(_SOME),
+            intermediate_values={1: 0.5, 7: math.nan} if single else {},
+            user_attrs={"text": 'ü"\\'},
+        )
+    )
+    running: list[optuna.Trial] = []
+    for _ in range(n_actions):
+        action = chance.choice(["ask", "report", "report", "report", "attribute", "tell", "pause"])
+        trial = chance.choice(running) if running else None
+        match action:
+            case "ask":
+                running.append(study.ask(DISTRIBUTIONS if chance.random() < 0.8 else None))
+                if chance.random() < 0.3:
+                    running[-1].suggest_float("late", 0, 1)
+            case "report" if trial and single:
+                first = trial.user_attrs.get("next", 0)
+                for step in range(first, first + 5, chance.choice([1, 2])):
+                    trial.report(chance.choice(_VALUES), step)
+                trial.set_user_attr("next", first + 5)
+            case "attribute" if trial:
+                trial.set_user_attr(chance.choice("abc"), [chance.random(), {"x": None}])
+                trial.set_constraint(f"size {chance.random()}", chance.random())
+                study.set_user_attr(chance.choice("abc"), chance.random())
+            case "tell" if trial:
+                running.remove(trial)
+                _tell(study, trial, chance)
+            case "pause":
+                pause()
+            case _:
+                pass
+    study.enqueue_trial({"float": 0.25})
+
+
+def trials(storage: BaseStorage, name: str, *, times: bool = False) -> list[dict[str, Any]]:
+    """Return all of a study's trials, comparable: without ids, and NaN is NaN."""
+    found = storage.get_all_trials(storage.get_study_id_from_name(name))
+    return [_comparable(trial, times=times) for trial in found]
+
+
+def rows(engine: sqlalchemy.Engine) -> dict[str, list[str]]:
+    """Return all of a database's rows, without ids and times, in the order of parameters' ids."""
+    metadata = sqlalchemy.MetaData()
+    metadata.reflect(engine)
+    tables = metadata.tables
+    with engine.connect() as connection:
+        studies = {row.study_id: row.study_name for row in _all(connection, tables["studies"])}
+        numbers = {
+            row.trial_id: (studies[row.study_id], row.number)
+            for row in _all(connection, tables["trials"])
+        }
+        return {
+            name: _rows(connection, table, studies, numbers)
+            for name, table in tables.items()
+            if name not in {"version_info", "alembic_version"}
+        }
+
+
+def _rows(
+    connection: sqlalchemy.Connection,
+    table: sqlalchemy.Table,
+    studies: dict[int, str],
+    numbers: dict[int, tuple[str, int]],
+) -> list[str]:
+    own = next(iter(table.primary_key.columns.keys()))
+    query = table.select().order_by(table.c[own])
+    found: list[tuple[Any, dict[str, Any]]] = []
+    for row in connection.execute(query).mappings():
+        shown = {k: v for k, v in row.items() if k != own and not k.startswith("datetime")}
+        whose: Any = (studies[row["study_id"]],) if "study_id" in row else numbers[row["trial_id"]]
+        shown.pop("study_id", None)
+        shown.pop("trial_id", None)
+        found.append((whose, shown))
+    if table.name == "trial_params":
+        found.sort(key=lambda pair: pair[0])
+        return [repr(pair) for pair in found]
+    return sorted(repr(pair) for pair in found)
+
+
+def _all(connection: sqlalchemy.Connection, table: sqlalchemy.Table) -> list[Any]:
+    return list(connection.execute(table.select()))
+
+
+def _comparable(trial: FrozenTrial, *, times: bool) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": trial.state,
+        "values": repr(trial.values),
+        "params": list(trial.params.items()),
+        "distributions": trial.distributions,
+        "intermediate": repr(sorted(trial.intermediate_values.items())),
+        "user": {key: repr(value) for key, value in trial.user_attrs.items()},
+        "system": {key: repr(value) for key, value in trial.system_attrs.items()},
+        "times": (trial.datetime_start, trial.datetime_complete) if times else None,
+    }
+
+
+def _tell(study: optuna.Study, trial: optuna.Trial, chance: random.Random) -> None:
+    state = chance.choice([TrialState.COMPLETE, TrialState.COMPLETE, TrialState.FAIL, None])
+    match state:
+        case TrialState.COMPLETE:
+            values = [chance.choice([-math.inf, math.inf, 0.3]) for _ in study.directions]
+            study.tell(trial, values)
+        case TrialState.FAIL:
+            study.tell(trial, state=TrialState.FAIL)
+        case _:
+            study.tell(trial, state=TrialState.PRUNED)
+
+
+def _any(distribution: BaseDistribution) -> Any:
+    match distribution:
+        case CategoricalDistribution():
+            return distribution.choices[-1]
+        case FloatDistribution() | IntDistribution():
+            return distribution.high
+        case _:
+            raise AssertionError
+
+
+_SOME = list(DISTRIBUTIONS.items())
