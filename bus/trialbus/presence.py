@@ -76,6 +76,7 @@ class Presence:
         self._conflict: HubRefusedError | None = None
         self._due = 0.0
         self._ending = False
+        self._known = False  # to the hub
         self._link.attach(self)
 
     def __enter__(self) -> Presence:
@@ -98,6 +99,11 @@ class Presence:
         """
         if not self._registered.wait(timeout_s):
             raise self._conflict or HubUnavailableError(self._link.endpoint, timeout_s)
+
+    def inform(self, info: Mapping[str, str]) -> None:
+        """Show others something new in the hub's status, with the next sign of life."""
+        self._hello = msgspec.structs.replace(self._hello, info=dict(info))
+        self._registered.clear()
 
     def assign(self, study: str, trial: int, attempt: int) -> None:
         """Tell the hub which trial this session works on from now on."""
@@ -124,6 +130,7 @@ class Presence:
     def on_frame(self, frame: wire.ToClient) -> None:
         """Take the hub's answer to a sign of life."""
         if isinstance(frame, wire.Seen) and frame.session == self.session:
+            self._known = True
             self._registered.set()
         elif isinstance(frame, wire.Refused) and frame.about == self.session:
             if frame.code == wire.SESSION_LOST:
@@ -132,8 +139,8 @@ class Presence:
 
     def work(self, send: Send, now: float) -> float | None:
         """Send a sign of life when it is due."""
-        if self._ending and self._registered.is_set():
-            self._registered.clear()
+        if self._ending and self._known:
+            self._known = False
             send(wire.Bye(self.session))
         if self._ending or self.lost:
             return None

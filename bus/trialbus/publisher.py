@@ -109,6 +109,15 @@ class Publisher:
         self._link.wake()
         return seq
 
+    @property
+    def last(self) -> int:
+        """Sequence number of the newest event; 0 before the first."""
+        return self._outbox.last
+
+    def acknowledged(self, seq: int) -> bool:
+        """Tell whether the hub has the event that `publish` gave this number, on disk."""
+        return self._outbox.base > seq
+
     def flush(self, timeout_s: float | None = None) -> bool:
         """Wait until the hub has everything accepted so far; False if it does not in time."""
         outbox = self._outbox

@@ -6,7 +6,7 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from types import TracebackType
 from typing import Any, Generic, TypeVar, cast, overload
@@ -88,6 +88,10 @@ class Subscriber(Generic[E_co]):
             finally:
                 self._reader.on_arrival = None
             self._batch.extend(self._reader.take())
+
+    def wake_on_arrival(self, wake: Callable[[], object]) -> None:
+        """Call `wake`, from another thread, when something arrives or the subscriber closes."""
+        self._reader.on_arrival = wake
 
     @property
     def available(self) -> bool:

@@ -6,6 +6,7 @@ import logging
 
 import optuna
 
+from trialbus_services.optimizer.sampling import warm_up
 from trialbus_services.optimizer.service import Optimizer
 from trialbus_services.optimizer.storage import open_storage, shown
 from trialbus_services.settings import Bus, Storage
@@ -18,6 +19,7 @@ def run(bus: Bus, storage: Storage) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     stop = stop_event()
+    warm_up()
     optimizer = Optimizer(
         bus.endpoint, open_storage(storage.url), storage_url=storage.url, connect_s=bus.connect_s
     )

@@ -1,18 +1,25 @@
 """The optimizer's loop between the bus and its studies.
 
-It reads the log under a durable name, folds it into the ledger, lets the studies record and
-decide, publishes what follows, and commits its offset only when all of that is safe. What a
-crash cuts off is read, applied and decided again.
+It reads the log under a durable name, folds it into the ledger, lets the studies decide from
+memory, and publishes what follows. Evaluations and endings are recorded behind it, in batches; a
+trial is handed out, and a study declared finished, when the storage has it. The offset is
+committed when everything before it is recorded and answered. What a crash cuts off is read,
+applied and decided again.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+import sqlalchemy.exc
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 
 from trialbus import events
@@ -21,7 +28,10 @@ from trialbus.link import Link
 from trialbus.presence import Presence
 from trialbus.publisher import Publisher
 from trialbus.subscriber import Record, replay, subscribe
+from trialbus.topics import escaped
 from trialbus_services.optimizer.ledger import Book, Ledger
+from trialbus_services.optimizer.recording import WriteBehind
+from trialbus_services.optimizer.statistics import Statistics
 from trialbus_services.optimizer.storage import shown
 from trialbus_services.optimizer.study import RunningStudy
 
@@ -31,7 +41,30 @@ _NAME = "optimizer"
 _TTL_S = 4.0
 _TAKEOVER_S = 3 * _TTL_S
 _TURN_S = 1.0
+_TURN_BATCHES = 8  # of events, before what they led to is looked after
+_COMMIT_S = 0.25
+_INFORM_S = 2.0
+_OPEN_AGAIN_S = 5.0
 _FLUSH_S = 5.0
+_INFO = 250  # characters of one entry that the hub takes
+
+
+@dataclass
+class _Said:
+    """An event that is published once the storage has everything up to a mark."""
+
+    mark: int
+    event: events.Event
+
+
+@dataclass
+class _Commit:
+    """An offset to commit once what came before it is recorded, said, and in the log."""
+
+    offset: int
+    mark: int
+    n_said: int
+    seq: int | None = None
 
 
 class Optimizer:
@@ -42,6 +75,9 @@ class Optimizer:
         storage: Where studies are recorded.
         storage_url: Its URL, for others to see.
         connect_s: Seconds to wait for the hub at start.
+        ahead: Suggestions that each study keeps ready.
+        record_every_s: Time between two batches that are recorded.
+        max_points: Intermediate values of one trial that are recorded at most; None for all.
 
     Raises:
         HubUnavailableError: No hub answered in time.
@@ -49,11 +85,36 @@ class Optimizer:
     """
 
     def __init__(
-        self, endpoint: str, storage: BaseStorage, *, storage_url: str, connect_s: float = 10.0
+        self,
+        endpoint: str,
+        storage: BaseStorage,
+        *,
+        storage_url: str,
+        connect_s: float = 10.0,
+        ahead: int = 1,
+        record_every_s: float = 0.25,
+        max_points: int | None = None,
     ) -> None:
-        self._storage = storage
+        self._wake = threading.Event()
+        self._storage = WriteBehind(
+            storage,
+            interval_s=record_every_s,
+            max_points=max_points,
+            on_written=self._wake.set,
+        )
+        self._ahead = ahead
         self._ledger = Ledger()
         self._studies: dict[str, RunningStudy] = {}
+        #: What came about studies that wait for the storage.
+        self._postponed: dict[str, list[Record]] = {}
+        self._open_again_at = 0.0
+        self._statistics = Statistics()
+        self._saying: deque[_Said] = deque()
+        self._n_said = 0
+        self._commit_next: _Commit | None = None
+        self._committed_at = self._informed_at = 0.0
+        self._live = False
+        self._info = {"storage": shown(storage_url)}
         self._link = Link(endpoint)
         try:
             self._link.wait_connected(connect_s)
@@ -62,7 +123,7 @@ class Optimizer:
                 kind="optimizer",
                 name=_NAME,
                 ttl_s=_TTL_S,
-                info={"storage": shown(storage_url)},
+                info=self._info,
                 exclusive=True,
             )
             # One that was killed a moment ago still counts as alive for its time-to-live.
@@ -76,6 +137,7 @@ class Optimizer:
                 link=self._link,
             )
             self._committed = self._inbox.wait_ready(connect_s)
+            self._inbox.wake_on_arrival(self._wake.set)
         except BaseException:
             self._link.close()
             raise
@@ -90,21 +152,40 @@ class Optimizer:
         try:
             self._recover()
             while not stopping():
-                for record in self._inbox.records(_TURN_S):
-                    self._take(record)
-                if self._inbox.caught_up:
-                    self._decide()
-                    self._commit()
+                self._wake.wait(_TURN_S)
+                self._wake.clear()
+                self._turn()
                 if self._presence.lost:
                     raise TrialbusError(
                         "the hub declared this optimizer lost (was it paused?); "
                         "start it again, nothing is lost"
                     )
         finally:
+            for study in self._studies.values():
+                study.end()
+            self._storage.close(_FLUSH_S)
+            self._say_recorded()
             self._publisher.close(_FLUSH_S)
             self._presence.close()
             self._inbox.close()
             self._link.close()
+
+    def _turn(self) -> None:
+        for _ in range(_TURN_BATCHES):
+            records = self._inbox.records(0.0)
+            for record in records:
+                self._take(record)
+            if not records:
+                break
+        else:
+            self._wake.set()  # there is more
+        # Nothing is decided before everything that was in the log at the start is known.
+        self._live = self._live or self._inbox.caught_up
+        if self._live:
+            self._decide()
+        self._say_recorded()
+        self._commit()
+        self._inform()
 
     def _recover(self) -> None:
         """Rebuild the ledger, and the curves of open trials, from the log before the commit."""
@@ -115,34 +196,43 @@ class Optimizer:
         for name, book in self._ledger.studies.items():
             if not book.finished:
                 self._open(name)
-        for name, study in self._studies.items():
-            for number in self._ledger.studies[name].open:
-                for record in replay(
-                    events.EvaluationComplete,
-                    study=name,
-                    trial=number,
-                    end=self._committed,
-                    link=self._link,
-                ):
-                    event = self._decode(record)
-                    if isinstance(event, events.EvaluationComplete) and self._ledger.current(event):
-                        study.restore(event)
+        for name in self._studies:
+            self._restore(name)
         if self._committed:
             logger.info("recovered %d studies from %d events", len(self._studies), self._committed)
 
+    def _restore(self, name: str) -> None:
+        """Read again what the open trials of a study reported before the commit."""
+        study = self._studies[name]
+        for number in self._ledger.studies[name].open:
+            for record in replay(
+                events.EvaluationComplete,
+                study=name,
+                trial=number,
+                end=self._committed,
+                link=self._link,
+            ):
+                event = self._decode(record)
+                if isinstance(event, events.EvaluationComplete) and self._ledger.current(event):
+                    study.restore(event)
+
     def _take(self, record: Record) -> None:
+        if self._postponed and (study := record.topic.split("/")[1]) in self._postponed:
+            self._postponed[study].append(record)
+            return
         event = self._decode(record)
         if event is None:
             return
         closed = self._ledger.apply(event)
+        self._statistics.applied += 1
         match event:
+            case events.EvaluationComplete():
+                self._take_evaluation(event, record.offset)
             case events.StudySubmitted():
                 self._open(event.study)
                 study = self._studies.get(event.study)
                 if study:
                     self._announce(study, event)
-            case events.EvaluationComplete() if self._ledger.current(event):
-                self._guarded(event.study, lambda study, book: self._evaluate(study, event))
             case events.Stop():
                 self._guarded(event.study, lambda study, book: self._stop(book))
             case _:
@@ -154,16 +244,66 @@ class Optimizer:
         try:
             return record.event
         except msgspec.DecodeError as error:
-            logger.warning("ignored event %d (%s): %s", record.offset, record.topic, error)
+            what = f"event {record.offset} ({record.topic}): {error}"
+            self._refuse("it cannot be read", what)
             return None
+
+    def _refuse(self, reason: str, what: str) -> None:
+        if self._statistics.refuse(reason, what):
+            logger.warning("not applied, for %s: %s; more of them are only counted", reason, what)
+
+    def _take_evaluation(self, event: events.EvaluationComplete, offset: int) -> None:
+        study = self._studies.get(event.study)
+        if study is None:
+            self._refuse("its study does not run", f"event {offset}, study {event.study!r}")
+        elif self._ledger.current(event) is None:
+            self._refuse(
+                "its trial, or this attempt of it, does not run",
+                f"event {offset}, trial {event.trial} of {event.study!r}, attempt {event.attempt}",
+            )
+            self._guarded(event.study, lambda study, book: study.note_late(event, offset))
+        else:
+            began = time.perf_counter()
+            try:
+                prune = study.evaluate(event)
+            except ValueError as error:
+                self._refuse("its values", f"event {offset}, trial {event.trial}: {error}")
+            except Exception as error:  # noqa: BLE001 - whatever it is, the other studies go on
+                self._fail(event.study, self._ledger.studies[event.study], error)
+            else:
+                if prune is not None:
+                    self._publisher.publish(prune)
+                self._statistics.decision.add(time.perf_counter() - began)
 
     def _open(self, name: str) -> None:
         book = self._ledger.studies[name]
         before = self._studies.pop(name, None)
         try:
-            self._studies[name] = RunningStudy(book, self._storage, before)
+            self._studies[name] = RunningStudy(
+                book, self._storage, ahead=self._ahead, on_ready=self._wake.set, before=before
+            )
+        except (StorageInternalError, sqlalchemy.exc.OperationalError) as error:
+            if escaped(name) not in self._postponed:
+                logger.warning("study %r waits for the storage: %s", name, error)
+            self._postponed.setdefault(escaped(name), [])
         except Exception as error:  # noqa: BLE001 - whatever it is, the other studies go on
             self._fail(name, book, error)
+
+    def _open_postponed(self) -> None:
+        """Try again to open what waits for the storage, and take what came in between."""
+        if not self._postponed or time.monotonic() < self._open_again_at:
+            return
+        self._open_again_at = time.monotonic() + _OPEN_AGAIN_S
+        for name in [name for name in self._ledger.studies if escaped(name) in self._postponed]:
+            records = self._postponed.pop(escaped(name))
+            self._open(name)
+            if escaped(name) in self._postponed:
+                self._postponed[escaped(name)] = records
+                continue
+            if name in self._studies:
+                self._restore(name)
+            for record in records:
+                self._take(record)
 
     def _announce(self, study: RunningStudy, event: events.StudySubmitted) -> None:
         logger.info(
@@ -180,15 +320,11 @@ class Optimizer:
             )
         )
 
-    def _evaluate(self, study: RunningStudy, event: events.EvaluationComplete) -> None:
-        prune = study.evaluate(event)
-        if prune is not None:
-            self._publisher.publish(prune)
-
     def _stop(self, book: Book) -> None:
         for trial in book.open.values():
             if not trial.waiting:
-                self._publisher.publish(
+                # After the assignment, which may not be said yet.
+                self._say(
                     events.Prune(
                         study=book.spec.name,
                         trial=trial.number,
@@ -200,7 +336,12 @@ class Optimizer:
 
     def _decide(self) -> None:
         """Hand out trials and finish studies, now that everything in the log is known."""
-        for request in list(self._ledger.requests.values()):
+        self._open_postponed()
+        waiting = list(self._ledger.requests.values())
+        for name in list(self._studies) if waiting else ():
+            n_waiting = sum(request.study in (name, "") for request in waiting)
+            self._guarded(name, lambda study, book, n=n_waiting: self._want(study, book, n))
+        for request in waiting:
             names = [request.study] if request.study else list(self._studies)
             for name in names:
                 self._guarded(name, lambda study, book: self._assign(study, book, request))  # noqa: B023
@@ -209,13 +350,18 @@ class Optimizer:
         for name in list(self._studies):
             self._guarded(name, self._finish_if_done)
 
+    def _want(self, study: RunningStudy, book: Book, n_waiting: int) -> None:
+        if self._end_of(study, book) is None:
+            study.want(n_waiting, book)
+
     def _assign(self, study: RunningStudy, book: Book, request: events.TrialRequested) -> None:
         if self._end_of(study, book) is not None:
             return
         assigned = study.assign(request, book)
         if assigned is not None:
             self._ledger.apply(assigned)
-            self._publisher.publish(assigned)
+            self._say(assigned)
+            self._statistics.answer.add(time.time() - request.at)
 
     def _end_of(
         self, study: RunningStudy, book: Book
@@ -272,9 +418,11 @@ class Optimizer:
         )
 
     def _finish(self, book: Book, event: events.StudyFinished) -> None:
-        self._studies.pop(event.study, None)
+        study = self._studies.pop(event.study, None)
         self._ledger.apply(event)
-        self._publisher.publish(event)
+        self._say(event)
+        if study is not None:
+            study.release()
         logger.info("study %r finished: %s", event.study, event.reason)
 
     def _guarded(self, name: str, action: Callable[[RunningStudy, Book], Any]) -> None:
@@ -288,11 +436,57 @@ class Optimizer:
         except Exception as error:  # noqa: BLE001 - whatever it is, the other studies go on
             self._fail(name, book, error)
 
+    def _say(self, event: events.Event) -> None:
+        """Publish an event as soon as the storage has everything that led to it."""
+        self._saying.append(_Said(self._storage.mark(), event))
+        self._storage.hurry()
+
+    def _say_recorded(self) -> None:
+        while self._saying and self._storage.recorded(self._saying[0].mark):
+            self._publisher.publish(self._saying.popleft().event)
+            self._n_said += 1
+
     def _commit(self) -> None:
         offset = self._inbox.offset
-        if offset is None or offset == self._committed:
+        commit = self._commit_next
+        if commit is None:
+            now = time.monotonic()
+            if offset is None or offset == self._committed or self._postponed:
+                return
+            if now - self._committed_at < _COMMIT_S:
+                return
+            self._committed_at = now
+            commit = _Commit(offset, self._storage.mark(), self._n_said + len(self._saying))
+            self._commit_next = commit
+        if self._n_said < commit.n_said or not self._storage.recorded(commit.mark):
             return
-        # What was decided must be in the log before the reason for it counts as dealt with.
-        if self._publisher.flush(_TURN_S):
-            self._inbox.commit(offset)
-            self._committed = offset
+        if commit.seq is None:
+            commit.seq = self._publisher.last
+        if self._publisher.acknowledged(commit.seq):
+            self._inbox.commit(commit.offset)
+            self._committed = commit.offset
+            self._commit_next = None
+
+    def _inform(self) -> None:
+        """Show in the hub's status how things are."""
+        now = time.monotonic()
+        if now - self._informed_at < _INFORM_S:
+            return
+        self._informed_at = now
+        statistics, storage = self._statistics, self._storage
+        counts = [study.counts for study in self._studies.values()]
+        info = self._info | {
+            "studies": str(len(self._studies)),
+            "complete": str(sum(count.complete for count in counts)),
+            "pruned": str(sum(count.pruned for count in counts)),
+            "failed": str(sum(count.failed for count in counts)),
+            "running": str(sum(len(self._ledger.studies[name].open) for name in self._studies)),
+            "applied": str(statistics.applied),
+            "refused": str(statistics.refused.total()),
+            "last_refused": statistics.last_refused,
+            "pending_rows": str(storage.pending),
+            "decision": statistics.decision.text("us"),
+            "answer": statistics.answer.text("ms"),
+            "storage_error": "" if storage.failing_since is None else str(storage.last_error),
+        }
+        self._presence.inform({name: text[:_INFO] for name, text in info.items()})

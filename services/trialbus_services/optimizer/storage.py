@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine, make_url
 from trialbus.errors import SpecError
 
 _JOURNAL = "journal:///"
-_BUSY_S = 60
+_BUSY_S = 2  # what could not be written is tried again
 _TABLES_S = 0.5
 
 

@@ -1,20 +1,24 @@
 """One Optuna study, kept in step with the ledger.
 
 Every method may be repeated with the same arguments: after a crash the events since the last
-commit are applied once more.
+commit are applied once more. Nothing here waits: the storage answers from memory, the sampler
+suggests in a process of its own, and the pruner decides from what it has seen.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 import msgspec
 import optuna
-from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus import events
@@ -22,19 +26,24 @@ from trialbus.errors import SpecError
 from trialbus_services.optimizer.components import build_pruner, build_sampler
 from trialbus_services.optimizer.ledger import Book, Closed, OpenTrial
 from trialbus_services.optimizer.objective import aggregation, value_of
-from trialbus_services.optimizer.space import suggest
+from trialbus_services.optimizer.pruning import build_pruning
+from trialbus_services.optimizer.recording import WriteBehind
+from trialbus_services.optimizer.sampling import Suggester, Suggestion
+
+logger = logging.getLogger(__name__)
 
 _FOREIGN = "trialbus:foreign"
 _SPEC = "trialbus:spec"
 _REQUEST = "trialbus:request"
-_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_LATE = "trialbus:late"
+_MAX_METRICS = 1000
 
 
 @dataclass
 class Reported:
     """What open trials have reported, by their numbers."""
 
-    #: Values by metric and step, of the objectives' metrics.
+    #: Values by metric and step, of the metrics that the study looks at.
     curves: dict[int, dict[str, dict[int, float]]] = field(
         default_factory=dict[int, dict[str, dict[int, float]]]
     )
@@ -43,6 +52,13 @@ class Reported:
     #: Trials that were told to stop.
     pruned: set[int] = field(default_factory=set[int])
 
+    def take(self, event: events.EvaluationComplete, metrics: frozenset[str]) -> None:
+        """Take in an evaluation."""
+        curves = self.curves.setdefault(event.trial, defaultdict(dict))
+        for metric in metrics & event.metrics.keys():
+            curves[metric][event.step] = event.metrics[metric]
+        self.last.setdefault(event.trial, {}).update(event.metrics)
+
     def forget(self, number: int) -> None:
         """Forget a trial that ended, or begins again."""
         self.curves.pop(number, None)
@@ -50,14 +66,8 @@ class Reported:
         self.pruned.discard(number)
 
 
-class _Study(optuna.Study):
-    """A study whose sampler may stop it; Optuna's own can be stopped only inside `optimize`."""
-
-    exhausted = False
-
-    def stop(self) -> None:
-        """Note that the sampler has nothing left to suggest."""
-        self.exhausted = True
+class SamplerError(Exception):
+    """A sampler failed; the message says how."""
 
 
 class RunningStudy:
@@ -67,6 +77,8 @@ class RunningStudy:
         book: What the log says of it. Open trials that the storage does not have are taken out:
             they belong to a study of the same name that was deleted.
         storage: Where it is recorded.
+        ahead: Suggestions that are kept ready.
+        on_ready: Called, from another thread, when a suggestion is ready.
         before: The same study, if it runs already: what its open trials reported is kept.
 
     Raises:
@@ -74,7 +86,13 @@ class RunningStudy:
     """
 
     def __init__(
-        self, book: Book, storage: BaseStorage, before: RunningStudy | None = None
+        self,
+        book: Book,
+        storage: WriteBehind,
+        *,
+        ahead: int,
+        on_ready: Callable[[], None],
+        before: RunningStudy | None = None,
     ) -> None:
         spec = book.spec
         self.spec = spec
@@ -82,23 +100,36 @@ class RunningStudy:
         self.last_error: str | None = None
         for objective in spec.objectives:
             aggregation(objective.aggregate, objective.direction)
+        build_sampler(spec)  # refused here, before a process is started for it
+        pruner = build_pruner(spec.pruner)
         self._storage = storage
-        self._pruner = build_pruner(spec.pruner)
-        optuna.create_study(
-            study_name=spec.name, storage=storage, directions=spec.directions, load_if_exists=True
+        self._id = storage.adopt(
+            spec.name, [StudyDirection[direction.upper()] for direction in spec.directions]
         )
-        self._study = _Study(spec.name, storage, pruner=self._pruner)
-        self._id = storage.get_study_id_from_name(spec.name)
+        self._study = optuna.Study(spec.name, storage, optuna.samplers.RandomSampler(), pruner)
         self._check_directions()
-        self._study.sampler = build_sampler(spec, len(self._study.get_trials(deepcopy=False)))
-        self._trial_ids: dict[int, int] = {}
+        self._metrics = frozenset(spec.metrics)
+        self._pruner_name = type(pruner).__name__
+        self._pruning = build_pruning(
+            pruner,
+            study_name=spec.name,
+            maximize=spec.objectives[0].direction == "maximize",
+            ask=self._ask_pruner,
+        )
         self.reported = before.reported if before else Reported()
         self._finished: set[int] = set()
         self._counts: Counter[TrialState] = Counter()
         #: Running in the storage when it was opened. Those that the log, read to its end, does not
-        #: know were sampled just before a crash and handed to nobody.
+        #: know were suggested just before a crash and handed to nobody.
         self._unclaimed: list[FrozenTrial] = []
+        self._trial_ids: dict[int, int] = {}
         self._adopt(book)
+        if before is not None:
+            before.end()
+        self._ahead = ahead
+        self._on_ready = on_ready
+        self._asked = 0
+        self.sampler = self._start_sampler(book)
 
     @property
     def counts(self) -> events.TrialCounts:
@@ -116,57 +147,70 @@ class RunningStudy:
 
     @property
     def exhausted(self) -> bool:
-        """Whether no further trial is to be sampled."""
-        return self._study.exhausted or self.n_done >= self.spec.n_trials
+        """Whether no further trial is to be suggested."""
+        return self.sampler.exhausted or self.n_done >= self.spec.n_trials
+
+    def end(self) -> None:
+        """Let go of the sampler's process."""
+        self.sampler.close()
+
+    def release(self) -> None:
+        """Let go of everything; what is not recorded yet still will be."""
+        self.end()
+        self._storage.release(self._id)
 
     def assign(self, request: events.TrialRequested, book: Book) -> events.TrialAssigned | None:
-        """Return a trial to be repeated, else a new one, for a request; None if none is left."""
-        spec = self.spec
+        """Return a trial for a request: one to be repeated, else a new one.
+
+        Returns:
+            None if no trial is left, or the sampler has none ready: ask again when it has.
+        """
         again = next((trial for trial in book.open.values() if trial.waiting), None)
         if again is not None:
             number, attempt, params = again.number, again.attempt + 1, again.params
-        elif self.n_done + len(book.open) < spec.n_trials:
-            number, params = self._new_trial(request, book)
-            attempt = 0
+        elif self.n_done + len(book.open) < self.spec.n_trials:
+            trial = self._new_trial(request, book)
+            if trial is None:
+                return None
+            number, attempt, params = trial.number, 0, trial.params
         else:
             return None
         self.reported.forget(number)
+        self._pruning.forget(number)
         return events.TrialAssigned(
-            study=spec.name,
+            study=self.spec.name,
             trial=number,
             attempt=attempt,
             request=request.request,
             session=request.session,
             params=params,
-            seed=spec.seed + number,
-            budget=spec.budget,
+            seed=self.spec.seed + number,
+            budget=self.spec.budget,
             worker=request.worker,
             slot=request.slot,
         )
 
     def restore(self, event: events.EvaluationComplete) -> None:
-        """Take in an evaluation that was recorded before a restart."""
-        curves = self.reported.curves.setdefault(event.trial, defaultdict(dict))
-        for metric in self.spec.metrics:
-            if metric in event.metrics:
-                curves[metric][event.step] = event.metrics[metric]
-        self.reported.last.setdefault(event.trial, {}).update(event.metrics)
+        """Take in an evaluation of an open trial that was recorded before a restart."""
+        self.reported.take(event, self._metrics)
 
     def evaluate(self, event: events.EvaluationComplete) -> events.Prune | None:
         """Record an evaluation and return the prune command, if that is the decision."""
-        self.restore(event)
-        # Optuna keeps one curve per trial and prunes by it; several objectives have none.
-        if len(self.spec.objectives) > 1 or event.trial in self._finished:
+        if event.trial in self._finished:
             return None
+        if len(event.metrics) > _MAX_METRICS:
+            raise ValueError(f"{len(event.metrics)} metrics, at most {_MAX_METRICS} are taken")
+        self.reported.take(event, self._metrics)
+        # Optuna keeps one curve per trial and prunes by it; several objectives have none.
         value = event.metrics.get(self.spec.metrics[0])
-        if value is None:
+        if value is None or len(self.spec.objectives) > 1:
             return None
         trial_id = self._trial_id(event.trial)
         self._storage.set_trial_intermediate_value(trial_id, event.step, value)
-        if event.trial in self.reported.pruned:
-            return None
-        trial = self._storage.get_trial(trial_id)
-        if trial.last_step != event.step or not self._pruner.prune(self._study, trial):
+        prune = self._pruning.report(event.trial, event.step, value)
+        for key, attribute in self._pruning.attributes(event.trial).items():
+            self._storage.set_trial_system_attr(trial_id, key, attribute)
+        if not prune or event.trial in self.reported.pruned:
             return None
         self.reported.pruned.add(event.trial)
         return events.Prune(
@@ -174,8 +218,18 @@ class RunningStudy:
             trial=event.trial,
             attempt=event.attempt,
             step=event.step,
-            reason=f"{type(self._pruner).__name__}: {self.spec.metrics[0]} {value:g}",
+            reason=f"{self._pruner_name}: {self.spec.metrics[0]} {value:g}",
         )
+
+    def note_late(self, event: events.EvaluationComplete, offset: int) -> None:
+        """Note an evaluation of an attempt that was given up, or of a trial that has ended."""
+        if event.trial not in self._finished and event.trial not in self._trial_ids:
+            return
+        trial_id = self._trial_id(event.trial)
+        noted = self._storage.get_trial(trial_id).user_attrs.get(_LATE, {"count": 0, "offset": -1})
+        if offset > noted["offset"]:
+            late = {"count": noted["count"] + 1, "offset": offset}
+            self._storage.amend_trial_user_attr(trial_id, _LATE, late)
 
     def close(self, closed: Closed) -> None:
         """Tell Optuna how a trial ended."""
@@ -195,11 +249,15 @@ class RunningStudy:
                 "trialbus:state": "lost" if closed.cause == "lost" else "failed",
                 "trialbus:error": error,
             }
-        for key, value in attributes.items():
-            self._storage.set_trial_user_attr(trial_id, key, value)
-        with warnings.catch_warnings():
+        with self._storage.atomic(), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            for key, value in attributes.items():
+                self._storage.set_trial_user_attr(trial_id, key, value)
             self._study.tell(number, values, state)
+        curve = self._storage.get_trial(trial_id).intermediate_values
+        last = max(curve.items()) if curve else None
+        self.sampler.tell(number, state, values, last)
+        self._pruning.finish(number, state)
         self._finished.add(number)
         self._counts[state] += 1
         self.failures_in_a_row = self.failures_in_a_row + 1 if state is TrialState.FAIL else 0
@@ -221,6 +279,10 @@ class RunningStudy:
             events.BestTrial(number=t.number, values=list(t.values), params=t.params) for t in best
         ]
 
+    def _ask_pruner(self, number: int) -> bool:
+        trial = self._storage.get_trial(self._trial_id(number))
+        return self._study.pruner.prune(self._study, trial)
+
     def _check_directions(self) -> None:
         found = [direction.name.lower() for direction in self._study.directions]
         if found != self.spec.directions:
@@ -231,6 +293,7 @@ class RunningStudy:
             )
 
     def _adopt(self, book: Book) -> None:
+        """Take in the trials that the storage has."""
         trials = self._study.get_trials(deepcopy=False)
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         attributes = self._study.user_attrs
@@ -239,30 +302,106 @@ class RunningStudy:
             attributes = {_FOREIGN: [trial.number for trial in running]}
             self._study.set_user_attr(_FOREIGN, attributes[_FOREIGN])
         self._study.set_user_attr(_SPEC, msgspec.to_builtins(self.spec))
-        finished = [trial for trial in trials if trial.state in _FINISHED]
-        self._counts.update(trial.state for trial in finished)
-        self._finished = {trial.number for trial in finished}
-        for number in set(book.open) - {trial.number for trial in trials}:
+        for trial in trials:
+            self._trial_ids[trial.number] = self._storage.get_trial_id_from_study_id_trial_number(
+                self._id, trial.number
+            )
+            self._pruning.recall(trial.number, trial.system_attrs)
+            for step, value in trial.intermediate_values.items():
+                self._pruning.restore(trial.number, step, value)
+            if trial.state.is_finished():
+                self._finished.add(trial.number)
+                self._counts[trial.state] += 1
+                self._pruning.finish(trial.number, trial.state)
+        for number in set(book.open) - set(self._trial_ids):
             del book.open[number]
         self._unclaimed = [trial for trial in running if trial.number not in attributes[_FOREIGN]]
 
-    def _new_trial(self, request: events.TrialRequested, book: Book) -> tuple[int, dict[str, Any]]:
-        trial = self._adopt_orphan(request, book) or self._study.ask()
-        params = suggest(trial, self.spec.params)
-        trial.set_user_attr(_REQUEST, request.request)
-        return trial.number, params
+    def _new_trial(self, request: events.TrialRequested, book: Book) -> FrozenTrial | None:
+        orphan = self._adopt_orphan(request, book)
+        if orphan is not None:
+            return orphan
+        suggestion = self.sampler.take()
+        if suggestion is None:
+            return None
+        self._asked -= 1
+        trial_id = self._create(suggestion, request)
+        trial = self._storage.get_trial(trial_id)
+        self._trial_ids[trial.number] = trial_id
+        self.sampler.claim(suggestion, trial.number)
+        return trial
 
-    def _adopt_orphan(self, request: events.TrialRequested, book: Book) -> optuna.Trial | None:
-        """Return a trial that was sampled before a crash and handed to nobody, if there is one."""
+    def want(self, n_waiting: int, book: Book) -> None:
+        """Let the sampler suggest for so many requests that wait.
+
+        Raises:
+            SamplerError: It failed.
+        """
+        if self.sampler.error is not None:
+            raise SamplerError(self.sampler.error)
+        if not self.sampler.alive:
+            logger.warning("the sampler of %r was killed; it is started again", self.spec.name)
+            self.sampler.close()
+            self._asked = 0
+            self.sampler = self._start_sampler(book)
+        left = self.spec.n_trials - self.n_done - len(book.open)
+        for _ in range(min(n_waiting, left) - self._asked):
+            self._asked += 1
+            self.sampler.request()
+
+    def _start_sampler(self, book: Book) -> Suggester:
+        return Suggester(
+            self.spec,
+            self._study.get_trials(deepcopy=False),
+            self._storage.get_study_system_attrs(self._id),
+            ahead=self._ahead,
+            limit=self.spec.n_trials - self.n_done - len(book.open),
+            on_ready=self._on_ready,
+        )
+
+    def _create(self, suggestion: Suggestion, request: events.TrialRequested) -> int:
+        """Make the trial of a suggestion, seen in the database whole or not at all."""
+        storage = self._storage
+        user_attrs = {**suggestion.user_attrs, _REQUEST: request.request}
+        with storage.atomic():
+            for key, value in suggestion.study_attrs.items():
+                storage.set_study_system_attr(self._id, key, value)
+            if suggestion.waiting is None:
+                return storage.create_new_trial(
+                    self._id,
+                    FrozenTrial(
+                        number=-1,
+                        trial_id=-1,
+                        state=TrialState.RUNNING,
+                        value=None,
+                        datetime_start=datetime.now(),  # noqa: DTZ005 - as Optuna has it
+                        datetime_complete=None,
+                        params=suggestion.params,
+                        distributions=suggestion.distributions,
+                        user_attrs=user_attrs,
+                        system_attrs=suggestion.system_attrs,
+                        intermediate_values={},
+                    ),
+                )
+            trial_id = self._trial_id(suggestion.waiting)
+            storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+            for name, distribution in suggestion.distributions.items():
+                value = distribution.to_internal_repr(suggestion.params[name])
+                storage.set_trial_param(trial_id, name, value, distribution)
+            for key, value in user_attrs.items():
+                storage.set_trial_user_attr(trial_id, key, value)
+            for key, value in suggestion.system_attrs.items():
+                storage.set_trial_system_attr(trial_id, key, value)
+            return trial_id
+
+    def _adopt_orphan(self, request: events.TrialRequested, book: Book) -> FrozenTrial | None:
+        """Return a trial that was made before a crash and handed to nobody, if there is one."""
         claimed = self._finished | set(book.open)
         self._unclaimed = orphans = [
             trial for trial in self._unclaimed if trial.number not in claimed
         ]
-        if not orphans:
-            return None
         same = (trial for trial in orphans if trial.user_attrs.get(_REQUEST) == request.request)
-        orphan = next(same, orphans[0])
-        return optuna.Trial(self._study, self._trial_id(orphan.number))
+        return next(same, orphans[0] if orphans else None)
 
     def _trial_id(self, number: int) -> int:
         if number not in self._trial_ids:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 from trialbus_services.optimizer.recording.batch import Attributes, Batch, TrialChange
@@ -15,10 +15,12 @@ class Queue:
     Args:
         lock: Held by whoever calls `trial`, `study` or `release`, for as long as the change is
             made; everything else takes it by itself.
+        on_written: Called, by the thread that writes, when a batch is written.
     """
 
-    def __init__(self, lock: threading.RLock) -> None:
+    def __init__(self, lock: threading.RLock, on_written: Callable[[], object]) -> None:
         self._condition = threading.Condition(lock)
+        self._on_written = on_written
         #: What changes now, and may be half of something.
         self._open = Batch()
         self._ready = Batch()
@@ -80,6 +82,7 @@ class Queue:
         with self._condition:
             self.written = count
             self._condition.notify_all()
+        self._on_written()
 
     def wait_written(self, count: int, timeout_s: float | None) -> bool:
         """Ask for a write and wait for it; tell whether it came in time.

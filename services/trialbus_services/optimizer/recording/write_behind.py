@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -26,7 +26,7 @@ from trialbus_services.optimizer.recording.writer import Place, Writer
 
 logger = logging.getLogger(__name__)
 
-_ADOPT_S = 30.0
+_ADOPT_S = 10.0
 
 
 class WriteBehind(Memory):
@@ -42,18 +42,24 @@ class WriteBehind(Memory):
         max_points: Intermediate values of one trial that are recorded at most; None for all. A
             longer curve is recorded at every second, fourth, ... step and at its last; the trial's
             user attribute `trialbus:thinned` says which. Memory has all.
+        on_written: Called when a batch is written, by the thread that writes.
 
     Source:
         `optuna.storages.BaseStorage`, `optuna.storages.InMemoryStorage`.
     """
 
     def __init__(
-        self, backend: BaseStorage, *, interval_s: float = 0.25, max_points: int | None = None
+        self,
+        backend: BaseStorage,
+        *,
+        interval_s: float = 0.25,
+        max_points: int | None = None,
+        on_written: Callable[[], object] = lambda: None,
     ) -> None:
         super().__init__()
         self._backend = backend
         self._max_points = max_points
-        self._queue = Queue(self._lock)
+        self._queue = Queue(self._lock, on_written)
         self._writer = _writer(backend)
         self._recorder = Recorder(self._queue, self._writer, interval_s, max_points)
 
@@ -100,6 +106,10 @@ class WriteBehind(Memory):
             RuntimeError: Called inside `atomic`.
         """
         return self._queue.wait_written(self._queue.count, timeout_s)
+
+    def hurry(self) -> None:
+        """Ask for a write now, without waiting for it."""
+        self._queue.wake()
 
     def mark(self) -> int:
         """Return a ticket for everything that changed until now, for `recorded`."""
@@ -149,7 +159,7 @@ class WriteBehind(Memory):
             if study_name in self._study_name_to_id:
                 return self._study_name_to_id[study_name]
         # It may have been here before, with changes that are on their way.
-        if not self.flush(_ADOPT_S):
+        if self.failing_since is not None or not self.flush(_ADOPT_S):
             raise StorageInternalError(f"cannot be written, so nothing is read: {self.last_error}")
         return self._load(study_name, self._backend.get_study_id_from_name(study_name))
 

@@ -1,0 +1,127 @@
+"""The decisions about one study's trials, whatever its pruner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    NopPruner,
+    PatientPruner,
+    PercentilePruner,
+    SuccessiveHalvingPruner,
+    ThresholdPruner,
+)
+from optuna.trial import TrialState
+
+from trialbus_services.optimizer.pruning.curve import Curve
+from trialbus_services.optimizer.pruning.halving import Halving, Hyperband
+from trialbus_services.optimizer.pruning.rules import (
+    Never,
+    Patient,
+    Percentile,
+    Rule,
+    Stock,
+    Threshold,
+    limits_of,
+)
+
+_KNOWN = (
+    HyperbandPruner,
+    MedianPruner,
+    NopPruner,
+    PatientPruner,
+    PercentilePruner,
+    SuccessiveHalvingPruner,
+    ThresholdPruner,
+)
+# The arguments they keep, in the order in which the rules take them.
+_INTERVALS = ("n_warmup_steps", "interval_steps")
+_PERCENTILE = ("percentile", "n_startup_trials", *_INTERVALS, "n_min_trials")
+_THRESHOLD = ("lower", "upper", *_INTERVALS)
+_HALVING = ("min_resource", "reduction_factor", "min_early_stopping_rate", "bootstrap_count")
+_HYPERBAND = ("min_resource", "max_resource", "reduction_factor", "bootstrap_count")
+_PATIENT = ("wrapped_pruner", "patience", "min_delta")
+
+
+class Pruning:
+    """Takes in reported values and endings, and decides. Made by `build_pruning`."""
+
+    def __init__(self, rule: Rule, *, maximize: bool) -> None:
+        self.rule = rule
+        self._maximize = maximize
+        self._curves: dict[int, Curve] = {}
+
+    def report(self, number: int, step: int, value: float) -> bool:
+        """Take in a value of an open trial and tell whether it is to be pruned now."""
+        self.restore(number, step, value)
+        return self.rule.decide(number, self._curves[number])
+
+    def restore(self, number: int, step: int, value: float) -> None:
+        """Take in a value from before a restart, about which nothing is to be decided."""
+        curve = self._curves.get(number)
+        if curve is None:
+            curve = self._curves[number] = Curve(maximize=self._maximize)
+        curve.add(step, value)
+
+    def recall(self, number: int, attributes: dict[str, Any]) -> None:
+        """Take in a trial's system attributes from before a restart."""
+        self.rule.recall(number, attributes)
+
+    def attributes(self, number: int) -> dict[str, Any]:
+        """Return, once, what is to be kept with a trial for `recall`: a system attribute each."""
+        return self.rule.attributes(number)
+
+    def finish(self, number: int, state: TrialState) -> None:
+        """Take in that a trial ended."""
+        curve = self._curves.pop(number, None) or Curve(maximize=self._maximize)
+        self.rule.finish(number, curve, state)
+
+    def forget(self, number: int) -> None:
+        """Forget the values of a trial that begins again."""
+        self._curves.pop(number, None)
+
+
+def build_pruning(
+    pruner: BasePruner, *, study_name: str, maximize: bool, ask: Callable[[int], bool]
+) -> Pruning:
+    """Return what decides as a pruner does.
+
+    Args:
+        pruner: Optuna's, whose arguments are taken over.
+        study_name: Name of the study.
+        maximize: Whether more of the reported value is better.
+        ask: Asks the pruner itself about the trial of a number: for those that are not known here,
+            a user's own among them.
+    """
+    rule = _rule(pruner, study_name, ask, maximize=maximize)
+    return Pruning(rule, maximize=maximize)
+
+
+def _rule(
+    pruner: BasePruner, study_name: str, ask: Callable[[int], bool], *, maximize: bool
+) -> Rule:
+    # Exactly these classes: one derived from them may decide anything.
+    rule: Rule = Stock(ask)
+    match type(pruner).__name__ if type(pruner) in _KNOWN else None:
+        case "NopPruner":
+            rule = Never()
+        case "MedianPruner" | "PercentilePruner":
+            rule = Percentile(*limits_of(pruner, *_PERCENTILE), maximize=maximize)
+        case "ThresholdPruner":
+            rule = Threshold(*limits_of(pruner, *_THRESHOLD))
+        case "SuccessiveHalvingPruner":
+            rule = Halving(*limits_of(pruner, *_HALVING), maximize=maximize)
+        case "HyperbandPruner":
+            rule = Hyperband(study_name, *limits_of(pruner, *_HYPERBAND), maximize=maximize)
+        case "PatientPruner":
+            wrapped, *limits = limits_of(pruner, *_PATIENT)
+            inner = _rule(wrapped, study_name, ask, maximize=maximize) if wrapped else None
+            if not isinstance(inner, Stock):  # else it is asked as a whole
+                rule = Patient(inner, *limits, maximize=maximize)
+        case _:
+            pass
+    return rule

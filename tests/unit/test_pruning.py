@@ -1,0 +1,267 @@
+"""Every decision about pruning is the one of Optuna's own pruner."""
+
+from __future__ import annotations
+
+import math
+import random
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from optuna.pruners import (
+    BasePruner,
+    HyperbandPruner,
+    MedianPruner,
+    NopPruner,
+    PatientPruner,
+    PercentilePruner,
+    SuccessiveHalvingPruner,
+    ThresholdPruner,
+    WilcoxonPruner,
+)
+from optuna.trial import TrialState
+
+from trialbus.spec import Direction
+from trialbus_services.optimizer.pruning import Pruning, build_pruning
+from trialbus_services.optimizer.pruning.rules import Percentile, Stock
+
+NAME = "study"
+VALUES = [math.nan, math.inf, -math.inf, 0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 2.0]
+
+
+@dataclass(frozen=True)
+class Report:
+    slot: int
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class End:
+    slot: int
+    state: TrialState
+
+
+def limits() -> st.SearchStrategy[dict[str, int]]:
+    return st.fixed_dictionaries(
+        {
+            "n_startup_trials": st.integers(0, 3),
+            "n_warmup_steps": st.integers(0, 4),
+            "interval_steps": st.integers(1, 4),
+            "n_min_trials": st.integers(1, 3),
+        }
+    )
+
+
+def percentiles() -> st.SearchStrategy[Callable[[], BasePruner]]:
+    return st.tuples(st.sampled_from([0.0, 10.0, 25.0, 33.3, 50.0, 90.0, 100.0]), limits()).map(
+        lambda made: lambda: PercentilePruner(made[0], **made[1])
+    )
+
+
+def medians() -> st.SearchStrategy[Callable[[], BasePruner]]:
+    return limits().map(lambda made: lambda: MedianPruner(**made))
+
+
+def thresholds() -> st.SearchStrategy[Callable[[], BasePruner]]:
+    return st.tuples(
+        st.sampled_from([None, 0.1]),
+        st.sampled_from([0.75, 1.0]),
+        st.integers(0, 4),
+        st.integers(1, 4),
+    ).map(
+        lambda made: (
+            lambda: ThresholdPruner(
+                lower=made[0], upper=made[1], n_warmup_steps=made[2], interval_steps=made[3]
+            )
+        )
+    )
+
+
+def halvings() -> st.SearchStrategy[Callable[[], BasePruner]]:
+    return st.tuples(
+        st.sampled_from(["auto", 1, 2]), st.integers(2, 4), st.integers(0, 1), st.integers(0, 2)
+    ).map(
+        lambda made: (
+            lambda: SuccessiveHalvingPruner(
+                min_resource=made[0],
+                reduction_factor=made[1],
+                min_early_stopping_rate=made[2],
+                bootstrap_count=0 if made[0] == "auto" else made[3],
+            )
+        )
+    )
+
+
+def hyperbands() -> st.SearchStrategy[Callable[[], BasePruner]]:
+    return st.tuples(st.sampled_from(["auto", 9, 27]), st.integers(2, 3), st.integers(0, 2)).map(
+        lambda made: (
+            lambda: HyperbandPruner(
+                min_resource=1,
+                max_resource=made[0],
+                reduction_factor=made[1],
+                bootstrap_count=0 if made[0] == "auto" else made[2],
+            )
+        )
+    )
+
+
+def patients() -> st.SearchStrategy[Callable[[], BasePruner]]:
+    return st.tuples(
+        st.one_of(st.just(lambda: None), medians(), halvings()),
+        st.integers(0, 3),
+        st.sampled_from([0.0, 0.2]),
+    ).map(lambda made: lambda: PatientPruner(made[0](), patience=made[1], min_delta=made[2]))
+
+
+def histories() -> st.SearchStrategy[list[Report | End]]:
+    """Several trials at once; a slot begins a new trial when its last one ended."""
+    report = st.builds(Report, st.integers(0, 3), st.integers(0, 12), st.sampled_from(VALUES))
+    ordered = st.builds(Report, st.integers(0, 3), st.just(-1), st.sampled_from(VALUES))
+    end = st.builds(
+        End,
+        st.integers(0, 3),
+        st.sampled_from([TrialState.COMPLETE] * 3 + [TrialState.PRUNED, TrialState.FAIL]),
+    )
+    return st.lists(st.one_of(ordered, ordered, ordered, report, end), max_size=120)
+
+
+class Plain:
+    """Optuna's own way: a study in memory, and its pruner asked after each report."""
+
+    def __init__(self, pruner: BasePruner, direction: Direction) -> None:
+        self.storage = optuna.storages.InMemoryStorage()
+        self.study = optuna.create_study(
+            study_name=NAME, storage=self.storage, direction=direction, pruner=pruner
+        )
+
+    def decide(self, number: int) -> bool:
+        trial = self.storage.get_trial(number)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return bool(self.study.pruner.prune(self.study, trial))
+
+
+def replay(
+    make: Callable[[], BasePruner], history: list[Report | End], direction: Direction
+) -> tuple[list[bool], list[bool]]:
+    """Return the decisions of both; with the study begun anew in the middle for ours."""
+    plain = Plain(make(), direction)
+    own = make()
+
+    def build() -> Pruning:
+        return build_pruning(
+            own, study_name=NAME, maximize=direction == "maximize", ask=plain.decide
+        )
+
+    pruning = build()
+    storage, study_id = plain.storage, 0
+    numbers: dict[int, int] = {}
+    theirs: list[bool] = []
+    ours: list[bool] = []
+    for i, entry in enumerate(history):
+        if i == len(history) // 2 and type(own) is not HyperbandPruner:
+            pruning = build()
+            for trial in plain.study.get_trials(deepcopy=False):
+                pruning.recall(trial.number, trial.system_attrs)
+                for step, value in trial.intermediate_values.items():
+                    pruning.restore(trial.number, step, value)
+                if trial.state.is_finished():
+                    pruning.finish(trial.number, trial.state)
+        if entry.slot not in numbers:
+            numbers[entry.slot] = storage.create_new_trial(study_id)
+        number = numbers[entry.slot]
+        if isinstance(entry, Report):
+            seen = storage.get_trial(number).intermediate_values
+            step = max(seen, default=-1) + 1 if entry.step < 0 else entry.step
+            storage.set_trial_intermediate_value(number, step, entry.value)
+            theirs.append(plain.decide(number))
+            ours.append(pruning.report(number, step, entry.value))
+            left: dict[str, Any] = pruning.attributes(number)
+            kept = storage.get_trial(number).system_attrs
+            assert left.items() <= kept.items()
+        else:
+            value = [0.5] if entry.state == TrialState.COMPLETE else None
+            storage.set_trial_state_values(number, entry.state, value)
+            pruning.finish(number, entry.state)
+            del numbers[entry.slot]
+    return ours, theirs
+
+
+@pytest.mark.parametrize("direction", ["minimize", "maximize"])
+@pytest.mark.parametrize(
+    "pruners",
+    [medians(), percentiles(), thresholds(), halvings(), hyperbands(), patients()],
+    ids=["median", "percentile", "threshold", "halving", "hyperband", "patient"],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_every_decision_is_optunas(
+    pruners: st.SearchStrategy[Callable[[], BasePruner]], direction: Direction
+) -> None:
+    @settings(max_examples=150, deadline=None)
+    @given(pruners, histories())
+    def compare(make: Callable[[], BasePruner], history: list[Report | End]) -> None:
+        ours, theirs = replay(make, history, direction)
+        assert ours == theirs
+
+    compare()
+
+
+def test_the_percentile_is_numpys_to_the_last_bit() -> None:
+    draw = random.Random(0)
+    for _ in range(3000):
+        values = [draw.choice([draw.random(), 0.5, 1e300, -3.0]) for _ in range(draw.randint(1, 9))]
+        percentile = draw.choice([0.0, 12.5, 33.3, 50.0, 75.0, 100.0, draw.random() * 100])
+        rule = Percentile(percentile, 0, 0, 1, 1, maximize=False)
+        pruning = Pruning(rule, maximize=False)
+        for number, value in enumerate(values):
+            pruning.restore(number, 0, value)
+            pruning.finish(number, TrialState.COMPLETE)
+        limit = float(np.nanpercentile(np.array(values), percentile))
+        assert not pruning.report(100, 0, limit)
+        assert pruning.report(101, 0, math.nextafter(limit, math.inf))
+
+
+class Own(MedianPruner):
+    """A user's: derived from one that is known, and different."""
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_pruners_that_are_not_known_are_asked_themselves() -> None:
+    asked: list[int] = []
+
+    def ask(number: int) -> bool:
+        asked.append(number)
+        return True
+
+    own: list[BasePruner] = [Own(), WilcoxonPruner(), PatientPruner(Own(), patience=1)]
+    for pruner in own:
+        assert build_pruning(pruner, study_name=NAME, maximize=True, ask=ask).report(7, 0, 0.5)
+    assert asked == [7, 7, 7]
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_each_of_optunas_pruners_decides_here() -> None:
+    arguments: dict[str, dict[str, Any]] = {
+        "PatientPruner": {"wrapped_pruner": NopPruner(), "patience": 1},
+        "PercentilePruner": {"percentile": 50.0},
+        "ThresholdPruner": {"upper": 1.0},
+    }
+    stock: set[str] = set()
+    for name in optuna.pruners.__all__:
+        found = getattr(optuna.pruners, name)
+        if found is BasePruner:
+            continue
+        pruner = found(**arguments.get(name, {}))
+        made = build_pruning(pruner, study_name=NAME, maximize=True, ask=lambda number: False)
+        assert not made.report(0, 0, 0.5)
+        if isinstance(made.rule, Stock):
+            stock.add(name)
+    assert stock == {"WilcoxonPruner"}
