@@ -18,7 +18,7 @@ from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from support.databases import SQL, Databases
+from support.databases import Databases
 from support.random_study import DISTRIBUTIONS, open_study, play, trials
 from support.until import until
 from trialbus_services.optimizer.recording import WriteBehind
