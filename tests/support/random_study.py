@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import optuna
 import sqlalchemy
@@ -17,6 +17,8 @@ from optuna.distributions import (
 )
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
+
+Direction = Literal["minimize", "maximize"]
 
 DISTRIBUTIONS: dict[str, BaseDistribution] = {
     "float": FloatDistribution(-1, 1),
@@ -30,7 +32,9 @@ DISTRIBUTIONS: dict[str, BaseDistribution] = {
 _VALUES = [math.nan, math.inf, -math.inf, 0.1, -3.0, 1e300, 5e-324]
 
 
-def open_study(storage: BaseStorage, name: str, directions: list[str], seed: int) -> optuna.Study:
+def open_study(
+    storage: BaseStorage, name: str, directions: list[Direction], seed: int
+) -> optuna.Study:
     """Make or continue a study with a random sampler."""
     return optuna.create_study(
         study_name=name,

@@ -43,6 +43,13 @@ class Attributes:
         self.user.update(newer.user)
         self.system.update(newer.system)
 
+    def rows(self) -> Iterator[Attributes]:
+        """Take the change apart: each row alone."""
+        for key, value in self.user.items():
+            yield Attributes(user={key: value})
+        for key, value in self.system.items():
+            yield Attributes(system={key: value})
+
 
 @dataclass(slots=True)
 class TrialChange:
@@ -107,13 +114,9 @@ class TrialChange:
             part = empty()
             part.steps[step] = value
             yield part
-        for key, value in self.attributes.user.items():
+        for attributes in self.attributes.rows():
             part = empty()
-            part.attributes.user[key] = value
-            yield part
-        for key, value in self.attributes.system.items():
-            part = empty()
-            part.attributes.system[key] = value
+            part.attributes = attributes
             yield part
         if self.dropped:
             part = empty()
@@ -169,14 +172,5 @@ class Batch:
             for change in self.trials.values():
                 parts += [Batch(trials={row.trial_id: row}) for row in change.rows()]
             for study_id, attributes in self.studies.items():
-                parts += [
-                    *(
-                        Batch(studies={study_id: Attributes(user={key: value})})
-                        for key, value in attributes.user.items()
-                    ),
-                    *(
-                        Batch(studies={study_id: Attributes(system={key: value})})
-                        for key, value in attributes.system.items()
-                    ),
-                ]
+                parts += [Batch(studies={study_id: row}) for row in attributes.rows()]
         return [part for part in parts if len(part)]

@@ -88,7 +88,12 @@ class Tables:
             ids = self._insert_trials(connection, batch, places)
             self._write_rows(connection, batch, places, ids)
             self._unsure |= ids.keys()
-            connection.commit()
+            try:
+                connection.commit()
+            except BaseException:
+                # SQLAlchemy takes the transaction for ended, and would keep its locks in the pool.
+                connection.invalidate()
+                raise
         self._unsure -= ids.keys()
         for trial_id, recorded_id in ids.items():
             places[batch.trials[trial_id].study_id].trials[trial_id] = recorded_id

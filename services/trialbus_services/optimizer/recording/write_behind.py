@@ -26,7 +26,7 @@ from trialbus_services.optimizer.recording.writer import Place, Writer
 
 logger = logging.getLogger(__name__)
 
-_ADOPT_S = 10.0
+_SETTLE_S = 10.0
 
 
 class WriteBehind(Memory):
@@ -149,7 +149,7 @@ class WriteBehind(Memory):
     def delete_study(self, study_id: int) -> None:
         """Delete a study in both places, at once."""
         place = self._recorder.places[study_id]
-        self.flush()
+        self._settle()
         self._backend.delete_study(place.study_id)
         self.release(study_id)
 
@@ -159,8 +159,7 @@ class WriteBehind(Memory):
             if study_name in self._study_name_to_id:
                 return self._study_name_to_id[study_name]
         # It may have been here before, with changes that are on their way.
-        if self.failing_since is not None or not self.flush(_ADOPT_S):
-            raise StorageInternalError(f"cannot be written, so nothing is read: {self.last_error}")
+        self._settle()
         return self._load(study_name, self._backend.get_study_id_from_name(study_name))
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
@@ -264,6 +263,10 @@ class WriteBehind(Memory):
         with self._lock:
             super().amend_trial_system_attr(trial_id, key, value)
             self._change(trial_id).attributes.system[key] = text
+
+    def _settle(self) -> None:
+        if self.failing_since is not None or not self.flush(_SETTLE_S):
+            raise StorageInternalError(f"the storage cannot be written: {self.last_error}")
 
     def _change(self, trial_id: int) -> TrialChange:
         study_id, number = self._trial_id_to_study_id_and_number[trial_id]
