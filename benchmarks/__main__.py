@@ -1,4 +1,4 @@
-"""`./scripts/bench bus [--quick] [--json]`: measurements side by side in one run."""
+"""`./scripts/bench {bus,optimizer} [--quick] [--json]`: measurements side by side in one run."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bus
+from benchmarks import bus, optimizer
 
-_BENCHMARKS = {"bus": bus}
+_BENCHMARKS = {"bus": bus, "optimizer": optimizer}
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,8 +30,8 @@ _BATCH = 256
 def optuna_report_us(storage: str, reports: int) -> tuple[float, float]:
     """Return p50 and p99, in microseconds, of report and should_prune on a storage, one client."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with tempfile.TemporaryDirectory() as folder, _backend(storage, Path(folder)) as backend:
-        study = optuna.create_study(storage=backend, pruner=optuna.pruners.MedianPruner())
+    with tempfile.TemporaryDirectory() as folder, _address(storage, Path(folder)) as address:
+        study = optuna.create_study(storage=_open(address), pruner=optuna.pruners.MedianPruner())
         trial = study.ask()
         costs: list[float] = []
         for step in range(reports):
@@ -41,30 +42,85 @@ def optuna_report_us(storage: str, reports: int) -> tuple[float, float]:
     return statistics.median(costs), sorted(costs)[reports * 99 // 100]
 
 
+def optuna_reports_per_s(storage: str, processes: int, seconds: float) -> float | str:
+    """Return reports, each with a median pruner's decision, per second of several clients.
+
+    Args:
+        storage: `sqlite`, `journal`, `grpc` (over SQLite), or a URL.
+        processes: Clients, each with a trial of its own.
+        seconds: How long they report.
+    """
+    if storage == "grpc" and not has_grpc():
+        return "the Python packages grpcio and protobuf are not installed"
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    name = f"peer-{time.time_ns()}"
+    with tempfile.TemporaryDirectory() as folder, _address(storage, Path(folder)) as address:
+        backend = _open(address)
+        study = optuna.create_study(study_name=name, storage=backend)
+        for _ in range(20):
+            trial = study.ask()
+            for step in range(20):
+                trial.report(1.0 / (step + 1), step)
+            study.tell(trial, 1.0)
+        command = [sys.executable, "-W", "ignore", "-m", __name__, address, name, str(seconds)]
+        clients = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(processes)
+        ]
+        return sum(float(client.communicate()[0]) for client in clients)
+
+
+def _report_for(address: str, name: str, seconds: float) -> float:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.load_study(
+        study_name=name, storage=_open(address), pruner=optuna.pruners.MedianPruner()
+    )
+    trial = study.ask()
+    began = time.perf_counter()
+    step = 0
+    while (took := time.perf_counter() - began) < seconds:
+        trial.report(0.5 / (step + 1), step)
+        trial.should_prune()
+        step += 1
+    return step / took
+
+
+def _open(address: str) -> BaseStorage | str:
+    scheme, _, rest = address.partition("://")
+    if scheme == "journal":
+        return JournalStorage(JournalFileBackend(rest))
+    if scheme == "grpc":
+        return optuna.storages.GrpcStorageProxy(host="127.0.0.1", port=int(rest))
+    return address
+
+
 @contextmanager
-def _backend(storage: str, folder: Path) -> Generator[BaseStorage | str]:
+def _address(storage: str, folder: Path) -> Generator[str]:
     sqlite = f"sqlite:///{folder}/studies.db"
-    if storage == "journal":
-        yield JournalStorage(JournalFileBackend(f"{folder}/journal.log"))
-    elif storage == "sqlite":
-        yield sqlite
-    else:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        script = (
-            "import optuna; optuna.storages.run_grpc_proxy_server("
-            f"optuna.storages.get_storage({sqlite!r}), host='127.0.0.1', port={port})"
-        )
-        server = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script])
-        try:
+    if storage in ("journal", "sqlite"):
+        yield sqlite if storage == "sqlite" else f"journal://{folder}/journal.log"
+        return
+    if storage != "grpc":
+        yield storage
+        return
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    script = (
+        "import optuna; optuna.logging.disable_default_handler();"
+        "optuna.storages.run_grpc_proxy_server("
+        f"optuna.storages.get_storage({sqlite!r}), host='127.0.0.1', port={port})"
+    )
+    server = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             proxy = optuna.storages.GrpcStorageProxy(host="127.0.0.1", port=port)
-            proxy.wait_server_ready(timeout=60)
-            yield proxy
-            proxy.close()
-        finally:
-            server.terminate()
-            server.wait()
+        proxy.wait_server_ready(timeout=60)
+        proxy.close()
+        yield f"grpc://{port}"
+    finally:
+        server.terminate()
+        server.wait()
 
 
 def has_grpc() -> bool:
@@ -108,3 +164,7 @@ def redis_events_per_s(count: int) -> float | str:
         finally:
             process.terminate()
             process.wait()
+
+
+if __name__ == "__main__":
+    print(_report_for(sys.argv[1], sys.argv[2], float(sys.argv[3])))

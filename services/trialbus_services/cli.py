@@ -162,7 +162,11 @@ def _hub(config: DictConfig) -> int:
 def _optimizer(config: DictConfig) -> int:
     from trialbus_services.optimizer.main import run
 
-    return run(settings.bus(config), settings.section(config, "storage", settings.Storage))
+    return run(
+        settings.bus(config),
+        settings.section(config, "storage", settings.Storage),
+        settings.section(config, "optimizer", settings.Optimizer),
+    )
 
 
 def _worker(config: DictConfig) -> int:

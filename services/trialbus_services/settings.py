@@ -61,6 +61,24 @@ class Storage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     url: str
 
 
+class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the optimizer suggests and records."""
+
+    ahead: int = 1
+    record_every_s: float = 0.25
+    max_points: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.ahead < 0:
+            raise ValueError(f"ahead {self.ahead} is below 0 (expected a number of suggestions)")
+        if self.record_every_s <= 0:
+            raise ValueError(f"record_every_s {self.record_every_s:g} is not above zero")
+        if self.max_points is not None and self.max_points < 2:
+            raise ValueError(
+                f"max_points {self.max_points} is below 2 (expected 2 or more, or null)"
+            )
+
+
 class Trainer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The program that a worker runs for a trial."""
 

@@ -10,18 +10,25 @@ from trialbus_services.optimizer.sampling import warm_up
 from trialbus_services.optimizer.service import Optimizer
 from trialbus_services.optimizer.storage import open_storage, shown
 from trialbus_services.settings import Bus, Storage
+from trialbus_services.settings import Optimizer as HowTo
 from trialbus_services.signals import stop_event
 
 logger = logging.getLogger(__name__)
 
 
-def run(bus: Bus, storage: Storage) -> int:
+def run(bus: Bus, storage: Storage, how: HowTo) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     stop = stop_event()
     warm_up()
     optimizer = Optimizer(
-        bus.endpoint, open_storage(storage.url), storage_url=storage.url, connect_s=bus.connect_s
+        bus.endpoint,
+        open_storage(storage.url),
+        storage_url=storage.url,
+        connect_s=bus.connect_s,
+        ahead=how.ahead,
+        record_every_s=how.record_every_s,
+        max_points=how.max_points,
     )
     logger.info("optimizer on %s, recording into %s", bus.endpoint, shown(storage.url))
     optimizer.run(stop.is_set)

@@ -1,0 +1,178 @@
+"""The optimizer: evaluations it decides on and records, how soon it prunes, what it needs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Generator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import trialbus
+from benchmarks import databases, optimizer_roles, peers
+from benchmarks.bus import result
+from trialbus.link import Link
+from trialbus.status import hub_status
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much is measured."""
+
+    steps: int
+    trials: int
+    finished: int
+    plain_s: float
+
+
+FULL = Size(steps=400, trials=400, finished=10_000, plain_s=10.0)
+QUICK = Size(steps=50, trials=80, finished=500, plain_s=2.0)
+_PUBLISHERS = 8
+_PRUNE_RATE = 1000
+_PRUNE_FINISHED = 1000
+
+
+class Bench:
+    """A hub and an optimizer as processes, and others that talk to them."""
+
+    def __init__(self, folder: Path, storage: str) -> None:
+        self.endpoint = f"ipc://{folder}/hub.sock"
+        self.storage = storage
+        self._folder = folder
+        hub = ["-m", "trialbus.hub", "--endpoint", self.endpoint, "--dir", str(folder / "log")]
+        self._hub = self._start(hub)
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the optimizer, or start it again."""
+        where = [f"bus.endpoint={self.endpoint}", f"bus.dir={self._folder}/log"]
+        command = ["-m", "trialbus_services", "optimizer", *where, f"storage.url={self.storage}"]
+        self.optimizer = self._start(command)
+
+    def role(self, role: str, *arguments: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", optimizer_roles.__name__, role, self.endpoint]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(
+            [*command, *map(str, arguments)], stdin=pipe, stdout=pipe, text=True
+        )
+
+    def wait_recorded(self) -> float:
+        """Wait until the optimizer has committed everything, and return when that was."""
+        with Link(self.endpoint) as link, trialbus.Publisher(link=link) as publisher:
+            while True:
+                # Something that it reads at the very end, behind its own commands.
+                publisher.publish(trialbus.Stop(study="none"))
+                for _ in range(20):
+                    durable = hub_status(link)["durable"]
+                    if durable.get("optimizer", {"lag": 1})["lag"] == 0:
+                        return time.time()
+                    time.sleep(0.02)
+
+    def end(self) -> None:
+        for process in (self.optimizer, self._hub):
+            process.terminate()
+            process.wait()
+
+    def _start(self, command: list[str]) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, *command], stderr=subprocess.DEVNULL)
+
+
+@contextmanager
+def bench(storage: str | None = None) -> Generator[Bench]:
+    with tempfile.TemporaryDirectory(prefix="trialbus-") as folder:
+        made = Bench(Path(folder), storage or f"sqlite:///{folder}/studies.db")
+        try:
+            yield made
+        finally:
+            made.end()
+
+
+def evaluations_per_s(size: Size, storage: str | None = None) -> float:
+    """Report from eight processes; return evaluations per second, all decided and recorded."""
+    with bench(storage) as on:
+        result(on.role("study", _PUBLISHERS * (size.trials + 1)))
+        # A few completed trials, so that there is a median to compare with.
+        result(on.role("report", 20, size.steps, 1))
+        on.wait_recorded()
+        reporting = [
+            on.role("report", size.trials // _PUBLISHERS, size.steps, 0) for _ in range(_PUBLISHERS)
+        ]
+        for process in reporting:
+            assert process.stdout is not None
+            process.stdout.readline()
+        for process in reporting:
+            assert process.stdin is not None
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        found = [result(process) for process in reporting]
+        ended = on.wait_recorded()
+    began = min(f["began"] for f in found)
+    return sum(f["evaluations"] for f in found) / (ended - began)
+
+
+def prune_latency(size: Size) -> dict[str, float]:
+    """Return the time from a report to its prune command in the trainer, and the load beside it."""
+    with bench() as on:
+        result(on.role("study", 10**6))
+        result(on.role("report", min(_PRUNE_FINISHED, size.finished), 5, 1))
+        on.wait_recorded()
+        load = on.role("load", _PRUNE_RATE, 8)
+        found = result(on.role("prune", 200))
+        load.terminate()
+        load.communicate()
+    return found
+
+
+def large(size: Size) -> dict[str, float]:
+    """Return memory with many finished trials, and the time to the first trial after a restart."""
+    with bench() as on:
+        result(on.role("study", 10**6))
+        result(on.role("report", size.finished, 100, 1))
+        on.wait_recorded()
+        family = psutil.Process(on.optimizer.pid)
+        rss = family.memory_info().rss / 2**20
+        answers = result(on.role("ask", 50))
+        on.optimizer.kill()
+        on.optimizer.wait()
+        began = time.time()
+        on.begin()
+        first = result(on.role("ask", 1))
+        return {
+            "optimizer_rss_mb": rss,
+            "answer_p50_ms": answers["p50_ms"],
+            "answer_p99_ms": answers["p99_ms"],
+            "restart_to_answer_s": first["ended"] - began,
+        }
+
+
+def run(size: Size) -> dict[str, Any]:
+    """Measure everything and return figures by name."""
+    with ExitStack() as stack:
+        postgresql = stack.enter_context(databases.postgresql())
+        found: dict[str, Any] = {"evaluations_per_s_sqlite": evaluations_per_s(size)}
+        for name in ("sqlite", "grpc", "journal"):
+            plain = peers.optuna_reports_per_s(name, _PUBLISHERS, size.plain_s)
+            found[f"optuna_{name}_per_s"] = plain
+            found[f"ratio_optuna_{name}"] = (
+                plain if isinstance(plain, str) else found["evaluations_per_s_sqlite"] / plain
+            )
+        if postgresql.startswith("postgresql"):
+            ours = evaluations_per_s(size, postgresql)
+            plain = peers.optuna_reports_per_s(postgresql, _PUBLISHERS, size.plain_s)
+            found |= {"evaluations_per_s_postgresql": ours, "optuna_postgresql_per_s": plain}
+            found["ratio_optuna_postgresql"] = plain if isinstance(plain, str) else ours / plain
+        else:
+            found["evaluations_per_s_postgresql"] = postgresql
+    found |= prune_latency(size)
+    found |= large(size)
+    skipped = {name: value for name, value in found.items() if isinstance(value, str)}
+    return found | dict.fromkeys(skipped) | {"skipped": skipped}
+
+
+__all__ = ["FULL", "QUICK", "Size", "run"]
