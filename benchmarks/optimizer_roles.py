@@ -6,7 +6,7 @@ import json
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import trialbus
@@ -57,7 +57,7 @@ class Worker:
 
 
 @contextmanager
-def worker(endpoint: str) -> Iterator[Worker]:
+def worker(endpoint: str) -> Generator[Worker]:
     made = Worker(endpoint)
     try:
         yield made
@@ -149,6 +149,7 @@ def prune(endpoint: str, count: int) -> dict[str, float]:
 def ask(endpoint: str, count: int) -> dict[str, float]:
     """Ask for one trial after another, and time each."""
     waits: list[float] = []
+    ended = 0.0
     with worker(endpoint) as mine:
         for _ in range(count):
             began = time.perf_counter()

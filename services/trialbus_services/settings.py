@@ -106,7 +106,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     dir: str
 
 
-_S = TypeVar("_S", Bus, Storage, Trainer, Worker, Report)
+_S = TypeVar("_S", Bus, Storage, Optimizer, Trainer, Worker, Report)
 
 
 def section(config: DictConfig, name: str, type_: type[_S]) -> _S:

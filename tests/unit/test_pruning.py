@@ -169,11 +169,7 @@ def replay(
         if i == len(history) // 2 and type(own) is not HyperbandPruner:
             pruning = build()
             for trial in plain.study.get_trials(deepcopy=False):
-                pruning.recall(trial.number, trial.system_attrs)
-                for step, value in trial.intermediate_values.items():
-                    pruning.restore(trial.number, step, value)
-                if trial.state.is_finished():
-                    pruning.finish(trial.number, trial.state)
+                pruning.load(trial)
         if entry.slot not in numbers:
             numbers[entry.slot] = storage.create_new_trial(study_id)
         number = numbers[entry.slot]
@@ -222,7 +218,7 @@ def test_the_percentile_is_numpys_to_the_last_bit() -> None:
         rule = Percentile(percentile, 0, 0, 1, 1, maximize=False)
         pruning = Pruning(rule, maximize=False)
         for number, value in enumerate(values):
-            pruning.restore(number, 0, value)
+            pruning.report(number, 0, value)
             pruning.finish(number, TrialState.COMPLETE)
         limit = float(np.nanpercentile(np.array(values), percentile))
         assert not pruning.report(100, 0, limit)

@@ -18,7 +18,8 @@ from trialbus.spec import StudySpec
 class OpenTrial:
     """A trial that has been handed out and not finished.
 
-    `waiting` is true between the loss of an attempt and the hand-out of the next one.
+    `waiting` is true between the loss of an attempt and the hand-out of the next one; nothing of
+    the attempt is in the log before the offset `since`.
     """
 
     number: int
@@ -29,6 +30,7 @@ class OpenTrial:
     worker: str = ""
     slot: int = 0
     waiting: bool = False
+    since: int = 0
 
 
 @dataclass
@@ -65,6 +67,7 @@ class Ledger:
         self.studies: dict[str, Book] = {}
         self.requests: dict[str, events.TrialRequested] = {}
         self._answered: set[str] = set()
+        self._offset = 0
         self._apply: dict[type, Callable[[Any], list[Closed]]] = {
             events.StudySubmitted: self._study_submitted,
             events.StudyFinished: self._study_finished,
@@ -88,11 +91,12 @@ class Ledger:
         events.TrainerLost,
     )
 
-    def apply(self, event: events.AnyEvent) -> list[Closed]:
-        """Take in one event and return the trials it closed.
+    def apply(self, event: events.AnyEvent, offset: int = 0) -> list[Closed]:
+        """Take in one event, that lies at an offset of the log, and return the trials it closed.
 
         An event seen before changes nothing.
         """
+        self._offset = offset
         apply = self._apply.get(type(event))
         return apply(event) if apply else []
 
@@ -151,6 +155,7 @@ class Ledger:
                 session=event.session,
                 worker=event.worker,
                 slot=event.slot,
+                since=self._offset,
             )
         return []
 

@@ -34,6 +34,7 @@ from trialbus_services.optimizer.recording import WriteBehind
 from trialbus_services.optimizer.statistics import Statistics
 from trialbus_services.optimizer.storage import shown
 from trialbus_services.optimizer.study import RunningStudy
+from trialbus_services.takeover import dismiss_dead, identity
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,7 @@ class _Said:
 
     mark: int
     event: events.Event
+    asked_at: float | None = None
 
 
 @dataclass
@@ -109,15 +111,17 @@ class Optimizer:
         self._postponed: dict[str, list[Record]] = {}
         self._open_again_at = 0.0
         self._statistics = Statistics()
+        self._asked_at: dict[str, float] = {}
         self._saying: deque[_Said] = deque()
         self._n_said = 0
         self._commit_next: _Commit | None = None
         self._committed_at = self._informed_at = 0.0
         self._live = False
-        self._info = {"storage": shown(storage_url)}
+        self._info = {"storage": shown(storage_url), **identity()}
         self._link = Link(endpoint)
         try:
             self._link.wait_connected(connect_s)
+            dismiss_dead(self._link, "optimizer")
             self._presence = Presence(
                 link=self._link,
                 kind="optimizer",
@@ -126,7 +130,7 @@ class Optimizer:
                 info=self._info,
                 exclusive=True,
             )
-            # One that was killed a moment ago still counts as alive for its time-to-live.
+            # One that died on another host still counts as alive for its time-to-live.
             self._presence.wait_registered(_TAKEOVER_S)
             self._inbox = subscribe(
                 events.EvaluationComplete,
@@ -192,7 +196,7 @@ class Optimizer:
         for record in replay(*Ledger.TYPES, end=self._committed, link=self._link):
             event = self._decode(record)
             if event is not None:
-                self._ledger.apply(event)
+                self._ledger.apply(event, record.offset)
         for name, book in self._ledger.studies.items():
             if not book.finished:
                 self._open(name)
@@ -203,18 +207,19 @@ class Optimizer:
 
     def _restore(self, name: str) -> None:
         """Read again what the open trials of a study reported before the commit."""
-        study = self._studies[name]
-        for number in self._ledger.studies[name].open:
-            for record in replay(
-                events.EvaluationComplete,
-                study=name,
-                trial=number,
-                end=self._committed,
-                link=self._link,
-            ):
-                event = self._decode(record)
-                if isinstance(event, events.EvaluationComplete) and self._ledger.current(event):
-                    study.restore(event)
+        trials = self._ledger.studies[name].open.values()
+        if not trials:
+            return
+        for record in replay(
+            events.EvaluationComplete,
+            study=name,
+            start=min(self._committed, *(trial.since for trial in trials)),
+            end=self._committed,
+            link=self._link,
+        ):
+            event = self._decode(record)
+            if isinstance(event, events.EvaluationComplete) and self._ledger.current(event):
+                self._studies[name].restore(event)
 
     def _take(self, record: Record) -> None:
         if self._postponed and (study := record.topic.split("/")[1]) in self._postponed:
@@ -223,7 +228,7 @@ class Optimizer:
         event = self._decode(record)
         if event is None:
             return
-        closed = self._ledger.apply(event)
+        closed = self._ledger.apply(event, record.offset)
         self._statistics.applied += 1
         match event:
             case events.EvaluationComplete():
@@ -233,6 +238,8 @@ class Optimizer:
                 study = self._studies.get(event.study)
                 if study:
                     self._announce(study, event)
+            case events.TrialRequested():
+                self._asked_at[event.request] = time.monotonic()
             case events.Stop():
                 self._guarded(event.study, lambda study, book: self._stop(book))
             case _:
@@ -359,9 +366,8 @@ class Optimizer:
             return
         assigned = study.assign(request, book)
         if assigned is not None:
-            self._ledger.apply(assigned)
-            self._say(assigned)
-            self._statistics.answer.add(time.time() - request.at)
+            self._ledger.apply(assigned, self._inbox.offset or 0)
+            self._say(assigned, self._asked_at.pop(request.request, None))
 
     def _end_of(
         self, study: RunningStudy, book: Book
@@ -419,7 +425,7 @@ class Optimizer:
 
     def _finish(self, book: Book, event: events.StudyFinished) -> None:
         study = self._studies.pop(event.study, None)
-        self._ledger.apply(event)
+        self._ledger.apply(event, self._inbox.offset or 0)
         self._say(event)
         if study is not None:
             study.release()
@@ -436,15 +442,18 @@ class Optimizer:
         except Exception as error:  # noqa: BLE001 - whatever it is, the other studies go on
             self._fail(name, book, error)
 
-    def _say(self, event: events.Event) -> None:
+    def _say(self, event: events.Event, asked_at: float | None = None) -> None:
         """Publish an event as soon as the storage has everything that led to it."""
-        self._saying.append(_Said(self._storage.mark(), event))
+        self._saying.append(_Said(self._storage.mark(), event, asked_at))
         self._storage.hurry()
 
     def _say_recorded(self) -> None:
         while self._saying and self._storage.recorded(self._saying[0].mark):
-            self._publisher.publish(self._saying.popleft().event)
+            said = self._saying.popleft()
+            self._publisher.publish(said.event)
             self._n_said += 1
+            if said.asked_at is not None:
+                self._statistics.answer.add(time.monotonic() - said.asked_at)
 
     def _commit(self) -> None:
         offset = self._inbox.offset
@@ -473,6 +482,11 @@ class Optimizer:
         if now - self._informed_at < _INFORM_S:
             return
         self._informed_at = now
+        self._asked_at = {
+            request: at
+            for request, at in self._asked_at.items()
+            if request in self._ledger.requests
+        }
         statistics, storage = self._statistics, self._storage
         counts = [study.counts for study in self._studies.values()]
         info = self._info | {

@@ -306,13 +306,10 @@ class RunningStudy:
             self._trial_ids[trial.number] = self._storage.get_trial_id_from_study_id_trial_number(
                 self._id, trial.number
             )
-            self._pruning.recall(trial.number, trial.system_attrs)
-            for step, value in trial.intermediate_values.items():
-                self._pruning.restore(trial.number, step, value)
+            self._pruning.load(trial)
             if trial.state.is_finished():
                 self._finished.add(trial.number)
                 self._counts[trial.state] += 1
-                self._pruning.finish(trial.number, trial.state)
         for number in set(book.open) - set(self._trial_ids):
             del book.open[number]
         self._unclaimed = [trial for trial in running if trial.number not in attributes[_FOREIGN]]
@@ -396,6 +393,8 @@ class RunningStudy:
 
     def _adopt_orphan(self, request: events.TrialRequested, book: Book) -> FrozenTrial | None:
         """Return a trial that was made before a crash and handed to nobody, if there is one."""
+        if not self._unclaimed:
+            return None
         claimed = self._finished | set(book.open)
         self._unclaimed = orphans = [
             trial for trial in self._unclaimed if trial.number not in claimed

@@ -22,6 +22,14 @@ class Curve:
         self.best = math.nan  #: best value; NaN if there is none but NaN
         self.restarts = 0  #: grows when a value came out of the order of the steps
 
+    @classmethod
+    def ended(cls, values: dict[int, float]) -> Curve:
+        """Return the curve of a trial that has ended, of which only the values are asked for."""
+        curve = cls(maximize=False)
+        curve.values = values
+        curve.last = max(values, default=-1)
+        return curve
+
     @property
     def last_value(self) -> float:
         """The value of the highest step."""

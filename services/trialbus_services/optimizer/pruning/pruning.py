@@ -15,7 +15,7 @@ from optuna.pruners import (
     SuccessiveHalvingPruner,
     ThresholdPruner,
 )
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from trialbus_services.optimizer.pruning.curve import Curve
 from trialbus_services.optimizer.pruning.halving import Halving, Hyperband
@@ -57,22 +57,10 @@ class Pruning:
 
     def report(self, number: int, step: int, value: float) -> bool:
         """Take in a value of an open trial and tell whether it is to be pruned now."""
-        self.restore(number, step, value)
-        return self.rule.decide(number, self._curves[number])
-
-    def restore(self, number: int, step: int, value: float) -> None:
-        """Take in a value from before a restart, about which nothing is to be decided."""
-        curve = self._curves.get(number)
-        if curve is None:
-            curve = self._curves[number] = Curve(maximize=self._maximize)
-        curve.add(step, value)
-
-    def recall(self, number: int, attributes: dict[str, Any]) -> None:
-        """Take in a trial's system attributes from before a restart."""
-        self.rule.recall(number, attributes)
+        return self.rule.decide(number, self._take(number, step, value))
 
     def attributes(self, number: int) -> dict[str, Any]:
-        """Return, once, what is to be kept with a trial for `recall`: a system attribute each."""
+        """Return, once, what is to be kept with a trial for `load`: a system attribute each."""
         return self.rule.attributes(number)
 
     def finish(self, number: int, state: TrialState) -> None:
@@ -80,9 +68,26 @@ class Pruning:
         curve = self._curves.pop(number, None) or Curve(maximize=self._maximize)
         self.rule.finish(number, curve, state)
 
+    def load(self, trial: FrozenTrial) -> None:
+        """Take in a trial from before a restart, whatever its state."""
+        self.rule.recall(trial.number, trial.system_attrs)
+        if trial.state.is_finished():
+            curve = Curve.ended(trial.intermediate_values)
+            self.rule.finish(trial.number, curve, trial.state)
+            return
+        for step, value in trial.intermediate_values.items():
+            self._take(trial.number, step, value)
+
     def forget(self, number: int) -> None:
         """Forget the values of a trial that begins again."""
         self._curves.pop(number, None)
+
+    def _take(self, number: int, step: int, value: float) -> Curve:
+        curve = self._curves.get(number)
+        if curve is None:
+            curve = self._curves[number] = Curve(maximize=self._maximize)
+        curve.add(step, value)
+        return curve
 
 
 def build_pruning(

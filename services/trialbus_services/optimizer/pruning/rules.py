@@ -15,6 +15,8 @@ from optuna.trial import TrialState
 
 from trialbus_services.optimizer.pruning.curve import Curve
 
+_FEW = 32  # values that are put in their places one by one
+
 
 class Rule(Protocol):
     """The incremental version of one Optuna pruner."""
@@ -117,8 +119,10 @@ class Percentile(Stateless):
         self._interval = interval
         self._at_least = at_least
         self._n_complete = 0
-        #: Values of completed trials by step, sorted, without NaN; and how many are NaN.
+        #: Values of completed trials by step, sorted, without NaN; those that were not looked at
+        #: yet; and how many are NaN.
         self._values: defaultdict[int, array[float]] = defaultdict(lambda: array("d"))
+        self._fresh: defaultdict[int, list[float]] = defaultdict(list)
         self._n_nan: defaultdict[int, int] = defaultdict(int)
 
     def decide(self, number: int, curve: Curve) -> bool:
@@ -142,10 +146,12 @@ class Percentile(Stateless):
             if math.isnan(value):
                 self._n_nan[step] += 1
             else:
-                insort(self._values[step], value)
+                self._fresh[step].append(value)
 
     def _limit(self, step: int) -> float:
         """Return the percentile at a step as `numpy.nanpercentile` does, NaN if there is none."""
+        if step in self._fresh:
+            self._sort_in(step, self._fresh.pop(step))
         values = self._values.get(step)
         n = len(values) if values is not None else 0
         if values is None or not n or n + self._n_nan.get(step, 0) < self._at_least:
@@ -156,6 +162,14 @@ class Percentile(Stateless):
         low, high = values[below], values[min(below + 1, n - 1)]
         width = high - low
         return high - width * (1 - part) if part >= 0.5 else low + width * part
+
+    def _sort_in(self, step: int, fresh: list[float]) -> None:
+        values = self._values[step]
+        if len(fresh) < _FEW:
+            for value in fresh:
+                insort(values, value)
+        else:
+            self._values[step] = array("d", sorted([*values, *fresh]))
 
 
 class Patient:

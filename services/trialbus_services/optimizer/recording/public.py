@@ -139,7 +139,7 @@ class Public:
                 f"somebody else has added trial {change.number} to the study {place.name!r} while "
                 "it was running here",
             )
-        place.trials[change.trial_id] = trial_id
+        place.add(change.trial_id, trial_id)
 
 
 def _each(rows: dict[_T, Any]) -> Iterable[_T]:

@@ -96,7 +96,7 @@ class Tables:
                 raise
         self._unsure -= ids.keys()
         for trial_id, recorded_id in ids.items():
-            places[batch.trials[trial_id].study_id].trials[trial_id] = recorded_id
+            places[batch.trials[trial_id].study_id].add(trial_id, recorded_id)
 
     def _lock_studies(self, connection: Connection, batch: Batch, places: Places) -> None:
         # As Optuna does before it counts trials, so that nobody adds one in between.
@@ -156,6 +156,7 @@ class Tables:
         query = sqlalchemy.select(trials.number, trials.trial_id).where(
             trials.study_id == place.study_id,
             trials.number >= min(change.number for change in changes),
+            trials.trial_id > place.newest,  # else it would look at all trials of the study
         )
         found: defaultdict[int, list[int]] = defaultdict(list)
         for number, trial_id in connection.execute(query):

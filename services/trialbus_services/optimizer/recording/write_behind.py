@@ -287,7 +287,9 @@ class WriteBehind(Memory):
             study_id, trial_ids = self.fill(name, directions, trials)
             self._studies[study_id].user_attrs = dict(user)
             self._studies[study_id].system_attrs = dict(system)
-            place = Place(name, recorded_id, dict(zip(trial_ids, recorded_ids, strict=True)))
+            place = Place(name, recorded_id)
+            for trial_id, there in zip(trial_ids, recorded_ids, strict=True):
+                place.add(trial_id, there)
             for trial_id, trial in zip(trial_ids, trials, strict=True):
                 if self._max_points is not None and not trial.state.is_finished():
                     stride = trial.user_attrs.get(THINNED, 1)

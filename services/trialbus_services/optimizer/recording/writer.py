@@ -52,6 +52,13 @@ class Place:
     trials: dict[int, int] = field(default_factory=dict[int, int])
     #: What is recorded of the curves of unfinished trials, by memory's trial ids; only if thinned.
     curves: dict[int, Curve] = field(default_factory=dict[int, Curve])
+    #: The highest id there.
+    newest: int = 0
+
+    def add(self, trial_id: int, recorded_id: int) -> None:
+        """Note that a trial of memory is recorded."""
+        self.trials[trial_id] = recorded_id
+        self.newest = max(self.newest, recorded_id)
 
 
 #: By memory's study ids.
