@@ -1,0 +1,117 @@
+"""A copy of a study in memory, for its sampler alone."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import optuna
+from optuna.pruners import HyperbandPruner
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from trialbus_services.optimizer.components import build_pruner, build_sampler
+from trialbus_services.optimizer.sampling.messages import Start, Suggestion, Tell
+from trialbus_services.optimizer.space import suggest
+
+_UNREPORTED = create_trial(state=TrialState.RUNNING)
+
+
+class _Study(optuna.Study):
+    """A study whose sampler may stop it; Optuna's own can be stopped only inside `optimize`."""
+
+    stopped = False
+
+    def stop(self) -> None:
+        """Note that the sampler has nothing left to suggest."""
+        self.stopped = True
+
+
+class Shadow:
+    """What a sampler has to know of a study.
+
+    The curves of trials are left out. The pruner is there because Hyperband shows a sampler only
+    the trials of one bracket, which it finds by the study's name and the trial's number. Numbers
+    are those of the real study as long as that one creates its trials in the order in which they
+    were suggested, and nobody else adds any: a trial enqueued while suggestions made ahead of need
+    are not taken yet has a higher number here, and those suggestions lower ones.
+
+    Args:
+        start: The study as it is. Trials are numbered here in the order they come.
+
+    Raises:
+        SpecError: The sampler or pruner does not exist, or is refused by Optuna.
+    """
+
+    def __init__(self, start: Start) -> None:
+        spec = start.spec
+        self._params = spec.params
+        self._storage = InMemoryStorage()
+        directions = spec.directions
+        optuna.create_study(study_name=spec.name, storage=self._storage, directions=directions)
+        self._pruner = build_pruner(spec.pruner)
+        self._study = _Study(
+            spec.name,
+            self._storage,
+            sampler=build_sampler(spec, len(start.trials)),
+            pruner=self._pruner,
+        )
+        self._id = self._storage.get_study_id_from_name(spec.name)
+        self._multi_objective = len(directions) > 1
+        self._waiting: dict[int, int] = {}
+        for trial in start.trials:
+            self.add(trial)
+        for key, value in start.study_attrs.items():
+            self._storage.set_study_system_attr(self._id, key, value)
+        self._attrs = self._storage.get_study_system_attrs(self._id)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the sampler has nothing left to suggest."""
+        return self._study.stopped
+
+    def add(self, trial: FrozenTrial) -> None:
+        """Add a trial of the real study, in whatever state it is."""
+        trial_id = self._storage.create_new_trial(self._id, trial)
+        if trial.state is TrialState.WAITING:
+            self._waiting[self._storage.get_trial_number_from_id(trial_id)] = trial.number
+
+    def tell(self, message: Tell) -> None:
+        """Note how a trial ended."""
+        trial_id = self._trial_id(message.number)
+        for key, value in message.constraints.items():
+            self._storage.set_trial_system_attr(trial_id, f"constraints:{key}", float(value))
+        # TPE refuses a study of several objectives with a pruned trial that has a curve.
+        if message.last is not None and not self._multi_objective:
+            self._storage.set_trial_intermediate_value(trial_id, *message.last)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study.tell(message.number, message.values, message.state)
+
+    def ask(self) -> Suggestion:
+        """Suggest the parameters of a trial: the first that waits, else a new one."""
+        if isinstance(self._pruner, HyperbandPruner) and not self._multi_objective:
+            # Until it was asked for a decision it puts every trial into bracket 0.
+            self._pruner.prune(self._study, _UNREPORTED)
+        trial = self._study.ask()
+        params = suggest(trial, self._params)
+        frozen = self._storage.get_trial(self._trial_id(trial.number))
+        return Suggestion(
+            number=trial.number,
+            params=params,
+            distributions=frozen.distributions,
+            system_attrs=frozen.system_attrs,
+            user_attrs=frozen.user_attrs,
+            study_attrs=self._changed_attrs(),
+            waiting=self._waiting.pop(trial.number, None),
+        )
+
+    def _changed_attrs(self) -> dict[str, Any]:
+        before = self._attrs
+        self._attrs = now = self._storage.get_study_system_attrs(self._id)
+        return {
+            key: value for key, value in now.items() if key not in before or before[key] != value
+        }
+
+    def _trial_id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
