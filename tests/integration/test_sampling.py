@@ -191,6 +191,26 @@ def test_the_real_study_may_number_its_trials_otherwise(name: str, start: Start)
     follow(start, PlainOptuna(ALL[name]), offset=1000)
 
 
+def test_a_request_is_answered_before_what_is_said_after_it(start: Start) -> None:
+    study = spec(args={"n_startup_trials": 1})
+    found: list[dict[str, Any]] = []
+    for busy in (False, True):
+        suggester = start(study)
+        suggester.claim(requested(suggester), 0)
+        assert suggester.pid is not None
+        if busy:
+            os.kill(suggester.pid, signal.SIGSTOP)
+        suggester.request()
+        if not busy:
+            found.append(taken(suggester).params)
+        suggester.tell(0, TrialState.COMPLETE, [1.0], None)
+        if busy:
+            os.kill(suggester.pid, signal.SIGCONT)
+            found.append(taken(suggester).params)
+        found.append(requested(suggester).params)
+    assert found[:2] == found[2:]
+
+
 def test_suggestions_ahead_of_need_are_there_before_they_are_requested(start: Start) -> None:
     arrived = threading.Semaphore(0)
     suggester = start(spec(), ahead=2, on_ready=arrived.release)
@@ -220,8 +240,10 @@ def test_no_more_is_suggested_ahead_of_need_than_the_study_has_left(start: Start
         assert suggestion.number == number
         suggester.claim(suggestion, number)
         suggester.tell(number, TrialState.COMPLETE, [0.5], None)
-    # Would be numbered higher, had more been suggested by now.
+    # Requests are answered all the same, but a trial enqueued now has nothing before it.
     assert requested(suggester).number == 4
+    suggester.enqueue(waiting(5, x=0.5))
+    assert requested(suggester).waiting == 5
 
 
 def test_what_was_suggested_ahead_is_not_taken_for_tried(start: Start) -> None:

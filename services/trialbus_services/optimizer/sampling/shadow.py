@@ -6,15 +6,12 @@ import warnings
 from typing import Any
 
 import optuna
-from optuna.pruners import HyperbandPruner
 from optuna.storages import InMemoryStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
-from trialbus_services.optimizer.components import build_pruner, build_sampler
+from trialbus_services.optimizer.components import build_sampler
 from trialbus_services.optimizer.sampling.messages import Start, Suggestion, Tell
 from trialbus_services.optimizer.space import suggest
-
-_UNREPORTED = create_trial(state=TrialState.RUNNING)
 
 
 class _Study(optuna.Study):
@@ -30,17 +27,19 @@ class _Study(optuna.Study):
 class Shadow:
     """What a sampler has to know of a study.
 
-    The curves of trials are left out. The pruner is there because Hyperband shows a sampler only
-    the trials of one bracket, which it finds by the study's name and the trial's number. Numbers
-    are those of the real study as long as that one creates its trials in the order in which they
-    were suggested, and nobody else adds any: a trial enqueued while suggestions made ahead of need
-    are not taken yet has a higher number here, and those suggestions lower ones.
+    Curves are left out, and so is the pruner: Hyperband means to show a sampler the trials of one
+    bracket only, but the samplers of Optuna 5.0 read past that.
+
+    Trials are numbered in the order of asking, and some samplers make use of the number. It is that
+    of the real study as long as that one creates its trials in the order in which they were
+    suggested, and nobody else adds any: a trial that is enqueued while suggestions made ahead of
+    need are not taken yet has a higher number here, and those suggestions have lower ones.
 
     Args:
         start: The study as it is. Trials are numbered here in the order they come.
 
     Raises:
-        SpecError: The sampler or pruner does not exist, or is refused by Optuna.
+        SpecError: The sampler does not exist, or is refused by Optuna.
     """
 
     def __init__(self, start: Start) -> None:
@@ -49,12 +48,11 @@ class Shadow:
         self._storage = InMemoryStorage()
         directions = spec.directions
         optuna.create_study(study_name=spec.name, storage=self._storage, directions=directions)
-        self._pruner = build_pruner(spec.pruner)
         self._study = _Study(
             spec.name,
             self._storage,
             sampler=build_sampler(spec, len(start.trials)),
-            pruner=self._pruner,
+            pruner=optuna.pruners.NopPruner(),
         )
         self._id = self._storage.get_study_id_from_name(spec.name)
         self._multi_objective = len(directions) > 1
@@ -90,9 +88,6 @@ class Shadow:
 
     def ask(self) -> Suggestion:
         """Suggest the parameters of a trial: the first that waits, else a new one."""
-        if isinstance(self._pruner, HyperbandPruner) and not self._multi_objective:
-            # Until it was asked for a decision it puts every trial into bracket 0.
-            self._pruner.prune(self._study, _UNREPORTED)
         trial = self._study.ask()
         params = suggest(trial, self._params)
         frozen = self._storage.get_trial(self._trial_id(trial.number))
