@@ -1,7 +1,12 @@
-"""The sampler of a study in a process of its own, so that asking never holds up the optimizer."""
+"""The sampler of a study in a process of its own, so that asking never holds up the optimizer.
 
+`shadow` is the study as the sampler sees it, `process` serves it, `suggester` is what the optimizer
+holds.
+"""
+
+from trialbus_services.optimizer.sampling.latency import Latency
 from trialbus_services.optimizer.sampling.messages import Suggestion
 from trialbus_services.optimizer.sampling.parents import renumbered
-from trialbus_services.optimizer.sampling.suggester import Latency, Suggester, warm_up
+from trialbus_services.optimizer.sampling.suggester import Suggester, warm_up
 
 __all__ = ["Latency", "Suggester", "Suggestion", "renumbered", "warm_up"]

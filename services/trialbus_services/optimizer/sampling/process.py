@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 import traceback
@@ -39,10 +40,9 @@ def serve(connection: Connection) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         _answer(connection)
-    except (EOFError, ConnectionError):
-        pass
-    except Exception as error:  # noqa: BLE001  any sampler may fail in any way
-        connection.send(Failed(_described(error)))
+    except Exception as error:  # noqa: BLE001 - any sampler may fail in any way
+        with contextlib.suppress(OSError):  # the other end is closed, which may be the reason
+            connection.send(Failed(_described(error)))
 
 
 def _answer(connection: Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any
 
@@ -24,11 +25,27 @@ class _Study(optuna.Study):
         self.stopped = True
 
 
+def slim(trial: FrozenTrial, n_objectives: int) -> FrozenTrial:
+    """Return a trial with what samplers look at.
+
+    That is the last point of the curve of a pruned trial only; with several objectives TPE refuses
+    one that has a curve.
+    """
+    reduced = copy.copy(trial)
+    reduced.intermediate_values = {}
+    if trial.state is TrialState.PRUNED and n_objectives == 1:
+        curve = trial.intermediate_values.items()
+        reduced.intermediate_values = dict(sorted(curve)[-1:])
+    if trial.state is not TrialState.WAITING:
+        reduced.user_attrs = {}
+    return reduced
+
+
 class Shadow:
     """What a sampler has to know of a study.
 
-    Curves are left out, and so is the pruner: Hyperband means to show a sampler the trials of one
-    bracket only, but the samplers of Optuna 5.0 read past that.
+    Its trials are `slim`, and the pruner is left out: Hyperband means to show a sampler the trials
+    of one bracket only, but the samplers of Optuna 5.0 read past that.
 
     Trials are numbered in the order of asking, and some samplers make use of the number. It is that
     of the real study as long as that one creates its trials in the order in which they were
@@ -80,7 +97,8 @@ class Shadow:
         for key, value in message.constraints.items():
             self._storage.set_trial_system_attr(trial_id, f"constraints:{key}", float(value))
         # TPE refuses a study of several objectives with a pruned trial that has a curve.
-        if message.last is not None and not self._multi_objective:
+        pruned = message.state is TrialState.PRUNED and not self._multi_objective
+        if pruned and message.last is not None:
             self._storage.set_trial_intermediate_value(trial_id, *message.last)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
