@@ -26,6 +26,7 @@ from trialbus.errors import SpecError
 from trialbus_services.optimizer.components import build_pruner, build_sampler
 from trialbus_services.optimizer.ledger import Book, Closed, OpenTrial
 from trialbus_services.optimizer.objective import aggregation, value_of
+from trialbus_services.optimizer.parents import renumbered
 from trialbus_services.optimizer.pruning import build_pruning
 from trialbus_services.optimizer.recording import WriteBehind
 from trialbus_services.optimizer.sampling import Suggester, Suggestion
@@ -352,7 +353,6 @@ class RunningStudy:
             self._study.get_trials(deepcopy=False),
             self._storage.get_study_system_attrs(self._id),
             ahead=self._ahead,
-            limit=self.spec.n_trials - self.n_done - len(book.open),
             on_ready=self._on_ready,
         )
 
@@ -361,7 +361,7 @@ class RunningStudy:
         storage = self._storage
         user_attrs = {**suggestion.user_attrs, _REQUEST: request.request}
         with storage.atomic():
-            for key, value in suggestion.study_attrs.items():
+            for key, value in renumbered(suggestion.study_attrs, self._trial_id).items():
                 storage.set_study_system_attr(self._id, key, value)
             if suggestion.waiting is None:
                 return storage.create_new_trial(

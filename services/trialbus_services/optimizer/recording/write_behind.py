@@ -14,6 +14,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from trialbus_services.optimizer.parents import renumbered
 from trialbus_services.optimizer.recording import schema
 from trialbus_services.optimizer.recording.batch import Attributes, Head, TrialChange
 from trialbus_services.optimizer.recording.memory import Memory
@@ -171,10 +172,10 @@ class WriteBehind(Memory):
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
         """As in `BaseStorage`."""
-        text = json.dumps(value)
         with self._lock:
             super().set_study_system_attr(study_id, key, value)
-            self._queue.study(study_id).system[key] = text
+            there = renumbered({key: value}, self._recorder.places[study_id].trials.get)
+            self._queue.study(study_id).system[key] = json.dumps(there[key])
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         """As in `BaseStorage`.
@@ -286,7 +287,8 @@ class WriteBehind(Memory):
         with self._lock:
             study_id, trial_ids = self.fill(name, directions, trials)
             self._studies[study_id].user_attrs = dict(user)
-            self._studies[study_id].system_attrs = dict(system)
+            here = dict(zip(recorded_ids, trial_ids, strict=True))
+            self._studies[study_id].system_attrs = renumbered(system, here.get)
             place = Place(name, recorded_id)
             for trial_id, there in zip(trial_ids, recorded_ids, strict=True):
                 place.add(trial_id, there)

@@ -1,56 +1,31 @@
-"""What the optimizer and a sampler's process say to each other; pickled."""
+"""What the optimizer and a sampler process say to each other over their pipe."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-
-@dataclass(frozen=True)
-class Ask:
-    """One suggestion more is wanted."""
-
-
-@dataclass(frozen=True)
-class Tell:
-    """A trial ended. `number` is the shadow's, `last` the last step and its value."""
-
-    number: int
-    state: TrialState
-    values: list[float] | None
-    last: tuple[int, float] | None
-    constraints: dict[str, float]
-
-
-@dataclass(frozen=True)
-class Enqueue:
-    """A trial waits that somebody else chose the params of; its number is the real study's."""
-
-    trial: FrozenTrial
-
-
-@dataclass(frozen=True)
-class Close:
-    """Nothing more is wanted."""
+from trialbus.spec import StudySpec
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What the sampler suggests for a trial.
+    """The parameters of a trial to come, and what the sampler wants to remember of it.
 
     Attributes:
         number: The trial's number in the shadow study.
-        params: Value by name.
-        distributions: What each was sampled from.
-        system_attrs: What the sampler keeps at the trial, to be recorded with it, so that a
-            restart, and plain Optuna, can go on from there.
+        params: Parameters by name.
+        distributions: What they were drawn from.
+        system_attrs: What the sampler stored on the trial. Recorded with the real one, it lets a
+            restart, or Optuna without this service, go on where the sampler is.
         user_attrs: Those of an enqueued trial.
-        study_attrs: The study's system attributes that the sampler set since the last suggestion.
-        waiting: Number, in the real study, of the enqueued trial that this is; None for a new one.
-        took_s: Seconds that sampling took.
+        study_attrs: System attributes of the study that the sampler set or changed since the
+            suggestion before. Where they name trials, they do it by number: see `renumbered`.
+        waiting: The number, in the real study, of the enqueued trial this is; None for a new one.
     """
 
     number: int
@@ -60,20 +35,60 @@ class Suggestion:
     user_attrs: dict[str, Any]
     study_attrs: dict[str, Any]
     waiting: int | None
-    took_s: float
+
+
+@dataclass(frozen=True)
+class Start:
+    """The first message: the study as it is."""
+
+    spec: StudySpec
+    trials: Sequence[FrozenTrial]
+    study_attrs: Mapping[str, Any]
+    ahead: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """One suggestion more is wanted."""
+
+
+@dataclass(frozen=True)
+class Tell:
+    """A trial ended; `number` is the shadow's."""
+
+    number: int
+    state: TrialState
+    values: Sequence[float] | None
+    last: tuple[int, float] | None
+    constraints: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Enqueue:
+    """A trial waits in the real study, under the number it has there."""
+
+    trial: FrozenTrial
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A suggestion, and the seconds it took to compute."""
+
+    suggestion: Suggestion
+    asking_s: float
 
 
 @dataclass(frozen=True)
 class Exhausted:
-    """The sampler has nothing left that it did not suggest."""
+    """The sampler has nothing left to suggest."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The sampler failed; the end of its traceback."""
+    """The sampler raised, and the process ends."""
 
     error: str
 
 
-ToProcess: TypeAlias = Ask | Tell | Enqueue | Close
-FromProcess: TypeAlias = Suggestion | Exhausted | Failed
+ToProcess: TypeAlias = Start | Request | Tell | Enqueue
+FromProcess: TypeAlias = Answer | Exhausted | Failed

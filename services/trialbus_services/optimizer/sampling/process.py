@@ -1,94 +1,86 @@
-"""The child process: takes what the optimizer says, suggests, and is ahead of it."""
+"""The process that samples for one study, from its first message to its last."""
 
 from __future__ import annotations
 
-import os
-import queue
+import contextlib
 import signal
-import threading
+import time
 import traceback
-from collections.abc import Callable
 from multiprocessing.connection import Connection
 
 import optuna
+from optuna.trial import TrialState
 
+from trialbus.spec import Component, is_mapping
 from trialbus_services.optimizer.sampling.messages import (
-    Ask,
-    Close,
+    Answer,
     Enqueue,
     Exhausted,
     Failed,
+    Request,
+    Start,
     Tell,
-    ToProcess,
 )
 from trialbus_services.optimizer.sampling.shadow import Shadow
 
-_TRACEBACK_LINES = 12
+# They stop a study when every point of theirs is running or was tried, so a suggestion that is not
+# taken yet is, to them, about to be tried.
+_ENUMERATING = ("BruteForceSampler", "GridSampler")
+_TRACEBACK_ENTRIES = 3
 
 
-def serve(
-    connection: Connection,
-    make: Callable[[], Shadow],
-    ahead: int,
-    limit: int,
-) -> None:
-    """Serve one study until the optimizer closes the connection, or dies.
+def serve(connection: Connection) -> None:
+    """Answer the optimizer until its end of the pipe is closed, or the sampler fails.
 
     Args:
-        connection: To the optimizer.
-        make: Makes the study.
-        ahead: Suggestions to have ready beyond those asked for.
-        limit: Suggestions after which it does not go ahead any more.
+        connection: The pipe. A process that was killed has closed its end, too.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the optimizer's to handle
+    # Ctrl-C reaches all processes of a terminal; the optimizer says when this one is to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    inbox: queue.SimpleQueue[ToProcess] = queue.SimpleQueue()
-    threading.Thread(target=_receive, args=(connection, inbox), daemon=True).start()
     try:
-        _serve(connection, inbox, make(), ahead, limit)
-    except BaseException as error:  # noqa: BLE001 - a sampler may fail in any way
-        lines = traceback.format_exception(error)
-        text = "".join(lines).strip().splitlines()[-_TRACEBACK_LINES:]
-        connection.send(Failed("\n".join(text)))
+        _answer(connection)
+    except Exception as error:  # noqa: BLE001 - any sampler may fail in any way
+        with contextlib.suppress(OSError):  # the other end is closed, which may be the reason
+            connection.send(Failed(_described(error)))
 
 
-def _serve(
-    connection: Connection,
-    inbox: queue.SimpleQueue[ToProcess],
-    shadow: Shadow,
-    ahead: int,
-    limit: int,
-) -> None:
-    asked = given = 0
-    exhausted = False
+def _answer(connection: Connection) -> None:
+    start: Start = connection.recv()
+    shadow = Shadow(start)
+    ahead = 0 if _enumerates(start.spec.sampler) else start.ahead
+    room = start.spec.n_trials - sum(t.state is not TrialState.WAITING for t in start.trials)
+    requested = asked = 0
     while True:
-        wanted = max(asked, min(asked + ahead, limit))
-        # Everything that was said before is taken in before the next suggestion.
-        if given < wanted and inbox.empty():
-            connection.send(shadow.ask())
-            given += 1
+        wanted = max(requested, min(requested + ahead, room))
+        # Without suggestions ahead of need the order of messages is kept to, as a study that is
+        # sampled in one place does. With them, news comes first and makes for better ones.
+        if asked < wanted and not shadow.stopped and (ahead == 0 or not connection.poll()):
+            begin = time.perf_counter()
+            suggestion = shadow.ask()
+            connection.send(Answer(suggestion, time.perf_counter() - begin))
+            asked += 1
             continue
-        match inbox.get():
-            case Ask():
-                asked += 1
-            case Tell() as ended:
-                shadow.tell(ended)
+        match connection.recv():
+            case Request():
+                requested += 1
+            case Tell() as message:
+                stopped = shadow.stopped
+                shadow.tell(message)
+                if shadow.stopped and not stopped:
+                    connection.send(Exhausted())
             case Enqueue(trial):
-                shadow.enqueue(trial)
-            case Close():
-                return
-        if shadow.exhausted and not exhausted:
-            exhausted = True
-            connection.send(Exhausted())
+                shadow.add(trial)
+            case unknown:
+                raise TypeError(f"a sampler process cannot take {unknown!r}")
 
 
-def _receive(connection: Connection, inbox: queue.SimpleQueue[ToProcess]) -> None:
-    """Empty the connection at once, so that the optimizer never waits for a busy sampler."""
-    while True:
-        try:
-            message = connection.recv()
-        except (EOFError, OSError):
-            os._exit(0)  # the optimizer is gone; a suggestion under way is for nobody
-        inbox.put(message)
-        if isinstance(message, Close):
-            os._exit(0)
+def _enumerates(sampler: Component) -> bool:
+    return sampler.type in _ENUMERATING or any(
+        is_mapping(value) and value.get("type") in _ENUMERATING for value in sampler.args.values()
+    )
+
+
+def _described(error: Exception) -> str:
+    entries = traceback.format_tb(error.__traceback__)[-_TRACEBACK_ENTRIES:]
+    return f"{type(error).__name__}: {error}\n{''.join(entries)}".rstrip()

@@ -1,138 +1,130 @@
-"""A study as its sampler sees it: every trial and how it ended, without the curves."""
+"""A copy of a study in memory, for its sampler alone."""
 
 from __future__ import annotations
 
-import time
+import copy
 import warnings
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
-from optuna.study import StudyDirection
+from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from trialbus.spec import StudySpec
-from trialbus_services.optimizer.components import build_pruner, build_sampler
-from trialbus_services.optimizer.recording.memory import Memory
-from trialbus_services.optimizer.sampling.messages import Suggestion, Tell
+from trialbus_services.optimizer.components import build_sampler
+from trialbus_services.optimizer.sampling.messages import Start, Suggestion, Tell
 from trialbus_services.optimizer.space import suggest
 
 
 class _Study(optuna.Study):
     """A study whose sampler may stop it; Optuna's own can be stopped only inside `optimize`."""
 
-    exhausted = False
+    stopped = False
 
     def stop(self) -> None:
         """Note that the sampler has nothing left to suggest."""
-        self.exhausted = True
+        self.stopped = True
 
 
-def shadow_of(trial: FrozenTrial, *, single: bool) -> FrozenTrial:
-    """Return what a sampler needs of a trial.
+def slim(trial: FrozenTrial, n_objectives: int) -> FrozenTrial:
+    """Return a trial with what samplers look at.
 
-    Samplers look at the last value of a pruned trial only; with several objectives at none, and
-    would fail if there were one (`TPESampler` then asks for the study's single direction).
+    That is the last point of the curve of a pruned trial only; with several objectives TPE refuses
+    one that has a curve.
     """
-    last = max(trial.intermediate_values.items(), default=None)
-    pruned = trial.state == TrialState.PRUNED
-    return FrozenTrial(
-        number=trial.number,
-        trial_id=trial.number,
-        state=trial.state,
-        value=None,
-        values=trial.values,
-        datetime_start=trial.datetime_start,
-        datetime_complete=trial.datetime_complete,
-        params=trial.params,
-        distributions=trial.distributions,
-        user_attrs=trial.user_attrs if trial.state == TrialState.WAITING else {},
-        system_attrs=trial.system_attrs,
-        intermediate_values=dict([last]) if last and pruned and single else {},
-    )
+    reduced = copy.copy(trial)
+    reduced.intermediate_values = {}
+    if trial.state is TrialState.PRUNED and n_objectives == 1:
+        curve = trial.intermediate_values.items()
+        reduced.intermediate_values = dict(sorted(curve)[-1:])
+    if trial.state is not TrialState.WAITING:
+        reduced.user_attrs = {}
+    return reduced
 
 
 class Shadow:
-    """A study in memory, for its sampler alone.
+    """What a sampler has to know of a study.
 
-    Trials are numbered in the order of asking. As long as the optimizer hands suggestions out in
-    that order, and nobody enqueues, these are the real numbers; Hyperband, which deals trials into
-    brackets by their numbers, and its sampler then agree.
+    Its trials are `slim`, and the pruner is left out: Hyperband means to show a sampler the trials
+    of one bracket only, but the samplers of Optuna 5.0 read past that.
+
+    Trials are numbered in the order of asking, and some samplers make use of the number. It is that
+    of the real study as long as that one creates its trials in the order in which they were
+    suggested, and nobody else adds any: a trial that is enqueued while suggestions made ahead of
+    need are not taken yet has a higher number here, and those suggestions have lower ones.
 
     Args:
-        spec: The study.
-        trials: What it has already, as `shadow_of` gives them, in the order of their numbers.
-        study_attrs: Its system attributes.
+        start: The study as it is. Trials are numbered here in the order they come.
 
-    Source:
-        `optuna.study.Study.ask`, `optuna.study.Study.tell`.
+    Raises:
+        SpecError: The sampler does not exist, or is refused by Optuna.
     """
 
-    def __init__(
-        self, spec: StudySpec, trials: Sequence[FrozenTrial], study_attrs: Mapping[str, Any]
-    ) -> None:
-        storage = Memory()
-        directions = [StudyDirection[direction.upper()] for direction in spec.directions]
+    def __init__(self, start: Start) -> None:
+        spec = start.spec
         self._params = spec.params
-        self._single = len(directions) == 1
-        self._waiting = {t.number: t.number for t in trials if t.state == TrialState.WAITING}
-        study_id, _ = storage.fill(spec.name, directions, list(trials))
-        for key, value in study_attrs.items():
-            storage.set_study_system_attr(study_id, key, value)
-        self._storage = storage
-        self._study_id = study_id
-        self._study_attrs = dict(study_attrs)
+        self._storage = InMemoryStorage()
+        directions = spec.directions
+        optuna.create_study(study_name=spec.name, storage=self._storage, directions=directions)
         self._study = _Study(
-            spec.name, storage, build_sampler(spec, len(trials)), build_pruner(spec.pruner)
+            spec.name,
+            self._storage,
+            sampler=build_sampler(spec, len(start.trials)),
+            pruner=optuna.pruners.NopPruner(),
         )
+        self._id = self._storage.get_study_id_from_name(spec.name)
+        self._multi_objective = len(directions) > 1
+        self._waiting: dict[int, int] = {}
+        for trial in start.trials:
+            self.add(trial)
+        for key, value in start.study_attrs.items():
+            self._storage.set_study_system_attr(self._id, key, value)
+        self._attrs = self._storage.get_study_system_attrs(self._id)
 
     @property
-    def exhausted(self) -> bool:
+    def stopped(self) -> bool:
         """Whether the sampler has nothing left to suggest."""
-        return self._study.exhausted
+        return self._study.stopped
+
+    def add(self, trial: FrozenTrial) -> None:
+        """Add a trial of the real study, in whatever state it is."""
+        trial_id = self._storage.create_new_trial(self._id, trial)
+        if trial.state is TrialState.WAITING:
+            self._waiting[self._storage.get_trial_number_from_id(trial_id)] = trial.number
+
+    def tell(self, message: Tell) -> None:
+        """Note how a trial ended."""
+        trial_id = self._trial_id(message.number)
+        for key, value in message.constraints.items():
+            self._storage.set_trial_system_attr(trial_id, f"constraints:{key}", float(value))
+        # TPE refuses a study of several objectives with a pruned trial that has a curve.
+        pruned = message.state is TrialState.PRUNED and not self._multi_objective
+        if pruned and message.last is not None:
+            self._storage.set_trial_intermediate_value(trial_id, *message.last)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study.tell(message.number, message.values, message.state)
 
     def ask(self) -> Suggestion:
-        """Suggest params; raises whatever the sampler does."""
-        began = time.perf_counter()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            trial = self._study.ask()
-            suggest(trial, self._params)
-        found = self._storage.get_trial(self._id(trial.number))
-        now = self._storage.get_study_system_attrs(self._study_id)
-        changed = {k: v for k, v in now.items() if self._study_attrs.get(k) != v}
-        self._study_attrs.update(changed)
+        """Suggest the parameters of a trial: the first that waits, else a new one."""
+        trial = self._study.ask()
+        params = suggest(trial, self._params)
+        frozen = self._storage.get_trial(self._trial_id(trial.number))
         return Suggestion(
-            number=found.number,
-            params=dict(found.params),
-            distributions=dict(found.distributions),
-            system_attrs=dict(found.system_attrs),
-            user_attrs=dict(found.user_attrs),
-            study_attrs=changed,
-            waiting=self._waiting.pop(found.number, None),
-            took_s=time.perf_counter() - began,
+            number=trial.number,
+            params=params,
+            distributions=frozen.distributions,
+            system_attrs=frozen.system_attrs,
+            user_attrs=frozen.user_attrs,
+            study_attrs=self._changed_attrs(),
+            waiting=self._waiting.pop(trial.number, None),
         )
 
-    def tell(self, ended: Tell) -> None:
-        """Take in how a trial ended; one that is not known, or ended before, is passed over."""
-        trials = self._study.get_trials(deepcopy=False)
-        if ended.number >= len(trials) or trials[ended.number].state.is_finished():
-            return
-        trial_id = self._id(ended.number)
-        if ended.last and self._single and ended.state == TrialState.PRUNED:
-            self._storage.set_trial_intermediate_value(trial_id, *ended.last)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            trial = optuna.Trial(self._study, trial_id)
-            for name, value in ended.constraints.items():
-                trial.set_constraint(name, value)
-            self._study.tell(ended.number, ended.values, ended.state)
+    def _changed_attrs(self) -> dict[str, Any]:
+        before = self._attrs
+        self._attrs = now = self._storage.get_study_system_attrs(self._id)
+        return {
+            key: value for key, value in now.items() if key not in before or before[key] != value
+        }
 
-    def enqueue(self, trial: FrozenTrial) -> None:
-        """Take in a trial that waits with params that somebody chose."""
-        number = len(self._study.get_trials(deepcopy=False))
-        self._waiting[number] = trial.number
-        self._study.add_trial(trial)
-
-    def _id(self, number: int) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+    def _trial_id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)

@@ -1,60 +1,79 @@
-"""The optimizer's handle of one study's sampler process."""
+"""The optimizer's side of a sampler process."""
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import multiprocessing
 import multiprocessing.forkserver
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from dataclasses import replace
+from queue import SimpleQueue
 from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus.spec import StudySpec
+from trialbus_services.optimizer.parents import renumbered
+from trialbus_services.optimizer.sampling import process
+from trialbus_services.optimizer.sampling.latency import Latencies, Latency
 from trialbus_services.optimizer.sampling.messages import (
-    Ask,
-    Close,
+    Answer,
     Enqueue,
     Exhausted,
     Failed,
     FromProcess,
+    Request,
+    Start,
     Suggestion,
     Tell,
     ToProcess,
 )
-from trialbus_services.optimizer.sampling.process import serve
-from trialbus_services.optimizer.sampling.shadow import Shadow, shadow_of
+from trialbus_services.optimizer.sampling.shadow import slim
 
-# A server that has Optuna imported forks a process in milliseconds, and its memory is shared.
-# Forking the optimizer itself would copy its threads' locks.
+logger = logging.getLogger(__name__)
+
+# A server that has Optuna imported forks a process in milliseconds. Forking the optimizer itself
+# would copy locks that its threads hold.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([serve.__module__])
-#: Those whose suggestions depend on what was suggested before as a whole grid does: looking ahead
-#: would hand out its last points twice.
-_NEVER_AHEAD = ("GridSampler", "BruteForceSampler")
+_CONTEXT.set_forkserver_preload([process.__name__])
+_END_S = 10.0
 
 
 def warm_up() -> None:
-    """Start the server that forks samplers; returns at once."""
+    """Start the server that forks sampler processes; returns at once."""
     multiprocessing.forkserver.ensure_running()
 
 
 class Suggester:
-    """The sampler of one study, in a process of its own.
+    """The sampler of one study in a process of its own.
 
-    No method waits for the sampler. A thread takes what it suggests and calls `on_ready`.
+    No method waits for the process, except `close`, which kills it. All of them belong to one
+    thread.
+
+    With `ahead=0` a suggestion is computed when it is requested, from all that was told before,
+    so that a seed gives the suggestions that plain Optuna gives. With more, that many are computed
+    while nobody asks. They wait to be taken and count as running, and stay as they are when
+    something better is known: a sampler with a constant liar then keeps its distance from them. A
+    sampler that goes through a finite number of points is only asked on request. Never are more
+    trials suggested ahead of need than the study has left.
+
+    Numbers: the shadow's are the real study's as long as trials are created there in the order in
+    which suggestions are taken, and nobody enqueues one while suggestions made ahead wait. Where
+    they differ, `claim` tells which is which.
 
     Args:
         spec: The study.
-        trials: What it has already, in the order of their numbers.
-        study_attrs: Its system attributes.
-        ahead: Suggestions to have ready before they are asked for. 0 gives the sequence that plain
-            Optuna would, for a seed; more answers at once, from what was known a little earlier.
-        limit: Trials that the study may still hand out; it does not go ahead beyond them.
-        on_ready: Called, from another thread, when there is something new.
+        trials: All its trials, in the order of their numbers.
+        study_attrs: The study's system attributes, from the storage that `trials` come from.
+        ahead: How many suggestions to compute beyond those requested.
+        on_ready: Called, in another thread, when there may be something new: a suggestion, an
+            error, the end.
+
+    Source:
+        `optuna.study.Study.ask`, `optuna.study.Study.tell`.
     """
 
     def __init__(
@@ -64,53 +83,80 @@ class Suggester:
         study_attrs: Mapping[str, Any],
         *,
         ahead: int,
-        limit: int,
         on_ready: Callable[[], None],
     ) -> None:
-        single = len(spec.objectives) == 1
-        shadows = [shadow_of(trial, single=single) for trial in trials]
-        self._connection, theirs = _CONTEXT.Pipe()
+        self.error: str | None = None
         self._on_ready = on_ready
-        self._ready: deque[Suggestion] = deque()
-        self._shadow_numbers: dict[int, int] = {}
-        self._ended = False
-        self.exhausted = False  #: the sampler has nothing left to suggest
-        self.error: str | None = None  #: why it failed, if it did
-        if spec.sampler.type in _NEVER_AHEAD:
-            ahead = 0
-        self._process = _CONTEXT.Process(
-            target=serve,
-            args=(theirs, partial(Shadow, spec, shadows, dict(study_attrs)), ahead, limit),
-            name=f"sampler of {spec.name}",
-            daemon=True,
+        self._real = {index: trial.number for index, trial in enumerate(trials)}
+        self._open = {
+            trial.number: index
+            for index, trial in enumerate(trials)
+            if trial.state is TrialState.RUNNING
+        }
+        self._enqueued = {trial.number for trial in trials if trial.state is TrialState.WAITING}
+        self._requests: deque[float] = deque()
+        self._ready: deque[tuple[Suggestion, float, float]] = deque()
+        self._latencies = Latencies()
+        self._stopped = False
+        self._closed = False
+        self._ended = threading.Event()
+        # Unbounded, since a pipe is not: a sampler at work leaves it to fill up.
+        self._outbox: SimpleQueue[ToProcess | None] = SimpleQueue()
+        indices = {trial._trial_id: index for index, trial in enumerate(trials)}  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+        self._outbox.put(
+            Start(
+                spec=spec,
+                trials=[slim(trial, len(spec.objectives)) for trial in trials],
+                study_attrs=renumbered(study_attrs, indices.get),
+                ahead=ahead,
+            )
         )
-        self._process.start()
-        theirs.close()
-        threading.Thread(target=self._receive, name="sampler", daemon=True).start()
+        self._connection, self._theirs = _CONTEXT.Pipe()
+        self._process = _CONTEXT.Process(
+            target=process.serve, args=(self._theirs,), name=f"sampler {spec.name}", daemon=True
+        )
+        self._writer = threading.Thread(target=self._write, name="sampler-writer", daemon=True)
+        self._reader = threading.Thread(target=self._read, name="sampler-reader", daemon=True)
+        self._writer.start()
 
     @property
     def alive(self) -> bool:
-        """Whether its process runs, or has said why not."""
-        return not self._ended or self.error is not None
+        """Whether the process runs, or is being started."""
+        return not self._ended.is_set()
 
     @property
-    def pid(self) -> int:
-        """Id of its process."""
-        assert self._process.pid is not None
+    def pid(self) -> int | None:
+        """Its process id; None until it is started."""
         return self._process.pid
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether the sampler has nothing left to suggest, and what it suggested was taken."""
+        return self._stopped and not self._ready
+
+    @property
+    def latency(self) -> Latency | None:
+        """How long the newest suggestions took; None before the first was taken."""
+        return self._latencies.summary()
+
     def request(self) -> None:
-        """Ask for one suggestion more."""
-        self._send(Ask())
+        """Ask for one suggestion more, to be had from `take`."""
+        self._requests.append(time.monotonic())
+        self._outbox.put(Request())
 
     def take(self) -> Suggestion | None:
-        """Return the next suggestion, in the order of asking, or None if none is ready."""
-        return self._ready.popleft() if self._ready else None
+        """Return a requested suggestion, in the order of asking; None if none is ready."""
+        if self.error is not None or not self._requests or not self._ready:
+            return None
+        suggestion, asking_s, arrived = self._ready.popleft()
+        self._latencies.add(asking_s, max(0.0, arrived - self._requests.popleft()))
+        attrs = renumbered(suggestion.study_attrs, self._real.get)
+        return replace(suggestion, study_attrs=attrs)
 
     def claim(self, suggestion: Suggestion, number: int) -> None:
-        """Note which number the real trial of a suggestion has."""
-        if number != suggestion.number:
-            self._shadow_numbers[number] = suggestion.number
+        """Say which number the real trial has that was made of a suggestion."""
+        self._real[suggestion.number] = number
+        self._open[number] = suggestion.number
 
     def tell(
         self,
@@ -120,46 +166,83 @@ class Suggester:
         last: tuple[int, float] | None,
         constraints: Mapping[str, float] | None = None,
     ) -> None:
-        """Tell how a real trial ended.
+        """Say how a real trial ended; one that is unknown or was told before is passed over.
 
         Args:
-            number: Of the real trial.
+            number: The trial.
             state: How it ended.
             values: Its objective values, if it is complete.
-            last: Its last step and intermediate value; looked at if it was pruned.
-            constraints: Value by name, feasible if at most 0.
+            last: The last step it reported, and the value there; used if it was pruned.
+            constraints: Its constraints by name; above zero they are violated.
         """
-        number = self._shadow_numbers.pop(number, number)
-        given = list(values) if values is not None else None
-        self._send(Tell(number, state, given, last, dict(constraints or {})))
+        index = self._open.pop(number, None)
+        if index is None:
+            logger.debug("trial %d is unknown to its sampler, or was told before", number)
+            return
+        self._outbox.put(Tell(index, state, values, last, dict(constraints or {})))
 
     def enqueue(self, trial: FrozenTrial) -> None:
-        """Tell that a trial waits in the real study."""
-        self._send(Enqueue(trial))
+        """Say that a trial was added to the real study that waits, under the number it has there.
+
+        It comes after what was suggested before.
+        """
+        if trial.number not in self._enqueued:
+            self._enqueued.add(trial.number)
+            self._outbox.put(Enqueue(trial))
 
     def close(self) -> None:
-        """End the process."""
-        self._send(Close())
+        """End the process; may be called again."""
+        self._closed = True
+        self._outbox.put(None)
+        self._kill()
+        self._writer.join(_END_S)
 
-    def _send(self, message: ToProcess) -> None:
-        with contextlib.suppress(OSError):  # it is gone, as `alive` says
-            self._connection.send(message)
-
-    def _receive(self) -> None:
-        while True:
-            try:
-                message: FromProcess = self._connection.recv()
-            except (EOFError, OSError):
-                break
-            match message:
-                case Suggestion():
-                    self._ready.append(message)
-                case Exhausted():
-                    self.exhausted = True
-                case Failed(error):
-                    self.error = error
-            self._on_ready()
-        self._ended = True
-        self._connection.close()
+    def _write(self) -> None:
+        try:
+            # Waits for the server, which at first imports Optuna.
+            self._process.start()
+        except Exception as error:  # noqa: BLE001 - whatever the system refuses
+            self.error = f"the sampler process could not be started: {error}"
+            self._end()
+            return
+        finally:
+            self._theirs.close()
+        self._reader.start()
+        try:
+            while not self._closed and (message := self._outbox.get()) is not None:
+                self._connection.send(message)
+        except OSError:
+            logger.debug("the sampler process is gone")
+        if self._closed:
+            self._kill()
+        self._reader.join()
         self._process.join()
-        self._on_ready()
+        self._connection.close()
+
+    def _kill(self) -> None:
+        # One that ended already may have left its id to another process.
+        if self.alive and self._process.pid is not None:
+            self._process.kill()
+
+    def _read(self) -> None:
+        try:
+            while True:
+                self._receive(self._connection.recv())
+                self._on_ready()
+        except (EOFError, OSError):
+            self._outbox.put(None)
+            self._end()
+
+    def _receive(self, message: FromProcess) -> None:
+        match message:
+            case Answer(suggestion, asking_s):
+                self._ready.append((suggestion, asking_s, time.monotonic()))
+            case Exhausted():
+                self._stopped = True
+            case Failed(error):
+                self.error = error
+
+    def _end(self) -> None:
+        self._ended.set()
+        if not self._closed:
+            self._on_ready()

@@ -1,0 +1,409 @@
+"""A sampler in a process of its own."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import psutil
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from support.plain_optuna import ID_OFFSET, Asked, PlainOptuna, Restarted, Told
+from support.until import until
+from trialbus import (
+    CategoricalParam,
+    Component,
+    FloatParam,
+    IntParam,
+    Objective,
+    StudySpec,
+)
+from trialbus_services.optimizer.parents import renumbered
+from trialbus_services.optimizer.sampling import Suggester, Suggestion
+
+_TIMEOUT_S = 30.0
+_NEWS = threading.Event()  # from any suggester
+
+Start = Callable[..., Suggester]
+
+MIXED = {
+    "x": FloatParam(low=0, high=1),
+    "lr": FloatParam(low=1e-4, high=1, log=True),
+    "n": IntParam(low=1, high=6),
+    "kind": CategoricalParam(choices=("a", "b", "c")),
+}
+NUMBERS = {name: MIXED[name] for name in ("x", "lr", "n")}
+POINTS = {"n": MIXED["n"], "kind": MIXED["kind"]}
+HYPERBAND = Component(
+    type="HyperbandPruner", args={"min_resource": 1, "max_resource": 9, "reduction_factor": 3}
+)
+
+
+def spec(sampler: str = "TPESampler", **given: Any) -> StudySpec:
+    fields: dict[str, Any] = {
+        "name": "s",
+        "params": MIXED,
+        "objectives": (Objective(metric="m", direction="minimize"),),
+        "n_trials": 40,
+        "sampler": Component(type=sampler, args=given.pop("args", {})),
+        "pruner": Component(type="MedianPruner", args={"n_startup_trials": 3}),
+        "seed": 3,
+    }
+    return StudySpec(**fields | given)
+
+
+TWO_OBJECTIVES = (
+    Objective(metric="m", direction="minimize"),
+    Objective(metric="k", direction="maximize"),
+)
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start suggesters that end with the test."""
+    started: list[Suggester] = []
+
+    def start(
+        study: StudySpec,
+        trials: Sequence[FrozenTrial] = (),
+        study_attrs: Mapping[str, Any] | None = None,
+        *,
+        ahead: int = 0,
+        on_ready: Callable[[], object] = lambda: None,
+    ) -> Suggester:
+        def news() -> None:
+            on_ready()
+            _NEWS.set()
+
+        suggester = Suggester(study, trials, study_attrs or {}, ahead=ahead, on_ready=news)
+        started.append(suggester)
+        return suggester
+
+    yield start
+    for suggester in started:
+        suggester.close()
+
+
+def taken(suggester: Suggester) -> Suggestion:
+    """Wait for the suggestion that was requested."""
+    while True:
+        _NEWS.clear()
+        suggestion = suggester.take()
+        if suggestion is not None:
+            return suggestion
+        assert suggester.error is None, suggester.error
+        assert _NEWS.wait(_TIMEOUT_S), "no suggestion came"
+
+
+def requested(suggester: Suggester) -> Suggestion:
+    """Request a suggestion and wait for it."""
+    suggester.request()
+    return taken(suggester)
+
+
+def waiting(number: int, **params: Any) -> FrozenTrial:
+    trial = create_trial(
+        state=TrialState.WAITING,
+        system_attrs={"fixed_params": params},
+        user_attrs={"why": "to see"},
+    )
+    trial.number = number
+    return trial
+
+
+def comparable(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out what CMA-ES pickles: it has memory in it that nobody set."""
+    return {key: ":optimizer:" in key or value for key, value in attrs.items()}
+
+
+def follow(start: Start, plain: PlainOptuna, offset: int = 0) -> Suggester:
+    """Check each of plain Optuna's suggestions against a suggester that is told the same."""
+    suggester = start(plain.spec)
+    attrs: dict[str, Any] = {}
+    for event in plain.run():
+        match event:
+            case Asked(trial, study_attrs):
+                suggestion = requested(suggester)
+                assert suggestion.number == trial.number
+                assert suggestion.params == trial.params
+                assert suggestion.distributions == trial.distributions
+                assert comparable(suggestion.system_attrs) == comparable(trial.system_attrs)
+                attrs |= renumbered(suggestion.study_attrs, lambda n: n - offset + ID_OFFSET)
+                assert attrs == study_attrs
+                suggester.claim(suggestion, trial.number + offset)
+            case Told(number, state, values, last):
+                suggester.tell(number + offset, state, values, last)
+            case Restarted(trials, study_attrs):
+                suggester.close()
+                suggester = start(plain.spec, trials, study_attrs)
+                attrs = study_attrs
+    return suggester
+
+
+ALL = {
+    "random": spec("RandomSampler"),
+    "tpe": spec(),
+    "tpe-two-objectives": spec(objectives=TWO_OBJECTIVES),
+    "tpe-hyperband": spec(pruner=HYPERBAND, n_trials=60),
+    "cma-es": spec("CmaEsSampler", params=NUMBERS),
+    "cma-es-pruned": spec("CmaEsSampler", params=NUMBERS, args={"consider_pruned_trials": True}),
+    "nsga-ii": spec("NSGAIISampler", args={"population_size": 6}),
+    "nsga-ii-two-objectives": spec(
+        "NSGAIISampler", args={"population_size": 6}, objectives=TWO_OBJECTIVES
+    ),
+    "qmc": spec("QMCSampler", params=NUMBERS),
+    "grid": spec("GridSampler", params=POINTS),
+    "grid-hyperband": spec("GridSampler", params=POINTS, pruner=HYPERBAND),
+    "brute-force": spec("BruteForceSampler", params=POINTS),
+    "gp": spec("GPSampler", params=NUMBERS, n_trials=9, args={"n_startup_trials": 3}),
+}
+LIMITED = ("grid", "grid-hyperband", "brute-force")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_suggestions_are_those_of_plain_optuna(name: str, start: Start) -> None:
+    if name == "gp":
+        pytest.importorskip("torch")
+    plain = PlainOptuna(ALL[name])
+    suggester = follow(start, plain)
+    assert plain.stopped == (name in LIMITED)
+    if plain.stopped:
+        until(lambda: suggester.exhausted, describe="the end of the grid")
+    assert not suggester.exhausted or plain.stopped
+
+
+@pytest.mark.parametrize(
+    "name", ["tpe", "tpe-hyperband", "cma-es", "nsga-ii", "nsga-ii-two-objectives", "qmc", "grid"]
+)
+def test_after_a_restart_they_still_are(name: str, start: Start) -> None:
+    follow(start, PlainOptuna(ALL[name], restart_at=ALL[name].n_trials // 3))
+
+
+@pytest.mark.parametrize("name", ["tpe", "nsga-ii"])
+def test_the_real_study_may_number_its_trials_otherwise(name: str, start: Start) -> None:
+    follow(start, PlainOptuna(ALL[name]), offset=1000)
+
+
+def test_a_request_is_answered_before_what_is_said_after_it(start: Start) -> None:
+    study = spec(args={"n_startup_trials": 1})
+    found: list[dict[str, Any]] = []
+    for busy in (False, True):
+        suggester = start(study)
+        suggester.claim(requested(suggester), 0)
+        assert suggester.pid is not None
+        if busy:
+            os.kill(suggester.pid, signal.SIGSTOP)
+        suggester.request()
+        if not busy:
+            found.append(taken(suggester).params)
+        suggester.tell(0, TrialState.COMPLETE, [1.0], None)
+        if busy:
+            os.kill(suggester.pid, signal.SIGCONT)
+            found.append(taken(suggester).params)
+        found.append(requested(suggester).params)
+    assert found[:2] == found[2:]
+
+
+def test_suggestions_ahead_of_need_are_there_before_they_are_requested(start: Start) -> None:
+    arrived = threading.Semaphore(0)
+    suggester = start(spec(), ahead=2, on_ready=arrived.release)
+    for _ in range(2):
+        assert arrived.acquire(timeout=_TIMEOUT_S)
+    assert suggester.take() is None  # nobody asked
+    suggester.request()
+    suggester.request()
+    first, second = suggester.take(), suggester.take()
+    assert first is not None
+    assert second is not None
+    assert (first.number, second.number) == (0, 1)
+    assert suggester.latency is not None
+    assert suggester.latency.answer_p99 == 0
+    assert suggester.latency.asking_p50 > 0
+
+
+def test_no_more_is_suggested_ahead_of_need_than_the_study_has_left(start: Start) -> None:
+    arrived = threading.Semaphore(0)
+    running = create_trial(state=TrialState.RUNNING)
+    suggester = start(spec(n_trials=4), [running], ahead=8, on_ready=arrived.release)
+    for _ in range(3):
+        assert arrived.acquire(timeout=_TIMEOUT_S)
+    assert not arrived.acquire(timeout=0.5)
+    # Requests are answered all the same.
+    assert [requested(suggester).number for _ in range(4)] == [1, 2, 3, 4]
+
+
+def test_what_was_suggested_ahead_is_not_taken_for_tried(start: Start) -> None:
+    points = {"kind": CategoricalParam(choices=("a", "b", "c"))}
+    suggester = start(spec("BruteForceSampler", params=points), ahead=5)
+    kinds: set[str] = set()
+    while not suggester.exhausted:
+        suggestion = requested(suggester)
+        kinds.add(suggestion.params["kind"])
+        suggester.claim(suggestion, suggestion.number)
+        suggester.tell(suggestion.number, TrialState.COMPLETE, [1.0], None)
+        if len(kinds) == 3:
+            until(lambda: suggester.exhausted, describe="the end of the grid")
+    assert kinds == {"a", "b", "c"}
+
+
+def test_an_enqueued_trial_comes_next_under_its_number_in_the_real_study(start: Start) -> None:
+    suggester = start(spec(), [waiting(0, x=0.25)])
+    first = requested(suggester)
+    assert (first.waiting, first.params["x"]) == (0, 0.25)
+    assert first.user_attrs == {"why": "to see"}
+    suggester.claim(first, 0)
+    suggester.enqueue(waiting(7, x=0.75))
+    suggester.enqueue(waiting(7, x=0.75))  # said twice
+    second, third = requested(suggester), requested(suggester)
+    assert (second.waiting, second.params["x"]) == (7, 0.75)
+    assert third.waiting is None
+
+
+def test_an_unknown_trial_and_one_told_twice_are_passed_over(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "trialbus_services")
+    suggester = start(spec())
+    suggestion = requested(suggester)
+    suggester.claim(suggestion, 0)
+    suggester.tell(0, TrialState.COMPLETE, [1.0], None)
+    suggester.tell(0, TrialState.COMPLETE, [1.0], None)
+    suggester.tell(5, TrialState.FAIL, None, None)
+    assert requested(suggester).number == 1
+    assert [record.levelname for record in caplog.records] == ["DEBUG", "DEBUG"]
+
+
+def test_constraints_reach_the_sampler(start: Start) -> None:
+    # Of two parents NSGA-II keeps the feasible one, however bad it is.
+    study = spec("NSGAIISampler", args={"population_size": 2})
+    suggester = start(study)
+    attrs: dict[str, Any] = {}
+    for number in range(5):
+        suggestion = requested(suggester)
+        attrs |= suggestion.study_attrs
+        suggester.claim(suggestion, number)
+        feasible = -1.0 if number in (1, 3) else 1.0
+        suggester.tell(number, TrialState.COMPLETE, [float(number)], None, {"size": feasible})
+    assert sorted(attrs["NSGAIISampler:parent:2"]) == [1, 3]
+
+
+def test_several_objectives_with_a_pruned_trial_that_has_a_curve(start: Start) -> None:
+    pruned = create_trial(
+        state=TrialState.PRUNED,
+        params={"x": 0.5},
+        distributions={"x": FloatDistribution(0, 1)},
+        intermediate_values={0: 1.0},
+    )
+    study = spec(objectives=TWO_OBJECTIVES, params={"x": MIXED["x"]}, args={"n_startup_trials": 1})
+    suggester = start(study, [pruned])
+    suggestion = requested(suggester)
+    suggester.claim(suggestion, 1)
+    suggester.tell(1, TrialState.PRUNED, None, (3, 1.0))
+    assert requested(suggester).number == 2
+
+
+def test_a_sampler_that_fails_says_how_and_harms_no_other(start: Start) -> None:
+    broken, sound = start(spec("GridSampler", params=POINTS)), start(spec())
+    broken.enqueue(waiting(0, n=1))
+    broken.request()
+    until(lambda: not broken.alive, _TIMEOUT_S, "the end of the process")
+    assert broken.error is not None
+    assert broken.error.startswith("ValueError: All parameters must be specified")
+    assert "sample_independent" in broken.error
+    broken.request()
+    assert broken.take() is None
+    assert requested(sound).number == 0
+
+
+def test_a_sampler_that_cannot_be_built_says_why(start: Start) -> None:
+    suggester = start(spec("TPESampler", args={"gama": 1}))
+    until(lambda: not suggester.alive, _TIMEOUT_S, "the end of the process")
+    assert suggester.error is not None
+    assert "TPESampler has no such argument" in suggester.error
+
+
+def test_a_killed_process_is_not_an_error(start: Start) -> None:
+    calls = threading.Semaphore(0)
+    suggester = start(spec(), on_ready=calls.release)
+    assert suggester.alive
+    requested(suggester)
+    assert calls.acquire(timeout=_TIMEOUT_S)
+    assert suggester.pid is not None
+    os.kill(suggester.pid, signal.SIGKILL)
+    assert calls.acquire(timeout=_TIMEOUT_S)
+    assert not suggester.alive
+    assert suggester.error is None
+    suggester.request()
+    assert suggester.take() is None
+
+
+def test_ctrl_c_does_not_end_it(start: Start) -> None:
+    suggester = start(spec())
+    requested(suggester)
+    assert suggester.pid is not None
+    os.kill(suggester.pid, signal.SIGINT)
+    assert requested(suggester).number == 1
+
+
+def test_a_process_that_does_not_listen_holds_nobody_up(start: Start) -> None:
+    suggester = start(spec("RandomSampler"))
+    requested(suggester)
+    assert suggester.pid is not None
+    os.kill(suggester.pid, signal.SIGSTOP)
+    for number in range(3000):  # some megabytes, more than a pipe takes
+        suggester.enqueue(waiting(number, x=0.5))
+    suggester.request()
+    os.kill(suggester.pid, signal.SIGCONT)
+    assert taken(suggester).waiting == 0
+
+
+def test_closing_ends_the_process_and_its_threads(start: Start) -> None:
+    before = set(threading.enumerate())
+    suggester = start(spec(), ahead=1)
+    requested(suggester)
+    pid = suggester.pid
+    assert pid is not None
+    suggester.close()
+    suggester.close()
+    assert not suggester.alive
+    until(lambda: not psutil.pid_exists(pid), describe="the end of the process")
+    assert set(threading.enumerate()) == before
+
+
+def test_it_may_be_closed_while_it_starts(start: Start) -> None:
+    suggester = start(spec())
+    suggester.close()
+    assert suggester.take() is None
+    assert not suggester.alive
+
+
+def test_nothing_is_left_when_the_optimizer_is_killed() -> None:
+    program = """
+import time
+from trialbus import FloatParam, Objective, StudySpec
+from trialbus_services.optimizer.sampling import Suggester
+if __name__ == "__main__":
+    spec = StudySpec(
+        name="s", params={"x": FloatParam(low=0, high=1)},
+        objectives=(Objective(metric="m"),), n_trials=9,
+    )
+    suggester = Suggester(spec, [], {}, ahead=0, on_ready=lambda: print("ready", flush=True))
+    suggester.request()
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"ready\n"
+        children = psutil.Process(parent.pid).children(recursive=True)
+        assert len(children) >= 2  # the fork server, and the sampler
+        parent.kill()
+    for child in children:
+        until(lambda child=child: not child.is_running(), _TIMEOUT_S, f"the end of {child}")

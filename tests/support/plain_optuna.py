@@ -1,0 +1,129 @@
+"""What plain Optuna suggests while trials end in every way, to be compared with."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import optuna
+from optuna.storages import InMemoryStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from trialbus import StudySpec
+from trialbus_services.optimizer.components import build_pruner, build_sampler
+from trialbus_services.optimizer.space import suggest
+
+_STEPS = 9
+#: Id of a trial, less its number.
+ID_OFFSET = 3
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A trial was asked for."""
+
+    trial: FrozenTrial
+    study_attrs: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Told:
+    """A trial ended."""
+
+    number: int
+    state: TrialState
+    values: list[float] | None
+    last: tuple[int, float] | None
+
+
+@dataclass(frozen=True)
+class Restarted:
+    """The sampler was built anew, for the study as it is."""
+
+    trials: list[FrozenTrial]
+    study_attrs: dict[str, Any]
+
+
+@dataclass
+class PlainOptuna:
+    """A study that Optuna alone runs, `n_open` trials at a time.
+
+    Its trials are pruned by the study's pruner, one in seven fails, and every value follows from
+    the parameters. In its storage no trial's id is its number.
+    """
+
+    spec: StudySpec
+    n_open: int = 3
+    restart_at: int | None = None
+    stopped: bool = field(default=False, init=False)
+
+    def run(self) -> Iterator[Asked | Told | Restarted]:
+        """Yield what happens until all trials ended, or the sampler stopped the study."""
+        storage = InMemoryStorage()
+        other = optuna.create_study(storage=storage)
+        for _ in range(ID_OFFSET):
+            other.ask()
+        directions = self.spec.directions
+        optuna.create_study(study_name=self.spec.name, storage=storage, directions=directions)
+        study = _Study(
+            self.spec.name,
+            storage,
+            sampler=build_sampler(self.spec),
+            pruner=build_pruner(self.spec.pruner),
+        )
+        study_id = storage.get_study_id_from_name(self.spec.name)
+        running: list[optuna.Trial] = []
+        asked = 0
+        while True:
+            if asked == self.restart_at:
+                study.sampler = build_sampler(self.spec, asked)
+                self.restart_at = None
+                yield Restarted(
+                    study.get_trials(), copy.deepcopy(storage.get_study_system_attrs(study_id))
+                )
+            if len(running) < self.n_open and asked < self.spec.n_trials and not study.stopped:
+                trial = study.ask()
+                suggest(trial, self.spec.params)
+                running.append(trial)
+                asked += 1
+                frozen = copy.deepcopy(study.get_trials(deepcopy=False)[trial.number])
+                yield Asked(frozen, copy.deepcopy(storage.get_study_system_attrs(study_id)))
+            elif running:
+                trial = running.pop(asked % len(running))
+                yield self._finish(study, trial)
+            else:
+                self.stopped = study.stopped
+                return
+
+    def _finish(self, study: optuna.Study, trial: optuna.Trial) -> Told:
+        values = [value_of(trial.params, index) for index in range(len(self.spec.objectives))]
+        state, last = TrialState.COMPLETE, None
+        if len(values) == 1:
+            for step in range(_STEPS):
+                last = step, values[0] + (trial.number % 4) / (step + 1)
+                trial.report(last[1], step)
+                if trial.should_prune():
+                    state = TrialState.PRUNED
+                    break
+        elif trial.number % 5 == 3:
+            state = TrialState.PRUNED
+        if trial.number % 7 == 5:
+            state = TrialState.FAIL
+        told = values if state is TrialState.COMPLETE else None
+        study.tell(trial.number, told, state)
+        return Told(trial.number, state, told, last)
+
+
+class _Study(optuna.Study):
+    stopped = False
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+def value_of(params: dict[str, Any], index: int) -> float:
+    """Return an objective value of parameters."""
+    numbers = [float(value) if isinstance(value, int | float) else 1.0 for value in params.values()]
+    return sum((number - 0.3 - index) ** 2 for number in numbers)
