@@ -34,17 +34,10 @@ from trialbus.events import (
     register,
 )
 from trialbus.link import Link
+from trialbus.params import CategoricalParam, FloatParam, IntParam
 from trialbus.presence import Presence
 from trialbus.publisher import Publisher
-from trialbus.spec import (
-    CategoricalParam,
-    Component,
-    FloatParam,
-    IntParam,
-    Objective,
-    StudySpec,
-    load_spec,
-)
+from trialbus.spec import Component, Objective, PruneBy, StudySpec, load_spec
 from trialbus.subscriber import Record, Subscriber, replay, subscribe
 from trialbus.trial import Trial, attach
 
@@ -65,6 +58,7 @@ __all__ = [
     "OutboxFullError",
     "Presence",
     "Prune",
+    "PruneBy",
     "Publisher",
     "Record",
     "ReportReady",

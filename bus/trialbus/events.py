@@ -118,7 +118,8 @@ class StudyFinished(Event, frozen=True, kw_only=True):
     Attributes:
         reason: `exhausted` (all trials done), `timeout`, `stopped` (by a `stop` command),
             `converged` or `failed`.
-        error: What went wrong and what to do, for `failed`.
+        error: What went wrong and what to do, for `failed`; else more about the reason, if there
+            is more.
     """
 
     submission: str

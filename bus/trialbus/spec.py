@@ -7,101 +7,25 @@ samplers and pruners exist; the optimizer checks their names and arguments.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias, TypeGuard, cast
 
 import msgspec
 
 from trialbus.errors import SpecError
+from trialbus.params import Choice, Param, fixed
 
-Choice: TypeAlias = bool | int | float | str | None
 Direction: TypeAlias = Literal["minimize", "maximize"]
+NanPolicy: TypeAlias = Literal["fail", "prune", "ignore", "worst"]
 
-
-class FloatParam(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    tag_field="type",
-    tag="float",
-    forbid_unknown_fields=True,
-):
-    """A real number between `low` and `high`, both included.
-
-    `log` samples its logarithm uniformly and needs `low > 0`; `step` restricts it to
-    `low, low + step, ...` and cannot be combined with `log`.
-
-    Source:
-        `optuna.distributions.FloatDistribution`.
-    """
-
-    low: float
-    high: float
-    log: bool = False
-    step: float | None = None
-
-    def __post_init__(self) -> None:
-        _check_range(self.low, self.high, log=self.log)
-        if self.step is not None and self.step <= 0:
-            raise ValueError(f"step {self.step:g} is not above zero (expected step > 0)")
-        if self.step is not None and self.log:
-            raise ValueError(
-                f"step {self.step:g} cannot be combined with log=true (expected one of the two)"
-            )
-
-
-class IntParam(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    tag_field="type",
-    tag="int",
-    forbid_unknown_fields=True,
-):
-    """An integer between `low` and `high`, both included, in steps of `step`.
-
-    Source:
-        `optuna.distributions.IntDistribution`.
-    """
-
-    low: int
-    high: int
-    log: bool = False
-    step: int = 1
-
-    def __post_init__(self) -> None:
-        _check_range(self.low, self.high, log=self.log)
-        if self.step <= 0:
-            raise ValueError(f"step {self.step} is not above zero (expected step >= 1)")
-        if self.step != 1 and self.log:
-            raise ValueError(
-                f"step {self.step} cannot be combined with log=true (expected one of the two)"
-            )
-
-
-class CategoricalParam(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    tag_field="type",
-    tag="categorical",
-    forbid_unknown_fields=True,
-):
-    """One of `choices`, which have no order.
-
-    Source:
-        `optuna.distributions.CategoricalDistribution`.
-    """
-
-    choices: tuple[Choice, ...]
-
-    def __post_init__(self) -> None:
-        if not self.choices:
-            raise ValueError("choices is empty (expected at least one)")
-
-
-Param: TypeAlias = FloatParam | IntParam | CategoricalParam
+# Fields of a study, the least they may be, and what they are.
+_COUNTS = (
+    ("n_trials", 1, "the total number of trials"),
+    ("budget", 1, "a number of steps, or null"),
+    ("max_retries", 0, "a number of retries"),
+    ("max_failures", 1, "a number of trials, or null"),
+    ("early_stop_patience", 1, "a number of trials, or null"),
+)
 
 
 class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,6 +46,19 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def __post_init__(self) -> None:
         if not self.metric:
             raise ValueError("metric is empty (expected the name of a metric the trainer reports)")
+
+
+class PruneBy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The metric that the pruner looks at.
+
+    Attributes:
+        metric: Name of the metric as the trainer reports it.
+        direction: Whether more or less of it is better; None takes that of the objective with this
+            metric.
+    """
+
+    metric: str
+    direction: Direction | None = None
 
 
 class Component(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,6 +82,22 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
             no limit.
         sampler: The Optuna sampler.
         pruner: The Optuna pruner; None prunes nothing.
+        prune_by: What the pruner looks at; None takes the objective, where there is one only.
+        fixed: Parameters of the same value in every trial. Optuna sees each as a parameter with
+            one choice.
+        enqueue: Params of trials to run first; what one leaves out is sampled. Those that the
+            study has already are passed over.
+        constraints: Conditions on the metrics last reported by a trial, such as `size <= 1e6` or
+            `{val/latency} + {val/load} <= 50`; a name that is not a plain word stands in braces. A
+            trial that violates one is complete, and never the best.
+        nan: What becomes of an objective that is not finite, neither NaN nor infinite being an
+            answer. `fail`: the trial fails at its end. `prune`: it is told to stop at once.
+            `ignore`: such reports do not count. `worst`: at its end it gets the worst value of the
+            complete trials, and fails if there is none.
+        target: Value of the one objective that ends the study as `converged`; None for none.
+        early_stop_patience: Trials in a row without progress that end the study as `converged`;
+            None for no limit. Failed trials do not count.
+        early_stop_min_delta: Progress is more than this better than the best, in one objective.
         seed: Seed of the study. Trial n gets `seed + n`.
         max_retries: How often a trial whose trainer was lost is handed out again.
         max_failures: Failed trials in a row that end the study as failed; None for no limit.
@@ -158,6 +111,14 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
     sampler: Component = Component(type="TPESampler")
     pruner: Component | None = None
+    prune_by: PruneBy | None = None
+    fixed: dict[str, Choice] = {}
+    enqueue: tuple[dict[str, Choice], ...] = ()
+    constraints: tuple[str, ...] = ()
+    nan: NanPolicy = "fail"
+    target: float | None = None
+    early_stop_patience: int | None = None
+    early_stop_min_delta: float = 0.0
     seed: int = 0
     max_retries: int = 3
     max_failures: int | None = 5
@@ -167,24 +128,73 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("name is empty (expected the name of the study)")
         if not self.objectives:
             raise ValueError("objective is missing (expected at least one)")
-        if self.n_trials < 1:
-            raise ValueError(
-                f"n_trials {self.n_trials} is below 1 (expected the total number of trials)"
-            )
-        if self.budget is not None and self.budget < 1:
-            raise ValueError(
-                f"budget {self.budget} is below 1 (expected a number of steps, or null)"
-            )
+        for name, least, expected in _COUNTS:
+            count = getattr(self, name)
+            if count is not None and count < least:
+                raise ValueError(f"{name} {count} is below {least} (expected {expected})")
         if self.timeout_s is not None and self.timeout_s <= 0:
             raise ValueError(
                 f"timeout_s {self.timeout_s:g} is not above zero (expected seconds, or null)"
             )
-        if self.max_retries < 0:
-            raise ValueError(f"max_retries {self.max_retries} is below 0")
-        if self.max_failures is not None and self.max_failures < 1:
+        if self.target is not None and len(self.objectives) > 1:
             raise ValueError(
-                f"max_failures {self.max_failures} is below 1 (expected a count, or null)"
+                f"target {self.target:g} needs one objective (there are {len(self.objectives)}; "
+                "use early_stop_patience)"
             )
+        if not self.early_stop_min_delta >= 0:
+            raise ValueError(f"early_stop_min_delta {self.early_stop_min_delta:g} is below 0")
+        self._check_pruning()
+        self._check_fixed()
+
+    def _check_pruning(self) -> None:
+        if self.pruner is None or self.pruner.type == "NopPruner":
+            return
+        if self.prune_by is None and len(self.objectives) > 1:
+            metrics = ", ".join(self.metrics)
+            raise ValueError(
+                f"prune_by is missing: of several objectives, a pruner looks at one metric "
+                f"(expected {{metric: <one of {metrics}>}}, or pruner=none)"
+            )
+        by = self.prune_by
+        if by and by.direction is None and by.metric not in self.metrics:
+            raise ValueError(
+                f"prune_by.direction is missing: {by.metric!r} is no objective "
+                "(expected minimize or maximize)"
+            )
+
+    def _check_fixed(self) -> None:
+        for name, value in self.fixed.items():
+            if name in self.params:
+                raise ValueError(f"fixed.{name} {value!r} is searched too, by params.{name}")
+            try:
+                fixed(value)
+            except ValueError as error:
+                raise ValueError(f"fixed.{name}: {error}") from None
+        for i, params in enumerate(self.enqueue):
+            for name, value in params.items():
+                if name not in self.params:
+                    known = ", ".join(self.params)
+                    raise ValueError(f"enqueue[{i}].{name} is no param (expected one of {known})")
+                if not self.params[name].contains(value):
+                    raise ValueError(
+                        f"enqueue[{i}].{name} {value!r} is outside of {self.params[name]}"
+                    )
+
+    @property
+    def space(self) -> dict[str, Param]:
+        """All parameters, those that are fixed too."""
+        return self.params | {name: fixed(value) for name, value in self.fixed.items()}
+
+    @property
+    def pruned_by(self) -> Objective | None:
+        """What the pruner looks at, its direction filled in; None if nothing is pruned."""
+        if self.pruner is None:
+            return None
+        if self.prune_by is None:
+            return self.objectives[0]
+        directions = dict(zip(self.metrics, self.directions, strict=True))
+        direction = self.prune_by.direction or directions[self.prune_by.metric]
+        return Objective(metric=self.prune_by.metric, direction=direction)
 
     @property
     def directions(self) -> list[Direction]:
@@ -274,12 +284,3 @@ def _convert(key: str, data: Any, type_: Any) -> Any:
             value = value.get(part) if is_mapping(value) else None
         shown = f" (got {value!r})" if inner and value is not None else ""
         raise SpecError(key + inner, f"{problem}{shown}") from None
-
-
-def _check_range(low: float, high: float, *, log: bool) -> None:
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(f"low {low:g} and high {high:g} must be finite")
-    if low > high:
-        raise ValueError(f"low {low:g} is above high {high:g} (expected low <= high)")
-    if log and low <= 0:
-        raise ValueError(f"low {low:g} is not above zero (expected low > 0 with log=true)")

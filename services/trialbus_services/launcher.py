@@ -21,7 +21,7 @@ from trialbus_services.monitor.summary import print_summary
 from trialbus_services.monitor.terminal import TerminalView
 from trialbus_services.monitor.view import StudyView
 from trialbus_services.optimizer.components import build_pruner, build_sampler
-from trialbus_services.optimizer.objective import aggregation
+from trialbus_services.optimizer.outcome import Judge
 from trialbus_services.optimizer.storage import check_url, shown
 from trialbus_services.supervisor import Services
 
@@ -54,13 +54,12 @@ def check(spec: StudySpec) -> None:
     """Check what only Optuna knows of a specification, before anything is started.
 
     Raises:
-        SpecError: A sampler, pruner, argument or aggregation does not exist.
+        SpecError: A sampler, pruner, argument, aggregation or constraint is none.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     build_sampler(spec)
     build_pruner(spec.pruner)
-    for objective in spec.objectives:
-        aggregation(objective.aggregate, objective.direction)
+    Judge(spec)
 
 
 def _follow(spec: StudySpec, services: Services, console: Console) -> int:

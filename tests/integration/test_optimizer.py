@@ -15,7 +15,7 @@ import trialbus
 from support.processes import Bus, Managed
 from support.until import until
 from trialbus import events
-from trialbus.spec import Param
+from trialbus.params import Param
 
 SPEC = trialbus.StudySpec(
     name="quadratic",

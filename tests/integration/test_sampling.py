@@ -151,13 +151,13 @@ def follow(start: Start, plain: PlainOptuna, offset: int = 0) -> Suggester:
 ALL = {
     "random": spec("RandomSampler"),
     "tpe": spec(),
-    "tpe-two-objectives": spec(objectives=TWO_OBJECTIVES),
+    "tpe-two-objectives": spec(objectives=TWO_OBJECTIVES, pruner=None),
     "tpe-hyperband": spec(pruner=HYPERBAND, n_trials=60),
     "cma-es": spec("CmaEsSampler", params=NUMBERS),
     "cma-es-pruned": spec("CmaEsSampler", params=NUMBERS, args={"consider_pruned_trials": True}),
     "nsga-ii": spec("NSGAIISampler", args={"population_size": 6}),
     "nsga-ii-two-objectives": spec(
-        "NSGAIISampler", args={"population_size": 6}, objectives=TWO_OBJECTIVES
+        "NSGAIISampler", args={"population_size": 6}, objectives=TWO_OBJECTIVES, pruner=None
     ),
     "qmc": spec("QMCSampler", params=NUMBERS),
     "grid": spec("GridSampler", params=POINTS),
@@ -302,7 +302,12 @@ def test_several_objectives_with_a_pruned_trial_that_has_a_curve(start: Start) -
         distributions={"x": FloatDistribution(0, 1)},
         intermediate_values={0: 1.0},
     )
-    study = spec(objectives=TWO_OBJECTIVES, params={"x": MIXED["x"]}, args={"n_startup_trials": 1})
+    study = spec(
+        objectives=TWO_OBJECTIVES,
+        pruner=None,
+        params={"x": MIXED["x"]},
+        args={"n_startup_trials": 1},
+    )
     suggester = start(study, [pruned])
     suggestion = requested(suggester)
     suggester.claim(suggestion, 1)

@@ -15,7 +15,8 @@ from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 
 from trialbus.errors import SpecError
-from trialbus.spec import CategoricalParam, Component, IntParam, Param, StudySpec, is_mapping
+from trialbus.params import CategoricalParam, FloatParam, IntParam, Param
+from trialbus.spec import Component, StudySpec, is_mapping
 
 _GRID = "GridSampler"
 
@@ -38,7 +39,7 @@ def build_sampler(spec: StudySpec, n_before: int = 0) -> BaseSampler:
     args = dict(component.args)
     if component.type == _GRID:
         args.setdefault(
-            "search_space", {name: _grid(name, param) for name, param in spec.params.items()}
+            "search_space", {name: _grid(name, param) for name, param in spec.space.items()}
         )
     sampler_class = _class("sampler", component.type, optuna.samplers, BaseSampler)
     if "seed" in inspect.signature(sampler_class).parameters:
@@ -111,6 +112,8 @@ def _grid(name: str, param: Param) -> list[Any]:
     match param:
         case CategoricalParam():
             return list(param.choices)
+        case IntParam() | FloatParam() if param.low == param.high:
+            return [param.low]
         case IntParam(log=False):
             return list(range(param.low, param.high + 1, param.step))
         case _ if param.step is not None and not param.log:

@@ -383,6 +383,9 @@ class Optimizer:
             )
         if spec.timeout_s is not None and time.time() - book.submitted_at > spec.timeout_s:
             return "timeout", None
+        converged = study.progress.converged
+        if converged is not None:
+            return "converged", converged
         return ("exhausted", None) if study.exhausted else None
 
     def _finish_if_done(self, study: RunningStudy, book: Book) -> None:
@@ -395,7 +398,11 @@ class Optimizer:
         best = study.best_trials()
         error = end[1]
         if not best and error is None:
-            error = f"no trial was completed; the last error: {study.last_error}"
+            error = (
+                "no trial meets the constraints"
+                if study.counts.complete
+                else f"no trial was completed; the last error: {study.last_error}"
+            )
         self._finish(
             book,
             events.StudyFinished(

@@ -13,7 +13,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from trialbus.spec import CategoricalParam, FloatParam, IntParam, Param
+from trialbus.params import CategoricalParam, FloatParam, IntParam, Param
 
 
 def distribution(param: Param) -> BaseDistribution:

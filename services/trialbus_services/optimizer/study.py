@@ -10,14 +10,14 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import msgspec
 import optuna
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -25,11 +25,14 @@ from trialbus import events
 from trialbus.errors import SpecError
 from trialbus_services.optimizer.components import build_pruner, build_sampler
 from trialbus_services.optimizer.ledger import Book, Closed, OpenTrial
-from trialbus_services.optimizer.objective import aggregation, value_of
+from trialbus_services.optimizer.outcome import Judge
 from trialbus_services.optimizer.parents import renumbered
-from trialbus_services.optimizer.pruning import build_pruning
+from trialbus_services.optimizer.progress import Progress
+from trialbus_services.optimizer.pruning import Driver
 from trialbus_services.optimizer.recording import WriteBehind
+from trialbus_services.optimizer.reported import Reported
 from trialbus_services.optimizer.sampling import Suggester, Suggestion
+from trialbus_services.optimizer.space import distribution
 
 logger = logging.getLogger(__name__)
 
@@ -38,33 +41,6 @@ _SPEC = "trialbus:spec"
 _REQUEST = "trialbus:request"
 _LATE = "trialbus:late"
 _MAX_METRICS = 1000
-
-
-@dataclass
-class Reported:
-    """What open trials have reported, by their numbers."""
-
-    #: Values by metric and step, of the metrics that the study looks at.
-    curves: dict[int, dict[str, dict[int, float]]] = field(
-        default_factory=dict[int, dict[str, dict[int, float]]]
-    )
-    #: The newest value of every metric.
-    last: dict[int, dict[str, float]] = field(default_factory=dict[int, dict[str, float]])
-    #: Trials that were told to stop.
-    pruned: set[int] = field(default_factory=set[int])
-
-    def take(self, event: events.EvaluationComplete, metrics: frozenset[str]) -> None:
-        """Take in an evaluation."""
-        curves = self.curves.setdefault(event.trial, defaultdict(dict))
-        for metric in metrics & event.metrics.keys():
-            curves[metric][event.step] = event.metrics[metric]
-        self.last.setdefault(event.trial, {}).update(event.metrics)
-
-    def forget(self, number: int) -> None:
-        """Forget a trial that ended, or begins again."""
-        self.curves.pop(number, None)
-        self.last.pop(number, None)
-        self.pruned.discard(number)
 
 
 class SamplerError(Exception):
@@ -99,8 +75,7 @@ class RunningStudy:
         self.spec = spec
         self.failures_in_a_row = 0
         self.last_error: str | None = None
-        for objective in spec.objectives:
-            aggregation(objective.aggregate, objective.direction)
+        self._judge = Judge(spec)
         build_sampler(spec)  # refused here, before a process is started for it
         pruner = build_pruner(spec.pruner)
         self._storage = storage
@@ -109,14 +84,7 @@ class RunningStudy:
         )
         self._study = optuna.Study(spec.name, storage, optuna.samplers.RandomSampler(), pruner)
         self._check_directions()
-        self._metrics = frozenset(spec.metrics)
-        self._pruner_name = type(pruner).__name__
-        self._pruning = build_pruning(
-            pruner,
-            study_name=spec.name,
-            maximize=spec.objectives[0].direction == "maximize",
-            ask=self._ask_pruner,
-        )
+        self.progress = Progress(spec)
         self.reported = before.reported if before else Reported()
         self._finished: set[int] = set()
         self._counts: Counter[TrialState] = Counter()
@@ -125,6 +93,10 @@ class RunningStudy:
         self._unclaimed: list[FrozenTrial] = []
         self._trial_ids: dict[int, int] = {}
         self._adopt(book)
+        self._enqueue()
+        trials = self._study.get_trials(deepcopy=False)
+        self._driver = Driver(spec, self._study, trials, self._trial)
+        self._metrics = frozenset({*spec.metrics, self._driver.metric})
         if before is not None:
             before.end()
         self._ahead = ahead
@@ -168,24 +140,24 @@ class RunningStudy:
         """
         again = next((trial for trial in book.open.values() if trial.waiting), None)
         if again is not None:
-            number, attempt, params = again.number, again.attempt + 1, again.params
+            trial, attempt = self._trial(again.number), again.attempt + 1
         elif self.n_done + len(book.open) < self.spec.n_trials:
-            trial = self._new_trial(request, book)
-            if trial is None:
+            new = self._new_trial(request, book)
+            if new is None:
                 return None
-            number, attempt, params = trial.number, 0, trial.params
+            trial, attempt = new, 0
         else:
             return None
-        self.reported.forget(number)
-        self._pruning.forget(number)
+        self.reported.forget(trial.number)
+        self._driver.begin(trial)
         return events.TrialAssigned(
             study=self.spec.name,
-            trial=number,
+            trial=trial.number,
             attempt=attempt,
             request=request.request,
             session=request.session,
-            params=params,
-            seed=self.spec.seed + number,
+            params=trial.params,
+            seed=self.spec.seed + trial.number,
             budget=self.spec.budget,
             worker=request.worker,
             slot=request.slot,
@@ -193,7 +165,11 @@ class RunningStudy:
 
     def restore(self, event: events.EvaluationComplete) -> None:
         """Take in an evaluation of an open trial that was recorded before a restart."""
-        self.reported.take(event, self._metrics)
+        metrics = self._heed(event.metrics)
+        self.reported.take(event.trial, event.step, metrics, self._metrics)
+        value = metrics.get(self._driver.metric)
+        if value is not None:
+            self._driver.restore(event.trial, event.step, value)
 
     def evaluate(self, event: events.EvaluationComplete) -> events.Prune | None:
         """Record an evaluation and return the prune command, if that is the decision."""
@@ -201,17 +177,15 @@ class RunningStudy:
             return None
         if len(event.metrics) > _MAX_METRICS:
             raise ValueError(f"{len(event.metrics)} metrics, at most {_MAX_METRICS} are taken")
-        self.reported.take(event, self._metrics)
-        # Optuna keeps one curve per trial and prunes by it; several objectives have none.
-        value = event.metrics.get(self.spec.metrics[0])
-        if value is None or len(self.spec.objectives) > 1:
-            return None
-        trial_id = self._trial_id(event.trial)
-        self._storage.set_trial_intermediate_value(trial_id, event.step, value)
-        prune = self._pruning.report(event.trial, event.step, value)
-        for key, attribute in self._pruning.attributes(event.trial).items():
-            self._storage.set_trial_system_attr(trial_id, key, attribute)
-        if not prune or event.trial in self.reported.pruned:
+        metrics = self._heed(event.metrics)
+        self.reported.take(event.trial, event.step, metrics, self._metrics)
+        value = metrics.get(self.spec.metrics[0])
+        # Optuna keeps one curve of a trial; with several objectives it has none.
+        if value is not None and len(self.spec.objectives) == 1:
+            trial_id = self._trial_id(event.trial)
+            self._storage.set_trial_intermediate_value(trial_id, event.step, value)
+        reason = self._reason_to_prune(event.trial, event.step, metrics)
+        if reason is None or event.trial in self.reported.pruned:
             return None
         self.reported.pruned.add(event.trial)
         return events.Prune(
@@ -219,7 +193,7 @@ class RunningStudy:
             trial=event.trial,
             attempt=event.attempt,
             step=event.step,
-            reason=f"{self._pruner_name}: {self.spec.metrics[0]} {value:g}",
+            reason=reason,
         )
 
     def note_late(self, event: events.EvaluationComplete, offset: int) -> None:
@@ -237,52 +211,81 @@ class RunningStudy:
         number = closed.trial.number
         if number in self._finished:
             return
-        state, values, error = self._result(closed)
+        reported = self.reported
+        last_metrics = reported.last.get(number, {})
+        outcome = self._judge.outcome(
+            closed, reported.curves.get(number, {}), last_metrics, self.progress.worst
+        )
+        state, values = outcome.state, outcome.values
         trial_id = self._trial_id(number)
         attributes: dict[str, Any] = {
             "trialbus:attempt": closed.trial.attempt,
             "trialbus:worker": closed.trial.worker,
             "trialbus:slot": closed.trial.slot,
-            "trialbus:metrics": self.reported.last.get(number, {}),
+            "trialbus:metrics": last_metrics,
+            **self._driver.curve(reported.curve(number, self._driver.metric)),
         }
         if state is TrialState.FAIL:
             attributes |= {
                 "trialbus:state": "lost" if closed.cause == "lost" else "failed",
-                "trialbus:error": error,
+                "trialbus:error": outcome.error,
             }
         with self._storage.atomic(), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             for key, value in attributes.items():
                 self._storage.set_trial_user_attr(trial_id, key, value)
+            for key, violation in outcome.constraints.items():
+                self._storage.set_trial_system_attr(trial_id, f"constraints:{key}", violation)
             self._study.tell(number, values, state)
         curve = self._storage.get_trial(trial_id).intermediate_values
         last = max(curve.items()) if curve else None
-        self.sampler.tell(number, state, values, last)
-        self._pruning.finish(number, state)
+        self.sampler.tell(number, state, values, last, outcome.constraints)
+        self._driver.finish(number, state)
+        self.progress.take(state, values, feasible=outcome.feasible)
         self._finished.add(number)
         self._counts[state] += 1
         self.failures_in_a_row = self.failures_in_a_row + 1 if state is TrialState.FAIL else 0
-        self.last_error = error or self.last_error
-        self.reported.forget(number)
+        self.last_error = outcome.error or self.last_error
+        reported.forget(number)
 
     def abandon(self, trial: OpenTrial, reason: str) -> None:
         """Fail a trial that waits for another attempt which will not come."""
         self.close(Closed(self.spec.name, trial, "lost", error=reason))
 
     def best_trials(self) -> list[events.BestTrial]:
-        """Return the best trial, or the Pareto front; empty without a complete trial."""
-        if not self._counts[TrialState.COMPLETE]:
+        """Return the best trial, or the Pareto front; empty without one that is feasible."""
+        try:
+            several = len(self.spec.objectives) > 1
+            best = self._study.best_trials if several else [self._study.best_trial]
+        except ValueError:
             return []
-        best = (
-            [self._study.best_trial] if len(self.spec.objectives) == 1 else self._study.best_trials
-        )
         return [
             events.BestTrial(number=t.number, values=list(t.values), params=t.params) for t in best
         ]
 
-    def _ask_pruner(self, number: int) -> bool:
-        trial = self._storage.get_trial(self._trial_id(number))
-        return self._study.pruner.prune(self._study, trial)
+    def _heed(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Return the metrics that count."""
+        if self.spec.nan != "ignore":
+            return metrics
+        return {
+            name: value
+            for name, value in metrics.items()
+            if math.isfinite(value) or name not in self._metrics
+        }
+
+    def _reason_to_prune(self, number: int, step: int, metrics: dict[str, float]) -> str | None:
+        if self.spec.nan == "prune":
+            for name in self._metrics & metrics.keys():
+                if not math.isfinite(metrics[name]):
+                    return f"study.nan=prune: {name} {metrics[name]:g}"
+        value = metrics.get(self._driver.metric)
+        if value is None:
+            return None
+        prune = self._driver.report(number, step, value)
+        for key, attribute in self._driver.attributes(number).items():
+            self._storage.set_trial_system_attr(self._trial_id(number), key, attribute)
+        pruner = type(self._study.pruner).__name__
+        return f"{pruner}: {self._driver.metric} {value:g}" if prune else None
 
     def _check_directions(self) -> None:
         found = [direction.name.lower() for direction in self._study.directions]
@@ -302,18 +305,44 @@ class RunningStudy:
             # Trials that run already are somebody else's; from now on they are ours.
             attributes = {_FOREIGN: [trial.number for trial in running]}
             self._study.set_user_attr(_FOREIGN, attributes[_FOREIGN])
+        self._check_space(trials)
         self._study.set_user_attr(_SPEC, msgspec.to_builtins(self.spec))
         for trial in trials:
             self._trial_ids[trial.number] = self._storage.get_trial_id_from_study_id_trial_number(
                 self._id, trial.number
             )
-            self._pruning.load(trial)
             if trial.state.is_finished():
                 self._finished.add(trial.number)
                 self._counts[trial.state] += 1
+        ended = [t for t in trials if t.state.is_finished() and t.datetime_complete]
+        for trial in sorted(ended, key=lambda t: t.datetime_complete or datetime.min):  # noqa: DTZ901
+            feasible = all(violation <= 0 for violation in trial.constraints.values())
+            self.progress.take(trial.state, trial.values, feasible=feasible)
         for number in set(book.open) - set(self._trial_ids):
             del book.open[number]
         self._unclaimed = [trial for trial in running if trial.number not in attributes[_FOREIGN]]
+
+    def _check_space(self, trials: list[FrozenTrial]) -> None:
+        """Check that Optuna takes the params beside those that the study has."""
+        known: dict[str, BaseDistribution] = {}
+        for trial in trials:
+            known |= trial.distributions
+        for name, param in self.spec.space.items():
+            new = distribution(param)
+            try:
+                check_distribution_compatibility(known.get(name, new), new)
+            except ValueError:
+                key = "fixed" if name in self.spec.fixed else "params"
+                raise SpecError(
+                    f"study.{key}.{name}",
+                    f"{new} does not fit the study {self.spec.name!r} in the storage, where it is "
+                    f"{known[name]}; use another study.name",
+                ) from None
+
+    def _enqueue(self) -> None:
+        """Let the trials that the specification names wait, those that are not there yet."""
+        for params in self.spec.enqueue:
+            self._study.enqueue_trial(params, skip_if_exists=True)
 
     def _new_trial(self, request: events.TrialRequested, book: Book) -> FrozenTrial | None:
         orphan = self._adopt_orphan(request, book)
@@ -402,44 +431,12 @@ class RunningStudy:
         same = (trial for trial in orphans if trial.user_attrs.get(_REQUEST) == request.request)
         return next(same, orphans[0] if orphans else None)
 
+    def _trial(self, number: int) -> FrozenTrial:
+        return self._storage.get_trial(self._trial_id(number))
+
     def _trial_id(self, number: int) -> int:
         if number not in self._trial_ids:
             self._trial_ids[number] = self._storage.get_trial_id_from_study_id_trial_number(
                 self._id, number
             )
         return self._trial_ids[number]
-
-    def _result(self, closed: Closed) -> tuple[TrialState, list[float] | None, str | None]:
-        match closed.cause:
-            case "pruned":
-                return TrialState.PRUNED, None, None
-            case "complete":
-                return self._values(closed)
-            case _:
-                return TrialState.FAIL, None, closed.error or "the trainer gave no reason"
-
-    def _values(self, closed: Closed) -> tuple[TrialState, list[float] | None, str | None]:
-        objectives = self.spec.objectives
-        curves = self.reported.curves.get(closed.trial.number, {})
-        values: list[float | None] = (
-            [value_of(curves.get(objective.metric, {}), objective) for objective in objectives]
-            if closed.values is None
-            else list(closed.values)
-        )
-        error = None
-        if len(values) != len(objectives):
-            error = f"complete() gave {len(values)} values, study.objective has {len(objectives)}"
-        for value, objective in zip(values, objectives, strict=False):
-            if value is None:
-                seen = (
-                    ", ".join(sorted(self.reported.last.get(closed.trial.number, {}))) or "nothing"
-                )
-                error = (
-                    f"study.objective.metric {objective.metric!r} has no value for aggregate "
-                    f"{objective.aggregate!r}; the trainer reported: {seen}"
-                )
-            elif math.isnan(value):
-                error = f"study.objective.metric {objective.metric!r} is NaN"
-        if error is not None:
-            return TrialState.FAIL, None, error
-        return TrialState.COMPLETE, [value for value in values if value is not None], None

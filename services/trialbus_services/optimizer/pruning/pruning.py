@@ -55,9 +55,22 @@ class Pruning:
         self._maximize = maximize
         self._curves: dict[int, Curve] = {}
 
+    @property
+    def asks(self) -> bool:
+        """Whether the pruner itself is asked each time."""
+        return isinstance(self.rule, Stock)
+
     def report(self, number: int, step: int, value: float) -> bool:
         """Take in a value of an open trial and tell whether it is to be pruned now."""
-        return self.rule.decide(number, self._take(number, step, value))
+        return self.rule.decide(number, self.take(number, step, value))
+
+    def take(self, number: int, step: int, value: float) -> Curve:
+        """Take in a value of an open trial; return its curve."""
+        curve = self._curves.get(number)
+        if curve is None:
+            curve = self._curves[number] = Curve(maximize=self._maximize)
+        curve.add(step, value)
+        return curve
 
     def attributes(self, number: int) -> dict[str, Any]:
         """Return, once, what is to be kept with a trial for `load`: a system attribute each."""
@@ -76,18 +89,11 @@ class Pruning:
             self.rule.finish(trial.number, curve, trial.state)
             return
         for step, value in trial.intermediate_values.items():
-            self._take(trial.number, step, value)
+            self.take(trial.number, step, value)
 
     def forget(self, number: int) -> None:
         """Forget the values of a trial that begins again."""
         self._curves.pop(number, None)
-
-    def _take(self, number: int, step: int, value: float) -> Curve:
-        curve = self._curves.get(number)
-        if curve is None:
-            curve = self._curves[number] = Curve(maximize=self._maximize)
-        curve.add(step, value)
-        return curve
 
 
 def build_pruning(

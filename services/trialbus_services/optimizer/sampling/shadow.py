@@ -61,7 +61,7 @@ class Shadow:
 
     def __init__(self, start: Start) -> None:
         spec = start.spec
-        self._params = spec.params
+        self._params = spec.space
         self._storage = InMemoryStorage()
         directions = spec.directions
         optuna.create_study(study_name=spec.name, storage=self._storage, directions=directions)

@@ -1,0 +1,141 @@
+"""Parameters of a search space: what a sampler may choose from."""
+
+from __future__ import annotations
+
+import math
+from typing import TypeAlias
+
+import msgspec
+
+Choice: TypeAlias = bool | int | float | str | None
+
+_ROUNDING = 1e-8
+
+
+class FloatParam(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="type",
+    tag="float",
+    forbid_unknown_fields=True,
+):
+    """A real number between `low` and `high`, both included.
+
+    `log` samples its logarithm uniformly and needs `low > 0`; `step` restricts it to
+    `low, low + step, ...` and cannot be combined with `log`.
+
+    Source:
+        `optuna.distributions.FloatDistribution`.
+    """
+
+    low: float
+    high: float
+    log: bool = False
+    step: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_range(self.low, self.high, log=self.log)
+        if self.step is not None and self.step <= 0:
+            raise ValueError(f"step {self.step:g} is not above zero (expected step > 0)")
+        if self.step is not None and self.log:
+            raise ValueError(
+                f"step {self.step:g} cannot be combined with log=true (expected one of the two)"
+            )
+
+    def contains(self, value: Choice) -> bool:
+        """Tell whether a value is one of its own."""
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        steps = 0.0 if self.step is None else (value - self.low) / self.step
+        return self.low <= value <= self.high and abs(steps - round(steps)) < _ROUNDING
+
+
+class IntParam(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="type",
+    tag="int",
+    forbid_unknown_fields=True,
+):
+    """An integer between `low` and `high`, both included, in steps of `step`.
+
+    Source:
+        `optuna.distributions.IntDistribution`.
+    """
+
+    low: int
+    high: int
+    log: bool = False
+    step: int = 1
+
+    def __post_init__(self) -> None:
+        _check_range(self.low, self.high, log=self.log)
+        if self.step <= 0:
+            raise ValueError(f"step {self.step} is not above zero (expected step >= 1)")
+        if self.step != 1 and self.log:
+            raise ValueError(
+                f"step {self.step} cannot be combined with log=true (expected one of the two)"
+            )
+
+    def contains(self, value: Choice) -> bool:
+        """Tell whether a value is one of its own."""
+        if isinstance(value, bool) or not isinstance(value, int):
+            return False
+        return self.low <= value <= self.high and (value - self.low) % self.step == 0
+
+
+class CategoricalParam(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    tag_field="type",
+    tag="categorical",
+    forbid_unknown_fields=True,
+):
+    """One of `choices`, which have no order.
+
+    Source:
+        `optuna.distributions.CategoricalDistribution`.
+    """
+
+    choices: tuple[Choice, ...]
+
+    def __post_init__(self) -> None:
+        if not self.choices:
+            raise ValueError("choices is empty (expected at least one)")
+
+    def contains(self, value: Choice) -> bool:
+        """Tell whether a value is one of its own; true is not 1."""
+        return any(
+            value == choice and isinstance(value, bool) == isinstance(choice, bool)
+            for choice in self.choices
+        )
+
+
+Param: TypeAlias = FloatParam | IntParam | CategoricalParam
+
+
+def fixed(value: Choice) -> Param:
+    """Return the parameter that has one value only.
+
+    Raises:
+        ValueError: The value is not finite.
+    """
+    match value:
+        case bool() | str() | None:
+            return CategoricalParam(choices=(value,))
+        case int():
+            return IntParam(low=value, high=value)
+        case float():
+            return FloatParam(low=value, high=value)
+
+
+def _check_range(low: float, high: float, *, log: bool) -> None:
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"low {low:g} and high {high:g} must be finite")
+    if low > high:
+        raise ValueError(f"low {low:g} is above high {high:g} (expected low <= high)")
+    if log and low <= 0:
+        raise ValueError(f"low {low:g} is not above zero (expected low > 0 with log=true)")

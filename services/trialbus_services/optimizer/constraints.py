@@ -1,0 +1,121 @@
+"""Conditions on a trial's metrics, as expressions."""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping
+from typing import NoReturn
+
+from trialbus.errors import SpecError
+
+_MAX_LENGTH = 400  # Optuna keeps 512 characters, with a prefix
+_BRACED = re.compile(r"\{([^{}]*)\}")
+_EXPECTED = (
+    "expected a sum, product or quotient of metrics and numbers on each side of <= or >=; "
+    "a name with other than letters, digits and _ stands in braces: {val/latency} <= 50"
+)
+_OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: lambda one, other: one / other,
+}
+
+
+class Constraint:
+    """One condition. Nothing but arithmetic is evaluated.
+
+    Args:
+        key: Where it stands in the configuration, for errors.
+        text: The condition, `{val/latency} / 1000 + load <= 0.5`.
+
+    Attributes:
+        text: As given.
+        metrics: The metrics it names.
+
+    Raises:
+        SpecError: It is not a condition on metrics.
+    """
+
+    def __init__(self, key: str, text: str) -> None:
+        self.text = text
+        self.metrics: set[str] = set()
+        self._key = key
+        self._names: dict[str, str] = {}
+        if len(text) > _MAX_LENGTH:
+            raise SpecError(key, f"it has {len(text)} characters (expected at most {_MAX_LENGTH})")
+        try:
+            tree = ast.parse(_BRACED.sub(self._alias, text).strip(), mode="eval").body
+        except SyntaxError:
+            self._refuse()
+        match tree:
+            case ast.Compare(left, [ast.LtE()], [right]):
+                self._difference = ast.BinOp(left, ast.Sub(), right)
+            case ast.Compare(left, [ast.GtE()], [right]):
+                self._difference = ast.BinOp(right, ast.Sub(), left)
+            case _:
+                self._refuse()
+        self._check(self._difference)
+        if not self.metrics:
+            self._refuse()
+
+    def violation(self, metrics: Mapping[str, float]) -> float:
+        """Return by how much it is violated: at most zero if it is met, as Optuna counts.
+
+        Raises:
+            ValueError: A metric is missing, or the result is not finite.
+        """
+        missing = self.metrics - metrics.keys()
+        if missing:
+            seen = ", ".join(sorted(metrics)) or "nothing"
+            raise ValueError(
+                f"{self._key} {self.text!r} needs {', '.join(sorted(missing))}; "
+                f"the trainer reported: {seen}"
+            )
+        try:
+            value = self._value(self._difference, metrics)
+        except ZeroDivisionError:
+            value = math.nan
+        if not math.isfinite(value):
+            raise ValueError(f"{self._key} {self.text!r} is {value:g}")
+        return value
+
+    def _alias(self, match: re.Match[str]) -> str:
+        alias = f"_{len(self._names)}_"
+        self._names[alias] = match[1].strip()
+        return f" {alias} "
+
+    def _check(self, node: ast.expr) -> None:
+        match node:
+            case ast.BinOp(left, op, right) if type(op) in _OPERATORS:
+                self._check(left)
+                self._check(right)
+            case ast.UnaryOp(ast.USub() | ast.UAdd(), operand):
+                self._check(operand)
+            case ast.Name(name):
+                self.metrics.add(self._names.setdefault(name, name))
+            case ast.Constant(value) if type(value) in (int, float):
+                pass
+            case _:
+                self._refuse()
+
+    def _value(self, node: ast.expr, metrics: Mapping[str, float]) -> float:
+        match node:
+            case ast.BinOp(left, op, right):
+                calculate = _OPERATORS[type(op)]
+                return calculate(self._value(left, metrics), self._value(right, metrics))
+            case ast.UnaryOp(op, operand):
+                value = self._value(operand, metrics)
+                return -value if isinstance(op, ast.USub) else value
+            case ast.Name(name):
+                return metrics[self._names[name]]
+            case ast.Constant(float() | int() as number):
+                return float(number)
+            case _:
+                raise AssertionError(ast.dump(node))
+
+    def _refuse(self) -> NoReturn:
+        raise SpecError(self._key, f"{self.text!r} is not a condition ({_EXPECTED})") from None
