@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from trialbus import SpecError, load_spec
+from trialbus import CategoricalParam, FloatParam, IntParam, SpecError, load_spec
+from trialbus.params import Param
 
 STUDY: dict[str, Any] = {
     "name": "digits",
@@ -38,6 +39,20 @@ def test_a_right_one_is_loaded_with_its_defaults() -> None:
         ({"name": ""}, "study", "name is empty"),
         ({"budget": -1}, "study", "budget -1 is below 1"),
         ({"timeout_s": 0}, "study", "timeout_s 0 is not above zero"),
+        ({"fixed": {"lr": 1}}, "study", "fixed.lr 1 is searched too"),
+        ({"fixed": {"depth": float("nan")}}, "study", "fixed.depth: low nan"),
+        ({"enqueue": [{"lr": 0.01}, {"rl": 1}]}, "study", "enqueue[1].rl is no param"),
+        ({"enqueue": [{"lr": 7}]}, "study", "enqueue[0].lr 7 is outside of FloatParam"),
+        ({"enqueue": [{"lr": "0.01"}]}, "study", "enqueue[0].lr '0.01' is outside of FloatParam"),
+        ({"nan": "skip"}, "study.nan", "'skip'"),
+        ({"early_stop_patience": 0}, "study", "early_stop_patience 0 is below 1"),
+        ({"early_stop_min_delta": -1}, "study", "early_stop_min_delta -1 is below 0"),
+        (
+            {"target": 1, "objective": [{"metric": "a"}, {"metric": "b"}]},
+            "study",
+            "target 1 needs one objective",
+        ),
+        ({"prune_by": {"metrics": "a"}}, "study.prune_by", "`metrics`"),
         ({"params": {}}, "study.params", "expected a mapping of at least one param"),
         (
             {"params": {"lr": {"type": "float", "low": 1, "high": 0.1}}},
@@ -89,3 +104,39 @@ def test_a_wrong_one_names_its_key_and_value(changes: dict[str, Any], key: str, 
         load(**changes)
     assert caught.value.key == key
     assert words in str(caught.value)
+
+
+def test_of_several_objectives_the_pruner_needs_one_metric() -> None:
+    two = [{"metric": "a"}, {"metric": "b", "direction": "minimize"}]
+    for prune_by, words in [
+        (None, r"prune_by is missing.*one of a, b"),
+        ({"metric": "c"}, r"prune_by.direction is missing: 'c' is no objective"),
+    ]:
+        with pytest.raises(SpecError, match=words):
+            load_spec(
+                STUDY | {"objective": two, "prune_by": prune_by},
+                sampler={"type": "TPESampler"},
+                pruner={"type": "MedianPruner"},
+            )
+    spec = load_spec(
+        STUDY | {"objective": two, "prune_by": {"metric": "b"}},
+        sampler={"type": "TPESampler"},
+        pruner={"type": "MedianPruner"},
+    )
+    assert spec.pruned_by
+    assert (spec.pruned_by.metric, spec.pruned_by.direction) == ("b", "minimize")
+
+
+@pytest.mark.parametrize(
+    ("param", "inside", "outside"),
+    [
+        (FloatParam(low=0, high=1), [0, 0.3, 1.0], [-0.1, True, "0.5", None]),
+        (FloatParam(low=0, high=1, step=0.1), [0.3, 1.0], [0.35]),
+        (IntParam(low=1, high=9, step=2), [1, 9], [2, 1.0, True, 11]),
+        (CategoricalParam(choices=(1, "a", None, True)), [1, "a", None, True], [2, False]),
+        (CategoricalParam(choices=(1,)), [1], [True, "1"]),
+    ],
+)
+def test_params_know_their_values(param: Param, inside: list[Any], outside: list[Any]) -> None:
+    assert [param.contains(value) for value in inside] == [True] * len(inside)
+    assert [param.contains(value) for value in outside] == [False] * len(outside)

@@ -1,0 +1,236 @@
+"""What a study may ask for beyond sampling and pruning, with a scripted worker on a real hub."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+import trialbus
+from support.client import SPEC, Client, optimizer, stored
+from support.processes import Bus, Managed
+from trialbus import events
+
+TWO = (
+    trialbus.Objective(metric="loss", direction="minimize"),
+    trialbus.Objective(metric="speed", direction="maximize"),
+)
+MEDIAN = trialbus.Component(type="MedianPruner", args={"n_startup_trials": 2})
+
+
+@pytest.fixture
+def worker(bus: Bus, client: Callable[[], Client]) -> Client:
+    bus.hub()
+    optimizer(bus)
+    return client()
+
+
+def study(**changes: Any) -> trialbus.StudySpec:
+    return msgspec.structs.replace(SPEC, **changes)
+
+
+def run(worker: Client, *losses: float, **last: float) -> trialbus.TrialAssigned:
+    """Run a trial that reports these losses, and other metrics with each."""
+    trial = worker.ask()
+    for step, loss in enumerate(losses):
+        worker.report(trial, step, loss=loss, **last)
+    worker.finish(trial)
+    return trial
+
+
+def end(worker: Client) -> trialbus.StudyFinished:
+    return worker.next(trialbus.StudyFinished)
+
+
+def restarted(bus: Bus, service: Managed) -> None:
+    service.kill()
+    optimizer(bus)
+
+
+def test_several_objectives_are_pruned_by_the_metric_that_is_named(
+    bus: Bus, worker: Client
+) -> None:
+    by = trialbus.PruneBy(metric="loss")
+    worker.submit(study(objectives=TWO, pruner=MEDIAN, prune_by=by, n_trials=4))
+    for loss in (1.0, 2.0, 3.0):
+        run(worker, loss, loss, speed=1.0)
+    bad = worker.ask()
+    worker.report(bad, 0, loss=9.0, speed=100.0)
+    prune = worker.next(trialbus.Prune)
+    assert (prune.trial, prune.reason) == (bad.trial, "MedianPruner: loss 9")
+    worker.finish(bad, "pruned")
+    assert end(worker).counts == events.TrialCounts(complete=3, pruned=1)
+    found = stored(bus)
+    assert [trial.values for trial in found.trials[:3]] == [[1, 1], [2, 1], [3, 1]]
+    assert found.trials[3].state == TrialState.PRUNED
+    assert [trial.intermediate_values for trial in found.trials] == [{}] * 4
+    assert found.trials[0].user_attrs["trialbus:curve"] == {"0": 1.0, "1": 1.0}
+    # Optuna's own sampler goes on with it: it refuses pruned trials with intermediate values here.
+    found.sampler = optuna.samplers.TPESampler(n_startup_trials=1, seed=0)
+    found.ask({"x": optuna.distributions.FloatDistribution(-3, 3)})
+
+
+def test_what_was_kept_of_curves_prunes_after_a_restart(
+    bus: Bus, client: Callable[[], Client]
+) -> None:
+    bus.hub()
+    service = optimizer(bus)
+    worker = client()
+    by = trialbus.PruneBy(metric="temperature", direction="minimize")
+    worker.submit(study(pruner=MEDIAN, prune_by=by, n_trials=4))
+    for warm in (1.0, 2.0, 3.0):
+        run(worker, 5.0, temperature=warm)
+    restarted(bus, service)
+    hot = worker.ask()
+    worker.report(hot, 0, loss=0.0, temperature=9.0)
+    assert worker.next(trialbus.Prune).reason == "MedianPruner: temperature 9"
+    worker.finish(hot, "pruned")
+    assert end(worker).counts.pruned == 1
+    # The curve that Optuna and its dashboard show stays that of the objective.
+    assert stored(bus).trials[0].intermediate_values == {0: 5.0}
+
+
+def test_pruners_that_must_be_asked_see_one_objective(worker: Client) -> None:
+    wilcoxon = trialbus.Component(type="WilcoxonPruner", args={"n_startup_steps": 4})
+    by = trialbus.PruneBy(metric="loss")
+    worker.submit(study(objectives=TWO, pruner=wilcoxon, prune_by=by, n_trials=2))
+    run(worker, *range(12), speed=1.0)
+    bad = worker.ask()
+    for step in range(12):
+        worker.report(bad, step, loss=step + 10.0 + step / 100, speed=1.0)
+    assert worker.next(trialbus.Prune).trial == bad.trial
+
+
+def test_fixed_params_are_assigned_and_recorded(bus: Bus, worker: Client) -> None:
+    fixed: dict[str, Any] = {"depth": 3, "rate": 0.5, "name": "é", "flag": True, "none": None}
+    worker.submit(study(fixed=fixed, n_trials=1))
+    trial = worker.run_one()
+    assert {name: trial.params[name] for name in fixed} == fixed
+    assert set(trial.params) == {"x", "kind", *fixed}
+    end(worker)
+    assert stored(bus).best_params == trial.params
+
+
+def test_enqueued_trials_run_first_and_once(bus: Bus, client: Callable[[], Client]) -> None:
+    bus.hub()
+    service = optimizer(bus)
+    worker = client()
+    queued: tuple[dict[str, Any], ...] = ({"x": 1.5, "kind": "b"}, {"x": -2.0})
+    worker.submit(study(enqueue=queued, n_trials=3))
+    first = worker.run_one()
+    restarted(bus, service)
+    worker.submit(study(enqueue=queued, n_trials=3))
+    second, third = worker.run_one(), worker.run_one()
+    assert (first.params, second.params["x"]) == (queued[0], -2.0)
+    assert third.params["x"] not in (1.5, -2.0)
+    assert end(worker).counts.complete == 3
+    assert len(stored(bus).trials) == 3
+
+
+def test_a_trial_that_violates_a_constraint_is_never_the_best(bus: Bus, worker: Client) -> None:
+    limit = "{size/mb} * 2 <= 10"
+    worker.submit(study(constraints=(limit,), n_trials=3))
+    run(worker, 0.0, **{"size/mb": 6.0})
+    run(worker, 1.0, **{"size/mb": 5.0})
+    run(worker, 2.0, **{"size/mb": 1.0})
+    finished = end(worker)
+    assert [best.number for best in finished.best_trials] == [1]
+    found = stored(bus)
+    assert [trial.constraints for trial in found.trials] == [{limit: 2}, {limit: 0}, {limit: -8}]
+    assert found.best_trial.number == 1
+
+
+def test_without_a_metric_of_a_constraint_the_trial_fails_and_says_so(
+    bus: Bus, worker: Client
+) -> None:
+    worker.submit(study(constraints=("size <= 10",), n_trials=1))
+    run(worker, 0.0)
+    assert end(worker).counts.failed == 1
+    error = stored(bus).trials[0].user_attrs["trialbus:error"]
+    assert error == "study.constraints[0] 'size <= 10' needs size; the trainer reported: loss"
+
+
+def test_a_study_without_a_feasible_trial_says_so(worker: Client) -> None:
+    worker.submit(study(constraints=("loss <= 1",), n_trials=1))
+    run(worker, 2.0)
+    finished = end(worker)
+    assert (finished.best_trials, finished.error) == ([], "no trial meets the constraints")
+
+
+@pytest.mark.parametrize(
+    ("policy", "states", "values"),
+    [
+        pytest.param("fail", "CFF", [1.0, None, None], id="fail"),
+        pytest.param("ignore", "CCF", [1.0, 3.0, None], id="ignore"),
+        pytest.param("worst", "CCC", [1.0, 1.0, 1.0], id="worst"),
+    ],
+)
+def test_objectives_that_are_not_finite_follow_the_policy(
+    bus: Bus, worker: Client, policy: str, states: str, values: list[float | None]
+) -> None:
+    worker.submit(study(nan=policy, n_trials=3))
+    run(worker, 1.0)
+    run(worker, 3.0, math.nan)
+    run(worker, math.inf)
+    end(worker)
+    trials = stored(bus).trials
+    assert "".join(trial.state.name[0] for trial in trials) == states
+    assert [trial.value for trial in trials] == values
+
+
+def test_a_trial_that_reports_nan_is_pruned_at_once_where_the_study_says_so(
+    worker: Client,
+) -> None:
+    worker.submit(study(nan="prune", n_trials=2))
+    run(worker, 1.0)
+    trial = worker.ask()
+    worker.report(trial, 0, loss=1.0)
+    worker.report(trial, 1, loss=math.nan)
+    prune = worker.next(trialbus.Prune)
+    assert (prune.step, prune.reason) == (1, "study.nan=prune: loss nan")
+    worker.finish(trial)  # it did not listen
+    assert end(worker).counts == events.TrialCounts(complete=1, pruned=1)
+
+
+def test_a_study_ends_when_its_target_is_reached(bus: Bus, worker: Client) -> None:
+    worker.submit(study(target=0.5))
+    run(worker, 2.0)
+    run(worker, 0.4)
+    finished = end(worker)
+    assert (finished.reason, finished.error) == ("converged", "0.4 reaches study.target=0.5")
+    assert (finished.counts.complete, len(stored(bus).trials)) == (2, 2)
+
+
+def test_a_study_ends_without_progress_also_over_a_restart(
+    bus: Bus, client: Callable[[], Client]
+) -> None:
+    bus.hub()
+    service = optimizer(bus)
+    worker = client()
+    worker.submit(study(early_stop_patience=3, early_stop_min_delta=0.1, n_trials=50))
+    for loss in (2.0, 1.0, 0.95, 0.92):
+        run(worker, loss)
+    restarted(bus, service)
+    run(worker, 3.0)
+    finished = end(worker)
+    assert finished.reason == "converged"
+    assert finished.error == "3 trials brought no progress (study.early_stop_patience=3)"
+    assert finished.counts.complete == 5
+
+
+def test_params_that_do_not_fit_the_study_in_the_storage_are_refused(worker: Client) -> None:
+    worker.submit(study(n_trials=1))
+    worker.run_one()
+    end(worker)
+    kinds = trialbus.CategoricalParam(choices=("a", "c"))
+    worker.submit(study(params={"kind": kinds}, n_trials=2))
+    finished = end(worker)
+    assert finished.reason == "failed"
+    assert "study.params.kind: CategoricalDistribution(choices=('a', 'c')) does not fit" in str(
+        finished.error
+    )

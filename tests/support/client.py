@@ -1,0 +1,113 @@
+"""A scripted worker and listener on a real bus."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TypeVar
+
+import optuna
+
+import trialbus
+from support.processes import Bus, Managed
+from trialbus import events
+
+SPEC = trialbus.StudySpec(
+    name="quadratic",
+    params={
+        "x": trialbus.FloatParam(low=-3, high=3),
+        "kind": trialbus.CategoricalParam(choices=("a", "b")),
+    },
+    objectives=(trialbus.Objective(metric="loss", direction="minimize"),),
+    n_trials=8,
+    budget=3,
+    sampler=trialbus.Component(type="RandomSampler"),
+    pruner=None,
+)
+
+E = TypeVar("E", bound=trialbus.Event)
+
+
+class Client:
+    """A scripted worker and listener in the test's own process."""
+
+    def __init__(self, bus: Bus) -> None:
+        self.link = trialbus.Link(bus.endpoint)
+        self.presence = trialbus.Presence(link=self.link, kind="worker", name="scripted", ttl_s=1.0)
+        self.inbox = trialbus.subscribe(link=self.link)
+        self.publisher = trialbus.Publisher(link=self.link)
+        self.presence.wait_registered(10)
+        self.inbox.wait_ready()
+
+    def close(self) -> None:
+        self.publisher.close()
+        self.presence.close()
+        self.inbox.close()
+        self.link.close()
+
+    def next(self, type_: type[E], **fields: object) -> E:
+        """Return the next event of a type with the fields given; others are passed over."""
+        while True:
+            event = self.inbox.next(20)
+            assert event is not None, f"no {type_.__name__} came"
+            if isinstance(event, type_) and all(getattr(event, k) == v for k, v in fields.items()):
+                return event
+
+    def submit(self, spec: trialbus.StudySpec = SPEC) -> str:
+        submission = uuid.uuid4().hex
+        self.publisher.publish(
+            events.StudySubmitted(study=spec.name, spec=spec, submission=submission)
+        )
+        return submission
+
+    def ask(self, study: str = SPEC.name, request: str | None = None) -> trialbus.TrialAssigned:
+        request = request or uuid.uuid4().hex
+        self.publisher.publish(
+            events.TrialRequested(study=study, request=request, session=self.presence.session)
+        )
+        return self.next(trialbus.TrialAssigned, request=request)
+
+    def report(self, trial: trialbus.TrialAssigned, step: int, **metrics: float) -> None:
+        self.publisher.publish(
+            events.EvaluationComplete(
+                study=trial.study,
+                trial=trial.trial,
+                attempt=trial.attempt,
+                step=step,
+                metrics=metrics,
+            )
+        )
+
+    def finish(
+        self,
+        trial: trialbus.TrialAssigned,
+        state: events.TrialState = "complete",
+        error: str | None = None,
+        values: list[float] | None = None,
+    ) -> None:
+        self.publisher.publish(
+            events.TrialFinished(
+                study=trial.study,
+                trial=trial.trial,
+                attempt=trial.attempt,
+                state=state,
+                error=error,
+                values=values,
+            )
+        )
+
+    def run_one(self, study: str = SPEC.name) -> trialbus.TrialAssigned:
+        trial = self.ask(study)
+        for step in range(3):
+            self.report(trial, step, loss=float(trial.params["x"]) ** 2 + 1 / (step + 1))
+        self.finish(trial)
+        return trial
+
+
+def optimizer(bus: Bus, *overrides: str) -> Managed:
+    """Start the optimizer on a SQLite file."""
+    return bus.service("optimizer", "storage.url=sqlite:///studies.db", *overrides)
+
+
+def stored(bus: Bus, study: str = SPEC.name) -> optuna.Study:
+    """Return the study as plain Optuna reads it."""
+    return optuna.load_study(study_name=study, storage=f"sqlite:///{bus.directory}/studies.db")
