@@ -149,7 +149,12 @@ def _print_status(console: Console, found: dict[str, Any]) -> None:
         trial = "" if row["trial"] is None else str(row["trial"])
         silent = f"{row['silent_s']:.1f} s"
         sessions.add_row(row["kind"], row["name"], row["study"], trial, silent)
-    for table in (durable, sessions):
+    optimizer = Table("optimizer", "", box=None, header_style="dim")
+    told = [row["info"] for row in found["sessions"] if row["kind"] == "optimizer"]
+    for name, value in (item for info in told for item in info.items()):
+        if value:
+            optimizer.add_row(name.replace("_", " "), value)
+    for table in (durable, sessions, optimizer):
         if table.row_count:
             console.print()
             console.print(table, highlight=False, markup=False)

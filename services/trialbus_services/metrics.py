@@ -49,6 +49,14 @@ class HubCollector(Collector):
         for kind, count in Counter(s["kind"] for s in status["sessions"]).items():
             sessions.add_metric([kind], count)
         yield sessions
+        optimizer = GaugeMetricFamily(
+            "trialbus_optimizer", "What the optimizer counts.", labels=["what"]
+        )
+        for session in status["sessions"]:
+            for what, value in session["info"].items():
+                if session["kind"] == "optimizer" and value.isdecimal() and what != "pid":
+                    optimizer.add_metric([what], int(value))
+        yield optimizer
 
 
 def metrics(arguments: list[str], stop: threading.Event | None = None) -> int:

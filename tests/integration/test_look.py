@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import signal
 import socket
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Callable
 
 import msgspec
 import pytest
 import zmq
 
 import trialbus
+from support.client import Client, optimizer
 from support.processes import Bus
 from support.until import until
 from trialbus import wire
@@ -108,6 +111,20 @@ def test_the_status_shows_offset_rate_sessions_and_lag(filled: Bus) -> None:
     assert (found["end"], found["events_per_s"], found["durable"]["mine"]["lag"]) == (4, 0, 4)
     assert [session["name"] for session in found["sessions"]] == ["w"]
     assert "mine" in shown
+
+
+def test_the_status_shows_what_the_optimizer_counts(bus: Bus, client: Callable[[], Client]) -> None:
+    bus.hub()
+    optimizer(bus)
+    worker = client()
+    worker.submit()
+    trial = worker.run_one()
+    worker.report(trial, 3, loss=1.0)  # it has ended
+
+    until(lambda: re.search(r"(?m)^ *refused +1 *$", run(bus, "status").stdout), 20)
+    shown = run(bus, "status").stdout
+    assert re.search(r"(?m)^ *complete +1 *$", shown)
+    assert "its trial, or this attempt" in shown
 
 
 def test_prometheus_reads_the_counters_and_whether_the_hub_is_up(filled: Bus) -> None:
