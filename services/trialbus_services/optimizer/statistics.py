@@ -18,13 +18,13 @@ class Latency:
         self._newest.append(seconds)
 
     def text(self, unit: str) -> str:
-        """Return p50 and p99 for people, for example `0.4 / 2.1 ms`; empty before the first."""
+        """Return p50 and p99 for people, for example `p50 0.4 ms, p99 2.1 ms`; empty before the first."""
         if not self._newest:
             return ""
         ordered = sorted(self._newest)
         scale = {"us": 1e6, "ms": 1e3}[unit]
         p50, p99 = (ordered[len(ordered) * share // 100] * scale for share in (50, 99))
-        return f"{p50:.3g} / {p99:.3g} {unit}"
+        return f"p50 {p50:.3g} {unit}, p99 {p99:.3g} {unit}"
 
 
 class Statistics:
@@ -41,5 +41,5 @@ class Statistics:
     def refuse(self, reason: str, what: str) -> bool:
         """Count an event that is not applied; return whether it is the first for this reason."""
         self.refused[reason] += 1
-        self.last_refused = what
+        self.last_refused = f"{reason}: {what}"
         return self.refused[reason] == 1
