@@ -1,4 +1,4 @@
-"""The long runs: `./scripts/chaos --seconds 600 --json`, `./scripts/chaos --outage 120`."""
+"""The long runs: `./scripts/chaos --seconds 600 | --outage 120 | --optimizer 50 [--json]`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from chaos import outage
+from chaos import optimizer_chaos, outage
 from chaos.bus_chaos import Chaos
 from support.processes import Bus
 
@@ -23,17 +23,22 @@ def main() -> int:
     parser.add_argument(
         "--outage", type=float, metavar="SECONDS", help="instead, leave a training without a hub"
     )
+    parser.add_argument(
+        "--optimizer", type=int, metavar="KILLS", help="instead, kill the optimizer in one study"
+    )
     parser.add_argument("--seed", type=int, default=random.randrange(1000))
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     arguments = parser.parse_args()
+    print(f"seed {arguments.seed}")
     with tempfile.TemporaryDirectory(prefix="trialbus-") as folder:
         bus = Bus(Path(folder))
         try:
             if arguments.outage is not None:
                 outcome = outage.run(bus, arguments.outage)
+            elif arguments.optimizer is not None:
+                outcome = optimizer_chaos.run(bus, arguments.optimizer, arguments.seed)
             else:
                 kills = max(1, int(arguments.seconds * _KILLS_PER_S))
-                print(f"seed {arguments.seed}")
                 outcome = Chaos(bus, seed=arguments.seed).run(kills, long_stops=True)
         finally:
             bus.stop()

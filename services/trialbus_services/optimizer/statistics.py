@@ -18,7 +18,7 @@ class Latency:
         self._newest.append(seconds)
 
     def text(self, unit: str) -> str:
-        """Return p50 and p99 for people, for example `p50 0.4 ms, p99 2.1 ms`; empty before the first."""
+        """Return for example `p50 0.4 ms, p99 2.1 ms`; empty before the first."""
         if not self._newest:
             return ""
         ordered = sorted(self._newest)
