@@ -56,6 +56,19 @@ class Tables:
         self._drop = curves.delete().where(
             curves.c.trial_id == bindparam("id"), curves.c.step == bindparam("at")
         )
+        # Built once: building a statement takes longer than it takes SQLite to answer.
+        studies = tables["studies"].c
+        # Locked as Optuna does before it counts trials, so that nobody adds one in between.
+        self._lock = (
+            sqlalchemy.select(studies.study_id)
+            .where(studies.study_id.in_(bindparam("ids", expanding=True)))
+            .with_for_update()
+        )
+        self._newer = sqlalchemy.select(trials.c.number, trials.c.trial_id).where(
+            trials.c.study_id == bindparam("study"),
+            trials.c.number >= bindparam("first"),
+            trials.c.trial_id > bindparam("newest"),  # else it would look at all of the study
+        )
         #: New trials whose COMMIT failed, which says nothing about whether they are there.
         self._unsure: set[int] = set()
 
@@ -99,15 +112,9 @@ class Tables:
             places[batch.trials[trial_id].study_id].add(trial_id, recorded_id)
 
     def _lock_studies(self, connection: Connection, batch: Batch, places: Places) -> None:
-        # As Optuna does before it counts trials, so that nobody adds one in between.
         wanted = batch.studies.keys() | {change.study_id for change in batch.trials.values()}
-        studies = self._tables["studies"].c
-        query = (
-            sqlalchemy.select(studies.study_id)
-            .where(studies.study_id.in_([places[study_id].study_id for study_id in wanted]))
-            .with_for_update()
-        )
-        there = set(connection.scalars(query))
+        ids = [places[study_id].study_id for study_id in wanted]
+        there = set(connection.scalars(self._lock, {"ids": ids}))
         for study_id in wanted:
             if places[study_id].study_id not in there:
                 raise StudyLostError(
@@ -152,14 +159,13 @@ class Tables:
     def _numbers(
         self, connection: Connection, place: Place, changes: list[TrialChange]
     ) -> dict[int, list[int]]:
-        trials = self._tables["trials"].c
-        query = sqlalchemy.select(trials.number, trials.trial_id).where(
-            trials.study_id == place.study_id,
-            trials.number >= min(change.number for change in changes),
-            trials.trial_id > place.newest,  # else it would look at all trials of the study
-        )
+        where = {
+            "study": place.study_id,
+            "first": min(change.number for change in changes),
+            "newest": place.newest,
+        }
         found: defaultdict[int, list[int]] = defaultdict(list)
-        for number, trial_id in connection.execute(query):
+        for number, trial_id in connection.execute(self._newer, where):
             found[number].append(trial_id)
         return found
 
