@@ -62,7 +62,13 @@ class PruneBy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Component(msgspec.Struct, frozen=True, kw_only=True):
-    """A sampler or pruner: the name of its class and the arguments it is built with."""
+    """A sampler or pruner: its class and the arguments it is built with.
+
+    Attributes:
+        type: Name of a class of Optuna, or where a class of your own is: `package.module.Class`.
+            Whoever submits a study has the optimizer import it.
+        args: Its arguments by name.
+    """
 
     type: str
     args: dict[str, Any] = {}
@@ -213,7 +219,7 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
     Args:
         study: The fields of `StudySpec` without sampler and pruner; `params` maps a name to
             `{type: float | int | categorical, ...}`, `objective` is a mapping or a list of them.
-        sampler: `{type: <Optuna class>, <argument>: <value>, ...}`.
+        sampler: `{type: <class>, <argument>: <value>, ...}`; `_target_` is taken for `type`.
         pruner: The same, or None.
 
     Raises:
@@ -266,11 +272,13 @@ def is_mapping(data: Any) -> TypeGuard[Mapping[str, Any]]:
 
 
 def _component(key: str, data: Any) -> Component:
-    if not is_mapping(data) or not isinstance(data.get("type"), str):
+    names = [name for name in ("type", "_target_") if is_mapping(data) and data.get(name)]
+    if len(names) != 1 or not isinstance(data[names[0]], str):
         raise SpecError(
-            f"{key}.type", f"missing in {data!r} (expected the name of an Optuna class)"
+            f"{key}.type",
+            f"missing in {data!r} (expected a class of Optuna, or package.module.Class)",
         )
-    return Component(type=data["type"], args={k: v for k, v in data.items() if k != "type"})
+    return Component(type=data[names[0]], args={k: v for k, v in data.items() if k != names[0]})
 
 
 def _convert(key: str, data: Any, type_: Any) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import optuna
 import pytest
 
@@ -34,6 +37,38 @@ def test_a_pruner_may_wrap_another() -> None:
         Component(type="PatientPruner", args={"wrapped_pruner": inner, "patience": 3})
     )
     assert isinstance(pruner, optuna.pruners.PatientPruner)
+
+
+def test_a_class_of_the_user_s_own_is_imported_from_where_the_optimizer_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    (tmp_path / "my_pruners.py").write_text(
+        "import optuna\n"
+        "class Grumpy(optuna.pruners.BasePruner):\n"
+        "    def __init__(self, above, wrapped=None):\n"
+        "        self.above, self.wrapped = above, wrapped\n"
+        "    def prune(self, study, trial):\n"
+        "        return trial.value > self.above\n"
+        "class Nothing: pass\n"
+    )
+    pruner = build_pruner(
+        Component(
+            type="PatientPruner",
+            args={"wrapped_pruner": {"_target_": "my_pruners.Grumpy", "above": 3}, "patience": 1},
+        )
+    )
+    assert pruner._wrapped_pruner.above == 3  # type: ignore[attr-defined]
+    for name, words in [
+        ("my_pruners.Grumpier", "cannot be imported: AttributeError"),
+        ("no_such_module.Pruner", "cannot be imported: ModuleNotFoundError"),
+        ("my_pruners.Nothing", "is not a subclass of optuna's BasePruner"),
+    ]:
+        with pytest.raises(SpecError, match=words):
+            build_pruner(Component(type=name))
+    with pytest.raises(SpecError, match=r"pruner\.below: .*did you mean|pruner\.below.*above"):
+        build_pruner(Component(type="my_pruners.Grumpy", args={"below": 3}))
 
 
 def test_no_pruner_prunes_nothing() -> None:
@@ -88,7 +123,7 @@ def test_a_resumed_sampler_does_not_suggest_again_what_it_suggested_before() -> 
             Component(type="TPESampelr"),
             "sampler.type: 'TPESampelr' is not a sampler of Optuna; did you mean 'TPESampler'",
         ),
-        (Component(type="os.system"), "is not a sampler of Optuna (expected one of"),
+        (Component(type="os.system"), "is not a subclass of optuna's BaseSampler"),
         (
             Component(type="TPESampler", args={"n_startup_trial": 3}),
             "TPESampler has no such argument; did you mean 'n_startup_trials'",

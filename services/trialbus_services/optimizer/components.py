@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import pkgutil
+import sys
 import warnings
 from collections.abc import Mapping
 from decimal import Decimal
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -66,6 +69,8 @@ def build_pruner(component: Component | None) -> BasePruner:
 
 
 def _class(key: str, name: str, module: ModuleType, base: type) -> type:
+    if "." in name:
+        return _own_class(key, name, base)
     names = [
         n
         for n in module.__all__
@@ -74,6 +79,22 @@ def _class(key: str, name: str, module: ModuleType, base: type) -> type:
     if name not in names:
         raise SpecError(f"{key}.type", f"{name!r} is not a {key} of Optuna{_nearest(name, names)}")
     found: type = getattr(module, name)
+    return found
+
+
+def _own_class(key: str, path: str, base: type) -> type:
+    """Return a user's class, from the folder where the optimizer runs or from its environment."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = pkgutil.resolve_name(path)
+    except Exception as error:
+        raise SpecError(
+            f"{key}.type", f"{path!r} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise SpecError(f"{key}.type", f"{path!r} is not a subclass of optuna's {base.__name__}")
     return found
 
 
@@ -90,7 +111,7 @@ def _build(key: str, component: Component, module: ModuleType, base: type) -> ob
             raise SpecError(
                 f"{key}.{name}", f"{component.type} has no such argument{_nearest(name, known)}"
             )
-        if is_mapping(value) and "type" in value:
+        if is_mapping(value) and ("type" in value or "_target_" in value):
             args[name] = _build(f"{key}.{name}", _nested(value), module, base)
         else:
             args[name] = value
@@ -103,9 +124,8 @@ def _build(key: str, component: Component, module: ModuleType, base: type) -> ob
 
 
 def _nested(data: Mapping[str, Any]) -> Component:
-    return Component(
-        type=data["type"], args={key: value for key, value in data.items() if key != "type"}
-    )
+    name = "type" if "type" in data else "_target_"
+    return Component(type=data[name], args={k: v for k, v in data.items() if k != name})
 
 
 def _grid(name: str, param: Param) -> list[Any]:

@@ -17,6 +17,7 @@ ERROR = "trialbus:error"
 WORKER = "trialbus:worker"
 SLOT = "trialbus:slot"
 ATTEMPT = "trialbus:attempt"
+STATE = "trialbus:state"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Facts:
 
     Attributes:
         best: The best trial, or the Pareto front; empty without a complete trial.
-        counts: Number of trials by state, lower case.
+        counts: Number of trials by state, as `state_of` calls them.
         wall: From the first trial's start to the last one's end.
         compute: Sum of the durations of all trials.
         saved: Share of steps, from 0 to 1, that pruning saved: the pruned trials' steps beside the
@@ -47,7 +48,7 @@ def gather(
     study: optuna.Study, trials: Sequence[FrozenTrial], metrics: Sequence[str] | None
 ) -> Facts:
     """Gather the facts of a study from its trials, read once by the caller."""
-    count = Counter(trial.state.name.lower() for trial in trials)
+    count = Counter(map(state_of, trials))
     begun = [trial.datetime_start for trial in trials if trial.datetime_start]
     ended = [trial.datetime_complete for trial in trials if trial.datetime_complete]
     return Facts(
@@ -55,7 +56,7 @@ def gather(
         metrics=list(metrics or [f"objective {i}" for i in range(len(study.directions))]),
         directions=[direction.name.lower() for direction in study.directions],
         best=_best(study, count["complete"]),
-        counts={state.name.lower(): count[state.name.lower()] for state in TrialState},
+        counts={name: count[name] for name in [*(s.name.lower() for s in TrialState), "lost"]},
         wall=max(ended) - min(begun) if begun and ended else None,
         compute=sum((trial.duration for trial in trials if trial.duration), timedelta()),
         saved=_saved(trials),
@@ -76,7 +77,7 @@ def rows(
     return header, [
         [
             trial.number,
-            trial.state.name.lower(),
+            state_of(trial),
             *_values(trial, len(metrics)),
             *(trial.params.get(name) for name in params),
             len(trial.intermediate_values) or None,
@@ -87,6 +88,12 @@ def rows(
         ]
         for trial in trials
     ]
+
+
+def state_of(trial: FrozenTrial) -> str:
+    """Return Optuna's state of a trial in lower case; `lost` if it failed with its trainer."""
+    lost = trial.state is TrialState.FAIL and trial.user_attrs.get(STATE) == "lost"
+    return "lost" if lost else trial.state.name.lower()
 
 
 def _best(study: optuna.Study, n_complete: int) -> list[FrozenTrial]:
