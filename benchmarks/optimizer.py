@@ -52,7 +52,7 @@ class Bench:
     def begin(self) -> None:
         """Start the optimizer, or start it again."""
         where = [f"bus.endpoint={self.endpoint}", f"bus.dir={self._folder}/log"]
-        command = ["-m", "trialbus_services", "optimizer", *where, f"storage.url={self.storage}"]
+        command = ["-m", "trialbus_services", "optimizer", *where, f"storage.url='{self.storage}'"]
         self.optimizer = self._start(command)
 
     def role(self, role: str, *arguments: object) -> subprocess.Popen[str]:

@@ -15,8 +15,10 @@ from trialbus.errors import (
     TrialPruned,
 )
 from trialbus.events import (
+    ArtifactLogged,
     EvaluationComplete,
     Event,
+    Proceed,
     Prune,
     ReportReady,
     RequestWithdrawn,
@@ -42,6 +44,7 @@ from trialbus.subscriber import Record, Subscriber, replay, subscribe
 from trialbus.trial import Trial, attach
 
 __all__ = [
+    "ArtifactLogged",
     "CategoricalParam",
     "ClosedError",
     "Component",
@@ -57,6 +60,7 @@ __all__ = [
     "Objective",
     "OutboxFullError",
     "Presence",
+    "Proceed",
     "Prune",
     "PruneBy",
     "Publisher",

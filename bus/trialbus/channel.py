@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import Protocol
 
 from trialbus import events
@@ -21,8 +22,11 @@ class Channel(Protocol):
     def publish(self, event: events.Event) -> None:
         """Take an event without waiting."""
 
-    def pruned(self, attempt: int, wait_s: float) -> events.Prune | None:
-        """Return the prune command for this attempt, if it has come within `wait_s` seconds."""
+    def pruned(self, attempt: int) -> events.Prune | None:
+        """Return the prune command for this attempt, if it has come."""
+
+    def decided(self, attempt: int, step: int, wait_s: float) -> events.Prune | None:
+        """Wait for the decision about a step, for so long at most; None is to go on."""
 
     def close(self) -> None:
         """Hand over what is left and end."""
@@ -35,8 +39,12 @@ class BusChannel:
         self._link = link
         self._presence = presence
         # Attached before the publisher, so that it stands in the log before the first report.
-        self._prunes = subscribe(
-            events.Prune, study=assignment.study, trial=assignment.trial, link=link
+        self._commands = subscribe(
+            events.Prune,
+            events.Proceed,
+            study=assignment.study,
+            trial=assignment.trial,
+            link=link,
         )
         self._publisher = Publisher(link=link)
 
@@ -44,12 +52,28 @@ class BusChannel:
         """Put an event into the outbox."""
         self._publisher.publish(event)
 
-    def pruned(self, attempt: int, wait_s: float) -> events.Prune | None:
+    def pruned(self, attempt: int) -> events.Prune | None:
         """Return the prune command for this attempt, if it has come."""
-        if not (self._prunes.available or wait_s > 0):
-            return None
-        event = self._prunes.next(wait_s)
-        return event if event is not None and event.attempt == attempt else None
+        while self._commands.available:
+            event = self._commands.next(0.0)
+            if isinstance(event, events.Prune) and event.attempt == attempt:
+                return event
+        return None
+
+    def decided(self, attempt: int, step: int, wait_s: float) -> events.Prune | None:
+        """Wait for the decision about a step."""
+        deadline = time.monotonic() + wait_s
+        while (event := self._commands.next(max(0.0, deadline - time.monotonic()))) is not None:
+            if event.attempt != attempt:
+                continue
+            match event:
+                case events.Prune():
+                    return event
+                case events.Proceed() if event.step == step:
+                    break
+                case _:
+                    continue
+        return None
 
     def close(self) -> None:
         """Hand over what is in the outbox, say goodbye, and end."""
@@ -72,8 +96,12 @@ class Printer:
             case _:
                 return
 
-    def pruned(self, attempt: int, wait_s: float) -> None:
+    def pruned(self, attempt: int) -> None:
         """Nobody prunes a trial that stands alone."""
+        return
+
+    def decided(self, attempt: int, step: int, wait_s: float) -> None:
+        """Nobody decides about a trial that stands alone."""
         return
 
     def close(self) -> None:

@@ -187,11 +187,23 @@ class EvaluationComplete(TrialEvent, frozen=True, kw_only=True):
         step: From 0 to 2**31 - 1; the unit (epoch, update, episode) is the study's.
         metrics: Value by name. NaN and infinities are allowed.
         elapsed_s: Seconds since the trainer attached.
+        answer: Whether the trainer waits for the decision: `prune`, or else `proceed`.
     """
 
     step: Count
     metrics: dict[str, float]
     elapsed_s: float = 0.0
+    answer: bool = False
+
+
+class Proceed(TrialEvent, frozen=True, kw_only=True):
+    """The optimizer tells a trainer that waits to go on; what is not asked for is not said.
+
+    Attributes:
+        step: The step that was judged.
+    """
+
+    step: int
 
 
 class Prune(TrialEvent, frozen=True, kw_only=True):
@@ -210,6 +222,25 @@ class Stop(Event, frozen=True, kw_only=True):
     """Someone wants a study to end now: running trials are pruned, no further one is handed out."""
 
     reason: str = ""
+
+
+class ArtifactLogged(TrialEvent, frozen=True, kw_only=True):
+    """A trainer kept a file.
+
+    Attributes:
+        artifact: Its id: the name it has in the folder of artifacts.
+        filename: The name it had before.
+        mimetype: What it is, guessed from that name.
+        encoding: How it is packed, for example `gzip`; None if it is not.
+
+    Source:
+        `optuna.artifacts.ArtifactMeta`.
+    """
+
+    artifact: str
+    filename: str
+    mimetype: str
+    encoding: str | None = None
 
 
 class TrialFinished(TrialEvent, frozen=True, kw_only=True):
@@ -355,6 +386,8 @@ BUILT_IN: tuple[type[Event], ...] = (
     TrialAssigned,
     TrialStarted,
     EvaluationComplete,
+    Proceed,
+    ArtifactLogged,
     Prune,
     Stop,
     TrialFinished,

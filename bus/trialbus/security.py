@@ -34,9 +34,9 @@ HUB_KEY_VARIABLE = "TRIALBUS_HUB_KEY"
 _ALLOWED = "allowed.json"
 _TRAINER_PUBLISHES = frozenset(
     {"trial_requested", "request_withdrawn", "trial_started", "evaluation_complete"}
-    | {"trial_finished"}
+    | {"artifact_logged", "trial_finished"}
 )
-_TRAINER_READS = frozenset({"prune", "trial_assigned", "stop", "study_finished"})
+_TRAINER_READS = frozenset({"prune", "proceed", "trial_assigned", "stop", "study_finished"})
 _KEY_LENGTH = 40  # Z85 of 32 bytes
 
 

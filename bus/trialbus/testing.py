@@ -29,7 +29,9 @@ from trialbus import events, ring
 from trialbus.assignment import environment
 from trialbus.hub import Hub
 from trialbus.publisher import Publisher
-from trialbus.subscriber import replay
+from trialbus.subscriber import replay, subscribe
+
+_BEGIN_S = 10.0
 
 E = TypeVar("E", bound=events.Event)
 
@@ -109,5 +111,19 @@ class TestBus:
             setenv(name, value)
 
     def prune(self, *, study: str = "test", trial: int = 0, attempt: int = 0) -> None:
-        """Tell a trial to stop."""
+        """Tell a trial to stop, once it has begun.
+
+        Raises:
+            TimeoutError: It does not begin.
+        """
+        began = subscribe(
+            events.TrialStarted,
+            study=study,
+            trial=trial,
+            start="earliest",
+            endpoint=self.endpoint,
+        )
+        with began:
+            if began.next(_BEGIN_S) is None:
+                raise TimeoutError(f"trial {trial} of {study!r} has not begun")
         self.publish(events.Prune(study=study, trial=trial, attempt=attempt, step=0))

@@ -17,18 +17,24 @@ import socket
 import time
 import traceback
 from collections.abc import Mapping
-from types import MappingProxyType, TracebackType
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import msgspec
 
 from trialbus import events
+from trialbus.artifacts import store
 from trialbus.assignment import TRIAL_VARIABLE, TTL_S, Assignment, ask_for
 from trialbus.channel import BusChannel, Channel, Printer, say
+from trialbus.checkpoint import Checkpoints, directory_of
 from trialbus.errors import SpecError, TrialPruned
 from trialbus.link import Link
 from trialbus.metrics import flatten
+from trialbus.nested import Params
 from trialbus.presence import Presence
+from trialbus.termination import Termination
 
 _TRACEBACK_LINES = 20
 _MAX_STEP = 2**31 - 1
@@ -38,14 +44,15 @@ class Trial:
     """One trial of a study, from its parameters to its result. Made by `attach`.
 
     Use it as a context manager around the training: a normal end completes the trial,
-    `TrialPruned` ends the `with` block quietly, and any other exception marks the trial failed
-    and goes on up.
+    `TrialPruned` ends the `with` block quietly, Ctrl-C or SIGTERM hand the trial back to be run
+    again, and any other exception marks the trial failed and goes on up.
 
     Attributes:
         study: Name of the study.
         number: Number of the trial in it, from 0.
         attempt: 0, or more if an earlier attempt at this trial was lost.
-        params: Value of each parameter by name, read-only.
+        params: Value of each parameter by name, read-only: `params["model.width"]`,
+            `params["model"]["width"]`, `params.nested()`.
         seed: Seed for this trial.
         budget: Steps to train.
     """
@@ -54,13 +61,14 @@ class Trial:
         self.study = assignment.study
         self.number = assignment.trial
         self.attempt = assignment.attempt
-        self.params: Mapping[str, Any] = MappingProxyType(assignment.params)
+        self.params = Params(assignment.params)
         self.seed = assignment.seed
         self._budget = budget if assignment.budget is None else assignment.budget
         self._channel = channel
         self._began = time.monotonic()
         self._prune: events.Prune | None = None
         self._finished = False
+        self._termination = Termination()
         channel.publish(
             events.TrialStarted(
                 study=self.study,
@@ -80,7 +88,9 @@ class Trial:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        if error is None:
+        if self._termination.noted:
+            self._finish("preempted", error="told to end by SIGTERM")
+        elif error is None or (isinstance(error, SystemExit) and not error.code):
             self.complete()
         elif isinstance(error, TrialPruned):
             self._finish("pruned")
@@ -90,7 +100,17 @@ class Trial:
             lines = "".join(traceback.format_exception(error)).splitlines()
             self._finish("failed", error="\n".join(lines[-_TRACEBACK_LINES:]))
         self._channel.close()
+        self._termination.release()
         return isinstance(error, TrialPruned)
+
+    @cached_property
+    def checkpoint(self) -> Checkpoints:
+        """Where to save the training, for the next attempt to go on from.
+
+        The folder is in `$TRIALBUS_CHECKPOINTS`, by default `.trialbus/checkpoints`.
+        """
+        number = self.number if self.study else self.seed  # one run by hand is not the next one's
+        return Checkpoints(directory_of(self.study, number), fresh=self.attempt == 0)
 
     @property
     def budget(self) -> int:
@@ -106,14 +126,15 @@ class Trial:
             )
         return self._budget
 
-    def report(self, step: int, metrics: Mapping[str, Any], *, wait_s: float = 0.0) -> None:
+    def report(self, step: int, metrics: Mapping[str, Any], *, wait: float = 0.0) -> None:
         """Publish an evaluation; returns in microseconds, whether or not a hub is there.
 
         Args:
             step: Which evaluation this is: a non-negative epoch, update or episode.
             metrics: Numbers by name; nested mappings are flattened with `/`. NaN is allowed.
-            wait_s: Seconds to wait for the decision about this very step; by default a prune is
-                noticed at the first report after it arrived.
+            wait: Seconds to wait at most for the decision about this very step, as Optuna's
+                `report` and `should_prune` make it; if none comes, the training goes on. By
+                default a prune is noticed at the first report after it arrived.
 
         Raises:
             TrialPruned: The trial was pruned. Let it leave the training.
@@ -134,15 +155,34 @@ class Trial:
                 step=operator.index(step),
                 metrics=flatten(metrics),
                 elapsed_s=time.monotonic() - self._began,
+                answer=wait > 0,
             )
         )
-        if self.should_prune(wait_s=wait_s):
+        if wait > 0 and self._prune is None:
+            self._prune = self._channel.decided(self.attempt, step, wait)
+        if self.should_prune():
             raise TrialPruned(f"trial {self.number} of {self.study!r} was pruned")
 
-    def should_prune(self, *, wait_s: float = 0.0) -> bool:
+    def log_artifact(self, path: str | os.PathLike[str]) -> str:
+        """Keep a copy of a file with the trial and return its id.
+
+        It lies in `$TRIALBUS_ARTIFACTS`, by default `.trialbus/artifacts`, under that id, where
+        `optuna.artifacts.FileSystemArtifactStore` and `optuna-dashboard --artifact-dir` find it.
+
+        Args:
+            path: The file.
+
+        Raises:
+            OSError: It is not a file that can be read, or the folder cannot be written.
+        """
+        event = store(Path(path), study=self.study, trial=self.number, attempt=self.attempt)
+        self._channel.publish(event)
+        return event.artifact
+
+    def should_prune(self) -> bool:
         """Tell whether a prune command has arrived for this attempt."""
         if self._prune is None:
-            self._prune = self._channel.pruned(self.attempt, wait_s)
+            self._prune = self._channel.pruned(self.attempt)
         return self._prune is not None
 
     def complete(self, values: float | list[float] | None = None) -> None:

@@ -34,6 +34,8 @@ ROUTES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "trial_started": (("trainer",), ("listener",)),
     "evaluation_complete": (("trainer",), ("optimizer", "listener")),
     "prune": (("optimizer",), ("trainer",)),
+    "proceed": (("optimizer",), ("trainer",)),
+    "artifact_logged": (("trainer",), ("optimizer", "listener")),
     "stop": (("client",), ("optimizer", "listener")),
     "trial_finished": (("trainer", "worker"), ("optimizer", "listener")),
     "trainer_lost": (("hub",), ("optimizer", "worker", "listener")),

@@ -98,10 +98,10 @@ def test_a_prune_ends_the_with_block_quietly_and_only_for_its_attempt(
             trial.report(0, {"loss": 1})
             until_type(inbox, trialbus.EvaluationComplete)
             optimizer.publish(trialbus.Prune(study="s", trial=7, attempt=1, step=0))
-            trial.report(1, {"loss": 1}, wait_s=0.3)
+            trial.report(1, {"loss": 1}, wait=0.3)
             reached = 1
             optimizer.publish(trialbus.Prune(study="s", trial=7, attempt=2, step=0))
-            trial.report(2, {"loss": 1}, wait_s=20)
+            trial.report(2, {"loss": 1}, wait=20)
             reached = 2
         assert reached == 1
     end = until_type(inbox, trialbus.TrialFinished)

@@ -20,7 +20,7 @@ def my_training() -> int:
     steps = 0
     with trialbus.attach() as trial:
         for step in range(trial.budget):
-            trial.report(step, {"loss": trial.params["lr"] / (step + 1)}, wait_s=0.05)
+            trial.report(step, {"loss": trial.params["lr"] / (step + 1)}, wait=0.05)
             steps += 1
     return steps
 
@@ -42,7 +42,7 @@ def test_a_prune_can_be_played_while_the_training_runs(
     with trialbus.attach() as trial:
         trial.report(0, {"loss": 1.0})
         bus.prune()
-        trial.report(1, {"loss": 1.0}, wait_s=20)
+        trial.report(1, {"loss": 1.0}, wait=20)
         pytest.fail("it was not pruned")
     assert [event.state for event in bus.events(trialbus.TrialFinished)] == ["pruned"]
 

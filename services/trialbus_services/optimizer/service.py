@@ -134,6 +134,7 @@ class Optimizer:
             self._presence.wait_registered(_TAKEOVER_S)
             self._inbox = subscribe(
                 events.EvaluationComplete,
+                events.ArtifactLogged,
                 *Ledger.TYPES,
                 name=_NAME,
                 start="earliest",
@@ -240,6 +241,8 @@ class Optimizer:
                     self._announce(study, event)
             case events.TrialRequested():
                 self._asked_at[event.request] = time.monotonic()
+            case events.ArtifactLogged():
+                self._guarded(event.study, lambda study, book: study.log_artifact(event))
             case events.Stop():
                 self._guarded(event.study, lambda study, book: self._stop(book))
             case _:
@@ -280,6 +283,15 @@ class Optimizer:
             else:
                 if prune is not None:
                     self._publisher.publish(prune)
+                elif event.answer:
+                    self._publisher.publish(
+                        events.Proceed(
+                            study=event.study,
+                            trial=event.trial,
+                            attempt=event.attempt,
+                            step=event.step,
+                        )
+                    )
                 self._statistics.decision.add(time.perf_counter() - began)
 
     def _open(self, name: str) -> None:

@@ -7,6 +7,7 @@ suggests in a process of its own, and the pruner decides from what it has seen.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import warnings
@@ -40,6 +41,7 @@ _FOREIGN = "trialbus:foreign"
 _SPEC = "trialbus:spec"
 _REQUEST = "trialbus:request"
 _LATE = "trialbus:late"
+_ARTIFACTS = "artifacts:"  # optuna.artifacts._upload.ARTIFACTS_ATTR_PREFIX
 _MAX_METRICS = 1000
 
 
@@ -205,6 +207,19 @@ class RunningStudy:
         if offset > noted["offset"]:
             late = {"count": noted["count"] + 1, "offset": offset}
             self._storage.amend_trial_user_attr(trial_id, _LATE, late)
+
+    def log_artifact(self, event: events.ArtifactLogged) -> None:
+        """Note that a trial kept a file, as `optuna.artifacts.upload_artifact` does."""
+        if event.trial not in self._finished and event.trial not in self._trial_ids:
+            return
+        meta = {
+            "artifact_id": event.artifact,
+            "filename": event.filename,
+            "mimetype": event.mimetype,
+            "encoding": event.encoding,
+        }
+        key = f"{_ARTIFACTS}{event.artifact}"
+        self._storage.amend_trial_system_attr(self._trial_id(event.trial), key, json.dumps(meta))
 
     def close(self, closed: Closed) -> None:
         """Tell Optuna how a trial ended."""
