@@ -109,6 +109,24 @@ class Printer:
         return
 
 
+class Listener:
+    """The channel of a rank that only follows: rank 0 speaks for the trial."""
+
+    def publish(self, event: events.Event) -> None:
+        """Rank 0 publishes it."""
+
+    def pruned(self, attempt: int) -> None:
+        """Rank 0 hears of it."""
+        return
+
+    def decided(self, attempt: int, step: int, wait_s: float) -> None:
+        """Rank 0 waits for it."""
+        return
+
+    def close(self) -> None:
+        """Nothing is left to be done."""
+
+
 def say(line: str) -> None:
     """Tell the user of a training script something; it may have no logging set up."""
     print(f"trialbus: {line}", file=sys.stderr, flush=True)  # noqa: T201

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal, TypeAlias
@@ -175,21 +175,18 @@ class EventLog:
         At most `max_scan` events are looked at, so that a call costs a bounded time; the list may
         be empty although there is more to read. Removed events are passed over.
         """
-        candidates: list[Record]
+        candidates: Iterable[Record]
         if offset >= self._tail_start:
             first = offset - self._tail_start
             candidates = self._tail[first : first + max_scan]
         else:
             rare = "" if any(pattern.startswith(_MANY) for pattern in patterns) else _RARE
-            rows = self._db.execute(
-                f"{_SELECT}{rare} ORDER BY offset LIMIT ?", (offset, max_scan)
-            ).fetchall()
-            candidates = [Record(o, p, s, t, msgspec.Raw(b)) for o, p, s, t, b in rows]
-        # Fewer than asked for: there is no more.
-        whole = len(candidates) < max_scan
-        following = self.end if whole else candidates[-1].offset + 1
+            # Row by row: a reader far behind takes few of the many that may be looked at.
+            rows = self._db.execute(f"{_SELECT}{rare} ORDER BY offset LIMIT ?", (offset, max_scan))
+            candidates = (Record(o, p, s, t, msgspec.Raw(b)) for o, p, s, t, b in rows)
         found: list[Record] = []
-        size = 0
+        size = scanned = 0
+        following = offset
         everything = "*/*/*" in patterns
         for record in candidates:
             if everything or not patterns.isdisjoint(patterns_of(record.topic)):
@@ -197,7 +194,10 @@ class EventLog:
                     return found, record.offset
                 found.append(record)
                 size += len(record.body)
-        return found, following
+            scanned += 1
+            following = record.offset + 1
+        # Fewer than asked for: there is no more.
+        return found, self.end if scanned < max_scan else following
 
     def forget(self, study: str, first: int, stop: int, *, last: bool) -> int:
         """Remove a study's events with offsets from `first` up to `stop`; return how many.

@@ -68,6 +68,15 @@ class Outbox:
             self._free(1)
             return True
 
+    def wait_for_room(self, timeout_s: float) -> bool:
+        """Wait until a quarter of what is held now is gone; False if it is not in time.
+
+        Not until the first room: each turn between two threads costs as much as many events.
+        """
+        with self.changed:
+            enough = len(self._events) * 3 // 4
+            return self.changed.wait_for(lambda: len(self._events) <= enough, timeout_s)
+
     def batch(self, window: int) -> tuple[int, list[tuple[str, msgspec.Raw]]]:
         """Return the next unsent events with the first one's number, without marking them sent.
 

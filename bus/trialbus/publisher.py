@@ -169,14 +169,11 @@ class Publisher:
             if self._when_full == "drop_oldest" and outbox.drop_oldest():
                 self.dropped += 1
                 continue
-            with outbox.changed:
-                left = deadline - time.monotonic()
-                if left <= 0 or not outbox.changed.wait_for(
-                    lambda: len(outbox) < outbox.capacity, left
-                ):
-                    raise OutboxFullError(
-                        outbox.capacity, self._block_s if self._when_full == "block" else 0.0
-                    )
+            left = deadline - time.monotonic()
+            if left <= 0 or not outbox.wait_for_room(left):
+                raise OutboxFullError(
+                    outbox.capacity, self._block_s if self._when_full == "block" else 0.0
+                )
         return seq
 
 

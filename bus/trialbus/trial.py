@@ -27,13 +27,14 @@ import msgspec
 from trialbus import events
 from trialbus.artifacts import store
 from trialbus.assignment import TRIAL_VARIABLE, TTL_S, Assignment, ask_for
-from trialbus.channel import BusChannel, Channel, Printer, say
+from trialbus.channel import BusChannel, Channel, Listener, Printer, say
 from trialbus.checkpoint import Checkpoints, directory_of
 from trialbus.errors import SpecError, TrialPruned
 from trialbus.link import Link
 from trialbus.metrics import flatten
 from trialbus.nested import Params
 from trialbus.presence import Presence
+from trialbus.ranks import Ranks
 from trialbus.termination import Termination
 
 _TRACEBACK_LINES = 20
@@ -55,15 +56,20 @@ class Trial:
             `params["model"]["width"]`, `params.nested()`.
         seed: Seed for this trial.
         budget: Steps to train.
+        rank: Of this process in distributed training, else 0.
     """
 
-    def __init__(self, assignment: Assignment, channel: Channel, budget: int | None) -> None:
+    def __init__(
+        self, assignment: Assignment, channel: Channel, budget: int | None, ranks: Ranks
+    ) -> None:
         self.study = assignment.study
         self.number = assignment.trial
         self.attempt = assignment.attempt
         self.params = Params(assignment.params)
         self.seed = assignment.seed
         self._budget = budget if assignment.budget is None else assignment.budget
+        self.rank = ranks.rank
+        self._ranks = ranks
         self._channel = channel
         self._began = time.monotonic()
         self._prune: events.Prune | None = None
@@ -159,7 +165,8 @@ class Trial:
             )
         )
         if wait > 0 and self._prune is None:
-            self._prune = self._channel.decided(self.attempt, step, wait)
+            decided = self._channel.decided(self.attempt, step, wait)
+            self._prune = self._ranks.share(decided)
         if self.should_prune():
             raise TrialPruned(f"trial {self.number} of {self.study!r} was pruned")
 
@@ -180,9 +187,12 @@ class Trial:
         return event.artifact
 
     def should_prune(self) -> bool:
-        """Tell whether a prune command has arrived for this attempt."""
+        """Tell whether a prune command has arrived for this attempt.
+
+        In distributed training every rank has to ask alike, by this or by `report`.
+        """
         if self._prune is None:
-            self._prune = self._channel.pruned(self.attempt)
+            self._prune = self._ranks.share(self._channel.pruned(self.attempt))
         return self._prune is not None
 
     def complete(self, values: float | list[float] | None = None) -> None:
@@ -222,6 +232,10 @@ def attach(
 ) -> Trial:
     """Return the trial this process is to run.
 
+    In distributed training (`torch.distributed`) every rank attaches, after
+    `init_process_group()`, and all of them report alike: rank 0 speaks for the trial, and a prune
+    reaches all ranks at the same report.
+
     In a process that a worker started, it is the worker's trial. Elsewhere, with `study`, the
     optimizer is asked for one. Without either it is a stand-alone trial: `defaults` are its
     parameters and its reports are printed, so that the same script runs by hand.
@@ -235,6 +249,7 @@ def attach(
 
     Raises:
         SpecError: `$TRIALBUS_TRIAL` is malformed.
+        TrialbusError: There are several ranks and no process group yet.
         HubUnavailableError: No hub within `timeout_s`.
         TrialbusError: No trial within `timeout_s`.
 
@@ -242,38 +257,52 @@ def attach(
         >>> with attach(defaults={"lr": 1e-3}, budget=20) as trial:  # doctest: +SKIP
         ...     trial.report(0, {"loss": train(trial.params["lr"])})
     """
+    ranks = Ranks()
     given = os.environ.get(TRIAL_VARIABLE)
-    if given:
-        try:
-            assignment = msgspec.json.decode(given, type=Assignment)
-        except msgspec.DecodeError as error:
-            raise SpecError(f"${TRIAL_VARIABLE}", f"{given!r} is not a trial: {error}") from None
-        link = Link(endpoint)
-        presence = Presence(
-            link=link,
-            kind="trainer",
-            ttl_s=TTL_S,
-            study=assignment.study,
-            trial=assignment.trial,
-            attempt=assignment.attempt,
-            info={"host": socket.gethostname(), "pid": str(os.getpid())},
-        )
+    channel: Channel
+    if ranks.rank:
+        assignment, channel = Assignment(study="", trial=0, params={}), Listener()
+    elif given:
+        assignment, channel = _given(given, defaults, endpoint)
     elif study is not None:
-        link, presence, assignment = ask_for(study, endpoint, timeout_s)
+        link, presence, asked = ask_for(study, endpoint, timeout_s)
+        assignment = _with_defaults(asked, defaults)
+        channel = BusChannel(link, presence, assignment)
     else:
-        seed = random.SystemRandom().randrange(2**31)
-        say(
-            f"stand-alone (no ${TRIAL_VARIABLE} and no study given): "
-            "default params, reports are printed"
-        )
-        return Trial(
-            Assignment(study="", trial=0, params=dict(defaults or {}), seed=seed),
-            Printer(),
-            budget,
-        )
-    merged = msgspec.structs.replace(assignment, params={**(defaults or {}), **assignment.params})
-    say(
-        f"trial {merged.trial} of study {merged.study!r}, attempt {merged.attempt}, "
-        f"hub {link.endpoint}"
+        assignment, channel = _alone(defaults), Printer()
+    return Trial(ranks.share(assignment), channel, budget, ranks)
+
+
+def _given(
+    text: str, defaults: Mapping[str, Any] | None, endpoint: str | None
+) -> tuple[Assignment, Channel]:
+    try:
+        assignment = msgspec.json.decode(text, type=Assignment)
+    except msgspec.DecodeError as error:
+        raise SpecError(f"${TRIAL_VARIABLE}", f"{text!r} is not a trial: {error}") from None
+    link = Link(endpoint)
+    presence = Presence(
+        link=link,
+        kind="trainer",
+        ttl_s=TTL_S,
+        study=assignment.study,
+        trial=assignment.trial,
+        attempt=assignment.attempt,
+        info={"host": socket.gethostname(), "pid": str(os.getpid())},
     )
-    return Trial(merged, BusChannel(link, presence, merged), budget)
+    assignment = _with_defaults(assignment, defaults)
+    return assignment, BusChannel(link, presence, assignment)
+
+
+def _alone(defaults: Mapping[str, Any] | None) -> Assignment:
+    say(
+        f"stand-alone (no ${TRIAL_VARIABLE} and no study given): "
+        "default params, reports are printed"
+    )
+    seed = random.SystemRandom().randrange(2**31)
+    return Assignment(study="", trial=0, params=dict(defaults or {}), seed=seed)
+
+
+def _with_defaults(assignment: Assignment, defaults: Mapping[str, Any] | None) -> Assignment:
+    params = {**(defaults or {}), **assignment.params}
+    return msgspec.structs.replace(assignment, params=params)
