@@ -236,13 +236,13 @@ class Optimizer:
                 self._take_evaluation(event, record.offset)
             case events.StudySubmitted():
                 self._open(event.study)
-                study = self._studies.get(event.study)
-                if study:
-                    self._announce(study, event)
+                self._announce(event)
             case events.TrialRequested():
                 self._asked_at[event.request] = time.monotonic()
             case events.ArtifactLogged():
                 self._guarded(event.study, lambda study, book: study.log_artifact(event))
+            case events.StudyFinished():
+                self._let_go(event.study)
             case events.Stop():
                 self._guarded(event.study, lambda study, book: self._stop(book))
             case _:
@@ -324,7 +324,10 @@ class Optimizer:
             for record in records:
                 self._take(record)
 
-    def _announce(self, study: RunningStudy, event: events.StudySubmitted) -> None:
+    def _announce(self, event: events.StudySubmitted) -> None:
+        study = self._studies.get(event.study)
+        if study is None:
+            return
         logger.info(
             "study %r: %d of %d trials done", event.study, study.n_done, event.spec.n_trials
         )
@@ -449,6 +452,12 @@ class Optimizer:
         if study is not None:
             study.release()
         logger.info("study %r finished: %s", event.study, event.reason)
+
+    def _let_go(self, name: str) -> None:
+        """Leave a study alone whose end was in the log already, read once more after a crash."""
+        book = self._ledger.studies.get(name)
+        if book is not None and book.finished and (study := self._studies.pop(name, None)):
+            study.release()
 
     def _guarded(self, name: str, action: Callable[[RunningStudy, Book], Any]) -> None:
         """Do something with a running study; if it fails, this study ends and the others go on."""
