@@ -14,6 +14,7 @@ Source:
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from pathlib import Path
@@ -25,6 +26,8 @@ import zmq
 from trialbus import wire
 from trialbus.errors import SpecError
 from trialbus.topics import escaped
+
+logger = logging.getLogger(__name__)
 
 Role: TypeAlias = Literal["service", "trainer", "listener"]
 
@@ -38,6 +41,9 @@ _TRAINER_PUBLISHES = frozenset(
 )
 _TRAINER_READS = frozenset({"prune", "proceed", "trial_assigned", "stop", "study_finished"})
 _KEY_LENGTH = 40  # Z85 of 32 bytes
+
+_Stamp: TypeAlias = tuple[int, int, int]
+"""Time of the last change (ns), size (bytes) and inode of a file."""
 
 
 class KeyPair(msgspec.Struct, frozen=True, kw_only=True):
@@ -137,6 +143,9 @@ def client_keys() -> ClientKeys | None:
 class Gatekeeper:
     """Who may connect to a hub, and what each peer may say. Follows changes of the list.
 
+    A list that cannot be read, perhaps because somebody is writing it, leaves the one before it in
+    force until it can; a list that was removed leaves nobody.
+
     Args:
         folder: The folder of keys.
         name: Name of the hub's own key in it.
@@ -145,8 +154,9 @@ class Gatekeeper:
     def __init__(self, folder: Path | str, name: str = "hub") -> None:
         self._path = Path(folder) / _ALLOWED
         self.keys = load_keys(Path(folder) / f"{name}.key")
+        self._read = self._stamp()
+        self._unreadable: _Stamp | None = None
         self._allowed = _read_allowed(self._path)
-        self._changed = self._modified()
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Tell whether the owner of a public key (Z85) may connect; asked by the ZAP thread."""
@@ -154,10 +164,18 @@ class Gatekeeper:
 
     def grant(self, public: str) -> Grant | None:
         """Return what the owner of a public key may do; None for a stranger."""
-        modified = self._modified()
-        if modified != self._changed:
-            self._allowed, self._changed = _read_allowed(self._path), modified
+        stamp = self._stamp()
+        if stamp != self._read:
+            self._follow(stamp)
         return self._allowed.get(public)
+
+    def _follow(self, stamp: _Stamp) -> None:
+        try:
+            self._allowed, self._read = _read_allowed(self._path), stamp
+        except (SpecError, OSError) as error:
+            if stamp != self._unreadable:
+                self._unreadable = stamp
+                logger.warning("%s; the list as it was before stays in force", error)
 
     def forbids(self, public: str, message: wire.ToHub) -> str | None:
         """Return why a peer may not send a message, or None if it may."""
@@ -193,11 +211,16 @@ class Gatekeeper:
                 return f"{grant.name!r} is a trainer of study {grant.study!r} only"
         return None
 
-    def _modified(self) -> int:
+    def _stamp(self) -> _Stamp:
+        """Return what tells one state of the list from another.
+
+        The time alone does not: a file emptied and written within one tick of the clock keeps it.
+        """
         try:
-            return self._path.stat().st_mtime_ns
+            found = self._path.stat()
         except FileNotFoundError:
-            return 0
+            return (0, 0, 0)
+        return (found.st_mtime_ns, found.st_size, found.st_ino)
 
 
 def _may_not_be(grant: Grant, hello: wire.Hello) -> str | None:

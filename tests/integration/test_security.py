@@ -181,6 +181,20 @@ def test_a_key_that_is_taken_off_the_list_is_locked_out_at_once(guarded: Bus) ->
     assert_locked_out(trialbus.Link(guarded.endpoint, keys=keys(guarded, "listener")))
 
 
+def test_a_list_of_keys_that_cannot_be_read_leaves_the_one_before_in_force(guarded: Bus) -> None:
+    allowed = guarded.directory / "keys" / "allowed.json"
+    whole = allowed.read_text()
+    with link(guarded, "listener") as mine:
+        trialbus.subscribe(link=mine).wait_ready(10)
+        allowed.write_text(whole[: len(whole) // 2])
+        trialbus.subscribe(link=mine).wait_ready(10)
+        allowed.write_text("{}")
+        with pytest.raises(trialbus.HubRefusedError, match="no longer"):
+            trialbus.subscribe(link=mine).wait_ready(10)
+        allowed.write_text(whole)
+        trialbus.subscribe(link=mine).wait_ready(10)
+
+
 def test_refusals_are_counted_and_the_rest_of_a_peer_s_frames_is_served(guarded: Bus) -> None:
     with link(guarded, "service") as service, link(guarded, "trainer") as trainer:
         for _ in range(3):
