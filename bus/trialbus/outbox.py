@@ -35,7 +35,8 @@ class Outbox:
     ) -> None:
         self.capacity = capacity
         self.last = last  #: sequence number of the newest event; 0 before the first
-        self.changed = threading.Condition()
+        self._lock = threading.RLock()
+        self.changed = threading.Condition(self._lock)
         self._ring = ring
         self._events: deque[tuple[str, bytes]] = deque(events or [])
         self._sent = 0  # how many of the oldest events are under way
@@ -50,7 +51,7 @@ class Outbox:
 
     def put(self, topic: str, body: bytes) -> int | None:
         """Take an event and return its sequence number; None when there is no room."""
-        with self.changed:
+        with self._lock:
             if len(self._events) >= self.capacity:
                 return None
             seq = self.last + 1

@@ -106,7 +106,7 @@ class Publisher:
         if len(body) > wire.MAX_EVENT:
             raise ValueError(f"a {event.type} of {len(body)} bytes, at most {wire.MAX_EVENT} fit")
         seq = self._outbox.put(topic, body) or self._put_into_full(topic, body)
-        self._link.wake()
+        self._link.offer()
         return seq
 
     @property

@@ -67,10 +67,7 @@ class Ring:
             _SIZE.pack_into(memory, _START + at, _WRAP)
             at = 0
         at += _START
-        _RECORD.pack_into(memory, at, size, len(topic), seq)
-        at += _RECORD.size
-        memory[at : at + len(topic)] = topic
-        memory[at + len(topic) : at + len(topic) + len(body)] = body
+        memory[at : at + size] = _RECORD.pack(size, len(topic), seq) + topic + body
         self._words[_HEAD] = head + skipped + space
         self._sizes.append(skipped + space)
         return True
