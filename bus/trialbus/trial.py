@@ -16,11 +16,12 @@ import random
 import socket
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, SupportsFloat
 
 import msgspec
 
@@ -107,6 +108,8 @@ class Trial:
             self._finish("failed", error="\n".join(lines[-_TRACEBACK_LINES:]))
         self._channel.close()
         self._termination.release()
+        if _given.trial is self:
+            _given.trial = None
         return isinstance(error, TrialPruned)
 
     @cached_property
@@ -195,11 +198,21 @@ class Trial:
             self._prune = self._ranks.share(self._channel.pruned(self.attempt))
         return self._prune is not None
 
-    def complete(self, values: float | list[float] | None = None) -> None:
-        """End the trial now; `values` are its objective values, else its evaluations decide."""
-        self._finish(
-            "complete", values=[float(values)] if isinstance(values, int | float) else values
-        )
+    def complete(self, values: SupportsFloat | Sequence[SupportsFloat] | None = None) -> None:
+        """End the trial now.
+
+        Args:
+            values: Its objective value, or values; without them its evaluations decide.
+
+        Raises:
+            TypeError: They are not numbers.
+        """
+        self._finish("complete", values=None if values is None else _numbers(values))
+
+    def fill_in(self, defaults: Mapping[str, Any] | None = None, budget: int | None = None) -> None:
+        """Take params and a budget for what the study does not say, as `attach` does."""
+        self.params = Params({**(defaults or {}), **self.params})
+        self._budget = budget if self._budget is None else self._budget
 
     def _finish(
         self,
@@ -222,6 +235,18 @@ class Trial:
             )
 
 
+@dataclass
+class _Given:
+    """The worker's trial that this process runs, once it is attached."""
+
+    trial: Trial | None = None
+    text: str = ""
+    pid: int = 0
+
+
+_given = _Given()
+
+
 def attach(
     study: str | None = None,
     *,
@@ -236,7 +261,8 @@ def attach(
     `init_process_group()`, and all of them report alike: rank 0 speaks for the trial, and a prune
     reaches all ranks at the same report.
 
-    In a process that a worker started, it is the worker's trial. Elsewhere, with `study`, the
+    In a process that a worker started, it is the worker's trial, the same one however often this
+    is called (`defaults` and `budget` fill in what it lacks). Elsewhere, with `study`, the
     optimizer is asked for one. Without either it is a stand-alone trial: `defaults` are its
     parameters and its reports are printed, so that the same script runs by hand.
 
@@ -257,23 +283,29 @@ def attach(
         >>> with attach(defaults={"lr": 1e-3}, budget=20) as trial:  # doctest: +SKIP
         ...     trial.report(0, {"loss": train(trial.params["lr"])})
     """
-    ranks = Ranks()
     given = os.environ.get(TRIAL_VARIABLE)
+    if _given.trial is not None and (_given.text, _given.pid) == (given, os.getpid()):
+        _given.trial.fill_in(defaults, budget)
+        return _given.trial
+    ranks = Ranks()
     channel: Channel
     if ranks.rank:
         assignment, channel = Assignment(study="", trial=0, params={}), Listener()
     elif given:
-        assignment, channel = _given(given, defaults, endpoint)
+        assignment, channel = _handed(given, defaults, endpoint)
     elif study is not None:
         link, presence, asked = ask_for(study, endpoint, timeout_s)
         assignment = _with_defaults(asked, defaults)
         channel = BusChannel(link, presence, assignment)
     else:
         assignment, channel = _alone(defaults), Printer()
-    return Trial(ranks.share(assignment), channel, budget, ranks)
+    trial = Trial(ranks.share(assignment), channel, budget, ranks)
+    if given:
+        _given.trial, _given.text, _given.pid = trial, given, os.getpid()
+    return trial
 
 
-def _given(
+def _handed(
     text: str, defaults: Mapping[str, Any] | None, endpoint: str | None
 ) -> tuple[Assignment, Channel]:
     try:
@@ -301,6 +333,18 @@ def _alone(defaults: Mapping[str, Any] | None) -> Assignment:
     )
     seed = random.SystemRandom().randrange(2**31)
     return Assignment(study="", trial=0, params=dict(defaults or {}), seed=seed)
+
+
+def _numbers(values: SupportsFloat | Sequence[SupportsFloat]) -> list[float]:
+    several = list(values) if isinstance(values, Sequence) else [values]
+    try:
+        if isinstance(values, str | bytes):
+            raise TypeError  # noqa: TRY301 - float() would take some of them
+        return [float(value) for value in several]
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"the objective is {values!r}, expected a number or a list of numbers"
+        ) from None
 
 
 def _with_defaults(assignment: Assignment, defaults: Mapping[str, Any] | None) -> Assignment:

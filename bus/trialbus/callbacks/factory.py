@@ -1,0 +1,108 @@
+"""Builds the callbacks of a training from its configuration."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from trialbus.callbacks.evaluation import Callbacks, EvaluationCallback
+from trialbus.callbacks.optuna import OptunaCallback, OptunaCallbackConfig
+from trialbus.errors import SpecError
+from trialbus.spec import is_mapping
+from trialbus.trial import Trial
+
+_TARGET = "_target_"
+
+
+@dataclass(kw_only=True)
+class CallbackConfig:
+    """The callbacks of a training; usable as a structured config of Hydra.
+
+    Attributes:
+        optuna: How evaluations are reported to the trial.
+        others: Callbacks of one's own by name: `_target_` is the import path of the class,
+            `enabled: false` leaves it out, and all else goes to its constructor, with the trial
+            if it has an argument `trial`.
+    """
+
+    optuna: OptunaCallbackConfig = field(default_factory=OptunaCallbackConfig)
+    others: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+class CallbackFactory:
+    """Builds the callbacks that a configuration names.
+
+    Args:
+        config: A `CallbackConfig`, or a mapping of its fields, as Hydra gives it.
+
+    Raises:
+        SpecError: A key is unknown or a value cannot be used; names it.
+
+    Example:
+        >>> factory = CallbackFactory({"optuna": {"metric_name": "mean_reward"}})
+        >>> with factory.build(trial) as callbacks:  # doctest: +SKIP
+        ...     train(on_evaluation=callbacks.report)
+    """
+
+    def __init__(self, config: CallbackConfig | Mapping[str, Any] | None = None) -> None:
+        if config is None or isinstance(config, CallbackConfig):
+            self.config = config or CallbackConfig()
+            return
+        found = dict(config)
+        _check(found, CallbackConfig, "callbacks")
+        optuna = found.get("optuna")
+        if is_mapping(optuna):
+            _check(optuna, OptunaCallbackConfig, "callbacks.optuna")
+            try:
+                found["optuna"] = OptunaCallbackConfig(**optuna)
+            except (ValueError, TypeError) as error:
+                raise SpecError("callbacks.optuna", str(error)) from None
+        self.config = CallbackConfig(**found)
+
+    def build(self, trial: Trial | None = None) -> Callbacks:
+        """Return the callbacks; without a trial there is nobody to report to.
+
+        Raises:
+            SpecError: A class cannot be imported or made, or is no `EvaluationCallback`.
+        """
+        callbacks = Callbacks(trial=trial)
+        if trial is not None:
+            callbacks.add(OptunaCallback(trial, self.config.optuna))
+        for name, settings in self.config.others.items():
+            if settings.get("enabled", True):
+                callback = _made(f"callbacks.others.{name}", dict(settings), trial)
+                callback.name = name
+                callbacks.add(callback)
+        return callbacks
+
+
+def _check(found: Mapping[str, Any], type_: type[Any], where: str) -> None:
+    known = [f.name for f in fields(type_)]
+    for key in found:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, 1)
+            meant = f"; did you mean {near[0]!r}?" if near else ""
+            raise SpecError(f"{where}.{key}", f"is unknown (expected {', '.join(known)}){meant}")
+
+
+def _made(where: str, settings: dict[str, Any], trial: Trial | None) -> EvaluationCallback:
+    target = settings.pop(_TARGET, None)
+    settings.pop("enabled", None)
+    if not isinstance(target, str):
+        raise SpecError(f"{where}.{_TARGET}", f"{target!r} is not the import path of a class")
+    try:
+        class_ = pkgutil.resolve_name(target)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SpecError(f"{where}.{_TARGET}", f"{target!r} cannot be imported: {error}") from None
+    if not (inspect.isclass(class_) and issubclass(class_, EvaluationCallback)):
+        raise SpecError(f"{where}.{_TARGET}", f"{target!r} is not an EvaluationCallback")
+    if "trial" in inspect.signature(class_).parameters:
+        settings["trial"] = trial
+    try:
+        return class_(**settings)
+    except TypeError as error:
+        raise SpecError(where, str(error)) from None

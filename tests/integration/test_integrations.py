@@ -1,0 +1,93 @@
+"""Training libraries: real trainings report through their own callbacks, and a prune ends them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from optuna.trial import TrialState
+
+import trialbus
+from support.client import stored
+from support.processes import Bus
+from support.until import until
+from trialbus.testing import TestBus
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+DIGITS = {"lr": 1e-2, "weight_decay": 1e-4, "width": 32, "dropout": 0.1}
+CARTPOLE = {"learning_rate": 1e-3, "gamma": 0.98, "ent_coef": 0.0}
+
+
+@pytest.fixture
+def played() -> Iterator[TestBus]:
+    with TestBus() as made:
+        yield made
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("library", "params", "steps", "metric"),
+    [
+        ("lightning", DIGITS, [0, 1], "val/accuracy"),
+        ("transformers", DIGITS, [90, 180], "eval_accuracy"),
+        ("sb3", CARTPOLE, [512, 1024], "mean_reward"),
+        ("lightgbm", DIGITS, [0, 1], "val/multi_error"),
+    ],
+    ids=["lightning", "transformers", "stable-baselines3", "lightgbm"],
+)
+def test_a_training_reports_its_evaluations_and_ends_when_it_is_pruned(
+    played: TestBus, library: str, params: dict[str, float], steps: list[int], metric: str
+) -> None:
+    (example,) = EXAMPLES.glob(f"{library}_*.py")
+    environment = dict(os.environ)
+    played.assign(environment.__setitem__, params=params, budget=2000)
+    with subprocess.Popen(
+        [sys.executable, example],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as training:
+        until(lambda: len(played.events(trialbus.EvaluationComplete)) >= 2, 60)
+        played.prune()
+        printed, _ = training.communicate(timeout=50)
+    assert training.returncode == 0, printed
+    evaluations = played.events(trialbus.EvaluationComplete)
+    assert [event.step for event in evaluations][:2] == steps
+    assert all(metric in event.metrics for event in evaluations)
+    assert len(evaluations) < 2000
+    (finished,) = played.events(trialbus.TrialFinished)
+    assert (finished.state, finished.error) == ("pruned", None)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize(
+    ("example", "metric", "direction"),
+    [
+        ("lightgbm_digits.py", "val/multi_error", "minimize"),
+        ("sklearn_digits.py", "val/accuracy", "maximize"),
+    ],
+    ids=["lightgbm", "scikit-learn"],
+)
+def test_a_study_of_a_library_s_trainings_completes_and_prunes(
+    bus: Bus, example: str, metric: str, direction: str
+) -> None:
+    study = bus.service(
+        "study",
+        "storage.url=sqlite:///studies.db",
+        "study=digits",
+        "study.n_trials=10",
+        "pruner=threshold",
+        "pruner.upper=0.2" if direction == "minimize" else "pruner.lower=0.8",
+        f"study.objective.metric='{metric}'",
+        f"study.objective.direction={direction}",
+        f"trainer.command=[{sys.executable},{EXAMPLES / example}]",
+    )
+    assert study.wait(100) == 0, study.printed()
+    states = [trial.state for trial in stored(bus, "digits").trials]
+    assert len(states) == 10
+    assert set(states) == {TrialState.COMPLETE, TrialState.PRUNED}
