@@ -1,4 +1,4 @@
-"""`./scripts/bench {bus,optimizer} [--quick] [--json]`: measurements side by side in one run."""
+"""`./scripts/bench {bus,optimizer,trainer} [--quick] [--json]`: measurements side by side."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bus, optimizer
+from benchmarks import bus, optimizer, trainer
 
-_BENCHMARKS = {"bus": bus, "optimizer": optimizer}
+_BENCHMARKS = {"bus": bus, "optimizer": optimizer, "trainer": trainer}
 
 
 def main() -> int:

@@ -36,7 +36,6 @@ FULL = Size(events=200_000, crowd=192_000, heavy=5_000_000, rounds=3)
 QUICK = Size(events=40_000, crowd=64_000, heavy=192_000, rounds=1)
 _LATENCY_RATE = 5000
 _PUBLISH_RATE = 1000
-_NO_GRPC = "the Python packages grpcio and protobuf are not installed"
 
 
 class Bench:
@@ -167,7 +166,7 @@ def _round(size: Size) -> dict[str, Any]:
     sqlite, sqlite_p99 = peers.optuna_report_us("sqlite", 300)
     journal, journal_p99 = peers.optuna_report_us("journal", 1000)
     grpc: tuple[Any, Any] = (
-        peers.optuna_report_us("grpc", 300) if peers.has_grpc() else (_NO_GRPC, _NO_GRPC)
+        peers.optuna_report_us("grpc", 300) if peers.has_grpc() else (peers.NO_GRPC, peers.NO_GRPC)
     )
     return {
         "publish_p50_us": slow["publish_p50_us"],

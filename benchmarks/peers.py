@@ -24,14 +24,18 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 
 from benchmarks.roles import event
 
+NO_GRPC = "the Python packages grpcio and protobuf are not installed"
+
 _BATCH = 256
 
 
 def optuna_report_us(storage: str, reports: int) -> tuple[float, float]:
     """Return p50 and p99, in microseconds, of report and should_prune on a storage, one client."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with tempfile.TemporaryDirectory() as folder, _address(storage, Path(folder)) as address:
-        study = optuna.create_study(storage=_open(address), pruner=optuna.pruners.MedianPruner())
+    with tempfile.TemporaryDirectory() as folder, address_of(storage, Path(folder)) as address:
+        study = optuna.create_study(
+            storage=open_storage(address), pruner=optuna.pruners.MedianPruner()
+        )
         trial = study.ask()
         costs: list[float] = []
         for step in range(reports):
@@ -51,11 +55,11 @@ def optuna_reports_per_s(storage: str, processes: int, seconds: float) -> float 
         seconds: How long they report.
     """
     if storage == "grpc" and not has_grpc():
-        return "the Python packages grpcio and protobuf are not installed"
+        return NO_GRPC
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name = f"peer-{time.time_ns()}"
-    with tempfile.TemporaryDirectory() as folder, _address(storage, Path(folder)) as address:
-        backend = _open(address)
+    with tempfile.TemporaryDirectory() as folder, address_of(storage, Path(folder)) as address:
+        backend = open_storage(address)
         study = optuna.create_study(study_name=name, storage=backend)
         for _ in range(20):
             trial = study.ask()
@@ -72,7 +76,7 @@ def optuna_reports_per_s(storage: str, processes: int, seconds: float) -> float 
 def _report_for(address: str, name: str, seconds: float) -> float:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.load_study(
-        study_name=name, storage=_open(address), pruner=optuna.pruners.MedianPruner()
+        study_name=name, storage=open_storage(address), pruner=optuna.pruners.MedianPruner()
     )
     trial = study.ask()
     began = time.perf_counter()
@@ -84,7 +88,7 @@ def _report_for(address: str, name: str, seconds: float) -> float:
     return step / took
 
 
-def _open(address: str) -> BaseStorage | str:
+def open_storage(address: str) -> BaseStorage | str:
     scheme, _, rest = address.partition("://")
     if scheme == "journal":
         return JournalStorage(JournalFileBackend(rest))
@@ -94,7 +98,7 @@ def _open(address: str) -> BaseStorage | str:
 
 
 @contextmanager
-def _address(storage: str, folder: Path) -> Generator[str]:
+def address_of(storage: str, folder: Path) -> Generator[str]:
     sqlite = f"sqlite:///{folder}/studies.db"
     if storage in ("journal", "sqlite"):
         yield sqlite if storage == "sqlite" else f"journal://{folder}/journal.log"

@@ -29,7 +29,7 @@ def main() -> None:
             model.parameters(), lr=params["lr"], weight_decay=params["weight_decay"]
         )
         for epoch in range(trial.budget):
-            train_loss = train(model, optimizer, x_train, y_train)
+            train_loss = train_epoch(model, optimizer, x_train, y_train)
             accuracy, loss = evaluate(model, x_val, y_val)
             metrics = {"val/accuracy": accuracy, "val/loss": loss, "train/loss": train_loss}
             # Raises TrialPruned when the trial was pruned; the `with` block then ends quietly.
@@ -59,7 +59,7 @@ def build(width: int, dropout: float) -> nn.Module:
     )
 
 
-def train(
+def train_epoch(
     model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor
 ) -> float:
     """Train one epoch and return the mean loss over it."""

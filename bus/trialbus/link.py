@@ -29,8 +29,9 @@ logger = logging.getLogger(__name__)
 Send: TypeAlias = Callable[[Any], bool]
 
 _IDLE_S = 60.0
-_BRISK_S = 2e-3  # events that follow each other within this are looked for, not announced
-_TICK_S = 200e-6  # how often
+_BRISK_S = 20e-3  # events that follow each other within this are looked for, not announced:
+_TICKS = 4  # so often between two of them
+_TICK_S = 200e-6  # at most
 
 
 class Part(Protocol):
@@ -80,7 +81,7 @@ class Link:
         self._asked = False  # somebody wants it to, since it did last
         self._offered = False  # and has something to send
         self._offered_at = 0.0
-        self._brisk = False
+        self._gap_s = math.inf  # between the last two of these
         self._wake_read, self._wake_write = os.pipe()
         self._thread = threading.Thread(target=self._run, name="trialbus-link", daemon=True)
         self._thread.start()
@@ -180,9 +181,10 @@ class Link:
         now = time.monotonic()
         if self._offered:
             self._offered = False
-            self._brisk, self._offered_at = now - self._offered_at < _BRISK_S, now
-        if self._brisk and now - self._offered_at < _BRISK_S:
-            time.sleep(_TICK_S)
+            self._gap_s, self._offered_at = now - self._offered_at, now
+        tick_s = max(_TICK_S, self._gap_s / _TICKS)
+        if self._gap_s < _BRISK_S and now - self._offered_at < self._gap_s + 3 * tick_s:
+            time.sleep(tick_s)
         else:
             self._awake = False
             if not self._asked:  # by one that found this thread awake still

@@ -50,6 +50,13 @@ examples:
 """
 
 
+#: Options of Hydra that are followed by a value.
+_WITH_VALUE = frozenset(
+    {"--cfg", "-c", "--config-dir", "-cd", "--config-name", "-cn"}
+    | {"--config-path", "-cp", "--package", "-p"}
+)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
@@ -100,7 +107,7 @@ def _run(name: str, overrides: list[str]) -> int:
             codes.append(_exit_code(error))
 
     stop_with_parent()
-    sys.argv = [f"trialbus {name}", *overrides]
+    sys.argv = [f"trialbus {name}", *_options_first(overrides)]
     application = hydra.main(
         version_base="1.3", config_path="pkg://trialbus_config", config_name="config"
     )(task)
@@ -110,6 +117,21 @@ def _run(name: str, overrides: list[str]) -> int:
         return 130
     # Hydra ran no task for --help, --cfg and the like.
     return codes[0] if codes else 0
+
+
+def _options_first(arguments: list[str]) -> list[str]:
+    """Return arguments with Hydra's options before the overrides: its parser takes no others."""
+    options: list[str] = []
+    overrides: list[str] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if argument.startswith("-"):
+            options.append(argument)
+            if argument in _WITH_VALUE:
+                options += [value for value in [next(waiting, None)] if value is not None]
+        else:
+            overrides.append(argument)
+    return options + overrides
 
 
 def _tool(name: str, options: list[str]) -> int:

@@ -5,6 +5,7 @@ A service reads only its own sections, so a mistake in a study never keeps the h
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from trialbus.endpoint import resolve
 from trialbus.errors import SpecError
 from trialbus.security import HUB_KEY_VARIABLE, KEY_VARIABLE
 from trialbus.spec import StudySpec, load_spec
+from trialbus_services.worker.handing import ParamsAs
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,6 +56,11 @@ class Bus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         """Where services and trials write what they print."""
         return Path(self.dir) / "logs"
 
+    @property
+    def runs(self) -> Path:
+        """Where trials have a folder of their own."""
+        return Path(self.dir) / "runs"
+
 
 class Storage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where studies are recorded."""
@@ -80,9 +87,12 @@ class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class Trainer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The program that a worker runs for a trial."""
+    """What a worker runs for a trial: a program, or a function in a warm process."""
 
-    command: list[str]
+    command: list[str] = []
+    arguments: list[str] = []
+    params_as: ParamsAs = "environment"
+    function: str | None = None
     env: dict[str, str] = {}
     cwd: str | None = None
 
@@ -150,23 +160,39 @@ def trainer(config: DictConfig) -> Trainer:
         SpecError: As `section` does, or the program does not exist.
     """
     found = section(config, "trainer", Trainer)
-    if not found.command:
-        raise SpecError("trainer.command", "[] is empty (expected a program and its arguments)")
     folder = Path(found.cwd or ".")
     if not folder.is_dir():
         raise SpecError("trainer.cwd", f"{found.cwd!r} is not a folder")
-    program = found.command[0]
+    if found.function is None:
+        _check_command(found, folder)
+    else:
+        _check_function(found)
+    return found
+
+
+def _check_command(trainer: Trainer, folder: Path) -> None:
+    command = trainer.command
+    if not command:
+        raise SpecError("trainer.command", "[] is empty (expected a program and its arguments)")
+    program = command[0]
     if not (shutil.which(program) or shutil.which(folder / program)):
         raise SpecError(
             "trainer.command",
-            f"{program!r} is not a program that can be run here (in {found.command!r})",
+            f"{program!r} is not a program that can be run here (in {command!r})",
         )
-    for argument in found.command[1:2]:
+    for argument in command[1:2]:
         if argument.endswith(".py") and not (folder / argument).is_file():
-            raise SpecError(
-                "trainer.command", f"there is no file {argument!r} (in {found.command!r})"
-            )
-    return found
+            raise SpecError("trainer.command", f"there is no file {argument!r} (in {command!r})")
+
+
+def _check_function(trainer: Trainer) -> None:
+    if trainer.command:
+        raise SpecError("trainer", "has both a command and a function (expected one of them)")
+    if not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", trainer.function or ""):
+        raise SpecError(
+            "trainer.function",
+            f"{trainer.function!r} is not module:function (for example my_project.train:main)",
+        )
 
 
 def register_resolvers() -> None:

@@ -348,7 +348,7 @@ def test_a_worker_of_any_study_takes_trials_of_all(optimizer: Optimizer) -> None
 
 @pytest.mark.parametrize("study", ["..", ".", "../../etc", "a/b", "x" * 300, "with space"])
 def test_a_log_stays_in_its_folder_and_belongs_to_one_study(tmp_path: Path, study: str) -> None:
-    config = WorkerConfig(endpoint="", command=[], logs=tmp_path)
+    config = WorkerConfig(endpoint="", logs=tmp_path)
 
     def log(name: str) -> Path:
         return config.log_of(

@@ -33,19 +33,27 @@ _PR_SET_PDEATHSIG = 1
 
 def main(grace_s: float, command: list[str]) -> int:
     """Run `command` under guard and return the exit code to end with; negative for a signal."""
-    signals = _signals()
+    signals = listen()
     try:
         training = _start(command)
     except FileNotFoundError:
         return _refuse(NOT_FOUND, f"there is no {command[0]!r}")
     except OSError as error:
         return _refuse(NOT_EXECUTABLE, f"{command[0]!r} cannot be run: {error.strerror}")
-    _tell(b"%d" % training)
+    return watch_over(training, signals, grace_s)
+
+
+def watch_over(training: int, signals: int, grace_s: float) -> int:
+    """Stay until nothing is left of a child's group; return its exit code, negative for a signal.
+
+    `signals` is what `listen` returned before the child was forked.
+    """
+    tell(b"%d" % training)
     status = _watch(training, signals, grace_s)
     # The number is free if nothing is left of the group, but numbers are given out in turn: no
     # other group can have it yet.
     kill_group(training, signal.SIGKILL)
-    _tell(DONE)
+    tell(DONE)
     return os.waitstatus_to_exitcode(status)
 
 
@@ -57,7 +65,7 @@ def kill_group(group: int, number: int) -> None:
         return
 
 
-def _signals() -> int:
+def listen() -> int:
     """Return a file descriptor to read from now on the numbers of the signals that come."""
     numbers, arriving = os.pipe()
     os.set_blocking(arriving, False)
@@ -122,13 +130,18 @@ def _start(command: list[str]) -> int:
 
 def _become(command: list[str], guard: int) -> None:
     """Turn this forked process into the training."""
-    os.setsid()
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    separate(guard)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them; a program expects them
         signal.signal(number, signal.SIG_DFL)
+    os.execvp(command[0], command)  # noqa: S606 - the command of the worker's own configuration
+
+
+def separate(guard: int) -> None:
+    """Make this forked process the head of a group of its own that dies with its guard."""
+    os.setsid()
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if sys.platform == "linux":
         _die_with(guard)
-    os.execvp(command[0], command)  # noqa: S606 - the command of the worker's own configuration
 
 
 def _die_with(guard: int) -> None:
@@ -150,7 +163,8 @@ def _read(source: int) -> bytes:
         return b""
 
 
-def _tell(message: bytes) -> None:
+def tell(message: bytes) -> None:
+    """Tell the worker something."""
     try:
         os.write(_LINE, message)
     except OSError:  # a pipe, or the worker is gone
@@ -158,7 +172,7 @@ def _tell(message: bytes) -> None:
 
 
 def _refuse(code: int, reason: str) -> int:
-    _tell(DONE)
+    tell(DONE)
     sys.stderr.write(f"trialbus: trainer.command: {reason}\n")
     return code
 

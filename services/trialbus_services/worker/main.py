@@ -5,32 +5,52 @@ from __future__ import annotations
 import asyncio
 import signal
 
-from trialbus_services.settings import Bus, Trainer, Worker
+from trialbus_services.settings import Bus, Worker
+from trialbus_services.settings import Trainer as TrainerSettings
 from trialbus_services.worker import service
+from trialbus_services.worker.config import WorkerConfig
+from trialbus_services.worker.trainers import CommandTrainer, Trainer
+from trialbus_services.worker.warm import WarmTrainer
 
 
-def run(bus: Bus, worker: Worker, trainer: Trainer, *, study: str) -> int:
+def run(bus: Bus, worker: Worker, trainer: TrainerSettings, *, study: str) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code."""
-    config = service.WorkerConfig(
+    config = WorkerConfig(
         endpoint=bus.endpoint,
-        command=trainer.command,
         logs=bus.logs / "trials",
         study=study,
         name=worker.name or "",
         slots=worker.slots,
-        # A trainer gets a key of its own, which allows less than the worker's.
-        env={**trainer.env, **(bus.keys.environment(bus.keys.trainer) if bus.keys else {})},
-        cwd=trainer.cwd,
-        grace_s=worker.grace_s,
         ttl_s=worker.ttl_s,
         connect_s=bus.connect_s,
     )
-    asyncio.run(_serve(config))
+    asyncio.run(_serve(config, _trainer(bus, worker, trainer)))
     return 0
 
 
-async def _serve(config: service.WorkerConfig) -> None:
+def _trainer(bus: Bus, worker: Worker, trainer: TrainerSettings) -> Trainer:
+    # A trainer gets a key of its own, which allows less than the worker's.
+    env = {**trainer.env, **(bus.keys.environment(bus.keys.trainer) if bus.keys else {})}
+    if trainer.function is not None:
+        return WarmTrainer(
+            trainer.function,
+            env=env,
+            cwd=trainer.cwd,
+            log=bus.logs / "function.log",
+            grace_s=worker.grace_s,
+        )
+    return CommandTrainer(
+        command=[*trainer.command, *trainer.arguments],
+        runs=bus.runs,
+        params_as=trainer.params_as,
+        env=env,
+        cwd=trainer.cwd,
+        grace_s=worker.grace_s,
+    )
+
+
+async def _serve(config: WorkerConfig, trainer: Trainer) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await service.Worker(config).run(stop)
+    await service.Worker(config, trainer).run(stop)

@@ -98,9 +98,14 @@ async def _run_guard(
         told = line.recv(64, socket.MSG_DONTWAIT)
     except OSError:
         told = b""
-    if told and not told.endswith(guard.DONE):  # the guard was killed before it could do this
-        guard.kill_group(int(told), signal.SIGKILL)
+    end_group(told)
     return code
+
+
+def end_group(told: bytes) -> None:
+    """End what a guard left behind that was killed itself, by what it told before."""
+    if told and guard.DONE not in told:
+        guard.kill_group(int(told), signal.SIGKILL)
 
 
 def tail(log: Path) -> str:

@@ -19,7 +19,8 @@ from trialbus.presence import Presence
 from trialbus.publisher import Publisher
 from trialbus.subscriber import Subscriber, subscribe
 from trialbus_services.worker.config import WorkerConfig
-from trialbus_services.worker.process import Exit, run_training
+from trialbus_services.worker.process import Exit
+from trialbus_services.worker.trainers import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -35,18 +36,20 @@ _TOLD_TO_END = {
 }
 
 
-__all__ = ["Worker", "WorkerConfig"]
-
-
 class Worker:
     """Runs trials until it is told to stop.
 
+    Args:
+        config: How it serves.
+        trainer: What it runs.
+
     Example:
-        >>> await Worker(config).run(stop)  # doctest: +SKIP
+        >>> await Worker(config, trainer).run(stop)  # doctest: +SKIP
     """
 
-    def __init__(self, config: WorkerConfig) -> None:
+    def __init__(self, config: WorkerConfig, trainer: Trainer) -> None:
         self.config = config
+        self._trainer = trainer
         self.name = config.name or f"{socket.gethostname()}-{os.getpid()}"
         self._answers: dict[str, asyncio.Future[events.TrialAssigned]] = {}
         self._running: dict[tuple[str, int], tuple[int, asyncio.Task[Exit]]] = {}
@@ -56,11 +59,13 @@ class Worker:
 
         Raises:
             HubUnavailableError: No hub answered at start.
+            SpecError: The trainer cannot run any trial.
             LogResetError: The hub serves another log now; the trials of the old one were ended.
         """
         config = self.config
         with Link(config.endpoint) as link:
             link.wait_connected(config.connect_s)
+            await self._trainer.start()
             logger.info(
                 "worker %s on %s: %d slots, study %r",
                 self.name,
@@ -85,6 +90,7 @@ class Worker:
                 finally:
                     listener.cancel()
                     await asyncio.wait([listener])
+                    await self._trainer.close()
 
     async def _serve(
         self, link: Link, publisher: Publisher, listener: asyncio.Task[None], stop: asyncio.Event
@@ -151,13 +157,7 @@ class Worker:
         log = config.log_of(trial)
         logger.info("trial %d of %r, attempt %d", trial.trial, trial.study, trial.attempt)
         training = asyncio.create_task(
-            run_training(
-                config.command,
-                env={**os.environ, **config.env, **environment(trial, resolve(config.endpoint))},
-                cwd=config.cwd,
-                log=log,
-                grace_s=config.grace_s,
-            )
+            self._trainer.run(trial, environment(trial, resolve(config.endpoint)), log)
         )
         key = (trial.study, trial.trial)
         self._running[key] = (trial.attempt, training)
@@ -186,9 +186,9 @@ class Worker:
             logger.info("trial %d of %r: attempt %d was given up", *_which(trial))
             return _finished(trial, "preempted", error="this attempt was given up")
         failure = training.exception()
-        if isinstance(failure, OSError):
+        if isinstance(failure, OSError | ValueError):
             logger.warning("trial %d of %r, attempt %d: %s", *_which(trial), failure)
-            where = f"trainer.cwd={self.config.cwd!r}, log {log}, worker {self.name}"
+            where = f"log {log}, worker {self.name}"
             return _finished(
                 trial, "failed", error=f"the trainer could not be started: {failure} ({where})"
             )

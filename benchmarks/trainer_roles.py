@@ -1,0 +1,142 @@
+"""The trainings of the trainer benchmark: `loop ENDPOINT FOLDER ROUNDS STEPS`, and `begin`."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import optuna
+import torch
+
+import trialbus
+from benchmarks import peers
+from trialbus import events
+
+_Report: TypeAlias = Callable[[int, float], None]
+
+_STEP_S = 5e-3
+_STUDY = trialbus.StudySpec(
+    name="loop",
+    params={"lr": trialbus.FloatParam(low=1e-4, high=1e-3, log=True)},
+    objectives=(trialbus.Objective(metric="loss", direction="minimize"),),
+    n_trials=1,
+    sampler=trialbus.Component(type="RandomSampler"),
+    pruner=trialbus.Component(type="MedianPruner"),
+)
+
+
+def begin(_: trialbus.Trial) -> None:
+    """Say when this is: the first line of a training that has imported PyTorch."""
+    print(json.dumps(time.time()), flush=True)
+
+
+class Training:
+    """A network that is trained on noise, one batch a step, a step about as long as is wanted."""
+
+    def __init__(self, step_s: float) -> None:
+        torch.set_num_threads(1)
+        self._model = torch.nn.Sequential(
+            torch.nn.Linear(64, 256), torch.nn.ReLU(), torch.nn.Linear(256, 10)
+        )
+        self._optimizer: Any = torch.optim.Adam(self._model.parameters())
+        self._batch = 64
+        while (taken := self._time()) < step_s:
+            self._batch = int(self._batch * min(2.0, 1.05 * step_s / taken)) + 1
+
+    def step(self) -> float:
+        x, y = torch.randn(self._batch, 64), torch.randint(10, (self._batch,))
+        loss: Any = torch.nn.functional.cross_entropy(self._model(x), y)
+        self._optimizer.zero_grad()
+        loss.backward()
+        self._optimizer.step()
+        return float(loss.item())
+
+    def _time(self) -> float:
+        taken: list[float] = []
+        for _ in range(20):
+            began = time.perf_counter()
+            self.step()
+            taken.append(time.perf_counter() - began)
+        return statistics.median(taken)
+
+
+def loop(endpoint: str, folder: str, rounds: int, steps: int) -> dict[str, float]:
+    """Train in turn without reporting and with every way to report, one report a step."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    training = Training(_STEP_S)
+    costs: dict[str, list[float]] = {}
+    blocks: dict[str, list[float]] = {}
+    with ExitStack() as stack:
+        reports: dict[str, _Report] = {
+            "nobody": lambda step, loss: None,
+            "trialbus": _to_trialbus(stack.enter_context(_attached(endpoint))),
+        }
+        addresses = {"optuna_sqlite": f"sqlite:///{Path(folder) / 'plain.db'}"}
+        if peers.has_grpc():
+            addresses["optuna_grpc"] = stack.enter_context(peers.address_of("grpc", Path(folder)))
+        for name, address in addresses.items():
+            reports[name] = _to_optuna(address)
+        for block in range(rounds):
+            for name, report in reports.items():
+                began = time.perf_counter()
+                for step in range(block * steps, (block + 1) * steps):
+                    loss = training.step()
+                    before = time.perf_counter()
+                    report(step, loss)
+                    costs.setdefault(name, []).append(time.perf_counter() - before)
+                blocks.setdefault(name, []).append(time.perf_counter() - began)
+    ours = sorted(costs["trialbus"])
+    overheads = {
+        name: statistics.median(
+            100 * (taken / alone - 1) for taken, alone in zip(found, blocks["nobody"], strict=True)
+        )
+        for name, found in blocks.items()
+    }
+    return {
+        "step_ms": 1e3 * statistics.median(blocks["nobody"]) / steps,
+        "report_p50_us": 1e6 * ours[len(ours) // 2],
+        "report_p99_us": 1e6 * ours[len(ours) * 99 // 100],
+        "loop_overhead_percent": overheads.pop("trialbus"),
+        **{f"loop_overhead_{n}_percent": v for n, v in overheads.items() if n != "nobody"},
+    }
+
+
+def _attached(endpoint: str) -> trialbus.Trial:
+    with trialbus.Publisher(endpoint) as publisher:
+        publisher.publish(events.StudySubmitted(study="loop", spec=_STUDY, submission="loop"))
+    return trialbus.attach(study="loop", endpoint=endpoint, timeout_s=60)
+
+
+def _to_trialbus(trial: trialbus.Trial) -> _Report:
+    def report(step: int, loss: float) -> None:
+        trial.report(step, {"loss": loss})
+
+    return report
+
+
+def _to_optuna(address: str) -> _Report:
+    """Return what reports to plain Optuna, and asks it whether to prune."""
+    study = optuna.create_study(
+        storage=peers.open_storage(address), pruner=optuna.pruners.MedianPruner()
+    )
+    trial = study.ask()
+
+    def report(step: int, loss: float) -> None:
+        trial.report(loss, step)
+        trial.should_prune()
+
+    return report
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "begin":
+        with trialbus.attach() as attached:
+            begin(attached)
+    else:
+        print(json.dumps(loop(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))))

@@ -1,0 +1,242 @@
+"""How trials reach programs: overrides, flags, variables and files, with values that bite."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+
+import trialbus
+from support.client import stored
+from support.processes import Bus
+from trialbus.assignment import environment
+from trialbus.testing import TestBus
+from trialbus_services.worker.handing import ParamsAs, command_of
+from trialbus_services.worker.trainers import CommandTrainer
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+BITING: dict[str, Any] = {
+    "optimizer.lr": 1e-07,
+    "shift": -2.5e-08,
+    "width": -3,
+    "flag": True,
+    "off": False,
+    "nothing": None,
+    "words": "two words, and more",
+    "quotes": "it's \"quoted\" \\ back\\'s",
+    "sign": "a=b${c}{d:e}[f]",
+    "tick": "$(echo no) `no` ; no",
+    "letters": "häßlich 模型",
+    "number": "12",
+    "null": "null",
+    "empty": "",
+    "ends": "with a backslash\\",
+}
+
+# Prints its arguments and what it finds in its environment.
+SHOW = (
+    "import json, os, sys;"
+    "print(json.dumps([sys.argv[1:], {k: v for k, v in os.environ.items() if 'PARAM' in k}]))"
+)
+
+# An application of Hydra that prints what it was configured with.
+APPLICATION = """
+import json, hydra
+from omegaconf import OmegaConf
+
+@hydra.main(version_base=None, config_path=None)
+def main(config):
+    print(json.dumps(OmegaConf.to_container(config)))
+
+main()
+"""
+
+# One that ends as its param says.
+ENDING = """
+import hydra, trialbus
+
+@hydra.main(version_base=None, config_path=None)
+def main(config):
+    match config.how:
+        case "value": return 0.25
+        case "values": return [1, 2.5]
+        case "text": return "good"
+        case "raise": raise RuntimeError("no luck")
+        case "report":
+            with trialbus.attach(budget=3) as trial:
+                for step in range(trial.budget):
+                    trial.report(step, {"loss": step})
+        case "prune":
+            trial = trialbus.attach()
+            while True:
+                trial.report(0, {"loss": 1.0}, wait=0.01)
+
+main()
+"""
+
+
+def assigned(params: dict[str, Any]) -> trialbus.TrialAssigned:
+    return trialbus.TrialAssigned(
+        study="s p", trial=7, attempt=2, request="", session="", params=params, seed=11, budget=5
+    )
+
+
+async def shown(params_as: ParamsAs, folder: Path, *arguments: str) -> tuple[list[str], Any]:
+    """Run a program for a trial and return its arguments and its variables."""
+    trainer = CommandTrainer(
+        command=[sys.executable, "-c", SHOW, *arguments], runs=folder / "runs", params_as=params_as
+    )
+    done = await trainer.run(assigned(BITING), {}, folder / "log")
+    assert done.code == 0, done.log_tail
+    found, variables = json.loads(done.log_tail)
+    return found, variables
+
+
+@pytest.fixture
+def played() -> Iterator[TestBus]:
+    with TestBus() as made:
+        yield made
+
+
+async def test_flags_carry_every_value_in_one_argument_each(tmp_path: Path) -> None:
+    found, _ = await shown("flags", tmp_path)
+    values = dict(argument.removeprefix("--").split("=", 1) for argument in found)
+    assert "nothing" not in values  # the program's own default
+    for name, value in values.items():
+        expected = BITING[name]
+        assert value == (expected if isinstance(expected, str) else json.dumps(expected))
+
+
+async def test_the_environment_has_a_variable_for_each_param(tmp_path: Path) -> None:
+    _, variables = await shown("environment", tmp_path)
+    assert len(variables) == len(BITING)
+    assert variables["TRIALBUS_PARAM_OPTIMIZER_LR"] == "1e-07"
+    assert variables["TRIALBUS_PARAM_QUOTES"] == BITING["quotes"]
+    assert variables["TRIALBUS_PARAM_NOTHING"] == ""
+    assert variables["TRIALBUS_PARAM_FLAG"] == "true"
+
+
+async def test_params_that_would_share_a_variable_are_refused(tmp_path: Path) -> None:
+    trainer = CommandTrainer(command=["true"], runs=tmp_path)
+    with pytest.raises(ValueError, match=r"'a\.b' and another one are both .TRIALBUS_PARAM_A_B"):
+        await trainer.run(assigned({"a_b": 1, "a.b": 2}), {}, tmp_path / "log")
+
+
+@pytest.mark.parametrize("named", [True, False], ids=["named in the command", "put after it"])
+def test_a_file_holds_the_params_as_json(tmp_path: Path, *, named: bool) -> None:
+    arguments = ["in={params_file}"] if named else []
+    (argument,), _ = asyncio.run(shown("file", tmp_path, *arguments))
+    path = Path(argument.removeprefix("in="))
+    assert argument.startswith("in=") == named
+    assert json.loads(path.read_text()) == BITING
+    assert path.is_relative_to(tmp_path / "runs")
+
+
+async def test_overrides_reach_a_hydra_application_as_they_were(tmp_path: Path) -> None:
+    trainer = CommandTrainer(
+        command=[sys.executable, "-c", APPLICATION],
+        runs=tmp_path / "runs",
+        params_as="overrides",
+        cwd=str(tmp_path),
+    )
+    params = {f"+{name}": value for name, value in BITING.items()}
+    done = await trainer.run(assigned(params), {}, tmp_path / "log")
+    assert done.code == 0, done.log_tail
+    found = json.loads(done.log_tail)
+    assert found.pop("optimizer") == {"lr": 1e-07}
+    assert found == {name: value for name, value in BITING.items() if name != "optimizer.lr"}
+
+
+def test_placeholders_are_filled_in_once_and_others_left_alone() -> None:
+    command = ["run", "{study}-{trial}-{attempt}-{seed}-{budget}", "{run_dir}", "{other}", "{}"]
+    trial = trialbus.TrialAssigned(
+        study="{seed}", trial=7, request="", session="", params={}, seed=11
+    )
+    assert command_of(command, "environment", trial, Path("/runs/7")) == [
+        "run",
+        "{seed}-7-0-11-",
+        "/runs/7",
+        "{other}",
+        "{}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("how", "end", "error"),
+    [
+        ("value", ("complete", [0.25]), ""),
+        ("values", ("complete", [1.0, 2.5]), ""),
+        ("text", ("failed", None), "the objective is 'good', expected a number"),
+        ("raise", ("failed", None), "RuntimeError: no luck"),
+        ("report", ("complete", None), ""),
+        ("prune", ("pruned", None), ""),
+    ],
+)
+async def test_a_hydra_application_ends_its_trial_by_what_it_returns(
+    played: TestBus, tmp_path: Path, how: str, end: tuple[str, list[float] | None], error: str
+) -> None:
+    trial = assigned({"+how": how})
+    trainer = CommandTrainer(
+        command=[
+            *(sys.executable, "-c", ENDING, "hydra.run.dir='{run_dir}'"),
+            "++hydra.callbacks.trialbus._target_=trialbus.callbacks.hydra.TrialCallback",
+        ],
+        runs=tmp_path / "runs",
+        params_as="overrides",
+        cwd=str(tmp_path),
+    )
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(
+            trainer.run(trial, environment(trial, played.endpoint), tmp_path / "log")
+        )
+        if how == "prune":
+            tasks.create_task(
+                asyncio.to_thread(played.prune, study=trial.study, trial=7, attempt=2)
+            )
+    done = running.result()
+    (finished,) = played.events(trialbus.TrialFinished)
+    assert (finished.state, finished.values) == end, done.log_tail
+    assert error in str(finished.error)
+    assert len(played.events(trialbus.TrialStarted)) == 1
+    (folder,) = (tmp_path / "runs").glob("*/7")
+    assert (folder / ".hydra" / "overrides.yaml").exists()
+
+
+def test_without_a_trial_the_callback_does_nothing(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", ENDING, "+how=value"),
+            "++hydra.callbacks.trialbus._target_=trialbus.callbacks.hydra.TrialCallback",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
+    assert done.stderr == ""
+
+
+@pytest.mark.timeout(120)
+def test_an_unmodified_hydra_application_is_optimized(bus: Bus) -> None:
+    study = bus.service(
+        "study",
+        *("--config-dir", str(EXAMPLES / "conf")),
+        "storage.url=sqlite:///studies.db",
+        "study=hydra_app",
+        "study.n_trials=4",
+        "trainer=hydra",
+        f"trainer.command=[{sys.executable},{EXAMPLES / 'hydra_app.py'}]",
+    )
+    assert study.wait(100) == 0, study.printed()
+    trials = stored(bus, "hydra_app").trials
+    assert [trial.state for trial in trials] == [optuna.trial.TrialState.COMPLETE] * 4
+    assert all(0 < trial.values[0] <= 1 for trial in trials)
