@@ -194,9 +194,12 @@ def _optimizer(config: DictConfig) -> int:
 def _worker(config: DictConfig) -> int:
     from trialbus_services.worker.main import run
 
+    worker = settings.section(config, "worker", settings.Worker)
+    if not worker.slots:
+        raise SpecError("worker.slots", "0 runs no trial (expected 1 or more)")
     return run(
         settings.bus(config),
-        settings.section(config, "worker", settings.Worker),
+        worker,
         settings.trainer(config),
         study=settings.study(config).name,
     )

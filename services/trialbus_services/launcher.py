@@ -43,9 +43,13 @@ def run(config: DictConfig) -> int:
     bus = settings.bus(config)
     storage = settings.section(config, "storage", settings.Storage)
     check_url(storage.url)
-    settings.trainer(config)
+    worker = settings.section(config, "worker", settings.Worker).slots > 0
+    if worker:
+        settings.trainer(config)
     console = Console()
-    with Services(bus, shown(storage.url), spec.name, _task_overrides(), console) as services:
+    with Services(
+        bus, shown(storage.url), spec.name, _task_overrides(), console, worker=worker
+    ) as services:
         services.start()
         return _follow(spec, services, console)
 

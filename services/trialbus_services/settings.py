@@ -106,8 +106,8 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ttl_s: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.slots < 1:
-            raise ValueError(f"slots {self.slots} is below 1")
+        if self.slots < 0:
+            raise ValueError(f"slots {self.slots} is below 0")
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -21,11 +21,22 @@ _QUIET_S = 3.0  # a session silent for longer is not counted on
 
 
 class Services:
-    """The services a study needs: those that are up already, and children for the others."""
+    """The services a study needs: those that are up already, and children for the others.
+
+    Without `worker` nothing here runs trials: trainings ask for them themselves.
+    """
 
     def __init__(
-        self, bus: settings.Bus, storage: str, study: str, overrides: list[str], console: Console
+        self,
+        bus: settings.Bus,
+        storage: str,
+        study: str,
+        overrides: list[str],
+        console: Console,
+        *,
+        worker: bool = True,
     ) -> None:
+        self._wanted = ("optimizer", "worker", "reporter") if worker else ("optimizer", "reporter")
         self._bus = bus
         self._storage = storage
         self._study = study
@@ -124,7 +135,7 @@ class Services:
             for s in sessions
             if s["kind"] != "worker" or s["info"].get("study") in ("", self._study)
         }
-        for name in ("optimizer", "worker", "reporter"):
+        for name in self._wanted:
             if name not in up and name not in self._children:
                 self._spawn(name)
 

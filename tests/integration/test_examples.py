@@ -44,3 +44,37 @@ def test_the_listener_prints_the_evaluations_of_a_running_study(bus: Bus) -> Non
     until(lambda: "quadratic trial 1 step 2: loss" in listener.printed())
     listener.signal(signal.SIGINT)
     assert listener.wait(10) == 0
+
+
+def test_trainings_that_ask_for_their_trials_themselves_finish_a_study(bus: Bus) -> None:
+    bus.endpoint = f"ipc://{bus.directory}/.trialbus/hub.sock"
+    study = bus.service(
+        "study",
+        "--config-dir",
+        str(EXAMPLES / "conf"),
+        "study=quadratic",
+        "worker=none",
+        "pruner=none",
+    )
+    for _ in range(8):
+        subprocess.run(
+            [sys.executable, EXAMPLES / "free_standing.py"],
+            cwd=bus.directory,
+            capture_output=True,
+            timeout=40,
+            check=True,
+        )
+    assert study.wait(40) == 0, study.printed()
+    assert "8 complete" in study.printed()
+
+
+def test_trials_run_in_one_process(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "in_process.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=True,
+    )
+    assert done.stdout.startswith("best loss ")
