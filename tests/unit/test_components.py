@@ -103,6 +103,18 @@ def test_a_range_without_a_step_is_no_grid() -> None:
         build_sampler(spec(Component(type="GridSampler")))
 
 
+def test_a_sampler_within_a_sampler_has_the_study_s_seed_too() -> None:
+    def suggested() -> float:
+        base = {"type": "RandomSampler"}
+        args = {"fixed_params": {"x": 0.5}, "base_sampler": base}
+        sampler = build_sampler(spec(Component(type="PartialFixedSampler", args=args)))
+        trial = optuna.create_study(sampler=sampler).ask()
+        assert trial.suggest_float("x", 0, 1) == 0.5
+        return trial.suggest_float("y", 0, 1)
+
+    assert suggested() == suggested()
+
+
 def test_a_resumed_sampler_does_not_suggest_again_what_it_suggested_before() -> None:
     def first(n_before: int) -> float:
         study = optuna.create_study(

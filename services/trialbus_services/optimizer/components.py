@@ -7,7 +7,7 @@ import inspect
 import pkgutil
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from types import ModuleType
@@ -27,9 +27,9 @@ _GRID = "GridSampler"
 def build_sampler(spec: StudySpec, n_before: int = 0) -> BaseSampler:
     """Build the sampler a study names.
 
-    Its seed is the study's, unless its own arguments give one, plus `n_before`: a sampler that
-    began again with the same seed would suggest again what it has suggested before. A grid
-    sampler takes its grid from the parameters.
+    Its seed, and that of samplers in it, is the study's, unless its own arguments give one, plus
+    `n_before`: a sampler that began again with the same seed would suggest again what it has
+    suggested before. A grid sampler takes its grid from the parameters.
 
     Args:
         spec: The study.
@@ -44,12 +44,12 @@ def build_sampler(spec: StudySpec, n_before: int = 0) -> BaseSampler:
         args.setdefault(
             "search_space", {name: _grid(name, param) for name, param in spec.space.items()}
         )
-    sampler_class = _class("sampler", component.type, optuna.samplers, BaseSampler)
-    if "seed" in inspect.signature(sampler_class).parameters:
-        seed = args.get("seed")
-        args["seed"] = (spec.seed if seed is None else seed) + n_before
     sampler = _build(
-        "sampler", Component(type=component.type, args=args), optuna.samplers, BaseSampler
+        "sampler",
+        Component(type=component.type, args=args),
+        optuna.samplers,
+        BaseSampler,
+        lambda seed: (spec.seed if seed is None else seed) + n_before,
     )
     assert isinstance(sampler, BaseSampler)
     return sampler
@@ -98,7 +98,13 @@ def _own_class(key: str, path: str, base: type) -> type:
     return found
 
 
-def _build(key: str, component: Component, module: ModuleType, base: type) -> object:
+def _build(
+    key: str,
+    component: Component,
+    module: ModuleType,
+    base: type,
+    seeded: Callable[[int | None], int] | None = None,
+) -> object:
     found = _class(key, component.type, module, base)
     known = [
         name
@@ -112,9 +118,11 @@ def _build(key: str, component: Component, module: ModuleType, base: type) -> ob
                 f"{key}.{name}", f"{component.type} has no such argument{_nearest(name, known)}"
             )
         if is_mapping(value) and ("type" in value or "_target_" in value):
-            args[name] = _build(f"{key}.{name}", _nested(value), module, base)
+            args[name] = _build(f"{key}.{name}", _nested(value), module, base, seeded)
         else:
             args[name] = value
+    if seeded is not None and "seed" in known:
+        args["seed"] = seeded(args.get("seed"))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
