@@ -18,7 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from trialbus.endpoint import resolve
 from trialbus.errors import SpecError
 from trialbus.security import HUB_KEY_VARIABLE, KEY_VARIABLE
-from trialbus.spec import StudySpec, load_spec
+from trialbus.spec import StudySpec, is_mapping, load_spec
+from trialbus_services.search_space import explicit
 from trialbus_services.worker.handing import ParamsAs
 
 
@@ -146,8 +147,11 @@ def study(config: DictConfig) -> StudySpec:
     Raises:
         SpecError: See `trialbus.load_spec`.
     """
+    found = _plain(config, "study")
+    if is_mapping(found) and is_mapping(found.get("params")):
+        found = {**found, "params": explicit(found["params"])}
     return load_spec(
-        _plain(config, "study"),
+        found,
         sampler=_plain(config, "sampler"),
         pruner=_plain(config, "pruner", optional=True),
     )

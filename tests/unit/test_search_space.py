@@ -1,0 +1,57 @@
+"""Search spaces in Hydra's grammar of sweeps and as mappings come to the same params."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from trialbus import CategoricalParam, FloatParam, IntParam, SpecError
+from trialbus.params import Param
+from trialbus_services.search_space import explicit
+
+
+@pytest.mark.parametrize(
+    ("written", "param"),
+    [
+        ("interval(0, 1)", FloatParam(low=0, high=1)),
+        ("interval(1, 8)", FloatParam(low=1, high=8)),
+        ("int(interval(1, 8))", IntParam(low=1, high=8)),
+        ("tag(log, interval(1e-5, 1e-1))", FloatParam(low=1e-5, high=1e-1, log=True)),
+        ("tag(log, int(interval(1, 100)))", IntParam(low=1, high=100, log=True)),
+        ("range(1, 10, 3)", IntParam(low=1, high=7, step=3)),
+        ("range(5)", IntParam(low=0, high=4)),
+        ("range(4, 0, -2)", IntParam(low=2, high=4, step=2)),
+        ("range(0, 1, 0.25)", FloatParam(low=0, high=0.75, step=0.25)),
+        ("tag(log, range(1, 9))", IntParam(low=1, high=8, log=True)),
+        ("choice(adam, sgd)", CategoricalParam(choices=("adam", "sgd"))),
+        ("adam, 'a b', 3, 0.5, true", CategoricalParam(choices=("adam", "a b", 3, 0.5, True))),
+        ({"type": "float_log", "low": 1e-3, "high": 1}, FloatParam(low=1e-3, high=1, log=True)),
+        ({"type": "int_log", "low": 1, "high": 64}, IntParam(low=1, high=64, log=True)),
+        ({"type": "int", "low": 1, "high": 9, "step": 2}, IntParam(low=1, high=9, step=2)),
+    ],
+    ids=str,
+)
+def test_every_form_is_the_param_that_it_says(written: Any, param: Param) -> None:
+    found = explicit({"optimizer.lr": written})["optimizer.lr"]
+    assert msgspec.convert(found, Param) == param
+
+
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("interval(1", "study.params.lr: 'interval.1' cannot be read"),
+        ("choice(1, null)", "write null as one of choices: in a mapping"),
+        ("0.1", "'0.1' is one value .expected interval.* study.fixed"),
+        ("shuffle(range(1, 5))", "the sampler chooses the order"),
+        ("shuffle(1, 2)", "the sampler chooses the order"),
+        ("tag(fast, interval(0, 1))", "is tagged fast .expected log alone"),
+        ("range(1, 1)", "has no values .the stop is not among them"),
+        ("glob(*)", "is no search space|is one value"),
+    ],
+    ids=str,
+)
+def test_what_is_no_search_space_is_refused_with_a_reason(written: str, words: str) -> None:
+    with pytest.raises(SpecError, match=words):
+        explicit({"lr": written})
