@@ -50,7 +50,8 @@ class BusChannel:
 
     def publish(self, event: events.Event) -> None:
         """Put an event into the outbox."""
-        self._publisher.publish(event)
+        patient = isinstance(event, events.EvaluationComplete) and not event.answer
+        self._publisher.publish(event, at_once=not patient)
 
     def pruned(self, attempt: int) -> events.Prune | None:
         """Return the prune command for this attempt, if it has come."""

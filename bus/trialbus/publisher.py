@@ -86,8 +86,14 @@ class Publisher:
         """How often the hub said that it cannot take events now, for example for a full disk."""
         return self._sender.refused
 
-    def publish(self, event: events.Event) -> int:
+    def publish(self, event: events.Event, *, at_once: bool = True) -> int:
         """Accept an event and return its sequence number, from 1.
+
+        Args:
+            event: What to publish.
+            at_once: Send it now, at some ten microseconds of the caller's time; else it, and what
+                comes in over the link, may wait for some milliseconds where events follow each
+                other quickly, as the evaluations of a training do.
 
         Raises:
             OutboxFullError: No room, by the rule of `when_full`; nothing was accepted.
@@ -106,7 +112,10 @@ class Publisher:
         if len(body) > wire.MAX_EVENT:
             raise ValueError(f"a {event.type} of {len(body)} bytes, at most {wire.MAX_EVENT} fit")
         seq = self._outbox.put(topic, body) or self._put_into_full(topic, body)
-        self._link.offer()
+        if at_once:
+            self._link.wake()
+        else:
+            self._link.offer()
         return seq
 
     @property
