@@ -18,6 +18,7 @@ _PUBLISHERS = 4
 _SUBSCRIBERS = 2
 _SETTLE_S = 60.0
 _BETWEEN_LONG_PAUSES_S = 5.0
+_STRANDED = 20  # events
 
 #: Longer than ZeroMQ takes to give up a connection: a heartbeat every 5 s, 15 s for its answer.
 LONG_STOP_S = 25.0
@@ -102,9 +103,11 @@ class Chaos:
     ) -> Outcome:
         """Kill `kills` times, with a pause of some process every ninth time, and count.
 
+        The first two kills leave events behind that only adoption can bring to the hub.
         With `long_stops`, meanwhile hub, subscriber and publisher take turns in standing still
         for `LONG_STOP_S`.
         """
+        self._strand()
         while self.outcome.kills < kills:
             time.sleep(pause_s * self._random.uniform(0.5, 1.5))  # the pace of the fire
             self._kill(self._random.choice(self._awake()))
@@ -131,6 +134,19 @@ class Chaos:
             self._publishers[slot] = self._publisher(slot)
         else:
             victim.restart()
+
+    def _strand(self) -> None:
+        """Kill a publisher that has accepted events while there was no hub to take them."""
+        self._hub.kill()
+        victim, name = self._publishers[0], self._names[0]
+        enough = self._ledger(name) + _STRANDED
+        deadline = time.monotonic() + _SETTLE_S
+        while self._ledger(name) < enough:
+            assert time.monotonic() < deadline, f"{name} accepts nothing"
+            time.sleep(0.01)
+        self._kill(victim)
+        self._hub.restart()
+        self.outcome.kills += 2
 
     def _pause(self, stop_s: float) -> None:
         victim = self._random.choice(self._awake())
