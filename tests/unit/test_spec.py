@@ -52,6 +52,17 @@ def test_a_right_one_is_loaded_with_its_defaults() -> None:
             "study",
             "target 1 needs one objective",
         ),
+        ({"catch_exceptions": "maybe"}, "study.catch_exceptions", "got 'maybe'"),
+        ({"evaluation": {"interval": 0}}, "study.evaluation", "interval 0 is below 1"),
+        ({"evaluation": {"episode": 2}}, "study.evaluation", "unknown field `episode`"),
+        ({"base_config": ""}, "study", "base_config is empty"),
+        ({"base_config": [1]}, "study.base_config", "`str | object | null`"),
+        ({"base_config": {"a": "x" * 70_000}}, "study", "70008 bytes of JSON (expected at most"),
+        (
+            {"trial_overrides": {"a": {"b": float("inf")}}},
+            "study",
+            "trial_overrides.a.b is inf (expected a finite number",
+        ),
         ({"prune_by": {"metrics": "a"}}, "study.prune_by", "`metrics`"),
         ({"params": {}}, "study.params", "expected a mapping of at least one param"),
         (
@@ -104,6 +115,13 @@ def test_a_wrong_one_names_its_key_and_value(changes: dict[str, Any], key: str, 
         load(**changes)
     assert caught.value.key == key
     assert words in str(caught.value)
+
+
+def test_overrides_are_laid_over_the_base_and_a_name_stays_a_name() -> None:
+    spec = load(base_config={"a": {"b": 1, "c": 2}}, trial_overrides={"a.b": 5, "d": [1]})
+    assert (spec.config, spec.config_name) == ({"a": {"b": 5, "c": 2}, "d": [1]}, None)
+    spec = load(base_config="small", trial_overrides={"a": 1})
+    assert (spec.config, spec.config_name) == ({"a": 1}, "small")
 
 
 def test_of_several_objectives_the_pruner_needs_one_metric() -> None:

@@ -25,6 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from trialbus import events
 from trialbus.errors import SpecError
 from trialbus_services.optimizer.components import build_pruner, build_sampler
+from trialbus_services.optimizer.failures import ERROR, Failures
 from trialbus_services.optimizer.ledger import Book, Closed, OpenTrial
 from trialbus_services.optimizer.outcome import Judge
 from trialbus_services.optimizer.parents import renumbered
@@ -39,6 +40,7 @@ logger = logging.getLogger(__name__)
 
 _FOREIGN = "trialbus:foreign"
 _SPEC = "trialbus:spec"
+_SUBMISSION = "trialbus:submission"
 _REQUEST = "trialbus:request"
 _LATE = "trialbus:late"
 _ARTIFACTS = "artifacts:"  # optuna.artifacts._upload.ARTIFACTS_ATTR_PREFIX
@@ -75,8 +77,7 @@ class RunningStudy:
     ) -> None:
         spec = book.spec
         self.spec = spec
-        self.failures_in_a_row = 0
-        self.last_error: str | None = None
+        self.failures = Failures(spec)
         self._judge = Judge(spec)
         build_sampler(spec)  # refused here, before a process is started for it
         pruner = build_pruner(spec.pruner)
@@ -161,6 +162,9 @@ class RunningStudy:
             params=trial.params,
             seed=self.spec.seed + trial.number,
             budget=self.spec.budget,
+            evaluation=self.spec.evaluation,
+            config=self.spec.config,
+            config_name=self.spec.config_name,
             worker=request.worker,
             slot=request.slot,
         )
@@ -243,7 +247,7 @@ class RunningStudy:
         if state is TrialState.FAIL:
             attributes |= {
                 "trialbus:state": "lost" if closed.cause == "lost" else "failed",
-                "trialbus:error": outcome.error,
+                ERROR: outcome.error,
             }
         with self._storage.atomic(), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -259,8 +263,7 @@ class RunningStudy:
         self.progress.take(state, values, feasible=outcome.feasible)
         self._finished.add(number)
         self._counts[state] += 1
-        self.failures_in_a_row = self.failures_in_a_row + 1 if state is TrialState.FAIL else 0
-        self.last_error = outcome.error or self.last_error
+        self.failures.take(number, state, outcome.error)
         reported.forget(number)
 
     def abandon(self, trial: OpenTrial, reason: str) -> None:
@@ -330,7 +333,13 @@ class RunningStudy:
                 self._finished.add(trial.number)
                 self._counts[trial.state] += 1
         ended = [t for t in trials if t.state.is_finished() and t.datetime_complete]
-        for trial in sorted(ended, key=lambda t: t.datetime_complete or datetime.min):  # noqa: DTZ901
+        ended.sort(key=lambda trial: trial.datetime_complete or datetime.min)  # noqa: DTZ901
+        submission, n_failed = attributes.get(_SUBMISSION, ("", 0))
+        if submission != book.submission:
+            n_failed = self._counts[TrialState.FAIL]
+            self._study.set_user_attr(_SUBMISSION, [book.submission, n_failed])
+        self.failures.restore(ended, n_failed)
+        for trial in ended:
             feasible = all(violation <= 0 for violation in trial.constraints.values())
             self.progress.take(trial.state, trial.values, feasible=feasible)
         for number in set(book.open) - set(self._trial_ids):
