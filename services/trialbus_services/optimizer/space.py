@@ -13,6 +13,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
+from trialbus.conditions import unmet
 from trialbus.params import CategoricalParam, FloatParam, IntParam, Param
 
 
@@ -30,11 +31,20 @@ def distribution(param: Param) -> BaseDistribution:
 
 
 def suggest(trial: optuna.Trial, params: Mapping[str, Param]) -> dict[str, Any]:
-    """Sample every parameter of a trial; those it already has keep their value.
+    """Sample the parameters of a trial; those it already has keep their value.
 
-    Unlike `study.ask(distributions)` this completes a trial whose sampling was cut short.
+    One whose conditions are not met is not suggested, as in a define-by-run study of Optuna. Unlike
+    `study.ask(distributions)` this completes a trial whose sampling was cut short.
+
+    Args:
+        trial: The trial.
+        params: A search space in the order of its conditions, as `StudySpec.space` is.
     """
-    return {name: _suggest(trial, name, param) for name, param in params.items()}
+    found: dict[str, Any] = {}
+    for name, param in params.items():
+        if unmet(param, found) is None:
+            found[name] = _suggest(trial, name, param)
+    return found
 
 
 def _suggest(trial: optuna.Trial, name: str, param: Param) -> Any:
