@@ -214,6 +214,27 @@ def test_failed_trials_are_failed_and_do_not_end_a_study_that_catches_them(
     ] * 2
 
 
+def test_n_trials_is_a_total_over_workers_restarts_and_submissions(
+    bus: Bus, client: Callable[[], Client]
+) -> None:
+    bus.hub()
+    service = optimizer(bus, "optimizer.ahead=3")
+    one, two = client(), client()
+    one.submit(study(n_trials=5))
+    run(one, 1.0)
+    running = [one.ask(), two.ask()]
+    restarted(bus, service)
+    one.submit(study(n_trials=5))
+    for trial in running:
+        one.report(trial, 0, loss=1.0)
+        one.finish(trial)
+    run(two, 1.0)
+    run(one, 1.0)
+    finished = end(one)
+    assert (finished.reason, finished.counts.complete) == ("exhausted", 5)
+    assert [trial.state.name for trial in stored(bus).trials] == ["COMPLETE"] * 5
+
+
 def test_enqueued_trials_run_first_and_once(bus: Bus, client: Callable[[], Client]) -> None:
     bus.hub()
     service = optimizer(bus)
