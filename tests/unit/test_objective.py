@@ -7,6 +7,7 @@ import math
 import pytest
 
 from trialbus import FloatParam, Objective, SpecError, StudySpec
+from trialbus.params import Param
 from trialbus_services.optimizer.objective import aggregation, value_of
 from trialbus_services.optimizer.outcome import Judge
 
@@ -69,6 +70,6 @@ def test_a_form_that_does_not_exist_is_refused_with_the_nearest(text: str, words
 
 def test_of_several_objectives_the_wrong_one_is_named() -> None:
     objectives = (Objective(metric="a"), Objective(metric="b", aggregate="lats"))
-    params = {"x": FloatParam(low=0, high=1)}
+    params: dict[str, Param] = {"x": FloatParam(low=0, high=1)}
     with pytest.raises(SpecError, match=r"study\.objective\[1\]\.aggregate: 'lats'"):
         Judge(StudySpec(name="s", params=params, objectives=objectives, n_trials=1))
