@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, TypeGuard, cast
 
 import msgspec
 
+from trialbus.checked import checked, nearest
 from trialbus.errors import SpecError
 from trialbus.params import Choice, Param, fixed
 
@@ -230,9 +231,7 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
     known = {"objective", *StudySpec.__struct_fields__} - {"objectives", "sampler", "pruner"}
     for key in data:
         if key not in known:
-            raise SpecError(
-                f"study.{key}", f"no such key (expected one of {', '.join(sorted(known))})"
-            )
+            raise SpecError(f"study.{key}", f"no such key{nearest(key, known)}")
     params = data.pop("params", None)
     if not is_mapping(params) or not params:
         raise SpecError(
@@ -249,10 +248,10 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
     spec: dict[str, Any] = {
         **data,
         "params": {
-            name: _convert(f"study.params.{name}", param, Param) for name, param in params.items()
+            name: checked(f"study.params.{name}", param, Param) for name, param in params.items()
         },
         "objectives": tuple(
-            _convert(
+            checked(
                 "study.objective" if len(objectives) == 1 else f"study.objective[{i}]",
                 entry,
                 Objective,
@@ -262,7 +261,7 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
         "sampler": _component("sampler", sampler),
         "pruner": None if pruner is None else _component("pruner", pruner),
     }
-    loaded: StudySpec = _convert("study", spec, StudySpec)
+    loaded: StudySpec = checked("study", spec, StudySpec)
     return loaded
 
 
@@ -279,16 +278,3 @@ def _component(key: str, data: Any) -> Component:
             f"missing in {data!r} (expected a class of Optuna, or package.module.Class)",
         )
     return Component(type=data[names[0]], args={k: v for k, v in data.items() if k != names[0]})
-
-
-def _convert(key: str, data: Any, type_: Any) -> Any:
-    try:
-        return msgspec.convert(data, type_)
-    except msgspec.ValidationError as error:
-        problem, _, path = str(error).partition(" - at `$")
-        inner = path.rstrip("`")
-        value = data
-        for part in filter(None, inner.split(".")):
-            value = value.get(part) if is_mapping(value) else None
-        shown = f" (got {value!r})" if inner and value is not None else ""
-        raise SpecError(key + inner, f"{problem}{shown}") from None

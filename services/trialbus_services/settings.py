@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from trialbus.callbacks import CallbackFactory
+from trialbus.checked import checked
 from trialbus.endpoint import resolve
 from trialbus.errors import SpecError
 from trialbus.security import HUB_KEY_VARIABLE, KEY_VARIABLE
@@ -111,13 +112,30 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError(f"slots {self.slots} is below 0")
 
 
+class Launcher(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who runs the trials of a study that is started here."""
+
+    worker: bool = True
+
+
 class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where reports are written."""
 
     dir: str
 
 
-_S = TypeVar("_S", Bus, Storage, Optimizer, Trainer, Worker, Report)
+#: The sections that are made of one type each.
+SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "bus": Bus,
+    "storage": Storage,
+    "optimizer": Optimizer,
+    "trainer": Trainer,
+    "worker": Worker,
+    "launcher": Launcher,
+    "report": Report,
+}
+
+_S = TypeVar("_S", Bus, Storage, Optimizer, Trainer, Worker, Launcher, Report)
 
 
 def section(config: DictConfig, name: str, type_: type[_S]) -> _S:
@@ -126,12 +144,7 @@ def section(config: DictConfig, name: str, type_: type[_S]) -> _S:
     Raises:
         SpecError: A key is unknown, missing or of the wrong type; names the key and the value.
     """
-    data = _plain(config, name)
-    try:
-        found = msgspec.convert(data, type_)
-    except msgspec.ValidationError as error:
-        problem, _, path = str(error).partition(" - at `$")
-        raise SpecError(f"{name}{path.rstrip('`')}", f"{problem} (in {data!r})") from None
+    found: _S = checked(name, _plain(config, name), type_)
     return found
 
 
@@ -174,6 +187,17 @@ def trainer(config: DictConfig) -> Trainer:
     return found
 
 
+def callbacks(config: DictConfig) -> dict[str, Any]:
+    """Return the section `callbacks`, which only a training can build.
+
+    Raises:
+        SpecError: See `trialbus.callbacks.CallbackFactory`.
+    """
+    found = _plain(config, "callbacks")
+    CallbackFactory(found)
+    return found
+
+
 def _check_command(trainer: Trainer, folder: Path) -> None:
     command = trainer.command
     if not command:
@@ -199,26 +223,19 @@ def _check_function(trainer: Trainer) -> None:
         )
 
 
-def register_resolvers() -> None:
-    """Make `${trialbus.python:}` and `${trialbus.examples:<file>}` known to OmegaConf."""
-    OmegaConf.register_new_resolver("trialbus.python", lambda: sys.executable, replace=True)
-    OmegaConf.register_new_resolver("trialbus.examples", _example, replace=True)
-
-
-def _example(name: str) -> str:
-    """Return the path of an example: in the installed package, or in the checkout."""
-    here = Path(__file__).parent
-    installed = here / "examples"
-    return str((installed if installed.is_dir() else here.parents[1] / "examples") / name)
-
-
 def _plain(config: DictConfig, name: str, *, optional: bool = False) -> Any:
     try:
+        # An empty mapping is what the schema has where nothing was chosen.
+        section = config.get(name)
         data = (
-            OmegaConf.to_container(config[name], resolve=True, throw_on_missing=True)
-            if config[name]
+            OmegaConf.to_container(section, resolve=True, throw_on_missing=True)
+            if section
             else None
         )
+    except MissingMandatoryValue as error:
+        raise SpecError(
+            str(error.full_key), "has no value yet (??? stands for one that has to be given)"
+        ) from None
     except OmegaConfBaseException as error:
         raise SpecError(
             str(error.full_key or name), str(error.msg or error).splitlines()[0]

@@ -52,7 +52,7 @@ def test_a_right_one_is_loaded_with_its_defaults() -> None:
             "study",
             "target 1 needs one objective",
         ),
-        ({"prune_by": {"metrics": "a"}}, "study.prune_by", "`metrics`"),
+        ({"prune_by": {"metrics": "a"}}, "study.prune_by.metrics", "did you mean 'metric'?"),
         ({"params": {}}, "study.params", "expected a mapping of at least one param"),
         (
             {"params": {"lr": {"type": "float", "low": 1, "high": 0.1}}},
@@ -76,8 +76,8 @@ def test_a_right_one_is_loaded_with_its_defaults() -> None:
         ),
         (
             {"params": {"lr": {"type": "float", "low": 0, "high": 1, "setp": 1}}},
-            "study.params.lr",
-            "`setp`",
+            "study.params.lr.setp",
+            "no such key; did you mean 'step'?",
         ),
         (
             {"params": {"lr": {"type": "float", "low": "a", "high": 1}}},
@@ -88,6 +88,21 @@ def test_a_right_one_is_loaded_with_its_defaults() -> None:
             {"params": {"n": {"type": "int", "low": 1, "high": 9, "step": 0}}},
             "study.params.n",
             "step 0",
+        ),
+        (
+            {"params": {"n": {"type": "int", "low": 1, "high": 10, "step": 2}}},
+            "study.params.n",
+            "step 2 does not divide high - low = 9 (expected high 9 or 11, for example)",
+        ),
+        (
+            {"params": {"x": {"type": "float", "low": 0, "high": 1, "step": 0.3}}},
+            "study.params.x",
+            "step 0.3 does not divide high - low = 1",
+        ),
+        (
+            {"params": {"k": {"type": "categorical", "choices": ["a", "b", "a"]}}},
+            "study.params.k",
+            "choices has 'a' twice",
         ),
         (
             {"params": {"k": {"type": "categorical", "choices": []}}},
@@ -133,6 +148,7 @@ def test_of_several_objectives_the_pruner_needs_one_metric() -> None:
         (FloatParam(low=0, high=1), [0, 0.3, 1.0], [-0.1, True, "0.5", None]),
         (FloatParam(low=0, high=1, step=0.1), [0.3, 1.0], [0.35]),
         (IntParam(low=1, high=9, step=2), [1, 9], [2, 1.0, True, 11]),
+        (FloatParam(low=0.1, high=0.7, step=0.2), [0.1, 0.5], [0.2]),
         (CategoricalParam(choices=(1, "a", None, True)), [1, "a", None, True], [2, False]),
         (CategoricalParam(choices=(1,)), [1], [True, "1"]),
     ],
