@@ -5,8 +5,11 @@ A service reads only its own sections, so a mistake in a study never keeps the h
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -135,7 +138,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "report": Report,
 }
 
-_S = TypeVar("_S", Bus, Storage, Optimizer, Trainer, Worker, Launcher, Report)
+_S = TypeVar("_S", bound=msgspec.Struct)
 
 
 def section(config: DictConfig, name: str, type_: type[_S]) -> _S:
@@ -183,7 +186,7 @@ def trainer(config: DictConfig) -> Trainer:
     if found.function is None:
         _check_command(found, folder)
     else:
-        _check_function(found)
+        _check_function(found, folder)
     return found
 
 
@@ -213,13 +216,22 @@ def _check_command(trainer: Trainer, folder: Path) -> None:
             raise SpecError("trainer.command", f"there is no file {argument!r} (in {command!r})")
 
 
-def _check_function(trainer: Trainer) -> None:
+def _check_function(trainer: Trainer, folder: Path) -> None:
     if trainer.command:
         raise SpecError("trainer", "has both a command and a function (expected one of them)")
     if not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", trainer.function or ""):
         raise SpecError(
             "trainer.function",
             f"{trainer.function!r} is not module:function (for example my_project.train:main)",
+        )
+    # Looked for, and not imported: that is for the worker, in the environment of the trainings.
+    module = (trainer.function or "").split(":")[0].split(".")[0]
+    more = trainer.env.get("PYTHONPATH", "").split(os.pathsep)
+    if PathFinder.find_spec(module, [str(folder), *filter(None, more), *sys.path]) is None:
+        raise SpecError(
+            "trainer.function",
+            f"{trainer.function!r}: there is no module {module!r} in {str(folder)!r} "
+            "or the environment (expected one that can be imported; trainer.cwd is its folder)",
         )
 
 

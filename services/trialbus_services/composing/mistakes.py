@@ -56,7 +56,7 @@ def explained(error: Exception, sources: Sources) -> ConfigError:
     """Return what went wrong while a config was composed."""
     match error:
         case OverrideParseException():
-            problem = f"{error.override!r} cannot be read: {_first_line(error.message)}"
+            problem = f"{error.override!r} cannot be read: {' '.join(error.message.split())}"
             return ConfigError("command line", problem, None)
         case MissingConfigException():
             return _no_such_config(error, sources)
@@ -69,7 +69,7 @@ def explained(error: Exception, sources: Sources) -> ConfigError:
         return _wrong_value(error, cause, sources)
     # "Could not override 'x'", "In 'study/mine': ..." and the like: the text is made for people.
     text = str(error) or str(cause)
-    named = re.search(r"(?:override|item is already at|config\.) '([^']+)'", text)
+    named = re.search(r"(?:override|argument|already at|config\.) '([\w./@]+)", text)
     within = _IN_CONFIG.match(text)
     source = sources.file(within[1]) if within else None
     key = named[1] if named else within[1] if within else "config"
@@ -81,7 +81,8 @@ def _wrong_value(error: Exception, cause: OmegaConfBaseException, sources: Sourc
     problem = _first_line(str(cause.msg or cause))
     converted = _CONVERTED.match(str(cause.msg))
     if converted:
-        problem = f"{converted[1]!r} is not {_TYPES.get(converted[2], converted[2])}"
+        expected = _TYPES.get(converted[2], converted[2])
+        problem = f"{converted[1]!r} cannot be used (expected {expected})"
     elif isinstance(cause, ConfigAttributeError | ConfigKeyError):
         parent = cause.parent_node
         names = list(map(str, parent)) if isinstance(parent, DictConfig) else []
@@ -90,13 +91,9 @@ def _wrong_value(error: Exception, cause: OmegaConfBaseException, sources: Sourc
     if within is None:
         return ConfigError(key, problem, sources.of(key))
     # The config is not composed, so that its packages are not known: the key's end is enough.
-    parts = re.findall(r"[^.\[\]]+", key)
-    tails = [parts[start:] for start in range(len(parts))]
-    found = (sources.file(within[1], tail) for tail in tails)
-    places = [place for place in found if place]
-    return ConfigError(
-        key, problem, next((p for p in places if ", line" in p), places[0:1] and places[0])
-    )
+    parts = key.split(".")
+    places = [sources.file(within[1], parts[start:]) for start in range(len(parts) + 1)]
+    return ConfigError(key, problem, next((p for p in places if p and ", line" in p), places[-1]))
 
 
 def _no_such_config(error: MissingConfigException, sources: Sources) -> ConfigError:

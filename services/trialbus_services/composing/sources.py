@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra.core.config_loader import ConfigLoader
@@ -131,7 +132,8 @@ def _local(source: ConfigSource, config: str) -> Path | None:
 def _find(file: Path, path: Sequence[str]) -> tuple[int, int]:
     """Return how far down a path a YAML file goes, and the line where it ends (from 1)."""
     try:
-        node = yaml.compose(file.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        text = file.read_text(encoding="utf-8")
+        node: Any = yaml.compose(text, Loader=yaml.SafeLoader)  # pyright: ignore[reportUnknownMemberType]
     except (yaml.YAMLError, OSError, UnicodeDecodeError):
         return 0, 1
     found, line = 0, 1
