@@ -7,7 +7,7 @@ samplers and pruners exist; the optimizer checks their names and arguments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeAlias, TypeGuard, cast
 
 import msgspec
@@ -227,11 +227,8 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
         SpecError: A key is unknown, missing, of the wrong type or out of range; the message
             names the key and the value.
     """
+    check_keys(study)
     data = dict(study)
-    known = {"objective", *StudySpec.__struct_fields__} - {"objectives", "sampler", "pruner"}
-    for key in data:
-        if key not in known:
-            raise SpecError(f"study.{key}", f"no such key{nearest(key, known)}")
     params = data.pop("params", None)
     if not is_mapping(params) or not params:
         raise SpecError(
@@ -263,6 +260,18 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
     }
     loaded: StudySpec = checked("study", spec, StudySpec)
     return loaded
+
+
+def check_keys(study: Iterable[str]) -> None:
+    """Check the keys of a study that is written down, which `load_spec` does first of all.
+
+    Raises:
+        SpecError: One is unknown.
+    """
+    known = {"objective", *StudySpec.__struct_fields__} - {"objectives", "sampler", "pruner"}
+    for key in study:
+        if key not in known:
+            raise SpecError(f"study.{key}", f"no such key{nearest(key, known)}")
 
 
 def is_mapping(data: Any) -> TypeGuard[Mapping[str, Any]]:

@@ -64,8 +64,8 @@ def plan(config: DictConfig) -> Plan:
     check_reachable(bus.endpoint, guarded=bus.keys is not None, insecure=bus.insecure)
     storage = settings.section(config, "storage", settings.Storage)
     check_url(storage.url)
-    for name, type_ in settings.SECTIONS.items():
-        settings.section(config, name, type_)
+    for name in settings.SECTIONS.keys() - {"trainer"}:
+        settings.section(config, name, settings.SECTIONS[name])
     settings.callbacks(config)
     here = (
         settings.section(config, "launcher", settings.Launcher).worker

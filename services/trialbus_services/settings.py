@@ -22,7 +22,7 @@ from trialbus.checked import checked
 from trialbus.endpoint import resolve
 from trialbus.errors import SpecError
 from trialbus.security import HUB_KEY_VARIABLE, KEY_VARIABLE
-from trialbus.spec import StudySpec, is_mapping, load_spec
+from trialbus.spec import StudySpec, check_keys, is_mapping, load_spec
 from trialbus_services.search_space import explicit
 from trialbus_services.worker.handing import ParamsAs
 
@@ -163,6 +163,8 @@ def study(config: DictConfig) -> StudySpec:
     Raises:
         SpecError: See `trialbus.load_spec`.
     """
+    # Before what is missing: that may be there under a misspelt name.
+    check_keys(map(str, config.get("study") or ()))
     found = _plain(config, "study")
     if is_mapping(found) and is_mapping(found.get("params")):
         found = {**found, "params": explicit(found["params"])}

@@ -15,7 +15,7 @@ from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from trialbus.errors import SpecError
 from trialbus_services.composing.mistakes import MISTAKES, ConfigError, explained, located
@@ -71,6 +71,8 @@ def composed(arguments: Sequence[str]) -> Generator[Composed]:
             )
         except (*MISTAKES, ValueError) as error:
             raise explained(error, sources) from None
+        for key in sources.unset():
+            OmegaConf.update(config, key, "???", force_add=True)
         HydraConfig.instance().set_config(config)
         with open_dict(config):
             del config["hydra"]

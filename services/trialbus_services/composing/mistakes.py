@@ -23,10 +23,12 @@ from trialbus_services.composing.sources import Sources
 _TYPES = {
     "Integer": "a whole number",
     "Float": "a number",
-    "Boolean": "true or false",
+    "bool": "true or false",
     "String": "a text",
 }
-_CONVERTED = re.compile(r"Value '(.*)' of type '.*' could not be converted to (\w+)", re.DOTALL)
+_CONVERTED = re.compile(
+    r"Value '(.*)' (?:of type '.*' could not be converted to (\w+)|is not a valid (\w+))", re.DOTALL
+)
 _IN_CONFIG = re.compile(r"^In '([^']+)'")
 
 
@@ -56,8 +58,7 @@ def explained(error: Exception, sources: Sources) -> ConfigError:
     """Return what went wrong while a config was composed."""
     match error:
         case OverrideParseException():
-            problem = f"{error.override!r} cannot be read: {' '.join(error.message.split())}"
-            return ConfigError("command line", problem, None)
+            return ConfigError("command line", _unreadable_override(error), None)
         case MissingConfigException():
             return _no_such_config(error, sources)
         case yaml.MarkedYAMLError():
@@ -69,6 +70,9 @@ def explained(error: Exception, sources: Sources) -> ConfigError:
         return _wrong_value(error, cause, sources)
     # "Could not override 'x'", "In 'study/mine': ..." and the like: the text is made for people.
     text = str(error) or str(cause)
+    if "Merge error" in text and (listed := _IN_CONFIG.match(text)):
+        problem = "is a list, or a mapping where no mapping belongs (expected a mapping of keys)"
+        return ConfigError(listed[1], problem, sources.file(listed[1]))
     named = re.search(r"(?:override|argument|already at|config\.) '([\w./@]+)", text)
     within = _IN_CONFIG.match(text)
     source = sources.file(within[1]) if within else None
@@ -81,7 +85,7 @@ def _wrong_value(error: Exception, cause: OmegaConfBaseException, sources: Sourc
     problem = _first_line(str(cause.msg or cause))
     converted = _CONVERTED.match(str(cause.msg))
     if converted:
-        expected = _TYPES.get(converted[2], converted[2])
+        expected = _TYPES.get(converted[2] or converted[3])
         problem = f"{converted[1]!r} cannot be used (expected {expected})"
     elif isinstance(cause, ConfigAttributeError | ConfigKeyError):
         parent = cause.parent_node
@@ -96,6 +100,15 @@ def _wrong_value(error: Exception, cause: OmegaConfBaseException, sources: Sourc
     return ConfigError(key, problem, next((p for p in places if p and ", line" in p), places[-1]))
 
 
+def _unreadable_override(error: OverrideParseException) -> str:
+    # A line of its own, without the grammar's names of what it expected.
+    reason = re.split(r" expecting |\n", error.message.partition("\n")[2] or error.message)[0]
+    return (
+        f"{error.override!r} cannot be read: {reason} "
+        "(expected key=value; a value with other signs stands in quotes)"
+    )
+
+
 def _no_such_config(error: MissingConfigException, sources: Sources) -> ConfigError:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     problem = f"there is no {name!r}{nearest(name, error.options or ())}"
@@ -103,7 +116,7 @@ def _no_such_config(error: MissingConfigException, sources: Sources) -> ConfigEr
         return ConfigError("--config-name", problem, None)
     within = _IN_CONFIG.match(str(error))
     return ConfigError(
-        group, problem, sources.choice(group) or (sources.file(within[1]) if within else None)
+        group, problem, sources.choice(group, name) or (sources.file(within[1]) if within else None)
     )
 
 
@@ -121,10 +134,9 @@ def _refined(error: SpecError, config: DictConfig) -> tuple[str, str]:
     """Return the key and the problem with the field that the problem begins with in the key."""
     field, _, rest = error.problem.partition(" ")
     key = f"{error.key}.{field}"
-    if not re.fullmatch(r"[a-z_]+([.\[]\w+\]?)*", field) or not _has(config, key):
-        return error.key, error.problem
-    verb = rest.startswith(("is ", "has ", "and ", "needs "))
-    return key, error.problem if verb else rest
+    if re.fullmatch(r"[a-z_]+([.\[]\w+\]?)*", field) and _has(config, key):
+        return key, rest
+    return error.key, error.problem
 
 
 def _has(config: Container, key: str) -> bool:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from hydra.core.config_loader import ConfigLoader
@@ -16,6 +16,8 @@ from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
+
+_OPEN = "???"
 
 
 class Sources:
@@ -48,11 +50,39 @@ class Sources:
             said.append(f"on the command line: {' '.join(within)}")
         return "; ".join(place for place in said if place) or None
 
-    def choice(self, group: str) -> str | None:
-        """Return where a file of a group was chosen on the command line."""
-        for text in reversed(self._overrides):
-            if re.match(rf"[+~]*{re.escape(group)}(@[\w.:]+)?=", text):
-                return f"on the command line: {text}"
+    def unset(self) -> list[str]:
+        """Return the paths that are left open, by `???`, where they were written last.
+
+        OmegaConf does not: over a value, and a default is one, it takes `???` for nothing.
+        """
+        found: dict[tuple[str, ...], bool] = {}
+        for default in self._defaults():
+            source = self._source(default.config_path) if default.config_path else None
+            file = _local(source, default.config_path) if source and default.config_path else None
+            if file is not None:
+                package = tuple(_parts(default.package or ""))
+                for path, text in _leaves(_composed(file)):
+                    found[package + path] = text == _OPEN
+        given = [tuple(at) for _, at in self._values()]
+        return [
+            ".".join(path)
+            for path, is_open in found.items()
+            if is_open and not any(path[: len(at)] == at or at[: len(path)] == path for at in given)
+        ]
+
+    def choice(self, group: str, name: str) -> str | None:
+        """Return where a file of a group was chosen: an override, or a file that one chose."""
+        chosen = [re.match(r"[+~]*([\w/]+)(@[\w.:]+)?=([\w/.-]+)$", o) for o in self._overrides]
+        for found in filter(None, reversed(chosen)):
+            if found[1] == group and found[3] == name:
+                return f"on the command line: {found[0]}"
+        configs = [self._config_name, *(f"{found[1]}/{found[3]}" for found in chosen if found)]
+        for config in reversed(configs):
+            source = self._source(config)
+            file = _local(source, config) if source else None
+            for path, text in _leaves(_composed(file)) if file else ():
+                if path[0] == "defaults" and text == name:
+                    return self.file(config, path)
         return None
 
     def file(self, config: str, path: Sequence[str] = ()) -> str | None:
@@ -131,11 +161,7 @@ def _local(source: ConfigSource, config: str) -> Path | None:
 
 def _find(file: Path, path: Sequence[str]) -> tuple[int, int]:
     """Return how far down a path a YAML file goes, and the line where it ends (from 1)."""
-    try:
-        text = file.read_text(encoding="utf-8")
-        node: Any = yaml.compose(text, Loader=yaml.SafeLoader)  # pyright: ignore[reportUnknownMemberType]
-    except (yaml.YAMLError, OSError, UnicodeDecodeError):
-        return 0, 1
+    node = _composed(file)
     found, line = 0, 1
     for part in path:
         inner = _entry(node, part)
@@ -144,6 +170,28 @@ def _find(file: Path, path: Sequence[str]) -> tuple[int, int]:
         line, node = inner
         found += 1
     return found, line
+
+
+def _composed(file: Path) -> yaml.Node | None:
+    try:
+        text = file.read_text(encoding="utf-8")
+        found: yaml.Node | None = cast(Any, yaml).compose(text, Loader=yaml.CSafeLoader)
+    except (yaml.YAMLError, OSError, UnicodeDecodeError):
+        return None
+    return found
+
+
+def _leaves(node: yaml.Node | None) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            for path, text in _leaves(value):
+                yield (str(key.value), *path), text
+    elif isinstance(node, yaml.SequenceNode):
+        for at, value in enumerate(node.value):
+            for path, text in _leaves(value):
+                yield (str(at), *path), text
+    elif isinstance(node, yaml.Node):
+        yield (), node.value
 
 
 def _entry(node: yaml.Node | None, part: str) -> tuple[int, yaml.Node] | None:

@@ -69,7 +69,8 @@ def check_url(url: str) -> None:
     if url == "memory://":
         return
     if url.startswith(_JOURNAL):
-        return _check_file(url, url.removeprefix(_JOURNAL))
+        _check_file(url, url.removeprefix(_JOURNAL))
+        return
     try:
         made = make_url(url)
         made.get_dialect().import_dbapi()
