@@ -75,10 +75,13 @@ class StudySubmitted(Event, frozen=True, kw_only=True):
 
     Attributes:
         submission: Id of this request; `study_started` and `study_finished` repeat it.
+        origin: Where the study comes from, for people and reports, or empty: its `config`, the
+            `versions` of libraries, the `git` commit and the `command`. Without passwords.
     """
 
     spec: StudySpec
     submission: str
+    origin: dict[str, Any] = {}
 
 
 class StudyStarted(Event, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import TypeAlias
 
 import msgspec
@@ -54,6 +55,8 @@ class FloatParam(_Param, frozen=True, kw_only=True, tag="float"):
             raise ValueError(
                 f"step {self.step:g} cannot be combined with log=true (expected one of the two)"
             )
+        if self.step is not None:
+            _check_step(self.low, self.high, self.step)
 
     def contains(self, value: Choice) -> bool:
         """Tell whether a value is one of its own."""
@@ -83,6 +86,7 @@ class IntParam(_Param, frozen=True, kw_only=True, tag="int"):
             raise ValueError(
                 f"step {self.step} cannot be combined with log=true (expected one of the two)"
             )
+        _check_step(self.low, self.high, self.step)
 
     def contains(self, value: Choice) -> bool:
         """Tell whether a value is one of its own."""
@@ -103,6 +107,11 @@ class CategoricalParam(_Param, frozen=True, kw_only=True, tag="categorical"):
     def __post_init__(self) -> None:
         if not self.choices:
             raise ValueError("choices is empty (expected at least one)")
+        seen: set[tuple[bool, Choice]] = set()
+        for choice in self.choices:
+            if (isinstance(choice, bool), choice) in seen:
+                raise ValueError(f"choices has {choice!r} twice (expected each value once)")
+            seen.add((isinstance(choice, bool), choice))
 
     def contains(self, value: Choice) -> bool:
         """Tell whether a value is one of its own; true is not 1."""
@@ -137,3 +146,14 @@ def _check_range(low: float, high: float, *, log: bool) -> None:
         raise ValueError(f"low {low:g} is above high {high:g} (expected low <= high)")
     if log and low <= 0:
         raise ValueError(f"low {low:g} is not above zero (expected low > 0 with log=true)")
+
+
+def _check_step(low: float, high: float, step: float) -> None:
+    # In decimal, as people count: three steps of 0.1 are 0.3.
+    begin, end, width = (Decimal(str(number)) for number in (low, high, step))
+    steps = (end - begin) // width
+    if begin + steps * width != end:
+        raise ValueError(
+            f"step {step:g} does not divide high - low = {end - begin} "
+            f"(expected high {begin + steps * width} or {begin + (steps + 1) * width}, for example)"
+        )

@@ -7,11 +7,12 @@ samplers and pruners exist; the optimizer checks their names and arguments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeAlias, TypeGuard, cast
 
 import msgspec
 
+from trialbus.checked import checked, nearest
 from trialbus.conditions import in_order, unmet
 from trialbus.errors import SpecError
 from trialbus.nested import Params, laid_over, leaves
@@ -304,13 +305,8 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
         SpecError: A key is unknown, missing, of the wrong type or out of range; the message
             names the key and the value.
     """
+    check_keys(study)
     data = dict(study)
-    known = {"objective", *StudySpec.__struct_fields__} - {"objectives", "sampler", "pruner"}
-    for key in data:
-        if key not in known:
-            raise SpecError(
-                f"study.{key}", f"no such key (expected one of {', '.join(sorted(known))})"
-            )
     params = data.pop("params", None)
     if not is_mapping(params) or not params:
         raise SpecError(
@@ -327,10 +323,10 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
     spec: dict[str, Any] = {
         **data,
         "params": {
-            name: _convert(f"study.params.{name}", param, Param) for name, param in params.items()
+            name: checked(f"study.params.{name}", param, Param) for name, param in params.items()
         },
         "objectives": tuple(
-            _convert(
+            checked(
                 "study.objective" if len(objectives) == 1 else f"study.objective[{i}]",
                 entry,
                 Objective,
@@ -340,8 +336,20 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
         "sampler": _component("sampler", sampler),
         "pruner": None if pruner is None else _component("pruner", pruner),
     }
-    loaded: StudySpec = _convert("study", spec, StudySpec)
+    loaded: StudySpec = checked("study", spec, StudySpec)
     return loaded
+
+
+def check_keys(study: Iterable[str]) -> None:
+    """Check the keys of a study that is written down, which `load_spec` does first of all.
+
+    Raises:
+        SpecError: One is unknown.
+    """
+    known = {"objective", *StudySpec.__struct_fields__} - {"objectives", "sampler", "pruner"}
+    for key in study:
+        if key not in known:
+            raise SpecError(f"study.{key}", f"no such key{nearest(key, known)}")
 
 
 def is_mapping(data: Any) -> TypeGuard[Mapping[str, Any]]:
@@ -357,16 +365,3 @@ def _component(key: str, data: Any) -> Component:
             f"missing in {data!r} (expected a class of Optuna, or package.module.Class)",
         )
     return Component(type=data[names[0]], args={k: v for k, v in data.items() if k != names[0]})
-
-
-def _convert(key: str, data: Any, type_: Any) -> Any:
-    try:
-        return msgspec.convert(data, type_)
-    except msgspec.ValidationError as error:
-        problem, _, path = str(error).partition(" - at `$")
-        inner = path.rstrip("`")
-        value = data
-        for part in filter(None, inner.split(".")):
-            value = value.get(part) if is_mapping(value) else None
-        shown = f" (got {value!r})" if inner and value is not None else ""
-        raise SpecError(key + inner, f"{problem}{shown}") from None

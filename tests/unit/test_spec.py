@@ -55,7 +55,7 @@ def test_a_right_one_is_loaded_with_its_defaults() -> None:
         ),
         ({"catch_exceptions": "maybe"}, "study.catch_exceptions", "got 'maybe'"),
         ({"evaluation": {"interval": 0}}, "study.evaluation", "interval 0 is below 1"),
-        ({"evaluation": {"episode": 2}}, "study.evaluation", "unknown field `episode`"),
+        ({"evaluation": {"episode": 2}}, "study.evaluation.episode", "did you mean 'episodes'?"),
         ({"base_config": ""}, "study", "base_config is empty"),
         ({"base_config": [1]}, "study.base_config", "`str | object | null`"),
         ({"base_config": {"a": "x" * 70_000}}, "study", "70008 bytes of JSON (expected at most"),
@@ -64,7 +64,7 @@ def test_a_right_one_is_loaded_with_its_defaults() -> None:
             "study",
             "trial_overrides.a.b is inf (expected a finite number",
         ),
-        ({"prune_by": {"metrics": "a"}}, "study.prune_by", "`metrics`"),
+        ({"prune_by": {"metrics": "a"}}, "study.prune_by.metrics", "did you mean 'metric'?"),
         ({"params": {}}, "study.params", "expected a mapping of at least one param"),
         (
             {"params": {"lr": {"type": "float", "low": 1, "high": 0.1}}},
@@ -88,8 +88,8 @@ def test_a_right_one_is_loaded_with_its_defaults() -> None:
         ),
         (
             {"params": {"lr": {"type": "float", "low": 0, "high": 1, "setp": 1}}},
-            "study.params.lr",
-            "`setp`",
+            "study.params.lr.setp",
+            "no such key; did you mean 'step'?",
         ),
         (
             {"params": {"lr": {"type": "float", "low": "a", "high": 1}}},
@@ -100,6 +100,21 @@ def test_a_right_one_is_loaded_with_its_defaults() -> None:
             {"params": {"n": {"type": "int", "low": 1, "high": 9, "step": 0}}},
             "study.params.n",
             "step 0",
+        ),
+        (
+            {"params": {"n": {"type": "int", "low": 1, "high": 10, "step": 2}}},
+            "study.params.n",
+            "step 2 does not divide high - low = 9 (expected high 9 or 11, for example)",
+        ),
+        (
+            {"params": {"x": {"type": "float", "low": 0, "high": 1, "step": 0.3}}},
+            "study.params.x",
+            "step 0.3 does not divide high - low = 1",
+        ),
+        (
+            {"params": {"k": {"type": "categorical", "choices": ["a", "b", "a"]}}},
+            "study.params.k",
+            "choices has 'a' twice",
         ),
         (
             {"params": {"k": {"type": "categorical", "choices": []}}},
@@ -214,6 +229,7 @@ def test_of_several_objectives_the_pruner_needs_one_metric() -> None:
         (FloatParam(low=0, high=1), [0, 0.3, 1.0], [-0.1, True, "0.5", None]),
         (FloatParam(low=0, high=1, step=0.1), [0.3, 1.0], [0.35]),
         (IntParam(low=1, high=9, step=2), [1, 9], [2, 1.0, True, 11]),
+        (FloatParam(low=0.1, high=0.7, step=0.2), [0.1, 0.5], [0.2]),
         (CategoricalParam(choices=(1, "a", None, True)), [1, "a", None, True], [2, False]),
         (CategoricalParam(choices=(1,)), [1], [True, "1"]),
     ],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import pkgutil
 import sys
@@ -17,6 +16,7 @@ import optuna
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 
+from trialbus.checked import nearest
 from trialbus.errors import SpecError
 from trialbus.params import CategoricalParam, FloatParam, IntParam, Param
 from trialbus.spec import Component, StudySpec, is_mapping
@@ -102,7 +102,7 @@ def _class(key: str, name: str, module: ModuleType, base: type) -> type:
         if isinstance(c := getattr(module, n), type) and issubclass(c, base) and c is not base
     ]
     if name not in names:
-        raise SpecError(f"{key}.type", f"{name!r} is not a {key} of Optuna{_nearest(name, names)}")
+        raise SpecError(f"{key}.type", f"{name!r} is not a {key} of Optuna{nearest(name, names)}")
     found: type = getattr(module, name)
     return found
 
@@ -140,7 +140,7 @@ def _build(
     for name, value in component.args.items():
         if name not in known:
             raise SpecError(
-                f"{key}.{name}", f"{component.type} has no such argument{_nearest(name, known)}"
+                f"{key}.{name}", f"{component.type} has no such argument{nearest(name, known)}"
             )
         if is_mapping(value) and ("type" in value or "_target_" in value):
             args[name] = _build(f"{key}.{name}", _nested(value), module, base, seeded)
@@ -179,13 +179,6 @@ def _grid(name: str, param: Param) -> list[Any]:
             raise SpecError(
                 f"study.params.{name}", "a grid needs choices or a step (expected step: <width>)"
             )
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return (
-        f"; did you mean {near[0]!r}?" if near else f" (expected one of {', '.join(sorted(names))})"
-    )
 
 
 def _shown(args: Mapping[str, Any]) -> str:

@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 _FOREIGN = "trialbus:foreign"
 _SPEC = "trialbus:spec"
 _SUBMISSION = "trialbus:submission"
+_ORIGIN = "trialbus:origin"
 _REQUEST = "trialbus:request"
 _LATE = "trialbus:late"
 _ARTIFACTS = "artifacts:"  # optuna.artifacts._upload.ARTIFACTS_ATTR_PREFIX
@@ -315,6 +316,8 @@ class RunningStudy:
             self._study.set_user_attr(_FOREIGN, attributes[_FOREIGN])
         check_space(self.spec, trials)
         self._study.set_user_attr(_SPEC, msgspec.to_builtins(self.spec))
+        if book.origin:
+            self._study.set_user_attr(_ORIGIN, book.origin)
         for trial in trials:
             self._trial_ids[trial.number] = self._storage.get_trial_id_from_study_id_trial_number(
                 self._id, trial.number
