@@ -20,6 +20,7 @@ from trialbus_services import settings
 from trialbus_services.monitor.summary import print_summary
 from trialbus_services.monitor.terminal import TerminalView
 from trialbus_services.monitor.view import StudyView
+from trialbus_services.notify.building import build_notifiers
 from trialbus_services.optimizer.components import build_pruner, build_sampler
 from trialbus_services.optimizer.outcome import Judge
 from trialbus_services.optimizer.storage import check_url, shown
@@ -43,6 +44,7 @@ def run(config: DictConfig) -> int:
     bus = settings.bus(config)
     storage = settings.section(config, "storage", settings.Storage)
     check_url(storage.url)
+    build_notifiers(config)
     worker = settings.section(config, "worker", settings.Worker).slots > 0
     if worker:
         settings.trainer(config)

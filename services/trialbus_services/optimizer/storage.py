@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine, make_url
 
 from trialbus.errors import SpecError
 
-_JOURNAL = "journal:///"
+JOURNAL = "journal:///"  #: how the URL of a journal file begins
 _BUSY_S = 2  # what could not be written is tried again
 _TABLES_S = 0.5
 
@@ -34,8 +34,8 @@ def open_storage(url: str) -> BaseStorage:
     """
     if url == "memory://":
         return InMemoryStorage()
-    if url.startswith(_JOURNAL):
-        return JournalStorage(JournalFileBackend(url.removeprefix(_JOURNAL)))
+    if url.startswith(JOURNAL):
+        return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
     try:
         sqlite = make_url(url).get_backend_name() == "sqlite"
         storage = _open_database(
@@ -64,7 +64,7 @@ def check_url(url: str) -> None:
     Raises:
         SpecError: It is malformed, or names a database or driver that is not installed.
     """
-    if url == "memory://" or url.startswith(_JOURNAL):
+    if url == "memory://" or url.startswith(JOURNAL):
         return
     try:
         make_url(url).get_dialect().import_dbapi()
