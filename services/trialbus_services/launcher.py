@@ -17,7 +17,7 @@ from trialbus.publisher import Publisher
 from trialbus.spec import StudySpec
 from trialbus.subscriber import Subscriber, subscribe
 from trialbus_services import settings
-from trialbus_services.monitor.summary import print_summary
+from trialbus_services.monitor.summary import exit_code, print_summary
 from trialbus_services.monitor.terminal import TerminalView
 from trialbus_services.monitor.view import StudyView
 from trialbus_services.notify.building import build_notifiers
@@ -97,7 +97,7 @@ def _follow(spec: StudySpec, services: Services, console: Console) -> int:
         wall_s=time.monotonic() - began,
         report=report,
     )
-    return 0 if finished.reason != "failed" and finished.best_trials else 1
+    return exit_code(finished)
 
 
 def _watch(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trialbus.errors import SpecError
+from trialbus.spec import is_mapping
 from trialbus_services.notify.notice import Notifier
 
 
@@ -32,18 +32,19 @@ def build_notifiers(config: DictConfig) -> dict[str, Notifier]:
     except OmegaConfBaseException as error:
         key = str(error.full_key or "notify")
         raise SpecError(key, str(error.msg or error).splitlines()[0]) from None
-    found = cast("dict[str, Any]", section)["notify"] or {}
-    if not isinstance(found, Mapping):
+    found = section["notify"]
+    if not found:
+        return {}
+    if not is_mapping(found):
         raise SpecError("notify", f"{found!r} is not a mapping of names to notifiers")
-    entries = cast("Mapping[Any, Any]", found)
-    return {str(name): _build(str(name), entry) for name, entry in entries.items()}
+    return {str(name): _build(str(name), entry) for name, entry in found.items()}
 
 
 def _build(name: str, entry: Any) -> Notifier:
     key = f"notify.{name}"
     if not re.fullmatch(r"[\w.-]+", name):
         raise SpecError(key, "is not a name (expected letters, digits, '_', '.' and '-')")
-    if not isinstance(entry, Mapping) or "_target_" not in entry:
+    if not is_mapping(entry) or "_target_" not in entry:
         example = "_target_: trialbus_services.notify.Webhook"
         raise SpecError(key, f"says not which notifier (expected a mapping with {example})")
     here = str(Path.cwd())

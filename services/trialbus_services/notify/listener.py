@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 
 import msgspec
 
@@ -121,7 +121,7 @@ class Listener:
 @contextlib.contextmanager
 def listening(
     notifiers: Mapping[str, Notifier], link: Link, stop: threading.Event
-) -> Iterator[None]:
+) -> Generator[None]:
     """Feed notifiers inside the block; at its end, give each a moment to hand over what is left."""
     listeners = [Listener(name, made, link=link, stop=stop) for name, made in notifiers.items()]
     try:

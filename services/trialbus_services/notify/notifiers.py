@@ -50,8 +50,7 @@ class Webhook:
         self._host = parts.hostname
         self._timeout_s = timeout_s
         self._headers = {"Content-Type": "application/json", **(headers or {})}
-        # A redirected POST would arrive as a GET without its body and seem to be delivered.
-        self._opener = urllib.request.build_opener(_NoRedirect)
+        self._opener = _opener()
 
     def __call__(self, notice: Notice) -> None:
         """Post it.
@@ -111,6 +110,18 @@ class Desktop:
         )
 
 
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, *_: Any) -> None:
-        return None
+def _opener() -> urllib.request.OpenerDirector:
+    """Return an opener like urllib's own, but for redirects: they are errors here.
+
+    A redirected POST would arrive as a GET without its body, and seem to be delivered.
+    """
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+    ):
+        opener.add_handler(handler)
+    return opener

@@ -7,10 +7,11 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import optuna
 
+from trialbus.spec import is_mapping
 from trialbus_services.reporter.report import write_report
 
 _PREFIX = ".unfinished-"
@@ -30,8 +31,8 @@ def make_report(study: optuna.Study, directory: Path) -> list[Path]:
     Returns:
         The absolute paths of what was written, the page first.
     """
-    spec = study.user_attrs.get("trialbus:spec")
-    spec = cast("Mapping[str, Any]", spec) if isinstance(spec, Mapping) else {}
+    found = study.user_attrs.get("trialbus:spec")
+    spec: Mapping[str, Any] = found if is_mapping(found) else {}
     metrics = [objective["metric"] for objective in spec.get("objectives", [])]
     directory.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(directory)
