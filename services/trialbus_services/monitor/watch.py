@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from rich.console import Console
@@ -28,7 +29,8 @@ from trialbus_services.monitor.view import StudyView
 
 _CONNECT_S = 5.0
 _TICK_S = 0.125
-_AWAY_S = 2.0
+_QUIET_S = 3.0
+_KNOCK_S = 0.5
 _REPORT_S = 120.0
 _INTERRUPTED = 130
 
@@ -105,7 +107,7 @@ class _Watch:
         self._view = StudyView(history.study, clock=self._now)
         self._report: events.ReportReady | None = None
         self._heard = time.monotonic()  # when the hub was last there
-        self._told_away = False
+        self._away = False
 
     def run(self) -> int:
         """Show it and return the exit code of its end."""
@@ -161,15 +163,18 @@ class _Watch:
         event = inbox.next(_TICK_S)
         if event is not None:
             self._take(event)
-        now = time.monotonic()
-        if self._link.connected:
-            self._heard = now
-            if self._told_away:
-                self._say("the hub is back")
-                self._told_away = False
-        elif now - self._heard > _AWAY_S and not self._told_away:
-            self._say("the hub does not answer; waiting for it")
-            self._told_away = True
+            self._heard = time.monotonic()
+        elif time.monotonic() - self._heard > _QUIET_S:
+            self._knock()
+
+    def _knock(self) -> None:
+        """Find out whether it is the study that is quiet, or the hub."""
+        away = self._sessions(_KNOCK_S) is None
+        if away != self._away:
+            self._say("the hub does not answer; waiting for it" if away else "the hub is back")
+        self._away = away
+        if not away:
+            self._heard = time.monotonic()
 
     def _take(self, event: events.AnyEvent) -> None:
         if isinstance(event, events.UnknownEvent):
@@ -184,9 +189,9 @@ class _Watch:
         """Wait for the report where somebody is there to write it."""
         deadline = time.monotonic() + _REPORT_S
         while not self._has_report(submission) and self._is_up("reporter"):
-            if time.monotonic() > deadline or self._told_away:
+            if time.monotonic() > deadline or self._away:
                 return
-            look_again = time.monotonic() + _AWAY_S
+            look_again = time.monotonic() + _QUIET_S
             while not self._has_report(submission) and time.monotonic() < look_again:
                 self._step(inbox)
 
@@ -198,11 +203,15 @@ class _Watch:
             self._say("no optimizer is up: nothing goes on until the study is started again")
 
     def _is_up(self, kind: str) -> bool:
+        return any(session["kind"] == kind for session in self._sessions(_CONNECT_S) or [])
+
+    def _sessions(self, timeout_s: float) -> list[dict[str, Any]] | None:
+        """Return who is on the bus; None if the hub does not answer."""
         try:
-            sessions = hub_status(self._link, _CONNECT_S)["sessions"]
+            sessions: list[dict[str, Any]] = hub_status(self._link, timeout_s)["sessions"]
         except HubUnavailableError:
-            return False
-        return any(session["kind"] == kind for session in sessions)
+            return None
+        return sessions
 
     def _now(self) -> float:
         return time.time() if self._past is None else self._past
