@@ -22,6 +22,7 @@ _TURN_S = 0.5
 _COMMIT_S = 1.0
 _FIRST_S = 1.0
 _LONGEST_S = 300.0
+_PATIENCE = 4  # the first waits, up to so many times the very first, are waited out in any case
 _GIVE_UP_S = 86_400.0
 _GRACE_S = 12.0
 
@@ -38,7 +39,7 @@ class Listener:
         name: Its durable name is `notify-<name>`. One that is new begins with what comes next.
         notifier: Is called by the thread.
         link: To the hub.
-        stop: Ends it: what is in the log by then is tried once more, without waiting.
+        stop: Ends it: what is in the log by then is tried a few times more, for some seconds.
         first_s: Seconds before the second try.
         give_up_s: Seconds after which a notice that nobody takes is passed over.
     """
@@ -58,6 +59,7 @@ class Listener:
         self._link = link
         self._stop = stop
         self._first_s = first_s
+        self._patient_s = _PATIENCE * first_s
         self._give_up_s = give_up_s
         self._thread = threading.Thread(target=self._run, name=f"notify-{name}", daemon=True)
         self._thread.start()
@@ -110,7 +112,9 @@ class Listener:
             else:
                 logger.info("notify.%s: told of study %r", self._name, event.study)
                 return True
-            if self._stop.wait(wait_s):
+            if wait_s <= self._patient_s:
+                time.sleep(wait_s)
+            elif self._stop.wait(wait_s):
                 return False
             wait_s = min(2 * wait_s, _LONGEST_S)
 
@@ -122,7 +126,7 @@ class Listener:
 def listening(
     notifiers: Mapping[str, Notifier], link: Link, stop: threading.Event
 ) -> Generator[None]:
-    """Feed notifiers inside the block; at its end, give each a moment to hand over what is left."""
+    """Feed notifiers inside the block; at its end, give them a moment to hand over what is left."""
     listeners = [Listener(name, made, link=link, stop=stop) for name, made in notifiers.items()]
     try:
         yield
