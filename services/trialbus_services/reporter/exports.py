@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import yaml
@@ -39,16 +40,17 @@ def as_parquet(table: Table) -> bytes:
     Raises:
         ImportError: There is no pyarrow.
     """
-    import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs]
-    import pyarrow.parquet as pq  # pyright: ignore[reportMissingTypeStubs]
+    # Neither has types.
+    pa: Any = import_module("pyarrow")
+    parquet: Any = import_module("pyarrow.parquet")
 
     columns: dict[str, Any] = {}
     for name, values in table.columns.items():
-        types = {type(value) for value in values if value is not None}
+        types: set[type] = {type(value) for value in values if value is not None}
         mixed = len(types) > 1 and not types <= {int, float}
         columns[name] = [None if v is None else str(v) for v in values] if mixed else values
     sink = pa.BufferOutputStream()
-    pq.write_table(pa.table(columns), sink)  # pyright: ignore[reportUnknownMemberType]
+    parquet.write_table(pa.table(columns), sink)
     return sink.getvalue().to_pybytes()
 
 

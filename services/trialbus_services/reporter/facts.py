@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from statistics import median
 from typing import Any
 
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus_services.reporter.snapshot import Snapshot, curve
@@ -83,16 +82,11 @@ class Facts:
         return sum(self.counts.values())
 
 
-def gather(
-    study: Snapshot,
-    metrics: Sequence[str] | None = None,
-    config: Mapping[str, Any] | None = None,
-) -> Facts:
+def gather(study: Snapshot, config: Mapping[str, Any] | None = None) -> Facts:
     """Gather the facts of a study.
 
     Args:
         study: Any Optuna study; what trialbus noted in it is used where it is there.
-        metrics: Name of each objective; None looks for them in the study, and numbers them at last.
         config: What the study was run with; None looks for it in the study.
     """
     trials = study.recorded
@@ -103,7 +97,7 @@ def gather(
     origin = _mapping(attributes.get(ORIGIN))
     return Facts(
         name=study.study_name,
-        metrics=list(metrics or metrics_of(study)),
+        metrics=study.metrics,
         directions=[direction.name.lower() for direction in study.directions],
         best=study.best,
         counts={
@@ -119,18 +113,6 @@ def gather(
         config=config or _mapping(origin.get("config")) or _mapping(attributes.get(SPEC)) or None,
         origin=origin,
     )
-
-
-def metrics_of(study: optuna.Study) -> list[str]:
-    """Return the name of each objective: Optuna's, trialbus's, or a number."""
-    n = len(study.directions)
-    spec = _mapping(study.user_attrs.get(SPEC))
-    named = [str(o.get("metric")) for o in map(_mapping, spec.get("objectives") or ())]
-    if study.metric_names:
-        return list(study.metric_names)
-    if len(named) == n:
-        return named
-    return ["objective"] if n == 1 else [f"objective {i}" for i in range(n)]
 
 
 def state_of(trial: FrozenTrial) -> str:

@@ -31,7 +31,9 @@ def write_images(
         folder: Where the files go; made if need be.
         formats: `png`, `svg`.
     """
-    drawn = [(figure.key, figure.figure) for figure in figures if figure.figure is not None]
+    drawn = [
+        (figure.key, figure.figure, figure.width) for figure in figures if figure.figure is not None
+    ]
     if not drawn or not formats:
         return [], None
     try:
@@ -45,12 +47,12 @@ def write_images(
             "path": str(folder / f"{key}.{format_}"),
             "opts": {
                 "format": format_,
-                "width": figure.layout.width or _WIDTH,
+                "width": max(_WIDTH, width),
                 "height": figure.layout.height,
                 "scale": 2 if format_ == "png" else 1,
             },
         }
-        for key, figure in drawn
+        for key, figure, width in drawn
         for format_ in formats
     ]
     try:

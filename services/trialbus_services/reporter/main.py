@@ -39,11 +39,11 @@ def run(bus: Bus, storage: Storage, report: Report) -> int:
         logger.info("reporter on %s, writing to %s", bus.endpoint, Path(report.dir).absolute())
         info = {"storage": shown(storage.url)}
         with Presence(link=link, kind="reporter", name=_NAME, ttl_s=_TTL_S, info=info):
-            _serve(link, storage.url, Path(report.dir).absolute(), stop)
+            _serve(link, storage.url, report, stop)
     return 0
 
 
-def _serve(link: Link, storage_url: str, directory: Path, stop: threading.Event) -> None:
+def _serve(link: Link, storage_url: str, report: Report, stop: threading.Event) -> None:
     with (
         subscribe(
             events.StudyFinished, name=_NAME, start="earliest", autocommit=False, link=link
@@ -53,19 +53,17 @@ def _serve(link: Link, storage_url: str, directory: Path, stop: threading.Event)
         while not stop.is_set():
             event = inbox.next(_TURN_S)
             if event is not None:
-                publisher.publish(_report(event, storage_url, directory))
+                publisher.publish(_report(event, storage_url, report))
                 if publisher.flush(_FLUSH_S):
                     inbox.commit()
 
 
-def _report(event: events.StudyFinished, storage_url: str, directory: Path) -> events.ReportReady:
+def _report(event: events.StudyFinished, storage_url: str, report: Report) -> events.ReportReady:
     """Write the report of a study; a study that cannot be reported does not end the service."""
     try:
         # Opened only now: by then the optimizer has made it.
         study = optuna.load_study(study_name=event.study, storage=open_storage(storage_url))
-        spec = study.user_attrs.get("trialbus:spec", {})
-        metrics = [objective["metric"] for objective in spec.get("objectives", [])]
-        paths = write_report(study, directory, metrics=metrics or None, config=spec or None)
+        paths = write_report(study, Path(report.dir).absolute(), options=report)
     except Exception as error:
         logger.exception("no report of study %r", event.study)
         return events.ReportReady(study=event.study, submission=event.submission, error=f"{error}")

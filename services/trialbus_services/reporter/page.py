@@ -8,10 +8,10 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jinja2
 import plotly.graph_objects as go
@@ -90,17 +90,18 @@ def _render(template: str, figures: Sequence[Figure], plotly_js: str, **values: 
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    filters: dict[str, Callable[..., str]] = {
         "number": words.number,
         "duration": words.duration,
         "plot": _plot,
         "trials": _trials,
         "yaml": _yaml,
     }
-    environment.globals["source"] = _source
+    cast("dict[str, Any]", environment.filters).update(filters)
     inside = plotly_js == "inside"
     return environment.get_template(template).render(
         figures=figures,
+        source=_source,
         versions={"python": platform.python_version()}
         | {name: version(name) for name in _LIBRARIES},
         plotly_js=Markup(plotly.offline.get_plotlyjs()) if inside else None,  # noqa: S704 - from the plotly package

@@ -57,10 +57,10 @@ def write_report(
         >>> study = optuna.load_study(study_name="digits", storage=url)  # doctest: +SKIP
         >>> write_report(study, Path("reports"), options=Options(images=["png"]))  # doctest: +SKIP
     """
-    snapshot = Snapshot(study)
-    facts = gather(snapshot, metrics, config)
-    table = tabulate(snapshot, facts.metrics)
-    figures = build(snapshot, facts.metrics, options, study)
+    snapshot = Snapshot(study, metrics)
+    facts = gather(snapshot, config)
+    table = tabulate(snapshot)
+    figures = build(snapshot, options, study)
     folder = folder_for(directory, study.study_name)
     paths, notes = _write_files(folder, snapshot, facts, table, options)
     pictures, problem = write_images(figures, folder / "figures", options.images)

@@ -24,7 +24,12 @@ class Snapshot(optuna.Study):
 
     Args:
         study: The study; it is only read.
+        metrics: Name of each objective; None looks for them in the study, and numbers them at last.
         name: What it is called in figures, if not by its own name.
+
+    Attributes:
+        recorded: All trials, with all their attributes.
+        metrics: Name of each objective.
 
     Example:
         >>> study = optuna.create_study(study_name="digits")  # doctest: +SKIP
@@ -32,9 +37,15 @@ class Snapshot(optuna.Study):
         []
     """
 
-    def __init__(self, study: optuna.Study, name: str | None = None) -> None:
+    def __init__(
+        self,
+        study: optuna.Study,
+        metrics: Sequence[str] | None = None,
+        name: str | None = None,
+    ) -> None:
         self.__setstate__(study.__getstate__())
         self.study_name = name or study.study_name
+        self.metrics = list(metrics or _metrics(study))
         self.recorded = study.get_trials(deepcopy=False)
         self._shown = [_shown(trial) for trial in self.recorded]
 
@@ -49,6 +60,11 @@ class Snapshot(optuna.Study):
     def complete(self) -> list[FrozenTrial]:
         """Return the complete trials."""
         return self.get_trials(states=(TrialState.COMPLETE,))
+
+    @property
+    def metric_names(self) -> list[str] | None:
+        """Names of the objectives, by which Optuna's figures call them."""
+        return self.metrics
 
     @property
     def best(self) -> list[FrozenTrial]:
@@ -101,6 +117,18 @@ def is_feasible(trial: FrozenTrial) -> bool:
 def is_finite(trial: FrozenTrial) -> bool:
     """Return whether all values of a complete trial are finite."""
     return all(math.isfinite(value) for value in trial.values)
+
+
+def _metrics(study: optuna.Study) -> list[str]:
+    """Return the name of each objective: Optuna's, trialbus's, or a number."""
+    n = len(study.directions)
+    spec: dict[str, Any] = study.user_attrs.get("trialbus:spec") or {}
+    objectives: list[dict[str, Any]] = spec.get("objectives") or []
+    if study.metric_names:
+        return study.metric_names
+    if len(objectives) == n:
+        return [objective["metric"] for objective in objectives]
+    return ["objective"] if n == 1 else [f"objective {i}" for i in range(n)]
 
 
 def _shown(trial: FrozenTrial) -> FrozenTrial:

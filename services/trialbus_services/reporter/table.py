@@ -31,7 +31,7 @@ class Table:
         return list(zip(*self.columns.values(), strict=True))
 
 
-def tabulate(study: Snapshot, metrics: list[str]) -> Table:
+def tabulate(study: Snapshot) -> Table:
     """Return the table of a study's trials.
 
     A param that is called like another column gets `params.` before its name. Columns about
@@ -39,14 +39,13 @@ def tabulate(study: Snapshot, metrics: list[str]) -> Table:
 
     Args:
         study: The study.
-        metrics: Name of each objective.
     """
     trials = study.recorded
     table: dict[str, list[Any]] = {
         "trial": [trial.number for trial in trials],
         "state": [state_of(trial) for trial in trials],
     }
-    for i, metric in enumerate(metrics):
+    for i, metric in enumerate(study.metrics):
         name = metric if metric not in table else f"{metric} ({i})"
         table[name] = [trial.values[i] if trial.values else None for trial in trials]
     taken = {*table, "steps", "seconds", "started", "feasible", "worker", "slot", "attempt"}

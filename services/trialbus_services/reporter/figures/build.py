@@ -13,10 +13,11 @@ from typing import Any
 import optuna
 import optuna.visualization as plots
 import plotly.graph_objects as go
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from trialbus_services.reporter.figures import curves, parallel, pareto, timeline
-from trialbus_services.reporter.figures.figure import BEST, GOOD, Figure, Recipe, recolor
+from trialbus_services.reporter.figures.figure import BEST, GOOD, Figure, Recipe, recolor, traces
 from trialbus_services.reporter.figures.importances import (
     MOST_BARS,
     draw_importances,
@@ -33,34 +34,32 @@ _MOST_POINTS = 1000
 _MOST_CONTOUR = 120
 _MOST_HISTORY = 4000
 _MOST_TERMINATOR = 100
+_WIDE = 640
 
 
-def build(
-    study: Snapshot, metrics: Sequence[str], options: Options, original: optuna.Study
-) -> list[Figure]:
+def build(study: Snapshot, options: Options, original: optuna.Study) -> list[Figure]:
     """Build the figures that are asked for, each as it is, or with the reason why it is not.
 
     Args:
         study: The study.
-        metrics: Name of each objective.
         options: Which figures.
         original: What users' own figures are called with.
 
     Source:
         `optuna.visualization`, but for the curves and the timeline; tests compare these with it.
     """
-    recipes = _Recipes(study, list(metrics)).all()
+    recipes = _Recipes(study).all()
     chosen = [recipe for recipe in recipes if options.wants(recipe.key.partition("-")[0])]
     return [recipe.make() for recipe in [*chosen, *own_recipes(original, options.own)]]
 
 
 class _Recipes:
-    def __init__(self, study: Snapshot, metrics: list[str]) -> None:
+    def __init__(self, study: Snapshot) -> None:
         self.study = study
-        self.metrics = metrics
-        self.single = len(metrics) == 1
-        self.name = metrics[0]
-        self.target = objective_target(study, self.name)
+        self.metrics = study.metrics
+        self.single = len(self.metrics) == 1
+        self.name = self.metrics[0]
+        self.target = objective_target(study)
         self.complete = study.complete()
         self.finite = [trial for trial in self.complete if is_finite(trial)]
         self.important = list(importances(study)) if len(self.finite) > 1 else []
@@ -99,7 +98,7 @@ class _Recipes:
             "pareto",
             "Pareto front",
             "No trial on the front is worse than another in every objective.",
-            lambda: pareto.draw_pareto(sample, self.metrics),
+            lambda: pareto.draw_pareto(sample),
             self.none or (None if len(self.metrics) <= 3 else "It shows two or three objectives."),
             tall=True,
             note=_part(pareto.MOST_POINTS, self.complete, kept="the front among them"),
@@ -126,10 +125,7 @@ class _Recipes:
             note=_part(_MOST_HISTORY, self.complete, kept=""),
         )
         for i, metric in enumerate(self.metrics[1:], 1):
-            target: dict[str, Any] = {
-                "target_name": metric,
-                "target": lambda trial, i=i: float(trial.values[i]),
-            }
+            target = objective_target(self.study, i)
             yield Recipe(
                 f"history-{i}",
                 f"History of {metric}",
@@ -141,9 +137,11 @@ class _Recipes:
 
     def _history(self, target: dict[str, Any]) -> go.Figure:
         figure = plots.plot_optimization_history(self.study, **target)
-        for trace in figure.data:
-            stride = max(1, -(-len(trace.x) // _MOST_HISTORY))
-            trace.update(x=list(trace.x[::stride]), y=list(trace.y[::stride]))
+        for trace in traces(figure):
+            n = len(trace.x)
+            if n > _MOST_HISTORY:
+                kept = [i * n // _MOST_HISTORY for i in range(_MOST_HISTORY)]
+                trace.update({axis: [trace[axis][i] for i in kept] for axis in ("x", "y")})
             if trace.mode == "lines":
                 trace.update(line={"color": BEST, "shape": "hv", "width": 2})
             elif trace.showlegend is None:
@@ -151,8 +149,9 @@ class _Recipes:
         return figure
 
     def _curves(self) -> Recipe:
-        spec = self.study.user_attrs.get("trialbus:spec") or {}
-        metric = (spec.get("prune_by") or {}).get("metric") or self.name
+        spec: dict[str, Any] = self.study.user_attrs.get("trialbus:spec") or {}
+        by: dict[str, str] = spec.get("prune_by") or {}
+        metric = by.get("metric") or self.name
         reported = curves.reported(self.study)
         return Recipe(
             "intermediate",
@@ -170,7 +169,7 @@ class _Recipes:
             "importances",
             "Param importances",
             f"How much of the spread of {explained} each param explains (PED-ANOVA).",
-            lambda: draw_importances(self.study, self.metrics),
+            lambda: draw_importances(self.study),
             self.two_params,
             note=f"The first {MOST_BARS} of {n} params." if n > MOST_BARS else None,
         )
@@ -181,8 +180,9 @@ class _Recipes:
             "parallel",
             "Parallel coordinates",
             "A line for each complete trial, from grey through blue to orange for the best.",
-            lambda: parallel.draw_parallel(sample, self._chosen(sample), self.name),
+            lambda: parallel.draw_parallel(sample, self._chosen(sample)),
             self.varied or self.no_param,
+            width=100 * (len(self._chosen(sample)) + len(self.metrics) + 1),
             note=_part(parallel.MOST_LINES, self.complete) or self._chosen_note(),
         )
 
@@ -198,6 +198,7 @@ class _Recipes:
             f"{self.name} over each param; early trials are grey, late ones orange.",
             draw,
             self.no_param,
+            width=180 * len(self._chosen(sample)),
             note=_part(_MOST_POINTS, self.complete) or self._chosen_note(),
         )
 
@@ -207,9 +208,13 @@ class _Recipes:
             "contour",
             "Contour" if self.single else f"Contour of {self.name}",
             f"{self.name} over the two most important params.",
-            lambda: plots.plot_contour(sample, params=self.important[:2], **self.target),
+            lambda: recolor(
+                plots.plot_contour(sample, params=self.important[:2], **self.target),
+                low_is_best=self.study.directions[0] is StudyDirection.MINIMIZE,
+            ),
             self._no_pair(),
             tall=True,
+            width=_WIDE,
             note=_part(_MOST_CONTOUR, self.complete),
         )
 
@@ -222,6 +227,7 @@ class _Recipes:
             lambda: plots.plot_rank(sample, params=self.important[:3], **self.target),
             self._no_pair(),
             tall=True,
+            width=_WIDE,
             note=_part(_MOST_POINTS // 2, self.complete),
         )
 

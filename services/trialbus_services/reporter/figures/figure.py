@@ -36,6 +36,7 @@ class Figure:
         figure: The Plotly figure, or None.
         missing: Why there is none.
         note: What is left out of it.
+        width: Pixels below which it is not squeezed but scrolled.
     """
 
     key: str
@@ -44,6 +45,7 @@ class Figure:
     figure: go.Figure | None = None
     missing: str | None = None
     note: str | None = None
+    width: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Recipe:
         missing: Why it cannot be drawn for this study, if that is known beforehand.
         draw: Makes it.
         tall: Whether it needs more height than others.
-        note: See `Figure`.
+        note: See `Figure`, as of `width`.
     """
 
     key: str
@@ -64,6 +66,7 @@ class Recipe:
     missing: str | None = None
     tall: bool = False
     note: str | None = None
+    width: int = 0
 
     def make(self) -> Figure:
         """Make the figure; whatever goes wrong stands in its place."""
@@ -76,9 +79,9 @@ class Recipe:
         except Exception as error:  # noqa: BLE001 - a figure may be anybody's code
             logger.warning("no figure %r: %s: %s", self.key, type(error).__name__, error)
             return self._without(f"It could not be drawn. {type(error).__name__}: {error}")
-        if not cast("tuple[object, ...]", figure.data):
+        if not traces(figure):
             return self._without("There is nothing to show in it.")
-        return Figure(self.key, self.title, self.about, styled, note=self.note)
+        return Figure(self.key, self.title, self.about, styled, None, self.note, self.width)
 
     def _without(self, reason: str) -> Figure:
         return Figure(self.key, self.title, self.about, missing=reason)
@@ -89,6 +92,11 @@ def _checked(figure: object) -> go.Figure:
         return figure
     kind = type(figure).__name__
     raise TypeError(f"it is a {kind} (expected a plotly.graph_objects.Figure)")
+
+
+def traces(figure: go.Figure) -> list[Any]:
+    """Return the traces of a figure, which Plotly types in part."""
+    return list(cast("tuple[Any, ...]", figure.data))
 
 
 def style(figure: go.Figure, *, tall: bool = False) -> go.Figure:
@@ -112,15 +120,16 @@ def style(figure: go.Figure, *, tall: bool = False) -> go.Figure:
     return figure
 
 
-def recolor(figure: go.Figure) -> go.Figure:
-    """Give markers that are coloured by a number the page's scale instead of Optuna's blues."""
+def recolor(figure: go.Figure, *, low_is_best: bool = False) -> go.Figure:
+    """Give what is coloured by a number the page's scale instead of Optuna's blues."""
 
     def change(trace: Any) -> None:
-        if trace.marker.colorscale is not None:
+        if trace.type == "contour":
+            trace.update(colorscale="Viridis", reversescale=low_is_best)
+        elif trace.marker.colorscale is not None:
             trace.marker.update(colorscale=SCALE, line={"width": 0})
 
-    figure.for_each_trace(change, selector={"type": "scatter"})
-    return figure
+    return figure.for_each_trace(change)
 
 
 @contextmanager

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import Any, cast
 
 import optuna
 import optuna.visualization as plots
@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from trialbus_services.reporter.figures.figure import expected_warnings_ignored
+from trialbus_services.reporter.figures.figure import expected_warnings_ignored, traces
 from trialbus_services.reporter.snapshot import Snapshot
 
 MOST_BARS = 20
@@ -29,21 +29,21 @@ def importances(study: Snapshot, objective: int = 0) -> dict[str, float]:
         return {}
 
 
-def draw_importances(study: Snapshot, metrics: Sequence[str]) -> go.Figure:
+def draw_importances(study: Snapshot) -> go.Figure:
     """Draw a bar for each of the `MOST_BARS` most important params, and of each objective."""
     figure = go.Figure()
     shown = set(list(importances(study))[:MOST_BARS])
-    for i, metric in enumerate(metrics):
+    for i, metric in enumerate(study.metrics):
         plot = plots.plot_param_importances(
             study, target=_target(study, i), target_name=metric, params=None
         )
-        for bar in plot.data:
+        for bar in traces(plot):
             kept = [k for k, param in enumerate(bar.y) if param in shown]
             bar.update(
                 {name: [bar[name][k] for k in kept] for name in ("x", "y", "text", "hovertemplate")}
             )
             figure.add_trace(bar)
-        figure.update_layout(plot.layout)
+        figure.update_layout(cast("Any", plot).layout)
     figure.update_yaxes(automargin=True, title=None)
     return figure
 
@@ -60,12 +60,13 @@ def _target(study: Snapshot, objective: int) -> Callable[[FrozenTrial], float] |
     return value
 
 
-def objective_target(study: optuna.Study, metric: str) -> dict[str, Any]:
-    """Return Optuna's arguments for figures of a study's first objective."""
+def objective_target(study: Snapshot, objective: int = 0) -> dict[str, Any]:
+    """Return Optuna's arguments for a figure of one of a study's objectives."""
+    name = {"target_name": study.metrics[objective]}
     if len(study.directions) == 1:
-        return {"target_name": metric}
-    return {"target_name": metric, "target": _first}
+        return name
 
+    def value(trial: FrozenTrial) -> float:
+        return float(trial.values[objective])
 
-def _first(trial: FrozenTrial) -> float:
-    return float(trial.values[0])
+    return name | {"target": value}

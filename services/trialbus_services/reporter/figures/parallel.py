@@ -12,25 +12,26 @@ import plotly.colors
 import plotly.graph_objects as go
 from optuna.study import StudyDirection
 
-from trialbus_services.reporter.figures.figure import SCALE
+from trialbus_services.reporter.figures.figure import SCALE, traces
 from trialbus_services.reporter.snapshot import Snapshot
 
 #: A trial is a line, and a thousand of them are a blot.
 MOST_LINES = 200
 
 
-def draw_parallel(study: Snapshot, params: list[str] | None, metric: str) -> go.Figure:
+def draw_parallel(study: Snapshot, params: list[str] | None) -> go.Figure:
     """Draw a line for each complete trial of a study, the best in orange.
+
+    Several objectives have an axis each, and the colour is the rank.
 
     Args:
         study: The study, or a sample of it.
         params: Which ones have an axis; None for all.
-        metric: Name of the objective. Several have an axis each, and the colour is the rank.
     """
     single = len(study.directions) == 1
-    name = {"target_name": metric} if single else {}
-    figure = plots.plot_parallel_coordinate(study, params=params, **name)
-    lines = [t for t in figure.data if t.mode == "lines" and t.customdata is not None]
+    # Of several objectives Optuna has the names from the study.
+    figure = plots.plot_parallel_coordinate(study, params=params, target_name=study.metrics[0])
+    lines = [t for t in traces(figure) if t.mode == "lines" and t.customdata is not None]
     if single:
         # The first axis is the objective, scaled to 0..1.
         low_is_best = study.directions[0] is StudyDirection.MINIMIZE

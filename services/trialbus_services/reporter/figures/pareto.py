@@ -5,26 +5,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import optuna.visualization as plots
 import plotly.graph_objects as go
 from optuna.study import StudyDirection
 
-from trialbus_services.reporter.figures.figure import BEST, GOOD
+from trialbus_services.reporter.figures.figure import BEST, GOOD, traces
 from trialbus_services.reporter.snapshot import Snapshot, is_finite
 
 MOST_POINTS = 1000
 
 
-def draw_pareto(study: Snapshot, metrics: Sequence[str]) -> go.Figure:
+def draw_pareto(study: Snapshot) -> go.Figure:
     """Draw two or three objectives of a study (or of a sample), its front in orange."""
-    figure = plots.plot_pareto_front(study, target_names=list(metrics))
+    figure = plots.plot_pareto_front(study, target_names=study.metrics)
     looks = {
         "Infeasible Trial": ("infeasible", "#b9bec5"),
         "Best Trial": ("on the front", BEST),
     }
-    for trace in figure.data:
+    for trace in traces(figure):
         kind = trace.hovertemplate.partition("<extra>")[2].partition("<")[0]
         name, color = looks.get(kind, ("dominated", GOOD))
         trace.update(name=name, showlegend=True)
