@@ -19,6 +19,7 @@ from trialbus.endpoint import resolve
 from trialbus.errors import SpecError
 from trialbus.security import HUB_KEY_VARIABLE, KEY_VARIABLE
 from trialbus.spec import StudySpec, is_mapping, load_spec
+from trialbus_services.reporter.options import Options
 from trialbus_services.search_space import explicit
 from trialbus_services.worker.handing import ParamsAs
 
@@ -111,8 +112,8 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError(f"slots {self.slots} is below 0")
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where reports are written."""
+class Report(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where reports are written, and what they consist of."""
 
     dir: str
 

@@ -14,6 +14,9 @@ from optuna.storages.journal import JournalFileBackend
 from support.stories import record
 from trialbus_services.cli import main
 from trialbus_services.reporter.making import make_report
+from trialbus_services.reporter.options import Options
+
+OPTIONS = Options(files=["csv", "params"])
 
 
 @pytest.fixture
@@ -30,11 +33,11 @@ def study(folder: Path, name: str = "digits") -> optuna.Study:
 
 def test_a_report_replaces_the_one_before_and_leaves_what_is_not_its_own(tmp_path: Path) -> None:
     made = study(tmp_path)
-    page, *others = make_report(made, tmp_path)
+    page, *others = make_report(made, tmp_path, OPTIONS)
     (page.parent / "notes.txt").write_text("mine")
     before = page.read_text()
     made.tell(made.ask(), 0.5)
-    assert make_report(made, tmp_path) == [page, *others]
+    assert make_report(made, tmp_path, OPTIONS) == [page, *others]
     assert page.read_text() != before
     assert (page.parent / "notes.txt").read_text() == "mine"
     assert not list(tmp_path.glob(".unfinished-*"))
@@ -42,14 +45,14 @@ def test_a_report_replaces_the_one_before_and_leaves_what_is_not_its_own(tmp_pat
 
 def test_a_report_that_fails_on_its_way_leaves_the_page_before(tmp_path: Path) -> None:
     made = study(tmp_path)
-    page = make_report(made, tmp_path)[0]
+    page = make_report(made, tmp_path, OPTIONS)[0]
     before = page.read_text()
     table = page.parent / "trials.csv"
     table.unlink()
     table.mkdir()  # where a file is to be put
     made.tell(made.ask(), 0.5)
     with pytest.raises(OSError, match="directory"):
-        make_report(made, tmp_path)
+        make_report(made, tmp_path, OPTIONS)
     assert page.read_text() == before
     assert not list(tmp_path.glob(".unfinished-*"))
 
@@ -62,7 +65,7 @@ def test_what_killed_processes_left_is_removed_and_what_others_write_is_not(
         (folder / "digits").mkdir(parents=True)
     two_hours_ago = time.time() - 7200
     os.utime(old, (two_hours_ago, two_hours_ago))
-    make_report(study(tmp_path), tmp_path)
+    make_report(study(tmp_path), tmp_path, OPTIONS)
     assert (old.exists(), new.exists()) == (False, True)
 
 
@@ -92,6 +95,7 @@ def test_a_study_that_still_runs_is_reported(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     running = study(here)
+    running.tell(running.ask(), 0.5)
     running.ask()
     assert main(["report", "digits", "storage.url=sqlite:///made.db", "report.dir=out"]) == 0
     assert "running" in (here / "out" / "digits" / "trials.csv").read_text()
@@ -141,6 +145,16 @@ def test_what_is_wrong_is_said_and_nothing_is_made(
     assert main(["report", *arguments]) == 2
     assert words in capsys.readouterr().err
     assert {path.name for path in here.iterdir()} == before
+
+
+def test_studies_are_compared_in_one_page(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("one", "two"):
+        study(here, name)
+    assert main(["report", "one", "two", "--compare", "--storage", "made.db"]) == 0
+    (page,) = map(Path, capsys.readouterr().out.splitlines())
+    assert page == here / "reports" / "comparison.html"
+    assert all(name in page.read_text() for name in ("one", "two"))
+    assert [path.name for path in page.parent.iterdir()] == ["comparison.html"]
 
 
 def test_the_password_of_a_storage_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,6 +21,7 @@ import optuna
 
 from trialbus.errors import TrialbusError
 from trialbus_services.reporter import making
+from trialbus_services.reporter.options import Options
 from trialbus_services.reporter.reading import load_study, open_to_read
 
 # Its server has Optuna and Plotly in memory: a report then begins at once.
@@ -46,7 +47,7 @@ def prepare() -> None:
 
 
 def make_apart(
-    study: str, storage_url: str, directory: Path, *, stop: threading.Event
+    study: str, storage_url: str, directory: Path, options: Options, *, stop: threading.Event
 ) -> list[Path] | None:
     """Make the report of a study in a storage; None if `stop` was set before it was done.
 
@@ -54,6 +55,7 @@ def make_apart(
         study: Its name.
         storage_url: Where it is recorded.
         directory: Where its folder is made.
+        options: What to write.
         stop: Ends the process and leaves no report, or the one before.
 
     Raises:
@@ -61,7 +63,7 @@ def make_apart(
     """
     ours, theirs = _CONTEXT.Pipe()
     process = _CONTEXT.Process(
-        target=_make, args=(theirs, study, storage_url, directory), name=f"report {study}"
+        target=_make, args=(theirs, study, storage_url, directory, options), name=f"report {study}"
     )
     process.start()
     theirs.close()
@@ -85,7 +87,9 @@ def make_apart(
     return answer
 
 
-def _make(connection: Connection, study: str, storage_url: str, directory: Path) -> None:
+def _make(
+    connection: Connection, study: str, storage_url: str, directory: Path, options: Options
+) -> None:
     # Ctrl-C reaches all processes of a terminal; the service says when this one is to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_service, args=(connection,), daemon=True).start()
@@ -93,7 +97,7 @@ def _make(connection: Connection, study: str, storage_url: str, directory: Path)
     answer: list[Path] | _Failed
     try:
         loaded = load_study(study, open_to_read(storage_url), storage_url)
-        answer = making.make_report(loaded, directory)
+        answer = making.make_report(loaded, directory, options)
     except Exception as error:  # noqa: BLE001 - figures and storages may fail in any way
         said = (
             str(error) if isinstance(error, TrialbusError) else f"{type(error).__name__}: {error}"

@@ -18,7 +18,7 @@ from trialbus.errors import SpecError
 from trialbus_services import settings
 from trialbus_services.children import WRONG_INPUT
 from trialbus_services.optimizer.storage import shown
-from trialbus_services.reporter.making import make_report
+from trialbus_services.reporter.making import make_comparison, make_report
 from trialbus_services.reporter.reading import load_study, open_to_read, study_names
 
 _OVERRIDE = re.compile(r"[+~]*[\w./@-]+=")
@@ -58,7 +58,8 @@ def report(arguments: Sequence[str]) -> int:
         parser.error("--compare needs two studies or more")
     config = _composed(overrides, options.config_dir)
     url = options.storage or settings.section(config, "storage", settings.Storage).url
-    directory = options.dir or Path(settings.section(config, "report", settings.Report).dir)
+    section = settings.section(config, "report", settings.Report)
+    directory = options.dir or Path(section.dir)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = open_to_read(url)
     if not options.study:
@@ -67,9 +68,11 @@ def report(arguments: Sequence[str]) -> int:
         return WRONG_INPUT
     studies = [load_study(name, storage, url) for name in dict.fromkeys(options.study)]
     try:
-        for study in studies:
-            for path in make_report(study, directory):
-                print(path, flush=True)
+        if options.compare:
+            print(*make_comparison(studies, directory, section), sep="\n")
+        else:
+            for study in studies:
+                print(*make_report(study, directory, section), sep="\n", flush=True)
     except KeyboardInterrupt:
         print("interrupted; reports that were there before are as they were", file=sys.stderr)
         return _INTERRUPTED

@@ -43,21 +43,20 @@ def run(
     times; then `report_ready` says why there is none.
     """
     stop = stop_event()
-    directory = Path(report.dir).absolute()
     prepare()
     with Link(bus.endpoint) as link:
         link.wait_connected(bus.connect_s)
-        logger.info("reporter on %s, writing to %s", bus.endpoint, directory)
+        logger.info("reporter on %s, writing to %s", bus.endpoint, Path(report.dir).absolute())
         info = {"storage": shown(storage.url)}
         with (
             Presence(link=link, kind="reporter", name=_NAME, ttl_s=_TTL_S, info=info),
             listening(notifiers or {}, link, stop),
         ):
-            _serve(link, storage.url, directory, stop)
+            _serve(link, storage.url, report, stop)
     return 0
 
 
-def _serve(link: Link, storage_url: str, directory: Path, stop: threading.Event) -> None:
+def _serve(link: Link, storage_url: str, report: Report, stop: threading.Event) -> None:
     with (
         subscribe(
             events.StudyFinished, name=_NAME, start="earliest", autocommit=False, link=link
@@ -69,7 +68,7 @@ def _serve(link: Link, storage_url: str, directory: Path, stop: threading.Event)
             if event is None:
                 continue
             if not _is_answered(link, event, stop):
-                ready = _report(event, storage_url, directory, stop)
+                ready = _report(event, storage_url, report, stop)
                 if ready is None:
                     return
                 publisher.publish(ready)
@@ -92,12 +91,12 @@ def _is_answered(link: Link, event: events.StudyFinished, stop: threading.Event)
 
 
 def _report(
-    event: events.StudyFinished, storage_url: str, directory: Path, stop: threading.Event
+    event: events.StudyFinished, storage_url: str, report: Report, stop: threading.Event
 ) -> events.ReportReady | None:
     """Make the report of a study, or say why there is none; None if told to stop."""
     for attempt in range(1, _TRIES + 1):
         try:
-            paths = make_apart(event.study, storage_url, directory, stop=stop)
+            paths = make_apart(event.study, storage_url, Path(report.dir), report, stop=stop)
         except ReportError as error:
             logger.warning(
                 "no report of study %r at try %d of %d: %s%s",
