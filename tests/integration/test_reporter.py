@@ -17,8 +17,8 @@ from support.until import until
 pytestmark = pytest.mark.timeout(150)  # each starts several processes
 
 
-def reporter(bus: Bus) -> Managed:
-    return bus.service("reporter", "storage.url=sqlite:///studies.db", "report.dir=reports")
+def reporter(bus: Bus, figures: str = "[history]") -> Managed:
+    return bus.service("reporter", "storage.url=sqlite:///studies.db", f"report.figures={figures}")
 
 
 def recorded(bus: Bus, *studies: str, n_params: int = 1) -> None:
@@ -89,7 +89,7 @@ def test_a_reporter_that_ends_in_the_middle_leaves_no_half_report_and_makes_it_a
     bus.hub()
     recorded(bus, "big", n_params=60)
     publish(bus, finished("big"))
-    service = reporter(bus)
+    service = reporter(bus, figures="null")
     making = until_halfway(bus)
     service.signal(number)
     service.wait(20)
@@ -106,7 +106,7 @@ def test_a_report_whose_process_crashes_is_made_again_by_the_same_reporter(bus: 
     bus.hub()
     recorded(bus, "big", n_params=60)
     publish(bus, finished("big"))
-    service = reporter(bus)
+    service = reporter(bus, figures="null")
     until_halfway(bus).kill()
     assert until_reported(bus, "big").error is None
     assert "try 1 of 3: the process that made it ended with code -9" in service.printed()

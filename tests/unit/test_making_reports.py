@@ -16,7 +16,8 @@ from trialbus_services.cli import main
 from trialbus_services.reporter.making import make_report
 from trialbus_services.reporter.options import Options
 
-OPTIONS = Options(files=["csv", "params"])
+OPTIONS = Options(figures=["history"], files=["csv", "params"])
+QUICK = "report.figures=[history]"
 
 
 @pytest.fixture
@@ -83,7 +84,7 @@ def test_a_study_that_plain_optuna_wrote_is_reported_and_its_storage_left_as_it_
         plain = optuna.create_study(study_name="plain", storage=storage)
         plain.tell(plain.ask(), 0.5)
     before = file.read_bytes()
-    assert main(["report", "plain", "--storage", url if as_url else str(file)]) == 0
+    assert main(["report", "plain", QUICK, "--storage", url if as_url else str(file)]) == 0
     page = Path(capsys.readouterr().out.splitlines()[0])
     assert page == here / "reports" / "plain" / "report.html"
     assert page.is_file()
@@ -97,7 +98,7 @@ def test_a_study_that_still_runs_is_reported(
     running = study(here)
     running.tell(running.ask(), 0.5)
     running.ask()
-    assert main(["report", "digits", "storage.url=sqlite:///made.db", "report.dir=out"]) == 0
+    assert main(["report", "digits", QUICK, "storage.url=sqlite:///made.db", "report.dir=out"]) == 0
     assert "running" in (here / "out" / "digits" / "trials.csv").read_text()
     assert len(capsys.readouterr().out.splitlines()) >= 3
 
@@ -109,7 +110,7 @@ def test_the_storage_and_folder_of_one_s_own_tree_are_used(
     (here / "conf" / "storage").mkdir(parents=True)
     (here / "conf" / "storage" / "mine.yaml").write_text("url: sqlite:///made.db")
     arguments = ["digits", "--config-dir", "conf", "storage=mine", "--dir", "elsewhere"]
-    assert main(["report", *arguments]) == 0
+    assert main(["report", QUICK, *arguments]) == 0
     assert (here / "elsewhere" / "digits" / "report.html").is_file()
     assert capsys.readouterr().err == ""
 
