@@ -4,7 +4,8 @@ import contextlib
 
 import trialbus
 
-with contextlib.suppress(KeyboardInterrupt):
-    # Under a durable name the hub keeps how far this got; what was printed is committed.
-    for event in trialbus.subscribe(trialbus.ReportReady, start="earliest", name="listen-reports"):
+# Under a durable name the hub keeps how far this got, at the latest when the block is left.
+reports = trialbus.subscribe(trialbus.ReportReady, start="earliest", name="listen-reports")
+with contextlib.suppress(KeyboardInterrupt), reports:
+    for event in reports:
         print(event.study, event.paths[0] if event.paths else f"no report: {event.error}")

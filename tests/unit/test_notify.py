@@ -231,7 +231,7 @@ class Mailbox(socketserver.StreamRequestHandler):
         self.wfile.write(b"220 here\r\n")
         for line in self.rfile:
             self.server.got.append(line.decode().strip())  # type: ignore[attr-defined]
-            if line == b"DATA\r\n":
+            if line.upper() == b"DATA\r\n":
                 self.wfile.write(b"354 go on\r\n")
             elif line == b".\r\n" or line[:4].upper() in (b"EHLO", b"MAIL", b"RCPT", b"QUIT"):
                 self.wfile.write(b"250 ok\r\n")
