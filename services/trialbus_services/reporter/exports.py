@@ -131,7 +131,7 @@ def as_summary(facts: Facts, importances: Mapping[str, float]) -> str:
         most = [f"{_md(name)} {share:.0%}" for name, share in list(importances.items())[:5]]
         lines += ["", f"Params by importance: {', '.join(most)}."]
     for failure in facts.failures[:3]:
-        lines += ["", f"{len(failure.trials)} failed: `{failure.reason.replace('`', chr(39))}`"]
+        lines += ["", f"{len(failure.trials)} failed: {_md(failure.reason)}"]
     return "\n".join([*lines, ""])
 
 
