@@ -24,6 +24,7 @@ from trialbus.errors import SpecError
 from trialbus.security import HUB_KEY_VARIABLE, KEY_VARIABLE
 from trialbus.spec import StudySpec, check_keys, is_mapping, load_spec
 from trialbus_services import base_config
+from trialbus_services.reporter.options import Options
 from trialbus_services.search_space import explicit
 from trialbus_services.worker.handing import ParamsAs
 
@@ -122,8 +123,8 @@ class Launcher(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     worker: bool = True
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where reports are written."""
+class Report(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where reports are written, and what they consist of."""
 
     dir: str
 
