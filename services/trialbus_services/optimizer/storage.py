@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -64,12 +66,26 @@ def check_url(url: str) -> None:
     Raises:
         SpecError: It is malformed, or names a database or driver that is not installed.
     """
-    if url == "memory://" or url.startswith(_JOURNAL):
+    if url == "memory://":
+        return
+    if url.startswith(_JOURNAL):
+        _check_file(url, url.removeprefix(_JOURNAL))
         return
     try:
-        make_url(url).get_dialect().import_dbapi()
+        made = make_url(url)
+        made.get_dialect().import_dbapi()
     except (sqlalchemy.exc.ArgumentError, ImportError) as error:
         raise SpecError("storage.url", f"{shown(url)!r} cannot be opened: {error}") from error
+    if made.get_backend_name() == "sqlite" and made.database and not made.query:
+        _check_file(url, made.database)
+
+
+def _check_file(url: str, path: str) -> None:
+    file = Path(path)
+    if file.exists() and not (file.is_file() and os.access(file, os.R_OK | os.W_OK)):
+        raise SpecError("storage.url", f"{url!r} is not a file that can be read and written")
+    if not file.parent.is_dir():
+        raise SpecError("storage.url", f"{url!r}: there is no folder {str(file.parent)!r}")
 
 
 def shown(url: str) -> str:
