@@ -29,8 +29,8 @@ def written(made: Any, tmp_path: Path, *files: str, **options: Any) -> dict[str,
 
 
 def parquet(path: Path) -> dict[str, list[Any]]:
-    read: Any = pyarrow.parquet.read_table  # pyright: ignore[reportUnknownMemberType]
-    return read(path).to_pydict()
+    module: Any = pyarrow.parquet
+    return module.read_table(path).to_pydict()
 
 
 def test_csv_has_a_row_for_each_trial(tmp_path: Path) -> None:
