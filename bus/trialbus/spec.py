@@ -152,6 +152,19 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
         self._check_pruning()
         self._check_fixed()
 
+    def check_params(self, params: Mapping[str, Any], key: str = "params") -> None:
+        """Check that values are in the search space; not every param needs to have one.
+
+        Raises:
+            ValueError: One is not; names it as `key.name`.
+        """
+        for name, value in params.items():
+            if name not in self.params:
+                known = ", ".join(self.params)
+                raise ValueError(f"{key}.{name} is no param (expected one of {known})")
+            if not self.params[name].contains(value):
+                raise ValueError(f"{key}.{name} {value!r} is outside of {self.params[name]}")
+
     def _check_pruning(self) -> None:
         if self.pruner is None or self.pruner.type == "NopPruner":
             return
@@ -177,14 +190,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
             except ValueError as error:
                 raise ValueError(f"fixed.{name}: {error}") from None
         for i, params in enumerate(self.enqueue):
-            for name, value in params.items():
-                if name not in self.params:
-                    known = ", ".join(self.params)
-                    raise ValueError(f"enqueue[{i}].{name} is no param (expected one of {known})")
-                if not self.params[name].contains(value):
-                    raise ValueError(
-                        f"enqueue[{i}].{name} {value!r} is outside of {self.params[name]}"
-                    )
+            self.check_params(params, f"enqueue[{i}]")
 
     @property
     def space(self) -> dict[str, Param]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, assert_never
 
 import optuna
@@ -11,9 +11,13 @@ from optuna.distributions import (
     CategoricalDistribution,
     FloatDistribution,
     IntDistribution,
+    check_distribution_compatibility,
 )
+from optuna.trial import FrozenTrial
 
+from trialbus.errors import SpecError
 from trialbus.params import CategoricalParam, FloatParam, IntParam, Param
+from trialbus.spec import StudySpec
 
 
 def distribution(param: Param) -> BaseDistribution:
@@ -27,6 +31,28 @@ def distribution(param: Param) -> BaseDistribution:
             return CategoricalDistribution(param.choices)
         case _:
             assert_never(param)
+
+
+def check_space(spec: StudySpec, trials: Iterable[FrozenTrial]) -> None:
+    """Check that Optuna takes the params of a study beside those that its trials have.
+
+    Raises:
+        SpecError: One has another distribution there.
+    """
+    known: dict[str, BaseDistribution] = {}
+    for trial in trials:
+        known |= trial.distributions
+    for name, param in spec.space.items():
+        new = distribution(param)
+        try:
+            check_distribution_compatibility(known.get(name, new), new)
+        except ValueError:
+            key = "fixed" if name in spec.fixed else "params"
+            raise SpecError(
+                f"study.{key}.{name}",
+                f"{new} does not fit the study {spec.name!r} in the storage, where it is "
+                f"{known[name]}; use another study.name",
+            ) from None
 
 
 def suggest(trial: optuna.Trial, params: Mapping[str, Param]) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from typing import Any
 
 import msgspec
 import optuna
-from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -33,7 +32,7 @@ from trialbus_services.optimizer.pruning import Driver
 from trialbus_services.optimizer.recording import WriteBehind
 from trialbus_services.optimizer.reported import Reported
 from trialbus_services.optimizer.sampling import Suggester, Suggestion
-from trialbus_services.optimizer.space import distribution
+from trialbus_services.optimizer.space import check_space
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +40,9 @@ _FOREIGN = "trialbus:foreign"
 _SPEC = "trialbus:spec"
 _REQUEST = "trialbus:request"
 _LATE = "trialbus:late"
+_ENQUEUED = "trialbus:enqueued"
+_ENQUEUED_BY = "trialbus:enqueued_by"
+_PRUNED_BY = "trialbus:pruned_by"
 _ARTIFACTS = "artifacts:"  # optuna.artifacts._upload.ARTIFACTS_ATTR_PREFIX
 _MAX_METRICS = 1000
 
@@ -94,6 +96,7 @@ class RunningStudy:
         #: know were suggested just before a crash and handed to nobody.
         self._unclaimed: list[FrozenTrial] = []
         self._trial_ids: dict[int, int] = {}
+        self._enqueued: set[str] = set()
         self._adopt(book)
         self._enqueue()
         trials = self._study.get_trials(deepcopy=False)
@@ -221,6 +224,18 @@ class RunningStudy:
         key = f"{_ARTIFACTS}{event.artifact}"
         self._storage.amend_trial_system_attr(self._trial_id(event.trial), key, json.dumps(meta))
 
+    def enqueue(self, event: events.Enqueue) -> None:
+        """Let a trial wait with params that somebody wants; the study's space has them."""
+        if event.enqueue in self._enqueued:
+            return
+        self._enqueued.add(event.enqueue)
+        attributes = {_ENQUEUED: event.enqueue} | ({_ENQUEUED_BY: event.by} if event.by else {})
+        self._study.enqueue_trial(event.params, user_attrs=attributes)
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        self.sampler.enqueue(
+            next(t for t in waiting if t.user_attrs.get(_ENQUEUED) == event.enqueue)
+        )
+
     def close(self, closed: Closed) -> None:
         """Tell Optuna how a trial ended."""
         number = closed.trial.number
@@ -240,6 +255,8 @@ class RunningStudy:
             "trialbus:metrics": last_metrics,
             **self._driver.curve(reported.curve(number, self._driver.metric)),
         }
+        if closed.trial.pruned_by:
+            attributes[_PRUNED_BY] = closed.trial.pruned_by
         if state is TrialState.FAIL:
             attributes |= {
                 "trialbus:state": "lost" if closed.cause == "lost" else "failed",
@@ -320,12 +337,13 @@ class RunningStudy:
             # Trials that run already are somebody else's; from now on they are ours.
             attributes = {_FOREIGN: [trial.number for trial in running]}
             self._study.set_user_attr(_FOREIGN, attributes[_FOREIGN])
-        self._check_space(trials)
+        check_space(self.spec, trials)
         self._study.set_user_attr(_SPEC, msgspec.to_builtins(self.spec))
         for trial in trials:
             self._trial_ids[trial.number] = self._storage.get_trial_id_from_study_id_trial_number(
                 self._id, trial.number
             )
+            self._enqueued.add(trial.user_attrs.get(_ENQUEUED, ""))
             if trial.state.is_finished():
                 self._finished.add(trial.number)
                 self._counts[trial.state] += 1
@@ -336,23 +354,6 @@ class RunningStudy:
         for number in set(book.open) - set(self._trial_ids):
             del book.open[number]
         self._unclaimed = [trial for trial in running if trial.number not in attributes[_FOREIGN]]
-
-    def _check_space(self, trials: list[FrozenTrial]) -> None:
-        """Check that Optuna takes the params beside those that the study has."""
-        known: dict[str, BaseDistribution] = {}
-        for trial in trials:
-            known |= trial.distributions
-        for name, param in self.spec.space.items():
-            new = distribution(param)
-            try:
-                check_distribution_compatibility(known.get(name, new), new)
-            except ValueError:
-                key = "fixed" if name in self.spec.fixed else "params"
-                raise SpecError(
-                    f"study.{key}.{name}",
-                    f"{new} does not fit the study {self.spec.name!r} in the storage, where it is "
-                    f"{known[name]}; use another study.name",
-                ) from None
 
     def _enqueue(self) -> None:
         """Let the trials that the specification names wait, those that are not there yet."""
