@@ -35,6 +35,7 @@ commands:
   optimizer  the Optuna service: hands out trials, records evaluations, prunes
   worker     runs trials, each as a process of its own
   reporter   writes a report when a study finishes
+  monitor    serves a live page about studies: trialbus monitor monitor.port=8052
 
   events     prints the events of a bus: trialbus events --study digits --follow
   status     prints the state of a hub: offset, rate, sessions, lag of every durable name
@@ -215,6 +216,18 @@ def _reporter(config: DictConfig) -> int:
     )
 
 
+def _monitor(config: DictConfig) -> int:
+    try:
+        from trialbus_services.monitor.web.main import run
+    except ModuleNotFoundError as error:
+        raise TrialbusError(f'{error}; pip install "trialbus[monitor]"') from None
+
+    return run(
+        settings.bus(config),
+        settings.section(config, "monitor", settings.Monitor),
+    )
+
+
 def _study(config: DictConfig) -> int:
     from trialbus_services.launcher import run
 
@@ -228,4 +241,5 @@ _COMMANDS: dict[str, Callable[[DictConfig], int]] = {
     "optimizer": _optimizer,
     "worker": _worker,
     "reporter": _reporter,
+    "monitor": _monitor,
 }

@@ -22,6 +22,8 @@ from trialbus.spec import StudySpec, is_mapping, load_spec
 from trialbus_services.search_space import explicit
 from trialbus_services.worker.handing import ParamsAs
 
+_LEAST_TOKEN = 16  # characters that nobody tries one by one
+
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """CURVE keys: a folder of them, and which one is whose."""
@@ -117,7 +119,23 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     dir: str
 
 
-_S = TypeVar("_S", Bus, Storage, Optimizer, Trainer, Worker, Report)
+class Monitor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the live page is served, and to whom."""
+
+    host: str = "127.0.0.1"
+    port: int = 8052
+    token: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.host:
+            raise ValueError("host is empty (expected an address, for example 127.0.0.1)")
+        if not 0 <= self.port < 1 << 16:
+            raise ValueError(f"port {self.port} is not a port (expected 0 to 65535)")
+        if self.token is not None and len(self.token) < _LEAST_TOKEN:
+            raise ValueError(f"token is too short (expected {_LEAST_TOKEN} characters or more)")
+
+
+_S = TypeVar("_S", Bus, Storage, Optimizer, Trainer, Worker, Report, Monitor)
 
 
 def section(config: DictConfig, name: str, type_: type[_S]) -> _S:
