@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import os
 import secrets
 import socket
 
@@ -61,7 +62,7 @@ def _listen(monitor: Settings) -> socket.socket:
     except OSError as error:
         raise SpecError(
             "monitor.port",
-            f"{port} on {host} cannot be had: {error.strerror} "
+            f"{port} on {host} cannot be had: {os.strerror(error.errno or 0)} "
             "(choose another; 0 lets the system choose)",
         ) from None
 
