@@ -169,7 +169,7 @@ class Monitor:
         except OSError:
             worker = f" {row.trial.worker}" if row.trial.worker else ""
             where = f"it lies where its worker{worker} runs"
-            raise RefusedError(404, f"no log of the trial on this machine; {where}") from None
+            return JSONResponse({"why": f"No log of the trial on this machine: {where}."})
         return JSONResponse({"text": text, "end": end})
 
 

@@ -78,6 +78,9 @@ class Feed:
                 continue  # the link tries on
             except TrialbusError as error:
                 self._tell(f"{error}")
+            except Exception as error:
+                logger.exception("the log is read again from its beginning")
+                self._tell(f"{type(error).__name__}: {error}")
 
     def _tell(self, error: str) -> None:
         self.error = error

@@ -132,8 +132,8 @@ export class Acts {
         const answer = await fetch(`/log?${query}`);
         const found = await answer.json();
         if (turn !== this.follow) return;
-        if (found.error) {
-          log.textContent = found.error;
+        if (found.error || found.why) {
+          log.textContent = found.error || found.why;
           return;
         }
         const atEnd = log.scrollTop + log.clientHeight >= log.scrollHeight - 8;
