@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -42,7 +42,7 @@ class Page:
             return str(next(data for event, data in messages if event == "hello")["token"])
 
     @contextmanager
-    def stream(self, query: str = "") -> Iterator[Iterator[tuple[str, Any]]]:
+    def stream(self, query: str = "") -> Generator[Iterator[tuple[str, Any]]]:
         """Yield the messages of the page's stream: event and data."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         connection.request("GET", f"/stream{query}")

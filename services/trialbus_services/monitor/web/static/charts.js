@@ -4,6 +4,7 @@ import { by, color, shown, style } from "./text.js";
 
 const SHARE = 4; // drawing takes a fifth of the time at most, the rest is for everything else
 const LEAST_MS = 100;
+const MOST = 40; // of those that run
 const ENDED = 24; // curves of trials that ended, drawn faintly
 
 export class Charts {
@@ -35,22 +36,33 @@ export class Charts {
 
   #curves() {
     const all = [...this.store.trials.values()].filter((trial) => trial.curve.length);
-    const running = all.filter((trial) => trial.state === "running");
+    const better = this.store.study?.direction === "minimize" ? 1 : -1;
+    const at = (trial) => trial.best ?? 0;
+    const running = all.filter((trial) => trial.state === "running")
+      .sort((a, b) => better * (at(a) - at(b)));
+    const drawn = running.slice(0, MOST);
+    by("curves-note").textContent = running.length > MOST ? `the best ${MOST} of ${running.length} that run` : "";
     const ended = all.filter((trial) => trial.state !== "running")
       .sort((a, b) => a.ended_at - b.ended_at).slice(-ENDED);
-    const soft = style("--soft");
-    const trace = (trial, faint) => ({
+    // One trace with gaps costs less than one for each.
+    const faint = {
+      x: ended.flatMap(({ curve }) => [...curve.map(([step]) => step), null]),
+      y: ended.flatMap(({ curve }) => [...curve.map(([, value]) => value), null]),
+      mode: "lines",
+      line: { color: style("--soft"), width: 1 },
+      opacity: 0.4,
+      hoverinfo: "skip",
+    };
+    const traces = drawn.map((trial) => ({
       x: trial.curve.map(([step]) => step),
       y: trial.curve.map(([, value]) => value),
       name: `trial ${trial.n}`,
       mode: trial.curve.length > 1 ? "lines" : "markers",
-      line: { color: faint ? soft : color(trial.n), width: faint ? 1 : 2 },
-      marker: { color: faint ? soft : color(trial.n), size: 5 },
-      opacity: faint ? 0.4 : 1,
+      line: { color: color(trial.n), width: 2 },
+      marker: { color: color(trial.n), size: 5 },
       hovertemplate: "step %{x}: %{y}",
-    });
-    const traces = [...ended.map((t) => trace(t, true)), ...running.map((t) => trace(t, false))];
-    this.#plot("curves", traces, "step", this.store.metric);
+    }));
+    this.#plot("curves", [faint, ...traces], "step", this.store.metric);
   }
 
   #history() {

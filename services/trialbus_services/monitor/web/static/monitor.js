@@ -195,7 +195,7 @@ function drawFigures(study) {
   const left = study.left_s === null ? "" : duration(Math.max(0, study.left_s - passed));
   const figures = {
     trials: `${study.n_done} of ${study.n_trials ?? "?"}`,
-    best: study.best ? `${shown(study.best[1])} in trial ${study.best[0]}` : "none yet",
+    best: study.best ? `${shown(study.best[1])} (trial ${study.best[0]})` : "none yet",
     running: study.running,
     complete: study.counts.complete ?? 0,
     pruned: study.counts.pruned ?? 0,
