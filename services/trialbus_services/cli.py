@@ -33,6 +33,7 @@ commands:
   optimizer  the Optuna service: hands out trials, records evaluations, prunes
   worker     runs trials, each as a process of its own
   reporter   writes a report when a study finishes, and tells those who want to know
+  monitor    serves a live page about studies: trialbus monitor monitor.port=8052
 
   report     writes the report of a study now: trialbus report digits
   watch      shows a study that runs, from any terminal: trialbus watch digits
@@ -201,6 +202,18 @@ def _reporter(found: Composed) -> int:
     )
 
 
+def _monitor(found: Composed) -> int:
+    try:
+        from trialbus_services.monitor.web.main import run
+    except ModuleNotFoundError as error:
+        raise TrialbusError(f'{error}; pip install "trialbus[monitor]"') from None
+
+    return run(
+        settings.bus(found.config),
+        settings.section(found.config, "monitor", settings.Monitor),
+    )
+
+
 def _study(found: Composed) -> int:
     from trialbus_services import launcher
 
@@ -223,4 +236,5 @@ _COMMANDS: dict[str, Callable[[Composed], int]] = {
     "optimizer": _optimizer,
     "worker": _worker,
     "reporter": _reporter,
+    "monitor": _monitor,
 }

@@ -28,6 +28,8 @@ from trialbus_services.reporter.options import Options
 from trialbus_services.search_space import explicit
 from trialbus_services.worker.handing import ParamsAs
 
+_LEAST_TOKEN = 16  # characters that nobody tries one by one
+
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """CURVE keys: a folder of them, and which one is whose."""
@@ -129,6 +131,22 @@ class Report(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dir: str
 
 
+class Monitor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the live page is served, and to whom."""
+
+    host: str = "127.0.0.1"
+    port: int = 8052
+    token: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.host:
+            raise ValueError("host is empty (expected an address, for example 127.0.0.1)")
+        if not 0 <= self.port < 1 << 16:
+            raise ValueError(f"port {self.port} is not a port (expected 0 to 65535)")
+        if self.token is not None and len(self.token) < _LEAST_TOKEN:
+            raise ValueError(f"token is too short (expected {_LEAST_TOKEN} characters or more)")
+
+
 #: The sections that are made of one type each.
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     "bus": Bus,
@@ -138,6 +156,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "worker": Worker,
     "launcher": Launcher,
     "report": Report,
+    "monitor": Monitor,
 }
 
 _S = TypeVar("_S", bound=msgspec.Struct)
