@@ -41,8 +41,10 @@ def origin(
         `config` (a mapping), `versions` (library to version), `command` (a text) and, in a
         repository of git, `git`: its `commit`, and whether tracked files are `dirty`.
     """
+    # Whom to tell is no part of what ran, and the address of a webhook is a secret.
+    kept = OmegaConf.masked_copy(config, [str(key) for key in config if key != "notify"])
     found: dict[str, Any] = {
-        "config": masked(OmegaConf.to_container(config, resolve=True)),
+        "config": masked(OmegaConf.to_container(kept, resolve=True)),
         "versions": versions(),
         "command": masked(" ".join(command)),
     }
