@@ -1,4 +1,4 @@
-"""The command line as its users have it: dry runs, completion, own trees, and what is kept of them."""
+"""The command line as users have it: dry runs, completion, own trees, and what is kept of them."""
 
 from __future__ import annotations
 
@@ -59,11 +59,14 @@ def run(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[s
         ("trialbus study pruner=none study.n_tr", ["study.n_trials="]),
         ("trialbus worker launcher=", ["launcher=local", "launcher=none"]),
         ("trialbus study callbacks.optuna.metric", ["callbacks.optuna.metric_name="]),
+        ("trialbus study --config-dir conf pruner=none study=", ["study=digits", "study=mine"]),
     ],
 )
 def test_bash_completes_subcommands_groups_choices_and_keys(
     line: str, offered: list[str], tmp_path: Path
 ) -> None:
+    (tmp_path / "conf" / "study").mkdir(parents=True)
+    (tmp_path / "conf" / "study" / "mine.yaml").write_text("name: mine\n")
     done = subprocess.run(
         ["bash", "-c", COMPLETE, "bash", line],
         cwd=tmp_path,
@@ -76,7 +79,8 @@ def test_bash_completes_subcommands_groups_choices_and_keys(
     rule, *found = done.stdout.splitlines()
     assert rule.endswith("-F hydra_bash_completion trialbus")
     assert set(offered) <= set(found)
-    assert all(word.startswith(line.split()[-1]) for word in found)
+    begun = line.rpartition(" ")[2]
+    assert all(word.startswith(begun) for word in found)
 
 
 @pytest.mark.parametrize(
