@@ -67,10 +67,7 @@ def plan(config: DictConfig) -> Plan:
     for name in settings.SECTIONS.keys() - {"trainer"}:
         settings.section(config, name, settings.SECTIONS[name])
     settings.callbacks(config)
-    here = (
-        settings.section(config, "launcher", settings.Launcher).worker
-        and settings.section(config, "worker", settings.Worker).slots > 0
-    )
+    here = settings.section(config, "launcher", settings.Launcher).worker
     return Plan(spec, bus, storage, settings.trainer(config) if here else None)
 
 

@@ -181,7 +181,11 @@ WRONG = {
     "a negative budget": written("budget: 3", "budget: -3", "study.budget: -3 is below 1", at=3),
     "negative retries": line("study.max_retries=-1", says=("study.max_retries: -1 is below 0",)),
     "no time": line("study.timeout_s=0", says=("study.timeout_s: 0 is not above zero", "seconds")),
-    "negative slots": line("worker.slots=-1", says=("worker.slots: -1 is below 0",)),
+    "no slots": line("worker.slots=0", says=("worker.slots: 0 is below 1",)),
+    "negative patience with the hub": line(
+        "bus.connect_s=-1", says=("bus.connect_s: -1 is below 0", "expected seconds")
+    ),
+    "no patience with a worker": line("worker.ttl_s=-1", says=("worker.ttl_s: -1 is not above",)),
     "negative suggestions": line("optimizer.ahead=-1", says=("optimizer.ahead: -1 is below 0",)),
     "no time between records": line(
         "optimizer.record_every_s=0", says=("optimizer.record_every_s: 0 is not above zero",)
