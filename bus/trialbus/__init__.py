@@ -39,7 +39,7 @@ from trialbus.link import Link
 from trialbus.params import CategoricalParam, FloatParam, IntParam
 from trialbus.presence import Presence
 from trialbus.publisher import Publisher
-from trialbus.spec import Component, Objective, PruneBy, StudySpec, load_spec
+from trialbus.spec import Component, Evaluation, Objective, PruneBy, StudySpec, load_spec
 from trialbus.subscriber import Record, Subscriber, replay, subscribe
 from trialbus.trial import Trial, attach
 
@@ -48,6 +48,7 @@ __all__ = [
     "CategoricalParam",
     "ClosedError",
     "Component",
+    "Evaluation",
     "EvaluationComplete",
     "Event",
     "FloatParam",

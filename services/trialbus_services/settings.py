@@ -23,6 +23,7 @@ from trialbus.endpoint import resolve
 from trialbus.errors import SpecError
 from trialbus.security import HUB_KEY_VARIABLE, KEY_VARIABLE
 from trialbus.spec import StudySpec, check_keys, is_mapping, load_spec
+from trialbus_services import base_config
 from trialbus_services.search_space import explicit
 from trialbus_services.worker.handing import ParamsAs
 
@@ -178,6 +179,8 @@ def study(config: DictConfig) -> StudySpec:
     found = _plain(config, "study")
     if is_mapping(found) and is_mapping(found.get("params")):
         found = {**found, "params": explicit(found["params"])}
+    if is_mapping(found) and "base_config" in found:
+        found = {**found, "base_config": base_config.read(found["base_config"])}
     return load_spec(
         found,
         sampler=_plain(config, "sampler"),
