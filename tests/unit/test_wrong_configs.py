@@ -54,6 +54,14 @@ def written(old: str, new: str, *says: str, at: int | None = None) -> Wrong:
     return Wrong((*says, f"{FILE} {at or ''}".rstrip()), change=(old, new))
 
 
+CIRCLE = """\
+name: mine
+n_trials: 4
+objective: {metric: loss}
+params:
+  depth: {type: int, low: 1, high: 3, when: {width: 16}}
+  width: {type: int, low: 16, high: 64, when: {depth: 1}}
+"""
 LR = "{type: float, low: 1.0e-5, high: 0.1, log: true}"
 OBJECTIVE = "{metric: loss, direction: minimize}"
 
@@ -245,6 +253,19 @@ WRONG = {
         "study.enqueue[1].rl: is no param",
         "expected one of lr, width",
         at=3,
+    ),
+    "conditions in a circle": Wrong(
+        ("study.params.width.when.depth", "makes a circle: ", "does not depend", f"{FILE} 6"),
+        change=(MINE, CIRCLE),
+    ),
+    "a condition on what is no param": written(
+        LR,
+        "{type: float, low: 0, high: 1, when: {depth: 2}}",
+        "study.params.lr.when.depth: is no param",
+        at=6,
+    ),
+    "a base config that is not there": line(
+        "study.base_config=nowhere.yaml", says=("study.base_config", "nowhere.yaml")
     ),
     # Objectives and pruning
     "metrics and directions that differ in number": written(

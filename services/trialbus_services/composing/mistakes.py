@@ -133,6 +133,7 @@ def _unreadable(error: yaml.MarkedYAMLError) -> ConfigError:
 def _refined(error: SpecError, config: DictConfig) -> tuple[str, str]:
     """Return the key and the problem with the field that the problem begins with in the key."""
     field, _, rest = error.problem.partition(" ")
+    field = field.removesuffix(":")
     key = f"{error.key}.{field}"
     if re.fullmatch(r"[a-z_]+([.\[]\w+\]?)*", field) and _has(config, key):
         return key, rest
