@@ -85,7 +85,8 @@ def _wrong_value(error: Exception, cause: OmegaConfBaseException, sources: Sourc
     problem = _first_line(str(cause.msg or cause))
     converted = _CONVERTED.match(str(cause.msg))
     if converted:
-        expected = _TYPES.get(converted[2] or converted[3])
+        type_ = converted[2] or converted[3]
+        expected = _TYPES.get(type_, type_)
         problem = f"{converted[1]!r} cannot be used (expected {expected})"
     elif isinstance(cause, ConfigAttributeError | ConfigKeyError):
         parent = cause.parent_node
