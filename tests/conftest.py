@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from support.client import Client
 from support.processes import Bus
 
 
@@ -23,3 +25,16 @@ def bus() -> Iterator[Bus]:
             found.stop()
             for name, process in found.processes.items():
                 print(f"--- {name}:\n{process.printed()}")
+
+
+@pytest.fixture
+def client(bus: Bus) -> Iterator[Callable[..., Client]]:
+    """Make scripted workers, closed at the end."""
+    with ExitStack() as stack:
+
+        def make(**options: float) -> Client:
+            client = Client(bus, **options)
+            stack.callback(client.close)
+            return client
+
+        yield make

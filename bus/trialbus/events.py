@@ -216,15 +216,56 @@ class Proceed(TrialEvent, frozen=True, kw_only=True):
 
 
 class Prune(TrialEvent, frozen=True, kw_only=True):
-    """The optimizer tells a trainer to stop: the trial will not become a good one.
+    """The optimizer, or a person, tells a trainer to stop: the trial will not become a good one.
 
     Attributes:
-        step: The step that was judged.
+        step: The step that was judged; from a person, the newest one they saw.
         reason: The pruner and the value it judged, for people.
+        by: Who wants it; empty from the optimizer. A person's word lasts: the trial ends as pruned
+            also where its trainer is lost before it has heard.
     """
 
     step: int
     reason: str = ""
+    by: str = ""
+
+
+class Pause(Event, frozen=True, kw_only=True):
+    """Someone wants no trial of a study to be handed out for now; those that run go on.
+
+    It lasts, over restarts of any service, until a `resume`, or until the study is submitted again.
+
+    Attributes:
+        by: Who wants it, for people.
+    """
+
+    by: str = ""
+
+
+class Resume(Event, frozen=True, kw_only=True):
+    """Someone wants trials of a paused study to be handed out again.
+
+    Attributes:
+        by: Who wants it, for people.
+    """
+
+    by: str = ""
+
+
+class Enqueue(Event, frozen=True, kw_only=True):
+    """Someone wants a trial with these params, ahead of what the sampler would suggest.
+
+    It is one of the study's `n_trials`. Params that do not fit the search space are refused.
+
+    Attributes:
+        params: Value by name; the sampler gives what is left out.
+        enqueue: Id of this wish: read again it makes no second trial.
+        by: Who wants it, for people.
+    """
+
+    params: dict[str, Any]
+    enqueue: str
+    by: str = ""
 
 
 class Stop(Event, frozen=True, kw_only=True):
@@ -399,6 +440,9 @@ BUILT_IN: tuple[type[Event], ...] = (
     ArtifactLogged,
     Prune,
     Stop,
+    Pause,
+    Resume,
+    Enqueue,
     TrialFinished,
     TrainerLost,
     ReportReady,

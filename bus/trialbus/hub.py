@@ -198,7 +198,8 @@ class Hub:
             case wire.Bye():
                 self._take_bye(message)
             case wire.AskStatus():
-                self._send(peer, wire.Status(message.request, self.status()))
+                status = self.status() | {"role": self._router.role(peer)}
+                self._send(peer, wire.Status(message.request, status))
             case wire.Forget():
                 self._take_forget(peer, message)
             case _:

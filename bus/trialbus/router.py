@@ -9,7 +9,7 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from trialbus import wire
 from trialbus.errors import TrialbusError
-from trialbus.security import Gatekeeper
+from trialbus.security import Gatekeeper, Role
 
 _MANY_PEERS = 100_000
 _LINGER_MS = 500
@@ -79,6 +79,13 @@ class Router:
         if self._gatekeeper is None:
             return None
         return self._gatekeeper.forbids(self._keys[peer], message)
+
+    def role(self, peer: bytes) -> Role | None:
+        """Return what a peer is by its key: everybody is a service where there are no keys."""
+        if self._gatekeeper is None:
+            return "service"
+        grant = self._gatekeeper.grant(self._keys[peer])
+        return grant.role if grant else None
 
     def close(self) -> None:
         """Close the socket, giving the last answers a moment to leave."""

@@ -192,6 +192,25 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
         self._check_enqueued()
         self._check_config()
 
+    def check_params(self, params: Mapping[str, Any], key: str = "params") -> None:
+        """Check that values are in the search space; not every param needs to have one.
+
+        Raises:
+            ValueError: One is not; names it as `key.name`.
+        """
+        for name, value in params.items():
+            if name not in self.params:
+                known = ", ".join(self.params)
+                raise ValueError(f"{key}.{name} is no param (expected one of {known})")
+            if not self.params[name].contains(value):
+                raise ValueError(f"{key}.{name} {value!r} is outside of {self.params[name]}")
+            missing = unmet(self.params[name], {**self.fixed, **params})
+            if missing is not None:
+                raise ValueError(
+                    f"{key}.{name} {value!r} would not be in the trial: "
+                    f"params.{name}.when needs {missing} (expected it in {key}, too)"
+                )
+
     def _check_pruning(self) -> None:
         if self.pruner is None or self.pruner.type == "NopPruner":
             return
@@ -219,20 +238,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
 
     def _check_enqueued(self) -> None:
         for i, params in enumerate(self.enqueue):
-            for name, value in params.items():
-                if name not in self.params:
-                    known = ", ".join(self.params)
-                    raise ValueError(f"enqueue[{i}].{name} is no param (expected one of {known})")
-                if not self.params[name].contains(value):
-                    raise ValueError(
-                        f"enqueue[{i}].{name} {value!r} is outside of {self.params[name]}"
-                    )
-                missing = unmet(self.params[name], self.fixed | params)
-                if missing is not None:
-                    raise ValueError(
-                        f"enqueue[{i}].{name} {value!r} would not be in the trial: "
-                        f"params.{name}.when needs {missing} (expected it in enqueue[{i}], too)"
-                    )
+            self.check_params(params, f"enqueue[{i}]")
 
     def _check_config(self) -> None:
         if isinstance(self.base_config, str) and not self.base_config.strip():

@@ -32,8 +32,11 @@ commands:
   hub        the bus's hub, which keeps the event log
   optimizer  the Optuna service: hands out trials, records evaluations, prunes
   worker     runs trials, each as a process of its own
-  reporter   writes a report when a study finishes
+  reporter   writes a report when a study finishes, and tells those who want to know
+  monitor    serves a live page about studies: trialbus monitor monitor.port=8052
 
+  report     writes the report of a study now: trialbus report digits
+  watch      shows a study that runs, from any terminal: trialbus watch digits
   events     prints the events of a bus: trialbus events --study digits --follow
   status     prints the state of a hub: offset, rate, sessions, lag of every durable name
   forget     removes a finished study's events from the log: trialbus forget digits
@@ -113,6 +116,14 @@ def _tool(name: str, options: list[str]) -> int:
             from trialbus_services.metrics import metrics
 
             return metrics(options)
+        if name == "report":
+            from trialbus_services.reporter.command import report
+
+            return report(options)
+        if name == "watch":
+            from trialbus_services.monitor.watch import watch
+
+            return watch(options)
         from trialbus_services import keys, look
 
         tools = {
@@ -177,12 +188,26 @@ def _worker(found: Composed) -> int:
 
 
 def _reporter(found: Composed) -> int:
+    from trialbus_services.notify.building import build_notifiers
     from trialbus_services.reporter.main import run
 
     return run(
         settings.bus(found.config),
         settings.section(found.config, "storage", settings.Storage),
         settings.section(found.config, "report", settings.Report),
+        build_notifiers(found.config),
+    )
+
+
+def _monitor(found: Composed) -> int:
+    try:
+        from trialbus_services.monitor.web.main import run
+    except ModuleNotFoundError as error:
+        raise TrialbusError(f'{error}; pip install "trialbus[monitor]"') from None
+
+    return run(
+        settings.bus(found.config),
+        settings.section(found.config, "monitor", settings.Monitor),
     )
 
 
@@ -201,11 +226,12 @@ def _dry_run(found: Composed) -> int:
     return 0
 
 
-_TOOLS = ("events", "status", "forget", "keys", "metrics")
+_TOOLS = ("report", "watch", "events", "status", "forget", "keys", "metrics")
 _COMMANDS: dict[str, Callable[[Composed], int]] = {
     "study": _study,
     "hub": _hub,
     "optimizer": _optimizer,
     "worker": _worker,
     "reporter": _reporter,
+    "monitor": _monitor,
 }

@@ -19,9 +19,10 @@ from trialbus.spec import StudySpec
 from trialbus.subscriber import Subscriber, subscribe
 from trialbus_services import settings
 from trialbus_services.composing import Composed
-from trialbus_services.monitor.summary import print_summary
+from trialbus_services.monitor.summary import exit_code, print_summary
 from trialbus_services.monitor.terminal import TerminalView
 from trialbus_services.monitor.view import StudyView
+from trialbus_services.notify.building import build_notifiers
 from trialbus_services.optimizer.components import build_pruner, build_sampler
 from trialbus_services.optimizer.outcome import Judge
 from trialbus_services.optimizer.pruning import warm_up
@@ -68,6 +69,7 @@ def plan(config: DictConfig) -> Plan:
     for name in settings.SECTIONS.keys() - {"trainer"}:
         settings.section(config, name, settings.SECTIONS[name])
     settings.callbacks(config)
+    build_notifiers(config)
     here = settings.section(config, "launcher", settings.Launcher).worker
     return Plan(spec, bus, storage, settings.trainer(config) if here else None)
 
@@ -142,7 +144,7 @@ def _follow(submitted: events.StudySubmitted, services: Services, console: Conso
         wall_s=time.monotonic() - began,
         report=report,
     )
-    return 0 if finished.reason != "failed" and finished.best_trials else 1
+    return exit_code(finished)
 
 
 def _watch(

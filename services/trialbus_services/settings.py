@@ -24,8 +24,11 @@ from trialbus.errors import SpecError
 from trialbus.security import HUB_KEY_VARIABLE, KEY_VARIABLE
 from trialbus.spec import StudySpec, check_keys, is_mapping, load_spec
 from trialbus_services import base_config
+from trialbus_services.reporter.options import Options
 from trialbus_services.search_space import explicit
 from trialbus_services.worker.handing import ParamsAs
+
+_LEAST_TOKEN = 16  # characters that nobody tries one by one
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -132,10 +135,26 @@ class Launcher(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     worker: bool = True
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where reports are written."""
+class Report(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where reports are written, and what they consist of."""
 
     dir: str
+
+
+class Monitor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the live page is served, and to whom."""
+
+    host: str = "127.0.0.1"
+    port: int = 8052
+    token: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.host:
+            raise ValueError("host is empty (expected an address, for example 127.0.0.1)")
+        if not 0 <= self.port < 1 << 16:
+            raise ValueError(f"port {self.port} is not a port (expected 0 to 65535)")
+        if self.token is not None and len(self.token) < _LEAST_TOKEN:
+            raise ValueError(f"token is too short (expected {_LEAST_TOKEN} characters or more)")
 
 
 #: The sections that are made of one type each.
@@ -147,6 +166,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "worker": Worker,
     "launcher": Launcher,
     "report": Report,
+    "monitor": Monitor,
 }
 
 _S = TypeVar("_S", bound=msgspec.Struct)

@@ -1,16 +1,13 @@
-"""Fixtures of tests that need databases, or a scripted worker."""
+"""Fixtures of tests that need databases."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.client import Client
 from support.databases import Databases, Server, servers
-from support.processes import Bus
 
 
 @pytest.fixture(scope="session")
@@ -25,16 +22,3 @@ def databases(kind: str, tmp_path: Path, server: Server) -> Iterator[Databases]:
     found = Databases(kind, tmp_path, server(kind))
     yield found
     found.close()
-
-
-@pytest.fixture
-def client(bus: Bus) -> Iterator[Callable[[], Client]]:
-    """Make scripted workers, closed at the end."""
-    with ExitStack() as stack:
-
-        def make() -> Client:
-            client = Client(bus)
-            stack.callback(client.close)
-            return client
-
-        yield make

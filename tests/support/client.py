@@ -30,9 +30,11 @@ E = TypeVar("E", bound=trialbus.Event)
 class Client:
     """A scripted worker and listener in the test's own process."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, ttl_s: float = 1.0) -> None:
         self.link = trialbus.Link(bus.endpoint)
-        self.presence = trialbus.Presence(link=self.link, kind="worker", name="scripted", ttl_s=1.0)
+        self.presence = trialbus.Presence(
+            link=self.link, kind="worker", name="scripted", ttl_s=ttl_s
+        )
         self.inbox = trialbus.subscribe(link=self.link)
         self.publisher = trialbus.Publisher(link=self.link)
         self.presence.wait_registered(10)

@@ -40,6 +40,7 @@ class RunningTrial:
         curve: The newest values of the first objective's metric by step, without NaN.
         best: The best of them all.
         pruned_at: The step judged, once the optimizer told the trial to stop.
+        value: What it counts with, once it is complete.
     """
 
     number: int
@@ -55,6 +56,7 @@ class RunningTrial:
     curve: dict[int, float] = field(default_factory=dict[int, float])
     best: float | None = None
     pruned_at: int | None = None
+    value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class StudyView:
         self.n_events = 0
         self.n_lost = 0
         self.n_retried = 0
+        self.paused = False
         self.metrics: list[str] = []
         self.directions: list[Direction] = []
         self.counts: Counter[str] = Counter()
@@ -135,7 +138,7 @@ class StudyView:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds from the beginning of this view to now, or to the end of the study."""
+        """Seconds from the beginning of this view, or of a new run, to now or to the run's end."""
         return (self._clock() if self._ended_at is None else self._ended_at) - self._began
 
     @property
@@ -169,6 +172,8 @@ class StudyView:
                 self._started(event)
             case events.StudyFinished():
                 self._study_finished(event)
+            case events.Pause() | events.Resume():
+                self.paused = isinstance(event, events.Pause)
             case events.TrainerLost():
                 self._lost(event)
             case events.RequestWithdrawn():
@@ -205,6 +210,9 @@ class StudyView:
 
     def _submitted(self, event: events.StudySubmitted) -> None:
         self._spec = event.spec
+        if self.state == "finished":
+            self._began = self._clock()
+        self.paused = False
         if self.state != "running":
             self.state = "submitted"
             self.n_trials = event.spec.n_trials
@@ -256,7 +264,7 @@ class StudyView:
                 at = "" if step is None else f" at step {step}"
                 self._note("pruned", f"{name} pruned{at}{_shown(last)}")
             case "complete":
-                value = self._value(event, trial)
+                value = trial.value = self._value(event, trial)
                 self._note("complete", f"{name} complete{_shown(value)}")
                 self._consider(value, trial)
         self.counts[event.state] += 1

@@ -19,7 +19,8 @@ class OpenTrial:
     """A trial that has been handed out and not finished.
 
     `waiting` is true between the loss of an attempt and the hand-out of the next one; nothing of
-    the attempt is in the log before the offset `since`.
+    the attempt is in the log before the offset `since`. `pruned_by` is the person who wants its
+    end, and why: then there is no next one.
     """
 
     number: int
@@ -31,6 +32,7 @@ class OpenTrial:
     slot: int = 0
     waiting: bool = False
     since: int = 0
+    pruned_by: str = ""
 
 
 @dataclass
@@ -44,6 +46,7 @@ class Book:
     open: dict[int, OpenTrial] = field(default_factory=dict[int, OpenTrial])
     finished: bool = False
     stop: str | None = None
+    paused: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,9 @@ class Ledger:
             events.StudySubmitted: self._study_submitted,
             events.StudyFinished: self._study_finished,
             events.Stop: self._stop,
+            events.Pause: self._pause,
+            events.Resume: self._resume,
+            events.Prune: self._prune,
             events.TrialRequested: self._trial_requested,
             events.RequestWithdrawn: self._request_withdrawn,
             events.TrialAssigned: self._trial_assigned,
@@ -85,6 +91,9 @@ class Ledger:
         events.StudySubmitted,
         events.StudyFinished,
         events.Stop,
+        events.Pause,
+        events.Resume,
+        events.Prune,
         events.TrialRequested,
         events.RequestWithdrawn,
         events.TrialAssigned,
@@ -133,6 +142,34 @@ class Ledger:
             book.stop = event.reason or "stopped"
         return []
 
+    def _pause(self, event: events.Pause) -> list[Closed]:
+        book = self.studies.get(event.study)
+        if book:
+            book.paused = True
+        return []
+
+    def _resume(self, event: events.Resume) -> list[Closed]:
+        book = self.studies.get(event.study)
+        if book:
+            book.paused = False
+        return []
+
+    def _prune(self, event: events.Prune) -> list[Closed]:
+        book = self.studies.get(event.study)
+        trial = book.open.get(event.trial) if book else None
+        if book and trial and event.by and trial.attempt == event.attempt:
+            trial.pruned_by = f"{event.by}: {event.reason}" if event.reason else event.by
+            return self._give_back(book, trial) if trial.waiting else []
+        return []
+
+    def _give_back(self, book: Book, trial: OpenTrial) -> list[Closed]:
+        """Let a trial wait for its next attempt, unless somebody wanted it to end."""
+        if not trial.pruned_by:
+            trial.waiting = True
+            return []
+        del book.open[trial.number]
+        return [Closed(book.spec.name, trial, "pruned")]
+
     def _trial_requested(self, event: events.TrialRequested) -> list[Closed]:
         if event.request not in self._answered:
             self.requests.setdefault(event.request, event)
@@ -141,11 +178,13 @@ class Ledger:
     def _request_withdrawn(self, event: events.RequestWithdrawn) -> list[Closed]:
         self._answered.add(event.request)
         self.requests.pop(event.request, None)
-        for book in self.studies.values():
-            for trial in book.open.values():
-                if trial.request == event.request:
-                    trial.waiting = True
-        return []
+        return [
+            closed
+            for book in self.studies.values()
+            for trial in list(book.open.values())
+            if trial.request == event.request
+            for closed in self._give_back(book, trial)
+        ]
 
     def _trial_assigned(self, event: events.TrialAssigned) -> list[Closed]:
         if event.request in self._answered:
@@ -171,8 +210,7 @@ class Ledger:
         if trial is None:
             return []
         if event.state == "preempted":
-            trial.waiting = True
-            return []
+            return self._give_back(self.studies[event.study], trial)
         del self.studies[event.study].open[event.trial]
         return [Closed(event.study, trial, event.state, event.values, event.error)]
 
@@ -188,8 +226,8 @@ class Ledger:
                 )
                 if trial.waiting or not (trial.session == event.session or same_attempt):
                     continue
-                if trial.attempt < book.spec.max_retries:
-                    trial.waiting = True
+                if trial.pruned_by or trial.attempt < book.spec.max_retries:
+                    closed += self._give_back(book, trial)
                 else:
                     del book.open[trial.number]
                     retries = book.spec.max_retries

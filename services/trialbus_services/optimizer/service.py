@@ -135,6 +135,7 @@ class Optimizer:
             self._inbox = subscribe(
                 events.EvaluationComplete,
                 events.ArtifactLogged,
+                events.Enqueue,
                 *Ledger.TYPES,
                 name=_NAME,
                 start="earliest",
@@ -231,9 +232,15 @@ class Optimizer:
             return
         closed = self._ledger.apply(event, record.offset)
         self._statistics.applied += 1
+        self._act(event, record.offset)
+        for trial in closed:
+            self._guarded(trial.study, lambda study, book, trial=trial: study.close(trial))
+
+    def _act(self, event: events.AnyEvent, offset: int) -> None:
+        """Do what follows from an event beyond the ledger."""
         match event:
             case events.EvaluationComplete():
-                self._take_evaluation(event, record.offset)
+                self._take_evaluation(event, offset)
             case events.StudySubmitted():
                 self._open(event.study)
                 self._announce(event)
@@ -241,14 +248,14 @@ class Optimizer:
                 self._asked_at[event.request] = time.monotonic()
             case events.ArtifactLogged():
                 self._guarded(event.study, lambda study, book: study.log_artifact(event))
+            case events.Enqueue():
+                self._take_enqueue(event, offset)
             case events.StudyFinished():
                 self._let_go(event.study)
             case events.Stop():
                 self._guarded(event.study, lambda study, book: self._stop(book))
             case _:
                 pass
-        for trial in closed:
-            self._guarded(trial.study, lambda study, book, trial=trial: study.close(trial))
 
     def _decode(self, record: Record) -> events.AnyEvent | None:
         try:
@@ -293,6 +300,18 @@ class Optimizer:
                         )
                     )
                 self._statistics.decision.add(time.perf_counter() - began)
+
+    def _take_enqueue(self, event: events.Enqueue, offset: int) -> None:
+        study = self._studies.get(event.study)
+        if study is None:
+            self._refuse("its study does not run", f"event {offset}, study {event.study!r}")
+            return
+        try:
+            study.spec.check_params(event.params)
+        except ValueError as error:
+            self._refuse("its params", f"event {offset}, study {event.study!r}: {error}")
+        else:
+            self._guarded(event.study, lambda study, book: study.enqueue(event))
 
     def _open(self, name: str) -> None:
         book = self._ledger.studies[name]
@@ -373,11 +392,11 @@ class Optimizer:
             self._guarded(name, self._finish_if_done)
 
     def _want(self, study: RunningStudy, book: Book, n_waiting: int) -> None:
-        if self._end_of(study, book) is None:
+        if not book.paused and self._end_of(study, book) is None:
             study.want(n_waiting, book)
 
     def _assign(self, study: RunningStudy, book: Book, request: events.TrialRequested) -> None:
-        if self._end_of(study, book) is not None:
+        if book.paused or self._end_of(study, book) is not None:
             return
         assigned = study.assign(request, book)
         if assigned is not None:

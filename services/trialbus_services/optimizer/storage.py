@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine, make_url
 
 from trialbus.errors import SpecError
 
-_JOURNAL = "journal:///"
+JOURNAL = "journal:///"  #: how the URL of a journal file begins
 _BUSY_S = 2  # what could not be written is tried again
 _TABLES_S = 0.5
 
@@ -36,8 +36,8 @@ def open_storage(url: str) -> BaseStorage:
     """
     if url == "memory://":
         return InMemoryStorage()
-    if url.startswith(_JOURNAL):
-        return JournalStorage(JournalFileBackend(url.removeprefix(_JOURNAL)))
+    if url.startswith(JOURNAL):
+        return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
     try:
         sqlite = make_url(url).get_backend_name() == "sqlite"
         storage = _open_database(
@@ -68,8 +68,8 @@ def check_url(url: str) -> None:
     """
     if url == "memory://":
         return
-    if url.startswith(_JOURNAL):
-        _check_file(url, url.removeprefix(_JOURNAL))
+    if url.startswith(JOURNAL):
+        _check_file(url, url.removeprefix(JOURNAL))
         return
     try:
         made = make_url(url)

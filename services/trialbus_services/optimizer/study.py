@@ -42,6 +42,9 @@ _SUBMISSION = "trialbus:submission"
 _ORIGIN = "trialbus:origin"
 _REQUEST = "trialbus:request"
 _LATE = "trialbus:late"
+_ENQUEUED = "trialbus:enqueued"
+_ENQUEUED_BY = "trialbus:enqueued_by"
+_PRUNED_BY = "trialbus:pruned_by"
 _ARTIFACTS = "artifacts:"  # optuna.artifacts._upload.ARTIFACTS_ATTR_PREFIX
 _MAX_METRICS = 1000
 
@@ -95,6 +98,7 @@ class RunningStudy:
         #: know were suggested just before a crash and handed to nobody.
         self._unclaimed: list[FrozenTrial] = []
         self._trial_ids: dict[int, int] = {}
+        self._enqueued: set[str] = set()
         self._adopt(book)
         self._enqueue()
         trials = self._study.get_trials(deepcopy=False)
@@ -225,6 +229,18 @@ class RunningStudy:
         key = f"{_ARTIFACTS}{event.artifact}"
         self._storage.amend_trial_system_attr(self._trial_id(event.trial), key, json.dumps(meta))
 
+    def enqueue(self, event: events.Enqueue) -> None:
+        """Let a trial wait with params that somebody wants; the study's space has them."""
+        if event.enqueue in self._enqueued:
+            return
+        self._enqueued.add(event.enqueue)
+        attributes = {_ENQUEUED: event.enqueue} | ({_ENQUEUED_BY: event.by} if event.by else {})
+        self._study.enqueue_trial(event.params, user_attrs=attributes)
+        waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        self.sampler.enqueue(
+            next(t for t in waiting if t.user_attrs.get(_ENQUEUED) == event.enqueue)
+        )
+
     def close(self, closed: Closed) -> None:
         """Tell Optuna how a trial ended."""
         number = closed.trial.number
@@ -244,6 +260,8 @@ class RunningStudy:
             "trialbus:metrics": last_metrics,
             **self._driver.curve(reported.curve(number, self._driver.metric)),
         }
+        if closed.trial.pruned_by:
+            attributes[_PRUNED_BY] = closed.trial.pruned_by
         if state is TrialState.FAIL:
             attributes |= {
                 "trialbus:state": "lost" if closed.cause == "lost" else "failed",
@@ -322,6 +340,7 @@ class RunningStudy:
             self._trial_ids[trial.number] = self._storage.get_trial_id_from_study_id_trial_number(
                 self._id, trial.number
             )
+            self._enqueued.add(trial.user_attrs.get(_ENQUEUED, ""))
             if trial.state.is_finished():
                 self._finished.add(trial.number)
                 self._counts[trial.state] += 1

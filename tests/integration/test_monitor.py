@@ -1,0 +1,147 @@
+"""The live page's server, over real sockets, without a browser."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from itertools import islice
+from typing import Any
+
+import pytest
+
+import trialbus
+from support.client import SPEC, Client, optimizer
+from support.monitor import Page
+from support.processes import Bus
+from trialbus.status import hub_status
+
+STUDY = SPEC.name
+WRONG: list[tuple[Any, int, str]] = [
+    ({"act": "dance", "study": STUDY}, 400, "dance"),
+    ({"act": "pause", "study": "nobody's"}, 409, "does not run"),
+    ({"act": "prune", "study": STUDY, "trial": 7}, 409, "trial 7 does not run"),
+    ({"act": "prune", "study": STUDY, "trial": "0"}, 400, "trial"),
+    ({"act": "enqueue", "study": STUDY, "params": {"x": "9"}}, 400, "params.x 9.0 is outside"),
+    ({"act": "enqueue", "study": STUDY, "params": {"x": "a"}}, 400, "'a' is not a number"),
+    ({"act": "enqueue", "study": STUDY, "params": {"y": 1}}, 400, "params.y is no param"),
+    ([], 400, ""),
+]
+
+
+@pytest.fixture
+def worker(bus: Bus, client: Callable[[], Client]) -> Client:
+    """A scripted worker whose study runs, with one trial that reported once."""
+    bus.hub()
+    optimizer(bus)
+    worker = client()
+    worker.submit()
+    worker.report(worker.ask(), 0, loss=1.0)
+    return worker
+
+
+def until_known(page: Page) -> None:
+    """Wait until the page has folded the trial that runs."""
+    with page.stream(f"?study={STUDY}") as messages:
+        for event, data in messages:
+            if event == "delta" and data["study"] and data["study"]["points"]:
+                return
+
+
+def test_what_comes_from_another_site_or_without_the_page_s_token_is_refused(
+    bus: Bus, worker: Client
+) -> None:
+    page = Page(bus)
+    until_known(page)
+    pause = {"act": "pause", "study": STUDY}
+    assert page.act(pause, {"Origin": "http://evil.example"})[0] == 403
+    assert page.act(pause, {"Sec-Fetch-Site": "cross-site"})[0] == 403
+    assert page.act(pause, {"X-Trialbus-Token": "guessed"})[0] == 403
+    assert page.get("/", {"Host": "evil.example"})[0] == 421
+    assert worker.publisher.flush(10)
+    assert not list(trialbus.replay(trialbus.Pause, link=worker.link))
+    assert page.act(pause, {"Origin": page.url.rstrip("/")}) == (
+        200,
+        '{"event":"pause","sent":true}',
+    )
+    assert worker.next(trialbus.Pause).by
+
+
+@pytest.mark.usefixtures("worker")
+def test_what_cannot_be_done_is_answered_with_the_reason(bus: Bus) -> None:
+    page = Page(bus)
+    until_known(page)
+    for body, code, why in WRONG:
+        found, text = page.act(body)
+        assert (found, why in text) == (code, True), (body, text)
+    with page.stream("?study=nobody&last=x:y") as messages:
+        assert [event for event, _ in islice(messages, 2)]
+
+
+@pytest.mark.usefixtures("worker")
+def test_the_log_of_a_trial_is_found_by_its_number_and_nothing_else_is(bus: Bus) -> None:
+    page = Page(bus)
+    until_known(page)
+    folder = bus.directory / "log" / "logs" / "trials" / STUDY
+    folder.mkdir(parents=True)
+    secret = bus.directory / "secret"
+    secret.write_text("secret")
+    (folder / "0-1.log").symlink_to(secret)
+    (folder / "0-0.log").write_text("<b>step 0</b>\n")
+    base = f"/log?study={STUDY}&trial="
+    assert page.get(f"{base}0") == (200, '{"text":"<b>step 0</b>\\n","end":14}')
+    with (folder / "0-0.log").open("a") as log:
+        log.write("step 1\n")
+    assert page.get(f"{base}0&after=14") == (200, '{"text":"step 1\\n","end":21}')
+    for path in (
+        f"{base}0&attempt=1",  # a link to elsewhere
+        f"{base}3",
+        f"{base}../../../secret",
+        f"{base}0/../../../../../secret",
+        "/log?study=../../..&trial=0",
+        "/static/../app.py",
+        "/static/%2e%2e/app.py",
+    ):
+        code, text = page.get(path)
+        assert code == 404 or "No log of the trial on this machine" in text, path
+        assert '"text"' not in text, path
+
+
+def test_any_number_of_browsers_costs_the_hub_one_subscription(bus: Bus, worker: Client) -> None:
+    page = Page(bus)
+    until_known(page)
+    alone = hub_status(worker.link)["parked"]
+    streams = [page.stream(f"?study={STUDY}") for _ in range(5)]
+    for stream in streams:
+        events = [event for event, _ in islice(stream.__enter__(), 3)]
+        assert "delta" in events
+    assert hub_status(worker.link)["parked"] == alone
+    for stream in streams:
+        stream.__exit__(None, None, None)
+
+
+@pytest.mark.usefixtures("worker")
+def test_ctrl_c_ends_it_at_once_with_browsers_connected(bus: Bus) -> None:
+    page = Page(bus)
+    with page.stream() as messages:
+        next(messages)
+        page.process.signal(signal.SIGINT)
+        assert page.process.wait(20) == 0
+    assert "Traceback" not in page.process.printed()
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_port_that_is_taken_is_a_clear_error(bus: Bus) -> None:
+    page = Page(bus)
+    bus.processes["first"] = bus.processes.pop("monitor")
+    second = bus.service("monitor", f"monitor.port={page.port}")
+    assert second.wait(30) == 2
+    assert (
+        f"monitor.port: {page.port} on 127.0.0.1 cannot be had: Address already in use ("
+        in second.printed()
+    )
+
+
+def test_without_a_hub_it_says_so_and_ends(bus: Bus) -> None:
+    process = bus.service("monitor", "monitor.port=0", "bus.connect_s=0.2")
+    assert process.wait(30) == 1
+    assert "error: no hub" in process.printed()

@@ -1,0 +1,113 @@
+"""What a browser is sent piece by piece comes to what it would be sent at once."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+import trialbus
+from trialbus_services.monitor.web.board import BEGINNING, Board, Json
+
+SPEC = trialbus.StudySpec(
+    name="s",
+    params={"x": trialbus.FloatParam(low=0, high=1)},
+    objectives=(trialbus.Objective(metric="m"),),
+    n_trials=10,
+)
+
+
+def event(kind: str, trial: int, attempt: int, step: int, value: float) -> trialbus.Event:
+    of: dict[str, Any] = {"study": "s", "trial": trial, "attempt": attempt}
+    who = f"{trial}.{attempt}"
+    return {
+        "assign": lambda: trialbus.TrialAssigned(request=who, session=who, params={"x": 0.5}, **of),
+        "evaluate": lambda: trialbus.EvaluationComplete(step=step, metrics={"m": value}, **of),
+        "prune": lambda: trialbus.Prune(step=step, reason="flat", **of),
+        "lose": lambda: trialbus.TrainerLost(session=who, kind="worker"),
+        "withdraw": lambda: trialbus.RequestWithdrawn(request=who),
+        "pause": lambda: trialbus.Pause(study="s"),
+        "complete": lambda: trialbus.TrialFinished(state="complete", **of),
+        "pruned": lambda: trialbus.TrialFinished(state="pruned", **of),
+        "failed": lambda: trialbus.TrialFinished(state="failed", error="a\nb", **of),
+        "preempted": lambda: trialbus.TrialFinished(state="preempted", **of),
+    }[kind]()
+
+
+KINDS = (
+    "assign evaluate evaluate evaluate prune lose withdraw pause complete pruned failed preempted"
+)
+
+EVENTS = st.lists(
+    st.builds(
+        event,
+        st.sampled_from(KINDS.split()),
+        st.integers(0, 2),
+        st.integers(0, 1),
+        st.integers(0, 5),
+        st.sampled_from([0.1, 0.2, math.nan, math.inf]),
+    ),
+    max_size=40,
+)
+
+
+class Browser:
+    """What the page's script makes of what it is sent."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Json] = {}
+        self.curves: dict[int, list[list[float]]] = {}
+        self.lines: list[int] = []
+        self.offset = BEGINNING
+
+    def take(self, board: Board) -> None:
+        if board.changed == self.offset:
+            return
+        found = board.since(self.offset)
+        if found["full"]:
+            self.rows, self.curves, self.lines = {}, {}, []
+        for row in reversed(found["trials"]):
+            old = self.rows.get(row["n"], {})
+            if row.get("attempt", old.get("attempt")) != old.get("attempt"):
+                old = {}
+                self.curves[row["n"]] = []
+            self.rows[row["n"]] = old | row
+        for trial, attempt, step, value in found["points"]:
+            assert attempt == self.rows[trial]["attempt"] or found["trials"]
+            curve = self.curves[trial]
+            if attempt == self.rows[trial]["attempt"] and (not curve or curve[-1][0] < step):
+                curve.append([step, value])
+        self.lines += [line["offset"] for line in found["lines"]]
+        self.offset = board.changed
+
+
+@given(EVENTS, st.sets(st.integers(0, 40)))
+def test_a_browser_that_comes_now_and_then_ends_where_a_new_one_begins(
+    happened: list[trialbus.Event], looks: set[int]
+) -> None:
+    board = Board("s", now=lambda: 0.0)
+    board.apply(trialbus.StudySubmitted(study="s", spec=SPEC, submission="1", at=0.0), 0)
+    often, once = Browser(), Browser()
+    for offset, found in enumerate(happened, 1):
+        board.apply(found, offset)
+        if offset in looks:
+            often.take(board)
+    often.take(board)
+    once.take(board)
+    assert (often.rows, often.curves, often.lines) == (once.rows, once.curves, once.lines)
+
+
+def test_whoever_was_away_for_more_than_is_kept_is_told_to_begin_anew(monkeypatch: Any) -> None:
+    monkeypatch.setattr("trialbus_services.monitor.web.board._POINTS", 5)
+    board = Board("s", now=lambda: 0.0)
+    board.apply(trialbus.StudySubmitted(study="s", spec=SPEC, submission="1"), 0)
+    board.apply(event("assign", 0, 0, 0, 0.0), 1)
+    for step in range(10):
+        board.apply(event("evaluate", 0, 0, step, 0.1), 2 + step)
+    assert not board.since(8)["full"]
+    assert len(board.since(8)["points"]) == 3
+    behind = board.since(3)
+    assert behind["full"]
+    assert len(behind["points"]) == 10
