@@ -1,7 +1,7 @@
 """A training that asks for a trial itself: a Ray task, a Slurm array element, a shell loop.
 
 ```
-trialbus study --config-dir examples/conf study=quadratic worker=none &
+trialbus study --config-dir examples/conf study=quadratic launcher=none &
 for i in 1 2 3 4 5 6 7 8; do python examples/free_standing.py; done
 ```
 """

@@ -71,7 +71,7 @@ def _descend(type_: Any, data: Any, path: str) -> tuple[list[Any], Any]:
     for part in re.findall(r"[^.\[\]]+", path.replace("[...]", "")):
         if part.isdigit():
             inner = [get_args(t)[0] for t in here if get_args(t)]
-            data = cast(list[Any], data)[int(part)] if isinstance(data, list) else None
+            data = cast(Any, data)[int(part)] if isinstance(data, list) else None
         else:
             tags = [Literal[_tag(t)] for t in here if _tag_field(t) == part]
             inner = tags or [f for t in here for f in _field_types(t, part)]

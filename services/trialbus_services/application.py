@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
@@ -19,6 +20,9 @@ _WITH_VALUE = frozenset(
     {"--cfg", "-c", "--config-dir", "-cd", "--config-name", "-cn"}
     | {"--config-path", "-cp", "--package", "-p", "--info", "-i"}
 )
+
+#: An option that says which tree of configs it is about, and its value.
+_TREE = re.compile(r"(--config-(?:dir|name|path))[= ]+(\S+)\s+")
 
 
 def run(name: str, arguments: Sequence[str], task: Callable[[Composed], int]) -> int:
@@ -67,7 +71,9 @@ def complete(commands: Iterable[str], applications: Iterable[str], arguments: li
         if words[1] not in applications:
             return 0
         rest = line[line.index(words[1], len(words[0])) + len(words[1]) :].lstrip()
-        os.environ["COMP_LINE"] = f"trialbus {rest}"
+        # Hydra looks at the overrides alone; what is offered depends on the tree, too.
+        arguments = [*arguments, *(f"{found[1]}={found[2]}" for found in _TREE.finditer(rest))]
+        os.environ["COMP_LINE"] = f"trialbus {_TREE.sub('', rest)}"
     sys.argv[0] = "trialbus"
     return _by_hydra(arguments, lambda found: 0)
 

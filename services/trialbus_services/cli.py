@@ -178,12 +178,9 @@ def _optimizer(found: Composed) -> int:
 def _worker(found: Composed) -> int:
     from trialbus_services.worker.main import run
 
-    worker = settings.section(found.config, "worker", settings.Worker)
-    if not worker.slots:
-        raise SpecError("worker.slots", "0 runs no trial (expected 1 or more)")
     return run(
         settings.bus(found.config),
-        worker,
+        settings.section(found.config, "worker", settings.Worker),
         settings.trainer(found.config),
         study=settings.study(found.config).name,
         callbacks=settings.callbacks(found.config),

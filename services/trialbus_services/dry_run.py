@@ -19,7 +19,7 @@ from trialbus_services.optimizer.components import build_sampler
 from trialbus_services.optimizer.space import suggest
 from trialbus_services.origin import masked
 from trialbus_services.worker.config import folder_name
-from trialbus_services.worker.handing import command_of, variables_of
+from trialbus_services.worker.handing import command_of, values_of, variables_of
 
 
 def show(
@@ -66,6 +66,9 @@ def _first_trial(spec: StudySpec, bus: settings.Bus, trainer: settings.Trainer |
         params=suggest(study.ask(), spec.space),
         seed=spec.seed,
         budget=spec.budget,
+        evaluation=spec.evaluation,
+        config=spec.config,
+        config_name=spec.config_name,
     )
     shown = [f"params: {_in_one_line(trial.params)}"]
     if trainer is None:
@@ -78,7 +81,7 @@ def _first_trial(spec: StudySpec, bus: settings.Bus, trainer: settings.Trainer |
             [*trainer.command, *trainer.arguments], trainer.params_as, trial, Path(elsewhere)
         )
         filled = [argument.replace(elsewhere, str(folder)) for argument in command]
-    variables = variables_of(trial.params) if trainer.params_as == "environment" else {}
+    variables = variables_of(values_of(trial)) if trainer.params_as == "environment" else {}
     environment = masked({**trainer.env, **variables})
     return [
         *shown,

@@ -70,10 +70,7 @@ def plan(config: DictConfig) -> Plan:
         settings.section(config, name, settings.SECTIONS[name])
     settings.callbacks(config)
     build_notifiers(config)
-    here = (
-        settings.section(config, "launcher", settings.Launcher).worker
-        and settings.section(config, "worker", settings.Worker).slots > 0
-    )
+    here = settings.section(config, "launcher", settings.Launcher).worker
     return Plan(spec, bus, storage, settings.trainer(config) if here else None)
 
 

@@ -60,6 +60,12 @@ class Bus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     keep_finished_s: float | None = None
     keys: Keys | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("connect_s", "keep_finished_s"):
+            seconds = getattr(self, name)
+            if seconds is not None and seconds < 0:
+                raise ValueError(f"{name} {seconds:g} is below 0 (expected seconds)")
+
     @property
     def logs(self) -> Path:
         """Where services and trials write what they print."""
@@ -115,8 +121,12 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ttl_s: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.slots < 0:
-            raise ValueError(f"slots {self.slots} is below 0")
+        if self.slots < 1:
+            raise ValueError(f"slots {self.slots} is below 1 (expected a number of trials)")
+        if self.grace_s < 0:
+            raise ValueError(f"grace_s {self.grace_s:g} is below 0 (expected seconds)")
+        if self.ttl_s <= 0:
+            raise ValueError(f"ttl_s {self.ttl_s:g} is not above zero (expected seconds)")
 
 
 class Launcher(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -55,7 +55,7 @@ def test_trainings_that_ask_for_their_trials_themselves_finish_a_study(bus: Bus)
         "--config-dir",
         str(EXAMPLES / "conf"),
         "study=quadratic",
-        "worker=none",
+        "launcher=none",
         "pruner=none",
     )
     for _ in range(8):

@@ -24,6 +24,13 @@ SOURCES = {
     "trialbus_config": ROOT / "config" / "trialbus_config",
     "trialbus_services/examples": ROOT / "examples",
 }
+# A study in a user's own tree.
+STUDY = """\
+name: mine
+n_trials: 2
+objective: {metric: loss, direction: minimize}
+params: {x: "interval(0, 1)"}
+"""
 # What a trainer must never load.
 HEAVY = ("hydra", "numpy", "omegaconf", "optuna", "plotly", "sqlalchemy", "torch")
 
@@ -96,6 +103,34 @@ def test_from_the_wheel_the_config_tree_composes_and_the_example_is_found(
     assert example, printed
     assert Path(example[1]) == installed / "trialbus_services" / "examples" / "digits.py"
     assert Path(example[1]).is_file()
+
+
+def test_from_the_wheel_a_user_s_own_tree_is_found_beside_ours(
+    wheel: Path, elsewhere: Path, tmp_path: Path
+) -> None:
+    installed = tmp_path / "installed"
+    zipfile.ZipFile(wheel).extractall(installed)
+    for name, text in {
+        "conf/study/mine.yaml": STUDY,
+        "conf/mine.yaml": "defaults: [config, {override study: mine}, _self_]\n",
+        "lab/sampler/ours.yaml": "type: RandomSampler\n",
+    }.items():
+        (elsewhere / name).parent.mkdir(parents=True, exist_ok=True)
+        (elsewhere / name).write_text(text)
+    for arguments in (
+        ["--config-dir=conf", "--config-name=mine", f"hydra.searchpath=[file://{elsewhere}/lab]"],
+        ["study=mine", f"hydra.searchpath=[{elsewhere}/conf,{elsewhere}/lab]"],
+    ):
+        printed = run(
+            *(sys.executable, "-m", "trialbus_services", "study", "--dry-run", *arguments),
+            *("sampler=ours", "trainer=command", "trainer.command=[python,-c,pass]"),
+            cwd=elsewhere,
+            PYTHONPATH=str(installed),
+        )
+        assert "name: mine" in printed
+        assert "type: RandomSampler" in printed
+        assert "command: python -c pass" in printed
+    assert not (elsewhere / ".trialbus").exists()
 
 
 def test_a_trainer_needs_only_the_core_dependencies(

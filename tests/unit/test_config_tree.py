@@ -5,29 +5,40 @@ from __future__ import annotations
 import inspect
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 import optuna
 import pytest
 import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import ValidationError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.samplers._ga import BaseGASampler
 
-from trialbus import CategoricalParam, Objective, StudySpec
+from trialbus import CategoricalParam, Objective, SpecError, StudySpec
 from trialbus.spec import Component
+from trialbus_services.composing.schema import schema
 from trialbus_services.optimizer.components import build_pruner, build_sampler
 
 TREE = Path(__file__).parents[2] / "config" / "trialbus_config"
 
-#: Arguments that no file has: the study's own settings, code (for a class of one's own), and what
-#: Optuna has given up.
-LEFT_OUT = {
-    *("seed", "search_space", "constraints_func"),
-    *("gamma", "weights", "mutation", "crossover", "source_trials"),
+#: Arguments that no file has, for the study has them: they are taken all the same.
+OF_THE_STUDY = {"seed": 3, "search_space": {"x": [1, 2]}}
+#: What Optuna has given up, which is taken with its warning.
+GIVEN_UP = {
+    "consider_prior": True,
+    "prior_weight": 1.0,
+    "consider_magic_clip": True,
+    "consider_endpoints": False,
+    "warn_independent_sampling": True,
+    "restart_strategy": None,
+    "inc_popsize": -1,
+}
+#: Functions and trials, which no file can hold: for a class of one's own.
+CODE = {
+    *("constraints_func", "gamma", "weights", "source_trials"),
     *("elite_population_selection_strategy", "child_generation_strategy", "after_trial_strategy"),
-    *("consider_prior", "prior_weight", "consider_magic_clip", "consider_endpoints"),
-    *("warn_independent_sampling", "restart_strategy", "inc_popsize", "bootstrap_count"),
 }
 
 
@@ -51,6 +62,49 @@ def files(group: str) -> dict[str, dict[str, Any]]:
     return {found["type"]: found for found in read}
 
 
+@pytest.mark.parametrize(
+    ("section", "file"),
+    [
+        ("bus", "bus/local"),
+        ("optimizer", "optimizer/default"),
+        ("worker", "worker/default"),
+        ("launcher", "launcher/local"),
+        ("callbacks", "callbacks/default"),
+    ],
+)
+def test_the_file_of_a_section_s_defaults_has_every_field_as_the_type_has_it(
+    section: str, file: str
+) -> None:
+    defaults = cast(dict[str, Any], OmegaConf.to_container(schema()[section]))
+    written = cast(dict[str, Any], yaml.safe_load((TREE / f"{file}.yaml").read_text()))
+    given = {key: written[key] if value == "???" else value for key, value in defaults.items()}
+    assert {"keys": None} | written == {"keys": None} | given
+
+
+def test_every_section_of_the_schema_is_a_group_and_every_group_is_chosen() -> None:
+    chosen: list[Any] = yaml.safe_load((TREE / "config.yaml").read_text())["defaults"]
+    groups = {
+        str(group) for entry in chosen if isinstance(entry, dict) for group in cast(Any, entry)
+    }
+    assert set(map(str, schema())) <= groups
+    for group in map(str, schema()):
+        assert list((TREE / group).glob("*.yaml"))
+
+
+def test_a_study_s_schema_has_the_fields_of_its_specification() -> None:
+    fields = set(StudySpec.__struct_fields__) - {"sampler", "pruner", "objectives"}
+    assert set(schema().study) == fields | {"objective"}
+    with pytest.raises(ValidationError, match="could not be converted to Integer"):
+        schema().study.n_trials = "many"
+
+
+@pytest.mark.parametrize(
+    "path", sorted(TREE.rglob("*.yaml")), ids=lambda path: str(path.relative_to(TREE))
+)
+def test_every_file_says_what_it_is(path: Path) -> None:
+    assert "#" in path.read_text(), "no comment"
+
+
 def component(group: str, name: str, **args: Any) -> Component:
     """Return what the file of a class comes to, with some arguments of it changed."""
     found = files(group)[name] | args
@@ -69,21 +123,55 @@ def component(group: str, name: str, **args: Any) -> Component:
 def test_every_class_of_optuna_can_be_chosen_with_its_arguments(
     module: ModuleType, group: str, name: str
 ) -> None:
-    arguments = set(inspect.signature(getattr(module, name)).parameters) - LEFT_OUT
-    assert arguments <= files(group)[name].keys()
+    arguments = set(inspect.signature(getattr(module, name)).parameters)
+    missing = arguments - files(group)[name].keys()
+    assert missing <= OF_THE_STUDY.keys() | GIVEN_UP.keys() | CODE
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "GPSampler"])
-def test_every_sampler_s_file_builds_it(name: str) -> None:
-    args = {"fixed_params": {"x": 1}} if name == "PartialFixedSampler" else {}
-    spec = StudySpec(
-        name="s",
-        params={"x": CategoricalParam(choices=(1, 2))},
-        objectives=(Objective(metric="m"),),
-        n_trials=1,
-        sampler=component("sampler", name, **args),
+def built(name: str, **args: Any) -> BaseSampler:
+    """Build a sampler from its file, with some arguments changed."""
+    if name == "PartialFixedSampler":
+        args = {"fixed_params": {"x": 1}} | args
+    return build_sampler(
+        StudySpec(
+            name="s",
+            params={"x": CategoricalParam(choices=(1, 2))},
+            objectives=(Objective(metric="m"),),
+            n_trials=1,
+            sampler=component("sampler", name, **args),
+        )
     )
-    assert type(build_sampler(spec)).__name__ == name
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_s_file_builds_it(name: str) -> None:
+    assert type(built(name)).__name__ == name
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_every_argument_that_a_file_leaves_out_is_taken(name: str) -> None:
+    arguments = inspect.signature(getattr(optuna.samplers, name)).parameters
+    more = {n: v for n, v in {**OF_THE_STUDY, **GIVEN_UP}.items() if n in arguments}
+    assert type(built(name, **more)).__name__ == name
+
+
+@pytest.mark.parametrize("name", ["NSGAIISampler", "NSGAIIISampler"])
+def test_crossover_and_mutation_are_chosen_by_name(name: str) -> None:
+    for crossover in public(optuna.samplers.nsgaii, optuna.samplers.nsgaii.BaseCrossover):
+        sampler = built(
+            name,
+            population_size=4,
+            crossover={"type": crossover},
+            mutation={"type": "PolynomialMutation", "eta": 10.0},
+        )
+        strategy = cast(Any, sampler)._child_generation_strategy
+        assert type(strategy._crossover).__name__ == crossover
+        assert type(strategy._mutation).__name__ == "PolynomialMutation"
+    with pytest.raises(SpecError, match=r"sampler.mutation.type: .* is not a mutation of Optuna"):
+        built(name, mutation={"type": "Polynomial"})
+    with pytest.raises(SpecError, match=r"'os.system' is not a subclass of optuna's BaseCrossover"):
+        built(name, crossover={"_target_": "os.system"})
 
 
 @pytest.mark.parametrize("name", PRUNERS)

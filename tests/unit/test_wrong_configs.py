@@ -54,6 +54,14 @@ def written(old: str, new: str, *says: str, at: int | None = None) -> Wrong:
     return Wrong((*says, f"{FILE} {at or ''}".rstrip()), change=(old, new))
 
 
+CIRCLE = """\
+name: mine
+n_trials: 4
+objective: {metric: loss}
+params:
+  depth: {type: int, low: 1, high: 3, when: {width: 16}}
+  width: {type: int, low: 16, high: 64, when: {depth: 1}}
+"""
 LR = "{type: float, low: 1.0e-5, high: 0.1, log: true}"
 OBJECTIVE = "{metric: loss, direction: minimize}"
 
@@ -181,7 +189,11 @@ WRONG = {
     "a negative budget": written("budget: 3", "budget: -3", "study.budget: -3 is below 1", at=3),
     "negative retries": line("study.max_retries=-1", says=("study.max_retries: -1 is below 0",)),
     "no time": line("study.timeout_s=0", says=("study.timeout_s: 0 is not above zero", "seconds")),
-    "negative slots": line("worker.slots=-1", says=("worker.slots: -1 is below 0",)),
+    "no slots": line("worker.slots=0", says=("worker.slots: 0 is below 1",)),
+    "negative patience with the hub": line(
+        "bus.connect_s=-1", says=("bus.connect_s: -1 is below 0", "expected seconds")
+    ),
+    "no patience with a worker": line("worker.ttl_s=-1", says=("worker.ttl_s: -1 is not above",)),
     "negative suggestions": line("optimizer.ahead=-1", says=("optimizer.ahead: -1 is below 0",)),
     "no time between records": line(
         "optimizer.record_every_s=0", says=("optimizer.record_every_s: 0 is not above zero",)
@@ -241,6 +253,19 @@ WRONG = {
         "study.enqueue[1].rl: is no param",
         "expected one of lr, width",
         at=3,
+    ),
+    "conditions in a circle": Wrong(
+        ("study.params.width.when.depth", "makes a circle: ", "does not depend", f"{FILE} 6"),
+        change=(MINE, CIRCLE),
+    ),
+    "a condition on what is no param": written(
+        LR,
+        "{type: float, low: 0, high: 1, when: {depth: 2}}",
+        "study.params.lr.when.depth: is no param",
+        at=6,
+    ),
+    "a base config that is not there": line(
+        "study.base_config=nowhere.yaml", says=("study.base_config", "nowhere.yaml")
     ),
     # Objectives and pruning
     "metrics and directions that differ in number": written(

@@ -71,7 +71,7 @@ def composed(arguments: Sequence[str]) -> Generator[Composed]:
             )
         except (*MISTAKES, ValueError) as error:
             raise explained(error, sources) from None
-        for key in sources.unset():
+        for key in sources.unset(config.hydra.runtime.choices):
             OmegaConf.update(config, key, "???", force_add=True)
         HydraConfig.instance().set_config(config)
         with open_dict(config):

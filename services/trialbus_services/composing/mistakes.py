@@ -85,7 +85,8 @@ def _wrong_value(error: Exception, cause: OmegaConfBaseException, sources: Sourc
     problem = _first_line(str(cause.msg or cause))
     converted = _CONVERTED.match(str(cause.msg))
     if converted:
-        expected = _TYPES.get(converted[2] or converted[3])
+        type_ = converted[2] or converted[3]
+        expected = _TYPES.get(type_, type_)
         problem = f"{converted[1]!r} cannot be used (expected {expected})"
     elif isinstance(cause, ConfigAttributeError | ConfigKeyError):
         parent = cause.parent_node
@@ -133,6 +134,7 @@ def _unreadable(error: yaml.MarkedYAMLError) -> ConfigError:
 def _refined(error: SpecError, config: DictConfig) -> tuple[str, str]:
     """Return the key and the problem with the field that the problem begins with in the key."""
     field, _, rest = error.problem.partition(" ")
+    field = field.removesuffix(":")
     key = f"{error.key}.{field}"
     if re.fullmatch(r"[a-z_]+([.\[]\w+\]?)*", field) and _has(config, key):
         return key, rest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -50,11 +50,16 @@ class Sources:
             said.append(f"on the command line: {' '.join(within)}")
         return "; ".join(place for place in said if place) or None
 
-    def unset(self) -> list[str]:
+    def unset(self, choices: Mapping[str, str]) -> list[str]:
         """Return the paths that are left open, by `???`, where they were written last.
 
         OmegaConf does not: over a value, and a default is one, it takes `???` for nothing.
+
+        Args:
+            choices: Of the composed config, file by group, as Hydra has them.
         """
+        if not self._any_open(choices):
+            return []
         found: dict[tuple[str, ...], bool] = {}
         for default in self._defaults():
             source = self._source(default.config_path) if default.config_path else None
@@ -119,6 +124,20 @@ class Sources:
                 best = (depth, default.config_path, inner)
         return self.file(best[1], best[2]) if best else None
 
+    def _any_open(self, choices: Mapping[str, str]) -> bool:
+        """Tell whether a value may be left open: reading all files takes as long as composing."""
+        chosen = {f"{group.partition('@')[0]}/{name}" for group, name in choices.items()}
+        for source in self._loader.get_sources():
+            folder = _folder(source)
+            for file in folder.rglob("*.yaml") if folder else ():
+                config = file.relative_to(folder or file).with_suffix("").as_posix()
+                ours = source.provider in ("hydra", "main")
+                if (
+                    config in {*chosen, self._config_name} or not ours
+                ) and _OPEN.encode() in file.read_bytes():
+                    return True
+        return False
+
     def _defaults(self) -> Sequence[ResultDefault]:
         try:
             found = self._loader.compute_defaults_list(
@@ -147,16 +166,22 @@ class Sources:
 
 def _local(source: ConfigSource, config: str) -> Path | None:
     """Return the file of a config, if it is one on this machine."""
-    folder = Path(source.path)
-    if source.scheme() == "pkg":
-        package, *inner = source.path.strip("/").replace(".", "/").split("/")
-        spec = find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            return None
-        folder = Path(spec.submodule_search_locations[0], *inner)
-    elif source.scheme() != "file":
+    folder = _folder(source)
+    if folder is None:
         return None
     return next((f for f in (folder / f"{config}.yaml", folder / config) if f.is_file()), None)
+
+
+def _folder(source: ConfigSource) -> Path | None:
+    if source.scheme() == "file":
+        return Path(source.path)
+    if source.scheme() != "pkg":
+        return None
+    package, *inner = source.path.strip("/").replace(".", "/").split("/")
+    spec = find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0], *inner)
 
 
 def _find(file: Path, path: Sequence[str]) -> tuple[int, int]:

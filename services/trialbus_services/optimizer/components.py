@@ -14,7 +14,7 @@ from typing import Any
 
 import optuna
 from optuna.pruners import BasePruner, NopPruner
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, nsgaii
 
 from trialbus.checked import nearest
 from trialbus.errors import SpecError
@@ -22,6 +22,12 @@ from trialbus.params import CategoricalParam, FloatParam, IntParam, Param
 from trialbus.spec import Component, StudySpec, is_mapping
 
 _GRID = "GridSampler"
+
+#: Arguments that are objects of classes of their own, as `{type: <class>, <argument>: <value>}`.
+_PARTS: dict[str, tuple[ModuleType, type]] = {
+    "crossover": (nsgaii, nsgaii.BaseCrossover),
+    "mutation": (nsgaii, nsgaii.BaseMutation),
+}
 
 # Samplers for which conditional params mean nothing good, and why. All others leave a param that is
 # not in every trial to independent sampling, or know what to do with it.
@@ -102,7 +108,8 @@ def _class(key: str, name: str, module: ModuleType, base: type) -> type:
         if isinstance(c := getattr(module, n), type) and issubclass(c, base) and c is not base
     ]
     if name not in names:
-        raise SpecError(f"{key}.type", f"{name!r} is not a {key} of Optuna{nearest(name, names)}")
+        kind = base.__name__.removeprefix("Base").lower()
+        raise SpecError(f"{key}.type", f"{name!r} is not a {kind} of Optuna{nearest(name, names)}")
     found: type = getattr(module, name)
     return found
 
@@ -143,7 +150,8 @@ def _build(
                 f"{key}.{name}", f"{component.type} has no such argument{nearest(name, known)}"
             )
         if is_mapping(value) and ("type" in value or "_target_" in value):
-            args[name] = _build(f"{key}.{name}", _nested(value), module, base, seeded)
+            inner = _PARTS.get(name, (module, base))
+            args[name] = _build(f"{key}.{name}", _nested(value), *inner, seeded)
         else:
             args[name] = value
     if seeded is not None and "seed" in known:
