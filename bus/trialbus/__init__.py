@@ -42,7 +42,7 @@ from trialbus.link import Link
 from trialbus.params import CategoricalParam, FloatParam, IntParam
 from trialbus.presence import Presence
 from trialbus.publisher import Publisher
-from trialbus.spec import Component, Objective, PruneBy, StudySpec, load_spec
+from trialbus.spec import Component, Evaluation, Objective, PruneBy, StudySpec, load_spec
 from trialbus.subscriber import Record, Subscriber, replay, subscribe
 from trialbus.trial import Trial, attach
 
@@ -52,6 +52,7 @@ __all__ = [
     "ClosedError",
     "Component",
     "Enqueue",
+    "Evaluation",
     "EvaluationComplete",
     "Event",
     "FloatParam",

@@ -15,6 +15,7 @@ from trialbus.errors import TrialbusError
 from trialbus.link import Link
 from trialbus.presence import Presence
 from trialbus.publisher import Publisher
+from trialbus.spec import Evaluation
 from trialbus.subscriber import Subscriber, subscribe
 
 #: Set by the worker for the process of a trial: an `Assignment` as JSON.
@@ -35,6 +36,9 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     params: dict[str, Any]
     seed: int = 0
     budget: int | None = None
+    evaluation: Evaluation = Evaluation()
+    config: dict[str, Any] = {}
+    config_name: str | None = None
 
 
 def environment(event: events.TrialAssigned, endpoint: str) -> dict[str, str]:
@@ -110,4 +114,7 @@ def _assignment(event: events.TrialAssigned) -> Assignment:
         params=event.params,
         seed=event.seed,
         budget=event.budget,
+        evaluation=event.evaluation,
+        config=event.config,
+        config_name=event.config_name,
     )

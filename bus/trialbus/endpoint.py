@@ -65,3 +65,15 @@ def check_bindable(endpoint: str, *, guarded: bool, insecure: bool) -> None:
             "use keys (bus=curve), bind to tcp://127.0.0.1:<port> or ipc://, "
             "or accept it with bus.insecure=true",
         )
+
+
+def check_reachable(endpoint: str, *, guarded: bool, insecure: bool) -> None:
+    """Refuse what `check_bindable` will, as far as a client can know it.
+
+    A wildcard is an address to bind, so that whoever names it means to start the hub himself.
+
+    Raises:
+        SpecError: See `check_bindable`.
+    """
+    if endpoint.startswith(("tcp://0.0.0.0:", "tcp://*:", "tcp://[::]:")):
+        check_bindable(endpoint, guarded=guarded, insecure=insecure)

@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
 
-from trialbus.spec import Direction, StudySpec
+from trialbus.spec import Direction, Evaluation, StudySpec
 from trialbus.topics import topic
 
 #: Numbers that every Optuna storage can hold.
@@ -75,10 +75,13 @@ class StudySubmitted(Event, frozen=True, kw_only=True):
 
     Attributes:
         submission: Id of this request; `study_started` and `study_finished` repeat it.
+        origin: Where the study comes from, for people and reports, or empty: its `config`, the
+            `versions` of libraries, the `git` commit and the `command`. Without passwords.
     """
 
     spec: StudySpec
     submission: str
+    origin: dict[str, Any] = {}
 
 
 class StudyStarted(Event, frozen=True, kw_only=True):
@@ -162,6 +165,9 @@ class TrialAssigned(TrialEvent, frozen=True, kw_only=True):
         params: Value of each parameter by name.
         seed: Seed for the training.
         budget: Steps to train, or None where the study leaves it to the trainer.
+        evaluation: How to evaluate; what is None is left to the trainer.
+        config: Configuration that is the same in every trial, nested and without the params.
+        config_name: Name of a configuration of the trainer's own to begin with, or None.
     """
 
     request: str
@@ -169,6 +175,9 @@ class TrialAssigned(TrialEvent, frozen=True, kw_only=True):
     params: dict[str, Any]
     seed: int = 0
     budget: int | None = None
+    evaluation: Evaluation = Evaluation()
+    config: dict[str, Any] = {}
+    config_name: str | None = None
     worker: str = ""
     slot: int = 0
 

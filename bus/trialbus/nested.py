@@ -1,9 +1,10 @@
-"""Params: a trial's parameters, by dotted and by nested names."""
+"""Params and configurations, by dotted and by nested names."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 
 class Params(Mapping[str, Any]):
@@ -65,3 +66,86 @@ class Params(Mapping[str, Any]):
                 place = place.setdefault(part, {})
             place[last] = value
         return found
+
+
+def leaves(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a nested configuration by dotted name.
+
+    A list is one value, and so is an empty mapping. A name in it may be dotted itself.
+
+    Raises:
+        ValueError: A name is no text, two names are the same or one lies below the value of
+            another, or a value is none that JSON can hold.
+
+    Example:
+        >>> leaves({"model": {"width": 64, "sizes": [3, 5]}, "env.name": "maze"})
+        {'model.width': 64, 'model.sizes': [3, 5], 'env.name': 'maze'}
+    """
+    found: dict[str, Any] = {}
+    for name, value in _leaves("", config):
+        if name in found:
+            raise ValueError(f"{name} is there twice (expected once)")
+        found[name] = value
+    for name in found:
+        for above in _above(name):
+            if above in found:
+                raise ValueError(f"{name} lies below {above}, which has a value")
+    return found
+
+
+def laid_over(below: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by dotted name with others laid over them.
+
+    A value takes the place of the one of its name, of all below it, and of one it lies below.
+    """
+    names = set(values)  # what is `in` a `Params` is more than its names
+    covered = names.union(*(_above(name) for name in names))
+    kept = {
+        name: value
+        for name, value in below.items()
+        if name not in covered and names.isdisjoint(_above(name))
+    }
+    return {**kept, **values}
+
+
+def _leaves(above: str, config: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        name = f"{above}{key}"
+        if not isinstance(key, str) or not all(key.split(".")):
+            raise ValueError(f"{name} has the key {key!r} (expected a name)")
+        if _is_mapping(value) and value:
+            yield from _leaves(f"{name}.", value)
+        else:
+            _check_value(name, value)
+            yield name, value
+
+
+def _check_value(name: str, value: Any) -> None:
+    match value:
+        case None | bool() | str():
+            return
+        case int() if -(2**63) <= value < 2**64:
+            return
+        case float() if math.isfinite(value):
+            return
+        case list():
+            for i, entry in enumerate(cast(list[Any], value)):
+                _check_value(f"{name}[{i}]", entry)
+        case dict() if all(isinstance(key, str) for key in cast(dict[Any, Any], value)):
+            for key, entry in cast(dict[str, Any], value).items():
+                _check_value(f"{name}.{key}", entry)
+        case _:
+            raise ValueError(
+                f"{name} is {value!r} (expected a finite number, text, true, false, null, a list "
+                "or a mapping by names)"
+            )
+
+
+def _above(name: str) -> list[str]:
+    """Return the names that a dotted name lies below."""
+    parts = name.split(".")
+    return [".".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def _is_mapping(value: Any) -> TypeGuard[Mapping[Any, Any]]:
+    return isinstance(value, Mapping)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import TypeAlias
 
 import msgspec
@@ -12,14 +13,26 @@ Choice: TypeAlias = bool | int | float | str | None
 _ROUNDING = 1e-8
 
 
-class FloatParam(
+class _Param(
     msgspec.Struct,
     frozen=True,
     kw_only=True,
     tag_field="type",
-    tag="float",
     forbid_unknown_fields=True,
+    omit_defaults=True,  # readers of an older version know no conditions
+    repr_omit_defaults=True,
 ):
+    """What all params have.
+
+    Attributes:
+        when: Values that other params must have for this one to be in a trial: one, or a list of
+            which any will do. All must hold; empty is always.
+    """
+
+    when: dict[str, Choice | tuple[Choice, ...]] = {}
+
+
+class FloatParam(_Param, frozen=True, kw_only=True, tag="float"):
     """A real number between `low` and `high`, both included.
 
     `log` samples its logarithm uniformly and needs `low > 0`; `step` restricts it to
@@ -42,6 +55,8 @@ class FloatParam(
             raise ValueError(
                 f"step {self.step:g} cannot be combined with log=true (expected one of the two)"
             )
+        if self.step is not None:
+            _check_step(self.low, self.high, self.step)
 
     def contains(self, value: Choice) -> bool:
         """Tell whether a value is one of its own."""
@@ -51,14 +66,7 @@ class FloatParam(
         return self.low <= value <= self.high and abs(steps - round(steps)) < _ROUNDING
 
 
-class IntParam(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    tag_field="type",
-    tag="int",
-    forbid_unknown_fields=True,
-):
+class IntParam(_Param, frozen=True, kw_only=True, tag="int"):
     """An integer between `low` and `high`, both included, in steps of `step`.
 
     Source:
@@ -78,6 +86,7 @@ class IntParam(
             raise ValueError(
                 f"step {self.step} cannot be combined with log=true (expected one of the two)"
             )
+        _check_step(self.low, self.high, self.step)
 
     def contains(self, value: Choice) -> bool:
         """Tell whether a value is one of its own."""
@@ -86,14 +95,7 @@ class IntParam(
         return self.low <= value <= self.high and (value - self.low) % self.step == 0
 
 
-class CategoricalParam(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    tag_field="type",
-    tag="categorical",
-    forbid_unknown_fields=True,
-):
+class CategoricalParam(_Param, frozen=True, kw_only=True, tag="categorical"):
     """One of `choices`, which have no order.
 
     Source:
@@ -105,6 +107,11 @@ class CategoricalParam(
     def __post_init__(self) -> None:
         if not self.choices:
             raise ValueError("choices is empty (expected at least one)")
+        seen: set[tuple[bool, Choice]] = set()
+        for choice in self.choices:
+            if (isinstance(choice, bool), choice) in seen:
+                raise ValueError(f"choices has {choice!r} twice (expected each value once)")
+            seen.add((isinstance(choice, bool), choice))
 
     def contains(self, value: Choice) -> bool:
         """Tell whether a value is one of its own; true is not 1."""
@@ -139,3 +146,14 @@ def _check_range(low: float, high: float, *, log: bool) -> None:
         raise ValueError(f"low {low:g} is above high {high:g} (expected low <= high)")
     if log and low <= 0:
         raise ValueError(f"low {low:g} is not above zero (expected low > 0 with log=true)")
+
+
+def _check_step(low: float, high: float, step: float) -> None:
+    # In decimal, as people count: three steps of 0.1 are 0.3.
+    begin, end, width = (Decimal(str(number)) for number in (low, high, step))
+    steps = (end - begin) // width
+    if begin + steps * width != end:
+        raise ValueError(
+            f"step {step:g} does not divide high - low = {end - begin} "
+            f"(expected high {begin + steps * width} or {begin + (steps + 1) * width}, for example)"
+        )

@@ -7,12 +7,15 @@ samplers and pruners exist; the optimizer checks their names and arguments.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeAlias, TypeGuard, cast
 
 import msgspec
 
+from trialbus.checked import checked, nearest
+from trialbus.conditions import in_order, unmet
 from trialbus.errors import SpecError
+from trialbus.nested import Params, laid_over, leaves
 from trialbus.params import Choice, Param, fixed
 
 Direction: TypeAlias = Literal["minimize", "maximize"]
@@ -26,6 +29,9 @@ _COUNTS = (
     ("max_failures", 1, "a number of trials, or null"),
     ("early_stop_patience", 1, "a number of trials, or null"),
 )
+
+# A program finds its trial in a variable of its environment, which Linux limits to 128 KiB.
+_MOST_CONFIG = 64 * 1024
 
 
 class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,6 +67,24 @@ class PruneBy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     direction: Direction | None = None
 
 
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a training evaluates its model; what is None is left to it.
+
+    Attributes:
+        interval: Steps (epochs, updates) between two evaluations.
+        episodes: Episodes, or batches, of one evaluation.
+    """
+
+    interval: int | None = None
+    episodes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("interval", "episodes"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise ValueError(f"{name} {count} is below 1 (expected 1 or more, or null)")
+
+
 class Component(msgspec.Struct, frozen=True, kw_only=True):
     """A sampler or pruner: its class and the arguments it is built with.
 
@@ -79,7 +103,8 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: Name of the study, on the bus and in the Optuna storage.
-        params: Search space by parameter name. Names may be dotted (`optimizer.lr`).
+        params: Search space by parameter name. Names may be dotted (`optimizer.lr`). One with a
+            condition (`when`) is in those trials only that meet it.
         objectives: One for each objective value; several make the study multi-objective.
         n_trials: Total number of trials in the study, over all workers, restarts and submissions.
         budget: Steps one trial may train, handed to the trainer as `trial.budget`; None leaves it
@@ -107,6 +132,14 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
         seed: Seed of the study. Trial n gets `seed + n`.
         max_retries: How often a trial whose trainer was lost is handed out again.
         max_failures: Failed trials in a row that end the study as failed; None for no limit.
+        catch_exceptions: Whether the study goes on after a failed trial; else the first one since
+            its submission ends it as failed. What runs is finished.
+        evaluation: How a training is to evaluate, handed to it as `trial.evaluation`.
+        base_config: Configuration that every trial begins with: a mapping, or the name of one that
+            the training composes itself (`trial.config_name`, with Hydra `--config-name`). In a
+            configuration of `trialbus study` it may be a YAML file, too, which becomes a mapping.
+        trial_overrides: Values laid over it, the same in every trial, nested or by dotted names.
+            Params are laid over them; `trial.config` is what this comes to.
     """
 
     name: str
@@ -128,6 +161,10 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     seed: int = 0
     max_retries: int = 3
     max_failures: int | None = 5
+    catch_exceptions: bool = True
+    evaluation: Evaluation = Evaluation()
+    base_config: dict[str, Any] | str | None = None
+    trial_overrides: dict[str, Any] = {}
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -151,6 +188,9 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"early_stop_min_delta {self.early_stop_min_delta:g} is below 0")
         self._check_pruning()
         self._check_fixed()
+        in_order(self._unordered)
+        self._check_enqueued()
+        self._check_config()
 
     def check_params(self, params: Mapping[str, Any], key: str = "params") -> None:
         """Check that values are in the search space; not every param needs to have one.
@@ -164,6 +204,12 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"{key}.{name} is no param (expected one of {known})")
             if not self.params[name].contains(value):
                 raise ValueError(f"{key}.{name} {value!r} is outside of {self.params[name]}")
+            missing = unmet(self.params[name], self.fixed | dict(params))
+            if missing is not None:
+                raise ValueError(
+                    f"{key}.{name} {value!r} would not be in the trial: "
+                    f"params.{name}.when needs {missing} (expected it in {key}, too)"
+                )
 
     def _check_pruning(self) -> None:
         if self.pruner is None or self.pruner.type == "NopPruner":
@@ -189,12 +235,45 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
                 fixed(value)
             except ValueError as error:
                 raise ValueError(f"fixed.{name}: {error}") from None
+
+    def _check_enqueued(self) -> None:
         for i, params in enumerate(self.enqueue):
             self.check_params(params, f"enqueue[{i}]")
 
+    def _check_config(self) -> None:
+        if isinstance(self.base_config, str) and not self.base_config.strip():
+            raise ValueError("base_config is empty (expected a mapping, a name or null)")
+        base = {} if isinstance(self.base_config, str) else self.base_config or {}
+        for name, config in (("base_config", base), ("trial_overrides", self.trial_overrides)):
+            try:
+                leaves(config)
+            except ValueError as error:
+                raise ValueError(f"{name}.{error}") from None
+        size = len(msgspec.json.encode(self.config))
+        if size > _MOST_CONFIG:
+            raise ValueError(
+                f"base_config and trial_overrides are {size} bytes of JSON (expected at most "
+                f"{_MOST_CONFIG}; let the training read a file of that size itself)"
+            )
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What `base_config` and `trial_overrides` come to, nested."""
+        base = self.base_config if isinstance(self.base_config, dict) else {}
+        return Params(laid_over(leaves(base), leaves(self.trial_overrides))).nested()
+
+    @property
+    def config_name(self) -> str | None:
+        """The name that `base_config` is, if it is one."""
+        return self.base_config if isinstance(self.base_config, str) else None
+
     @property
     def space(self) -> dict[str, Param]:
-        """All parameters, those that are fixed too."""
+        """All parameters, those that are fixed too, each after those that its conditions name."""
+        return in_order(self._unordered)
+
+    @property
+    def _unordered(self) -> dict[str, Param]:
         return self.params | {name: fixed(value) for name, value in self.fixed.items()}
 
     @property
@@ -232,13 +311,8 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
         SpecError: A key is unknown, missing, of the wrong type or out of range; the message
             names the key and the value.
     """
+    check_keys(study)
     data = dict(study)
-    known = {"objective", *StudySpec.__struct_fields__} - {"objectives", "sampler", "pruner"}
-    for key in data:
-        if key not in known:
-            raise SpecError(
-                f"study.{key}", f"no such key (expected one of {', '.join(sorted(known))})"
-            )
     params = data.pop("params", None)
     if not is_mapping(params) or not params:
         raise SpecError(
@@ -255,10 +329,10 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
     spec: dict[str, Any] = {
         **data,
         "params": {
-            name: _convert(f"study.params.{name}", param, Param) for name, param in params.items()
+            name: checked(f"study.params.{name}", param, Param) for name, param in params.items()
         },
         "objectives": tuple(
-            _convert(
+            checked(
                 "study.objective" if len(objectives) == 1 else f"study.objective[{i}]",
                 entry,
                 Objective,
@@ -268,8 +342,20 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
         "sampler": _component("sampler", sampler),
         "pruner": None if pruner is None else _component("pruner", pruner),
     }
-    loaded: StudySpec = _convert("study", spec, StudySpec)
+    loaded: StudySpec = checked("study", spec, StudySpec)
     return loaded
+
+
+def check_keys(study: Iterable[str]) -> None:
+    """Check the keys of a study that is written down, which `load_spec` does first of all.
+
+    Raises:
+        SpecError: One is unknown.
+    """
+    known = {"objective", *StudySpec.__struct_fields__} - {"objectives", "sampler", "pruner"}
+    for key in study:
+        if key not in known:
+            raise SpecError(f"study.{key}", f"no such key{nearest(key, known)}")
 
 
 def is_mapping(data: Any) -> TypeGuard[Mapping[str, Any]]:
@@ -285,16 +371,3 @@ def _component(key: str, data: Any) -> Component:
             f"missing in {data!r} (expected a class of Optuna, or package.module.Class)",
         )
     return Component(type=data[names[0]], args={k: v for k, v in data.items() if k != names[0]})
-
-
-def _convert(key: str, data: Any, type_: Any) -> Any:
-    try:
-        return msgspec.convert(data, type_)
-    except msgspec.ValidationError as error:
-        problem, _, path = str(error).partition(" - at `$")
-        inner = path.rstrip("`")
-        value = data
-        for part in filter(None, inner.split(".")):
-            value = value.get(part) if is_mapping(value) else None
-        shown = f" (got {value!r})" if inner and value is not None else ""
-        raise SpecError(key + inner, f"{problem}{shown}") from None

@@ -29,6 +29,7 @@ from trialbus import events, ring
 from trialbus.assignment import environment
 from trialbus.hub import Hub
 from trialbus.publisher import Publisher
+from trialbus.spec import Evaluation
 from trialbus.subscriber import replay, subscribe
 
 _BEGIN_S = 10.0
@@ -85,6 +86,8 @@ class TestBus:
         attempt: int = 0,
         seed: int = 0,
         budget: int | None = None,
+        evaluation: Evaluation | None = None,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         """Make the next `trialbus.attach()` return this trial, as a worker would.
 
@@ -96,6 +99,8 @@ class TestBus:
             attempt: See `params`.
             seed: See `params`.
             budget: See `params`.
+            evaluation: See `params`.
+            config: See `params`.
         """
         assigned = events.TrialAssigned(
             study=study,
@@ -106,6 +111,8 @@ class TestBus:
             params=dict(params),
             seed=seed,
             budget=budget,
+            evaluation=evaluation or Evaluation(),
+            config=dict(config or {}),
         )
         for name, value in environment(assigned, self.endpoint).items():
             setenv(name, value)

@@ -33,7 +33,7 @@ from trialbus.checkpoint import Checkpoints, directory_of
 from trialbus.errors import SpecError, TrialPruned
 from trialbus.link import Link
 from trialbus.metrics import flatten
-from trialbus.nested import Params
+from trialbus.nested import Params, laid_over, leaves
 from trialbus.presence import Presence
 from trialbus.ranks import Ranks
 from trialbus.termination import Termination
@@ -57,6 +57,9 @@ class Trial:
             `params["model"]["width"]`, `params.nested()`.
         seed: Seed for this trial.
         budget: Steps to train.
+        evaluation: How to evaluate, as the study says: `.interval` and `.episodes`, None where it
+            does not.
+        config_name: Name of the configuration to begin with, where `study.base_config` is one.
         rank: Of this process in distributed training, else 0.
     """
 
@@ -67,6 +70,9 @@ class Trial:
         self.number = assignment.trial
         self.attempt = assignment.attempt
         self.params = Params(assignment.params)
+        self.evaluation = assignment.evaluation
+        self.config_name = assignment.config_name
+        self._config = leaves(assignment.config)
         self.seed = assignment.seed
         self._budget = budget if assignment.budget is None else assignment.budget
         self.rank = ranks.rank
@@ -111,6 +117,15 @@ class Trial:
         if _given.trial is self:
             _given.trial = None
         return isinstance(error, TrialPruned)
+
+    @property
+    def config(self) -> Params:
+        """The trial's whole configuration, read-only: the params laid over what all trials share.
+
+        What they share are the study's `base_config` and `trial_overrides`. It is read as `params`
+        are; `config.nested()` is a nested dict.
+        """
+        return Params(laid_over(self._config, self.params))
 
     @cached_property
     def checkpoint(self) -> Checkpoints:
@@ -211,7 +226,7 @@ class Trial:
 
     def fill_in(self, defaults: Mapping[str, Any] | None = None, budget: int | None = None) -> None:
         """Take params and a budget for what the study does not say, as `attach` does."""
-        self.params = Params({**(defaults or {}), **self.params})
+        self.params = Params(_filled(self.params, defaults, self._config))
         self._budget = budget if self._budget is None else self._budget
 
     def _finish(
@@ -348,5 +363,16 @@ def _numbers(values: SupportsFloat | Sequence[SupportsFloat]) -> list[float]:
 
 
 def _with_defaults(assignment: Assignment, defaults: Mapping[str, Any] | None) -> Assignment:
-    params = {**(defaults or {}), **assignment.params}
+    params = _filled(assignment.params, defaults, leaves(assignment.config))
     return msgspec.structs.replace(assignment, params=params)
+
+
+def _filled(
+    params: Mapping[str, Any], defaults: Mapping[str, Any] | None, config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return params with defaults for those that the study does not search.
+
+    What the study sets for all trials comes before a default of the same name.
+    """
+    given = {name: config.get(name, default) for name, default in (defaults or {}).items()}
+    return {**given, **params}

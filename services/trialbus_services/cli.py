@@ -6,16 +6,13 @@ Each subcommand is a Hydra application on the same config tree, so overrides, `-
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
 
-import hydra
-from omegaconf import DictConfig
-
+from trialbus.checked import nearest
 from trialbus.errors import (
     HubRefusedError,
     LogError,
@@ -23,8 +20,9 @@ from trialbus.errors import (
     SpecError,
     TrialbusError,
 )
-from trialbus_services import settings
+from trialbus_services import application, settings
 from trialbus_services.children import ALREADY_SERVED, WRONG_INPUT, stop_with_parent
+from trialbus_services.composing import Composed
 
 _USAGE = """\
 usage: trialbus COMMAND [HYDRA OVERRIDES | OPTIONS]
@@ -34,9 +32,11 @@ commands:
   hub        the bus's hub, which keeps the event log
   optimizer  the Optuna service: hands out trials, records evaluations, prunes
   worker     runs trials, each as a process of its own
-  reporter   writes a report when a study finishes
+  reporter   writes a report when a study finishes, and tells those who want to know
   monitor    serves a live page about studies: trialbus monitor monitor.port=8052
 
+  report     writes the report of a study now: trialbus report digits
+  watch      shows a study that runs, from any terminal: trialbus watch digits
   events     prints the events of a bus: trialbus events --study digits --follow
   status     prints the state of a hub: offset, rate, sessions, lag of every durable name
   forget     removes a finished study's events from the log: trialbus forget digits
@@ -46,16 +46,14 @@ commands:
 examples:
   trialbus study study=digits study.n_trials=8 pruner=none
   trialbus worker study=digits worker.slots=4 bus.endpoint=tcp://127.0.0.1:5760
+  trialbus study --dry-run      check everything, print config, space and first command, and stop
   trialbus study --cfg job      print the composed config and stop
   trialbus study --help         groups and values that can be overridden
+  eval "$(trialbus study --shell-completion install=bash)"
 """
 
-
-#: Options of Hydra that are followed by a value.
-_WITH_VALUE = frozenset(
-    {"--cfg", "-c", "--config-dir", "-cd", "--config-name", "-cn"}
-    | {"--config-path", "-cp", "--package", "-p"}
-)
+#: Option of `trialbus study`.
+DRY_RUN = "--dry-run"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -71,68 +69,45 @@ def main(argv: list[str] | None = None) -> int:
         case ["--version", *_]:
             print(version("trialbus"))
             return 0
+        case ["-sc" | "--shell-completion", *_]:
+            return application.complete([*_COMMANDS, *_TOOLS], _COMMANDS, arguments)
         case [name, *overrides] if name in _COMMANDS:
             return _run(name, overrides)
         case [name, *options] if name in _TOOLS:
             return _tool(name, options)
         case [name, *_]:
-            near = difflib.get_close_matches(name, [*_COMMANDS, *_TOOLS], n=1)
-            hint = (
-                f"; did you mean {near[0]!r}?"
-                if near
-                else f" (expected one of {', '.join([*_COMMANDS, *_TOOLS])})"
-            )
+            hint = nearest(name, [*_COMMANDS, *_TOOLS])
             print(f"error: there is no command {name!r}{hint}", file=sys.stderr)
             return WRONG_INPUT
         case _:
             raise AssertionError(arguments)
 
 
-def _run(name: str, overrides: list[str]) -> int:
-    codes: list[int] = []
-    settings.register_resolvers()
+def _run(name: str, arguments: list[str]) -> int:
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s {name} %(message)s", datefmt="%H:%M:%S"
     )
     logging.getLogger("hydra").setLevel(logging.WARNING)
+    command = _COMMANDS[name]
+    if name == "study" and DRY_RUN in arguments:
+        arguments = [argument for argument in arguments if argument != DRY_RUN]
+        command = _dry_run
 
-    def task(config: DictConfig) -> None:
-        try:
-            keys = settings.bus(config).keys
-            if keys is not None:
-                # Every link of this process, and of the services it starts, finds them there.
-                os.environ.update(keys.environment(keys.service))
-            codes.append(_COMMANDS[name](config))
-        except TrialbusError as error:
-            print(f"error: {error}", file=sys.stderr)
-            codes.append(_exit_code(error))
+    def serve(found: Composed) -> int:
+        keys = settings.bus(found.config).keys
+        if keys is not None:
+            # Every link of this process, and of the services it starts, finds them there.
+            os.environ.update(keys.environment(keys.service))
+        return command(found)
 
     stop_with_parent()
-    sys.argv = [f"trialbus {name}", *_options_first(overrides)]
-    application = hydra.main(
-        version_base="1.3", config_path="pkg://trialbus_config", config_name="config"
-    )(task)
     try:
-        application()
+        return application.run(name, arguments, serve)
+    except TrialbusError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return _exit_code(error)
     except KeyboardInterrupt:
         return 130
-    # Hydra ran no task for --help, --cfg and the like.
-    return codes[0] if codes else 0
-
-
-def _options_first(arguments: list[str]) -> list[str]:
-    """Return arguments with Hydra's options before the overrides: its parser takes no others."""
-    options: list[str] = []
-    overrides: list[str] = []
-    waiting = iter(arguments)
-    for argument in waiting:
-        if argument.startswith("-"):
-            options.append(argument)
-            if argument in _WITH_VALUE:
-                options += [value for value in [next(waiting, None)] if value is not None]
-        else:
-            overrides.append(argument)
-    return options + overrides
 
 
 def _tool(name: str, options: list[str]) -> int:
@@ -141,6 +116,14 @@ def _tool(name: str, options: list[str]) -> int:
             from trialbus_services.metrics import metrics
 
             return metrics(options)
+        if name == "report":
+            from trialbus_services.reporter.command import report
+
+            return report(options)
+        if name == "watch":
+            from trialbus_services.monitor.watch import watch
+
+            return watch(options)
         from trialbus_services import keys, look
 
         tools = {
@@ -164,11 +147,11 @@ def _exit_code(error: TrialbusError) -> int:
     return WRONG_INPUT if isinstance(error, SpecError | LogError) else 1
 
 
-def _hub(config: DictConfig) -> int:
+def _hub(found: Composed) -> int:
     from trialbus.hub import Hub, serve
     from trialbus.security import Gatekeeper
 
-    bus = settings.bus(config)
+    bus = settings.bus(found.config)
     gatekeeper = Gatekeeper(bus.keys.dir, bus.keys.hub) if bus.keys else None
     hub = Hub(
         bus.endpoint,
@@ -182,60 +165,72 @@ def _hub(config: DictConfig) -> int:
     return 0
 
 
-def _optimizer(config: DictConfig) -> int:
+def _optimizer(found: Composed) -> int:
     from trialbus_services.optimizer.main import run
 
     return run(
-        settings.bus(config),
-        settings.section(config, "storage", settings.Storage),
-        settings.section(config, "optimizer", settings.Optimizer),
+        settings.bus(found.config),
+        settings.section(found.config, "storage", settings.Storage),
+        settings.section(found.config, "optimizer", settings.Optimizer),
     )
 
 
-def _worker(config: DictConfig) -> int:
+def _worker(found: Composed) -> int:
     from trialbus_services.worker.main import run
 
-    worker = settings.section(config, "worker", settings.Worker)
+    worker = settings.section(found.config, "worker", settings.Worker)
     if not worker.slots:
         raise SpecError("worker.slots", "0 runs no trial (expected 1 or more)")
     return run(
-        settings.bus(config),
+        settings.bus(found.config),
         worker,
-        settings.trainer(config),
-        study=settings.study(config).name,
+        settings.trainer(found.config),
+        study=settings.study(found.config).name,
+        callbacks=settings.callbacks(found.config),
     )
 
 
-def _reporter(config: DictConfig) -> int:
+def _reporter(found: Composed) -> int:
+    from trialbus_services.notify.building import build_notifiers
     from trialbus_services.reporter.main import run
 
     return run(
-        settings.bus(config),
-        settings.section(config, "storage", settings.Storage),
-        settings.section(config, "report", settings.Report),
+        settings.bus(found.config),
+        settings.section(found.config, "storage", settings.Storage),
+        settings.section(found.config, "report", settings.Report),
+        build_notifiers(found.config),
     )
 
 
-def _monitor(config: DictConfig) -> int:
+def _monitor(found: Composed) -> int:
     try:
         from trialbus_services.monitor.web.main import run
     except ModuleNotFoundError as error:
         raise TrialbusError(f'{error}; pip install "trialbus[monitor]"') from None
 
     return run(
-        settings.bus(config),
-        settings.section(config, "monitor", settings.Monitor),
+        settings.bus(found.config),
+        settings.section(found.config, "monitor", settings.Monitor),
     )
 
 
-def _study(config: DictConfig) -> int:
-    from trialbus_services.launcher import run
+def _study(found: Composed) -> int:
+    from trialbus_services import launcher
 
-    return run(config)
+    return launcher.run(found)
 
 
-_TOOLS = ("events", "status", "forget", "keys", "metrics")
-_COMMANDS: dict[str, Callable[[DictConfig], int]] = {
+def _dry_run(found: Composed) -> int:
+    from trialbus_services import launcher
+    from trialbus_services.dry_run import show
+
+    plan = launcher.plan(found.config)
+    print(show(found.config, plan.spec, plan.bus, plan.trainer))
+    return 0
+
+
+_TOOLS = ("report", "watch", "events", "status", "forget", "keys", "metrics")
+_COMMANDS: dict[str, Callable[[Composed], int]] = {
     "study": _study,
     "hub": _hub,
     "optimizer": _optimizer,

@@ -46,6 +46,9 @@ def run_optuna_trial(
         params=suggest(trial, spec.space),
         seed=(spec.seed or 0) + trial.number,
         budget=spec.budget,
+        evaluation=spec.evaluation,
+        config=spec.config,
+        config_name=spec.config_name,
     )
     _clear_hydra()
     try:

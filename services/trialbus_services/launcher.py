@@ -5,24 +5,29 @@ from __future__ import annotations
 import logging
 import time
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 
 from trialbus import events
+from trialbus.endpoint import check_reachable
 from trialbus.publisher import Publisher
 from trialbus.spec import StudySpec
 from trialbus.subscriber import Subscriber, subscribe
 from trialbus_services import settings
-from trialbus_services.monitor.summary import print_summary
+from trialbus_services.composing import Composed
+from trialbus_services.monitor.summary import exit_code, print_summary
 from trialbus_services.monitor.terminal import TerminalView
 from trialbus_services.monitor.view import StudyView
+from trialbus_services.notify.building import build_notifiers
 from trialbus_services.optimizer.components import build_pruner, build_sampler
 from trialbus_services.optimizer.outcome import Judge
+from trialbus_services.optimizer.pruning import warm_up
 from trialbus_services.optimizer.storage import check_url, shown
+from trialbus_services.origin import origin
 from trialbus_services.supervisor import Services
 
 logger = logging.getLogger(__name__)
@@ -32,26 +37,70 @@ _REPORT_S = 120.0
 _INTERRUPTED = 130
 
 
-def run(config: DictConfig) -> int:
+@dataclass(frozen=True)
+class Plan:
+    """A study that is ready to run: its config is checked as far as that can be done from here.
+
+    Attributes:
+        spec: The study.
+        bus: Its bus.
+        storage: Where it is recorded.
+        trainer: What a worker here runs; None where trials run elsewhere.
+    """
+
+    spec: StudySpec
+    bus: settings.Bus
+    storage: settings.Storage
+    trainer: settings.Trainer | None
+
+
+def plan(config: DictConfig) -> Plan:
+    """Check the whole config of a study. Nothing is started, and no file is made.
+
+    Raises:
+        SpecError: A value cannot be used.
+    """
+    spec = settings.study(config)
+    check(spec)
+    bus = settings.bus(config)
+    check_reachable(bus.endpoint, guarded=bus.keys is not None, insecure=bus.insecure)
+    storage = settings.section(config, "storage", settings.Storage)
+    check_url(storage.url)
+    for name in settings.SECTIONS.keys() - {"trainer"}:
+        settings.section(config, name, settings.SECTIONS[name])
+    settings.callbacks(config)
+    build_notifiers(config)
+    here = (
+        settings.section(config, "launcher", settings.Launcher).worker
+        and settings.section(config, "worker", settings.Worker).slots > 0
+    )
+    return Plan(spec, bus, storage, settings.trainer(config) if here else None)
+
+
+def run(found: Composed) -> int:
     """Run the study of a config to its end and return the exit code.
 
     Raises:
         TrialbusError: The config is wrong, or a service cannot be had.
     """
-    spec = settings.study(config)
-    check(spec)
-    bus = settings.bus(config)
-    storage = settings.section(config, "storage", settings.Storage)
-    check_url(storage.url)
-    worker = settings.section(config, "worker", settings.Worker).slots > 0
-    if worker:
-        settings.trainer(config)
+    planned = plan(found.config)
+    submitted = events.StudySubmitted(
+        study=planned.spec.name,
+        spec=planned.spec,
+        submission=uuid.uuid4().hex,
+        origin=origin(found.config, ["trialbus", "study", *found.arguments]),
+    )
     console = Console()
     with Services(
-        bus, shown(storage.url), spec.name, _task_overrides(), console, worker=worker
+        planned.bus,
+        shown(planned.storage.url),
+        planned.spec.name,
+        found.arguments,
+        console,
+        worker=planned.trainer is not None,
     ) as services:
         services.start()
-        return _follow(spec, services, console)
+        return _follow(submitted, services, console)
 
 
 def check(spec: StudySpec) -> None:
@@ -64,23 +113,26 @@ def check(spec: StudySpec) -> None:
     build_sampler(spec)
     build_pruner(spec.pruner)
     Judge(spec)
+    doubt = warm_up.doubt(spec)
+    if doubt is not None:
+        logger.warning("%s", doubt)
 
 
-def _follow(spec: StudySpec, services: Services, console: Console) -> int:
+def _follow(submitted: events.StudySubmitted, services: Services, console: Console) -> int:
     """Submit the study, show what happens, and return the exit code."""
-    submission = uuid.uuid4().hex
+    spec = submitted.spec
     began = time.monotonic()
     with (
         subscribe(study=spec.name, link=services.link) as inbox,
         Publisher(link=services.link) as publisher,
     ):
         inbox.wait_ready()
-        publisher.publish(events.StudySubmitted(study=spec.name, spec=spec, submission=submission))
+        publisher.publish(submitted)
         view = StudyView(spec.name)
         finished: events.StudyFinished | None = None
         try:
             with TerminalView(view, console=console) as terminal:
-                finished = _watch(inbox, view, terminal, services, submission)
+                finished = _watch(inbox, view, terminal, services, submitted.submission)
             report = _await_report(inbox, services)
         except KeyboardInterrupt:
             if finished is None:
@@ -95,7 +147,7 @@ def _follow(spec: StudySpec, services: Services, console: Console) -> int:
         wall_s=time.monotonic() - began,
         report=report,
     )
-    return 0 if finished.reason != "failed" and finished.best_trials else 1
+    return exit_code(finished)
 
 
 def _watch(
@@ -129,10 +181,3 @@ def _await_report(inbox: Subscriber[events.AnyEvent], services: Services) -> Pat
             return Path(event.paths[0]) if event.paths else None
     logger.warning("no report came within %g s; see the reporter's log", _REPORT_S)
     return None
-
-
-def _task_overrides() -> list[str]:
-    """Return the arguments that make another command compose the same config."""
-    hydra = HydraConfig.get()
-    folders = [s.path for s in hydra.runtime.config_sources if s.provider == "command-line"]
-    return [*(f"--config-dir={folder}" for folder in folders), *hydra.overrides.task]

@@ -5,20 +5,26 @@ A service reads only its own sections, so a mistake in a study never keeps the h
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
+from trialbus.callbacks import CallbackFactory
+from trialbus.checked import checked
 from trialbus.endpoint import resolve
 from trialbus.errors import SpecError
 from trialbus.security import HUB_KEY_VARIABLE, KEY_VARIABLE
-from trialbus.spec import StudySpec, is_mapping, load_spec
+from trialbus.spec import StudySpec, check_keys, is_mapping, load_spec
+from trialbus_services import base_config
+from trialbus_services.reporter.options import Options
 from trialbus_services.search_space import explicit
 from trialbus_services.worker.handing import ParamsAs
 
@@ -113,8 +119,14 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError(f"slots {self.slots} is below 0")
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where reports are written."""
+class Launcher(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who runs the trials of a study that is started here."""
+
+    worker: bool = True
+
+
+class Report(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where reports are written, and what they consist of."""
 
     dir: str
 
@@ -135,7 +147,19 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"token is too short (expected {_LEAST_TOKEN} characters or more)")
 
 
-_S = TypeVar("_S", Bus, Storage, Optimizer, Trainer, Worker, Report, Monitor)
+#: The sections that are made of one type each.
+SECTIONS: dict[str, type[msgspec.Struct]] = {
+    "bus": Bus,
+    "storage": Storage,
+    "optimizer": Optimizer,
+    "trainer": Trainer,
+    "worker": Worker,
+    "launcher": Launcher,
+    "report": Report,
+    "monitor": Monitor,
+}
+
+_S = TypeVar("_S", bound=msgspec.Struct)
 
 
 def section(config: DictConfig, name: str, type_: type[_S]) -> _S:
@@ -144,12 +168,7 @@ def section(config: DictConfig, name: str, type_: type[_S]) -> _S:
     Raises:
         SpecError: A key is unknown, missing or of the wrong type; names the key and the value.
     """
-    data = _plain(config, name)
-    try:
-        found = msgspec.convert(data, type_)
-    except msgspec.ValidationError as error:
-        problem, _, path = str(error).partition(" - at `$")
-        raise SpecError(f"{name}{path.rstrip('`')}", f"{problem} (in {data!r})") from None
+    found: _S = checked(name, _plain(config, name), type_)
     return found
 
 
@@ -165,9 +184,13 @@ def study(config: DictConfig) -> StudySpec:
     Raises:
         SpecError: See `trialbus.load_spec`.
     """
+    # Before what is missing: that may be there under a misspelt name.
+    check_keys(map(str, config.get("study") or ()))
     found = _plain(config, "study")
     if is_mapping(found) and is_mapping(found.get("params")):
         found = {**found, "params": explicit(found["params"])}
+    if is_mapping(found) and "base_config" in found:
+        found = {**found, "base_config": base_config.read(found["base_config"])}
     return load_spec(
         found,
         sampler=_plain(config, "sampler"),
@@ -188,7 +211,18 @@ def trainer(config: DictConfig) -> Trainer:
     if found.function is None:
         _check_command(found, folder)
     else:
-        _check_function(found)
+        _check_function(found, folder)
+    return found
+
+
+def callbacks(config: DictConfig) -> dict[str, Any]:
+    """Return the section `callbacks`, which only a training can build.
+
+    Raises:
+        SpecError: See `trialbus.callbacks.CallbackFactory`.
+    """
+    found = _plain(config, "callbacks")
+    CallbackFactory(found)
     return found
 
 
@@ -207,7 +241,7 @@ def _check_command(trainer: Trainer, folder: Path) -> None:
             raise SpecError("trainer.command", f"there is no file {argument!r} (in {command!r})")
 
 
-def _check_function(trainer: Trainer) -> None:
+def _check_function(trainer: Trainer, folder: Path) -> None:
     if trainer.command:
         raise SpecError("trainer", "has both a command and a function (expected one of them)")
     if not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", trainer.function or ""):
@@ -215,28 +249,30 @@ def _check_function(trainer: Trainer) -> None:
             "trainer.function",
             f"{trainer.function!r} is not module:function (for example my_project.train:main)",
         )
-
-
-def register_resolvers() -> None:
-    """Make `${trialbus.python:}` and `${trialbus.examples:<file>}` known to OmegaConf."""
-    OmegaConf.register_new_resolver("trialbus.python", lambda: sys.executable, replace=True)
-    OmegaConf.register_new_resolver("trialbus.examples", _example, replace=True)
-
-
-def _example(name: str) -> str:
-    """Return the path of an example: in the installed package, or in the checkout."""
-    here = Path(__file__).parent
-    installed = here / "examples"
-    return str((installed if installed.is_dir() else here.parents[1] / "examples") / name)
+    # Looked for, and not imported: that is for the worker, in the environment of the trainings.
+    module = (trainer.function or "").split(":")[0].split(".")[0]
+    more = trainer.env.get("PYTHONPATH", "").split(os.pathsep)
+    if PathFinder.find_spec(module, [str(folder), *filter(None, more), *sys.path]) is None:
+        raise SpecError(
+            "trainer.function",
+            f"{trainer.function!r}: there is no module {module!r} in {str(folder)!r} "
+            "or the environment (expected one that can be imported; trainer.cwd is its folder)",
+        )
 
 
 def _plain(config: DictConfig, name: str, *, optional: bool = False) -> Any:
     try:
+        # An empty mapping is what the schema has where nothing was chosen.
+        section = config.get(name)
         data = (
-            OmegaConf.to_container(config[name], resolve=True, throw_on_missing=True)
-            if config[name]
+            OmegaConf.to_container(section, resolve=True, throw_on_missing=True)
+            if section
             else None
         )
+    except MissingMandatoryValue as error:
+        raise SpecError(
+            str(error.full_key), "has no value yet (??? stands for one that has to be given)"
+        ) from None
     except OmegaConfBaseException as error:
         raise SpecError(
             str(error.full_key or name), str(error.msg or error).splitlines()[0]

@@ -91,16 +91,13 @@ class Services:
     def stop(self) -> None:
         """End the children: first what uses the hub, and the hub at last."""
         self.link.close()
-        names = [
-            name for name in ("worker", "optimizer", "reporter", "hub") if name in self._children
-        ]
-        for name in names:
-            # The optimizer takes in what the worker says at its end, and the hub outlives them all.
-            self._children[name].terminate()
-            if name in ("worker", "hub") or name == names[-1]:
-                self._children[name].wait()
-        for child in self._children.values():
-            child.wait()
+        # The optimizer takes in what the worker says at its end, and the hub outlives them all.
+        for names in (("worker",), ("optimizer", "reporter"), ("hub",)):
+            ending = [self._children[name] for name in names if name in self._children]
+            for child in ending:
+                child.terminate()
+            for child in ending:
+                child.wait()
 
     def _await_hub(self) -> None:
         deadline = time.monotonic() + self._bus.connect_s

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import trialbus
 from support.commands import small_study
 from support.processes import Bus
+from support.stories import publish
 from support.until import until
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -78,3 +80,22 @@ def test_trials_run_in_one_process(tmp_path: Path) -> None:
         check=True,
     )
     assert done.stdout.startswith("best loss ")
+
+
+def test_the_listener_of_reports_goes_on_where_it_was(bus: Bus) -> None:
+    bus.endpoint = f"ipc://{bus.directory}/.trialbus/hub.sock"
+    (bus.directory / ".trialbus").mkdir()
+    bus.hub()
+
+    def ready(study: str) -> trialbus.ReportReady:
+        return trialbus.ReportReady(study=study, submission="1", paths=[f"/{study}.html"])
+
+    publish(bus, ready("a"))
+    listener = bus.run("listener", [sys.executable, str(EXAMPLES / "listen_reports.py")])
+    until(lambda: "a /a.html" in listener.printed())
+    listener.signal(signal.SIGINT)
+    assert listener.wait(20) == 0
+    publish(bus, ready("b"))
+    listener.start()
+    until(lambda: "b /b.html" in listener.printed())
+    assert listener.printed().count("a /a.html") == 1

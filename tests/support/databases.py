@@ -12,10 +12,10 @@ from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
 import sqlalchemy
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 
+from support.requirements import lacking
 from support.until import until
 from trialbus_services.optimizer.storage import open_storage
 
@@ -78,9 +78,10 @@ def reopened(databases: Databases, url: str, storage: BaseStorage) -> BaseStorag
 
 
 def _program(name: str) -> str:
-    found = shutil.which(name, path=f"{os.environ['PATH']}:/usr/local/bin:/usr/sbin")
+    debian = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")))
+    found = shutil.which(name, path=":".join([os.environ["PATH"], "/usr/sbin", *debian]))
     if found is None:
-        pytest.skip(f"{name} is not installed")
+        lacking(f"{name} is not installed")
     return found
 
 
@@ -97,7 +98,7 @@ def _unprivileged() -> list[str]:
 def _postgresql(directory: Path) -> Generator[str]:
     driver = next((name for name in ("psycopg", "psycopg2") if find_spec(name)), None)
     if driver is None:
-        pytest.skip("neither psycopg nor psycopg2 is installed")
+        lacking("neither psycopg nor psycopg2 is installed")
     initdb, pg_ctl = _program("initdb"), _program("pg_ctl")
     user = _unprivileged()
     if user:
@@ -125,7 +126,7 @@ def _postgresql(directory: Path) -> Generator[str]:
 @contextmanager
 def _mysql(directory: Path) -> Generator[str]:
     if not find_spec("pymysql"):
-        pytest.skip("pymysql is not installed")
+        lacking("pymysql is not installed")
     server, install = _program("mariadbd"), _program("mariadb-install-db")
     user = ["--user=root"] if os.geteuid() == 0 else []
     data, socket = directory / "data", directory / "socket"

@@ -228,8 +228,11 @@ def test_without_a_trial_there_is_nobody_to_report_to() -> None:
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"optunas": {}}, "callbacks.optunas: is unknown .*did you mean 'optuna'"),
-        ({"optuna": {"metric": "a"}}, "callbacks.optuna.metric: is unknown .*'metric_name'"),
+        ({"optunas": {}}, "callbacks.optunas: no such key; did you mean 'optuna'"),
+        (
+            {"optuna": {"metric": "a"}},
+            "callbacks.optuna.metric: no such key; .*'metric_name'",
+        ),
         ({"optuna": {"report_interval": 0}}, "callbacks.optuna: report_interval 0 is below 1"),
         ({"optuna": {"direction": "up"}}, "direction 'up' is unknown .expected maximize"),
         ({"optuna": {"use_best_value": True}}, "use_best_value: needs metric_name"),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from trialbus.nested import Params
+from trialbus.nested import Params, laid_over, leaves
 
 PARAMS = Params({"lr": 0.1, "model.width": 64, "model.head.depth": 2})
 
@@ -38,3 +40,35 @@ def test_a_value_that_others_lie_below_is_found_and_cannot_be_nested(
     assert (params["a"], params["a.b"]) == (1, 2)
     with pytest.raises(ValueError, match=r"param 'a.b' lies below 'a', which has a value"):
         params.nested()
+
+
+def test_leaves_are_the_values_of_a_configuration_by_dotted_name() -> None:
+    config: dict[str, Any] = {"a": {"b": 1, "c": [{"d": 2}], "e": {}}, "f.g": None}
+    assert leaves(config) == {"a.b": 1, "a.c": [{"d": 2}], "a.e": {}, "f.g": None}
+    assert leaves(Params(leaves(config)).nested()) == leaves(config)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        ({"a": {"b": float("nan")}}, r"a.b is nan \(expected a finite number, text"),
+        ({"a": [1, [float("inf")]]}, r"a\[1\]\[0\] is inf"),
+        ({"a": [{1: 2}]}, r"a\[0\] is \{1: 2\}.*a mapping by names"),
+        ({"a": {1: 2}}, r"a.1 has the key 1 \(expected a name\)"),
+        ({"a.": 1}, r"a. has the key 'a.'"),
+        ({"a": 2**64}, "a is 18446744073709551616"),
+        ({"a": {"b": 1}, "a.b": 2}, "a.b is there twice"),
+        ({"a": 1, "a.b": 2}, "a.b lies below a, which has a value"),
+    ],
+    ids=str,
+)
+def test_a_configuration_that_cannot_travel_is_refused(config: dict[Any, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        leaves(config)
+
+
+def test_a_value_takes_the_place_of_all_below_it_and_of_one_it_lies_below() -> None:
+    below = {"a.b": 1, "a.c": 2, "ab": 3, "d": 4}
+    assert laid_over(below, {"a.b": 9}) == {"a.b": 9, "a.c": 2, "ab": 3, "d": 4}
+    assert laid_over(below, {"a": 9}) == {"a": 9, "ab": 3, "d": 4}
+    assert laid_over(below, {"d.e.f": 9}) == {"a.b": 1, "a.c": 2, "ab": 3, "d.e.f": 9}

@@ -2,116 +2,97 @@
 
 from __future__ import annotations
 
-import csv
-import math
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
-import optuna
 import pytest
-import yaml
-from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
-from trialbus_services.reporter import facts
+from support.studies import KINDS, Direction, ordinary, study, trial
+from trialbus_services.reporter.facts import gather
+from trialbus_services.reporter.options import FIGURES, ON_DEMAND, Options
 from trialbus_services.reporter.report import write_report
+from trialbus_services.reporter.snapshot import Snapshot
+from trialbus_services.reporter.words import duration
 
-X = FloatDistribution(0, 1)
-KIND = CategoricalDistribution(("a", "b"))
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> None:
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-
-
-def trial(
-    number: int,
-    state: TrialState = TrialState.COMPLETE,
-    *,
-    params: dict[str, float | str] | None = None,
-    values: list[float] | None = None,
-    steps: int = 5,
-    error: str = "",
-) -> FrozenTrial:
-    params = {"x": number / 30, "y": (number * 7 % 30) / 30} if params is None else params
-    value = 1 - (float(params.get("x", 0.5)) - 0.4) ** 2  # type: ignore[arg-type]
-    if values is None and state == TrialState.COMPLETE:
-        values = [value]
-    return create_trial(
-        state=state,
-        values=values,
-        value=value if state == TrialState.PRUNED else None,
-        params=params,
-        distributions={k: X if isinstance(v, float) else KIND for k, v in params.items()},
-        intermediate_values={s: value * s / steps for s in range(steps)},
-        user_attrs={"trialbus:error": error} if error else {},
-    )
-
-
-def study(*trials: FrozenTrial, directions: int = 1, name: str = "study") -> optuna.Study:
-    maximize = optuna.study.StudyDirection.MAXIMIZE
-    made = optuna.create_study(directions=[maximize] * directions, study_name=name)
-    made.add_trials(trials)
-    return made
-
-
-STUDIES: dict[str, Callable[[], optuna.Study]] = {
-    "ordinary": lambda: study(
-        *(trial(n) for n in range(20)),
-        *(trial(n, TrialState.PRUNED, steps=2) for n in range(20, 26)),
-        trial(26, TrialState.FAIL, error="Traceback\nRuntimeError: out of memory"),
-    ),
-    "no trial": study,
-    "one trial": lambda: study(trial(0)),
-    "none complete": lambda: study(*(trial(n, TrialState.PRUNED) for n in range(3))),
-    "all failed": lambda: study(*(trial(n, TrialState.FAIL, error="no") for n in range(3))),
-    "all of one value": lambda: study(*(trial(n, values=[1.0]) for n in range(5))),
-    "infinite values": lambda: study(*(trial(n, values=[math.inf]) for n in range(2)), trial(3)),
-    "one param": lambda: study(*(trial(n, params={"x": n / 9}) for n in range(9))),
-    "no param": lambda: study(*(trial(n, params={}, values=[n / 9]) for n in range(9))),
-    "categorical only": lambda: study(
-        *(trial(n, params={"kind": "ab"[n % 2]}, values=[n / 9]) for n in range(9))
-    ),
-    "conditional params": lambda: study(
-        *(trial(n, params={"kind": "ab"[n % 2], "xy"[n % 2]: n / 9}) for n in range(9))
-    ),
-    "a hundred params": lambda: study(
-        *(
-            trial(n, params={f"p{i}": (n * i % 17) / 17 for i in range(100)}, values=[n / 9])
-            for n in range(9)
-        )
-    ),
-    "two objectives": lambda: study(
-        *(trial(n, values=[n / 9, 1 - n / 9], steps=0) for n in range(9)), directions=2
-    ),
-    "three objectives": lambda: study(
-        *(trial(n, values=[n / 9, 1 - n / 9, n % 3], steps=0) for n in range(9)), directions=3
-    ),
-    "four objectives": lambda: study(
-        *(trial(n, values=[n / 9, 1 - n / 9, n % 3, 1.0], steps=0) for n in range(9)), directions=4
-    ),
+PAGE_ONLY = Options(files=[], plotly_js="beside")
+# What the page says of each kind, and figures that it then must have.
+SAYS: dict[str, tuple[str, set[str]]] = {
+    "ordinary": ("6 pruned", {*FIGURES} - ON_DEMAND - {"pareto", "hypervolume"}),
+    "no trial": ("No trial was completed.", set()),
+    "one trial": ("It takes at least two complete trials.", {"history", "slices", "timeline"}),
+    "none complete": ("no trial was completed", {"intermediate", "timeline"}),
+    "all running": ("3 still running", {"intermediate", "timeline"}),
+    "all waiting": ("3 waiting", set()),
+    "all failed": (" no</summary>", {"timeline"}),
+    "none feasible": ("no complete trial is feasible", {"history", "slices", "timeline"}),
+    "some infeasible": ("feasible", {"history", "slices", "importances"}),
+    "all of one value": ("All complete trials have the same value.", {"history", "slices"}),
+    "infinite values": ("inf", {"history", "slices"}),
+    "only infinite values": ("No complete trial has a finite value.", {"timeline"}),
+    "nan on the way": ("best objective", {"history", "intermediate"}),
+    "one param": ("It takes at least two params.", {"history", "slices", "parallel"}),
+    "no param": ("No trial has a param.", {"history", "edf", "timeline"}),
+    "categorical only": ("It takes at least two params.", {"history", "slices", "parallel"}),
+    "conditional params": ("kind", {"history", "slices", "importances", "parallel"}),
+    "a hundred params": ("The first 12 of 100 params.", {"slices", "parallel", "importances"}),
+    "two objectives": ("trials on the Pareto front", {"pareto", "hypervolume", "history-1"}),
+    "three objectives": ("trials on the Pareto front", {"pareto", "hypervolume", "history-2"}),
+    "four objectives": ("It shows two or three objectives.", {"hypervolume", "history-3"}),
 }
 
 
-@pytest.mark.parametrize("kind", STUDIES)
-def test_a_study_of_every_kind_gets_a_page_that_needs_nothing_beside_it(
-    kind: str, tmp_path: Path
-) -> None:
-    page = write_report(STUDIES[kind](), tmp_path)[0].read_text()
+def shown(page: str) -> set[str]:
+    return set(re.findall(r'data-figure="([\w-]+)"', page))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_study_of_every_kind_gets_a_page_that_says_what_it_can(kind: str, tmp_path: Path) -> None:
+    page = write_report(KINDS[kind](), tmp_path, options=PAGE_ONLY)[0].read_text()
+    word, figures = SAYS[kind]
+    assert word in page
+    assert figures <= shown(page)
+    assert "could not be drawn" not in page
+    for data in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', page, re.DOTALL):
+        json.loads(data, parse_constant=pytest.fail)
+
+
+def test_the_page_is_one_file_with_plotly_in_it_once(tmp_path: Path) -> None:
+    page = write_report(ordinary(), tmp_path)[0].read_text()
     assert page.count("plotly.js v") == 1
     body = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert not re.search(r"""(src|href)=["'](?!#)""", body)
 
 
-def test_the_page_of_an_ordinary_study_has_every_figure(tmp_path: Path) -> None:
-    page = write_report(STUDIES["ordinary"](), tmp_path)[0].read_text()
-    shown = re.findall(r'data-figure="(\w+)"', page)
-    expected = {"history", "intermediate", "importances", "parallel", "slices", "timeline"}
-    assert expected <= set(shown)
-    assert 'class="missing"' not in page
-    assert "RuntimeError: out of memory" in page
+def test_plotly_can_lie_beside_the_page(tmp_path: Path) -> None:
+    page, beside = write_report(ordinary(), tmp_path, options=PAGE_ONLY)
+    assert '<script src="plotly.min.js"></script>' in page.read_text()
+    assert beside == page.parent / "plotly.min.js"
+    assert "plotly.js v" in beside.read_text()[:200]
+
+
+def test_the_page_has_the_figures_that_were_asked_for(tmp_path: Path) -> None:
+    options = Options(files=[], figures=["timeline", "edf", "terminator"])
+    page = write_report(study(*map(trial, range(4))), tmp_path, options=options)[0].read_text()
+    assert shown(page) == {"timeline", "edf", "terminator"}
+
+
+def test_errors_config_command_commit_and_versions_are_on_the_page(tmp_path: Path) -> None:
+    page = write_report(ordinary(), tmp_path, options=PAGE_ONLY)[0].read_text()
+    for word in (
+        "RuntimeError: out of memory",
+        "1 lost",
+        "sampler:\n  name: tpe",
+        "trialbus study sampler=tpe",
+        "0123abcd",
+        "Versions the study ran with",
+        "best val/accuracy",
+    ):
+        assert word in page
 
 
 def test_names_and_errors_cannot_become_markup(tmp_path: Path) -> None:
@@ -121,25 +102,80 @@ def test_names_and_errors_cannot_become_markup(tmp_path: Path) -> None:
         trial(9, TrialState.FAIL, params={nasty: 0.5, "y": 0.5}, error=nasty),
         name=f"../{nasty}",
     )
-    (page, *_) = write_report(evil, tmp_path, metrics=[nasty], config={"name": nasty})
+    evil.set_user_attr("trialbus:origin", {"git": nasty, "command": nasty})
+    page, *others = write_report(evil, tmp_path, metrics=[nasty], config={"name": nasty})
     assert nasty not in page.read_text()
-    assert page.is_relative_to(tmp_path)
+    summary = next(path for path in others if path.name == "summary.md")
+    assert nasty not in summary.read_text()
     assert page.parent.parent == tmp_path
 
 
-def test_the_files_beside_the_page_can_be_read_back(tmp_path: Path) -> None:
-    ordinary = STUDIES["ordinary"]()
-    _, table, best = write_report(ordinary, tmp_path, metrics=["accuracy"])
-    with table.open() as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 27
-    assert float(rows[3]["accuracy"]) == ordinary.trials[3].value
-    assert {row["state"] for row in rows} == {"complete", "pruned", "fail"}
-    assert yaml.safe_load(best.read_text()) == ordinary.best_params
+@pytest.mark.parametrize(
+    ("direction", "values", "best"),
+    [("maximize", [1.0, 3.0, 2.0], 1), ("minimize", [3.0, 2.0, 1.0], 2)],
+)
+def test_the_best_trial_is_optunas(
+    direction: Direction, values: Sequence[float], best: int
+) -> None:
+    made = study(*(trial(n, values=[v]) for n, v in enumerate(values)), directions=[direction])
+    assert [t.number for t in Snapshot(made).best] == [best] == [made.best_trial.number]
 
 
-def test_what_pruning_saved_is_counted_in_steps() -> None:
+def test_an_infeasible_trial_is_never_the_best() -> None:
+    made = study(trial(0, values=[9.0], constraint=1.0), trial(1, values=[1.0], constraint=0.0))
+    assert [t.number for t in Snapshot(made).best] == [1] == [made.best_trial.number]
+
+
+def test_what_pruning_saved_is_counted_in_steps_and_in_time() -> None:
     trials = [trial(n, steps=10) for n in range(3)]
     trials += [trial(n, TrialState.PRUNED, steps=4) for n in range(5)]
-    found = facts.gather(study(*trials), trials, None)
-    assert found.saved == pytest.approx(5 * 6 / (3 * 10 + 5 * 10))
+    saved = gather(Snapshot(study(*trials))).saved
+    assert saved is not None
+    assert saved.share == pytest.approx(5 * 6 / (3 * 10 + 5 * 10))
+    assert saved.time == timedelta(seconds=5 * 6)  # a step of these trials takes a second
+
+
+def test_a_thinned_curve_counts_with_all_its_steps() -> None:
+    def thinned(number: int, state: TrialState, last: int) -> FrozenTrial:
+        found = trial(number, state, user_attrs={"trialbus:thinned": "4"})
+        found.intermediate_values = dict.fromkeys([*range(0, last, 4), last], 0.5)
+        return found
+
+    trials = [thinned(0, TrialState.COMPLETE, 99), thinned(1, TrialState.PRUNED, 49)]
+    saved = gather(Snapshot(study(*trials))).saved
+    assert saved is not None
+    assert saved.share == pytest.approx(50 / 200)
+
+
+def test_failed_trials_are_grouped_by_the_last_line_of_their_error() -> None:
+    errors = ["a\nOSError: x", "b\nOSError: x", "KeyError: y", ""]
+    trials = [trial(n, TrialState.FAIL, error=error) for n, error in enumerate(errors)]
+    failures = gather(Snapshot(study(*trials))).failures
+    assert [(f.reason, f.trials) for f in failures] == [
+        ("OSError: x", [0, 1]),
+        ("KeyError: y", [2]),
+        ("no reason was recorded", [3]),
+    ]
+    assert failures[0].text == "a\nOSError: x"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"figures": ["histry"]}, "figures has 'histry' (expected some of pareto, "),
+        ({"files": ["xlsx"]}, "files has 'xlsx' (expected some of csv, "),
+        ({"images": ["pdf"]}, "images has 'pdf' (expected some of png, svg)"),
+        ({"own": {"A": {"color": 1}}}, "own.A has no _target_"),
+    ],
+)
+def test_a_mistake_in_the_options_is_named(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Options(**given)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.7, "1 min"), (4800, "1 h 20 min"), (90000, "1 d 1 h")],
+)
+def test_durations_read_as_people_say_them(seconds: float, said: str) -> None:
+    assert duration(timedelta(seconds=seconds)) == said

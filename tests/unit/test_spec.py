@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from trialbus import CategoricalParam, FloatParam, IntParam, SpecError, load_spec
+from trialbus import CategoricalParam, FloatParam, IntParam, SpecError, StudySpec, load_spec
 from trialbus.params import Param
 
 STUDY: dict[str, Any] = {
@@ -52,7 +53,18 @@ def test_a_right_one_is_loaded_with_its_defaults() -> None:
             "study",
             "target 1 needs one objective",
         ),
-        ({"prune_by": {"metrics": "a"}}, "study.prune_by", "`metrics`"),
+        ({"catch_exceptions": "maybe"}, "study.catch_exceptions", "got 'maybe'"),
+        ({"evaluation": {"interval": 0}}, "study.evaluation", "interval 0 is below 1"),
+        ({"evaluation": {"episode": 2}}, "study.evaluation.episode", "did you mean 'episodes'?"),
+        ({"base_config": ""}, "study", "base_config is empty"),
+        ({"base_config": [1]}, "study.base_config", "`str | object | null`"),
+        ({"base_config": {"a": "x" * 70_000}}, "study", "70008 bytes of JSON (expected at most"),
+        (
+            {"trial_overrides": {"a": {"b": float("inf")}}},
+            "study",
+            "trial_overrides.a.b is inf (expected a finite number",
+        ),
+        ({"prune_by": {"metrics": "a"}}, "study.prune_by.metrics", "did you mean 'metric'?"),
         ({"params": {}}, "study.params", "expected a mapping of at least one param"),
         (
             {"params": {"lr": {"type": "float", "low": 1, "high": 0.1}}},
@@ -76,8 +88,8 @@ def test_a_right_one_is_loaded_with_its_defaults() -> None:
         ),
         (
             {"params": {"lr": {"type": "float", "low": 0, "high": 1, "setp": 1}}},
-            "study.params.lr",
-            "`setp`",
+            "study.params.lr.setp",
+            "no such key; did you mean 'step'?",
         ),
         (
             {"params": {"lr": {"type": "float", "low": "a", "high": 1}}},
@@ -88,6 +100,21 @@ def test_a_right_one_is_loaded_with_its_defaults() -> None:
             {"params": {"n": {"type": "int", "low": 1, "high": 9, "step": 0}}},
             "study.params.n",
             "step 0",
+        ),
+        (
+            {"params": {"n": {"type": "int", "low": 1, "high": 10, "step": 2}}},
+            "study.params.n",
+            "step 2 does not divide high - low = 9 (expected high 9 or 11, for example)",
+        ),
+        (
+            {"params": {"x": {"type": "float", "low": 0, "high": 1, "step": 0.3}}},
+            "study.params.x",
+            "step 0.3 does not divide high - low = 1",
+        ),
+        (
+            {"params": {"k": {"type": "categorical", "choices": ["a", "b", "a"]}}},
+            "study.params.k",
+            "choices has 'a' twice",
         ),
         (
             {"params": {"k": {"type": "categorical", "choices": []}}},
@@ -104,6 +131,75 @@ def test_a_wrong_one_names_its_key_and_value(changes: dict[str, Any], key: str, 
         load(**changes)
     assert caught.value.key == key
     assert words in str(caught.value)
+
+
+KIND = {"type": "categorical", "choices": ["mlp", "cnn"]}
+DEPTH = {"type": "int", "low": 1, "high": 4}
+
+
+def test_a_param_comes_after_those_that_its_condition_names() -> None:
+    params = {
+        "width": DEPTH | {"when": {"depth": [1, 2], "n": 3}},
+        "depth": DEPTH | {"when": {"kind": "cnn"}},
+        "lr": STUDY["params"]["lr"],
+        "kind": KIND,
+    }
+    spec = load(params=params, fixed={"n": 3})
+    assert list(spec.space) == ["kind", "depth", "n", "width", "lr"]
+    assert msgspec.json.decode(msgspec.json.encode(spec), type=StudySpec) == spec
+
+
+def test_without_conditions_a_param_is_written_as_older_readers_know_it() -> None:
+    assert "when" not in msgspec.to_builtins(load())["params"]["lr"]
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"depth": {"knd": "cnn"}}, "params.depth.when.knd is no param; did you mean 'kind'?"),
+        (
+            {"depth": {"kind": ["cnn", "rnn"]}},
+            "params.depth.when.kind 'rnn' is no value of kind (expected one of 'mlp', 'cnn')",
+        ),
+        ({"depth": {"kind": []}}, "params.depth.when.kind is empty"),
+        ({"depth": {"kind": True}}, "params.depth.when.kind True is no value of kind"),
+        ({"depth": {"lr": 0.5}}, "params.depth.when.lr: lr is a float, which is never exactly 0.5"),
+        ({"depth": {"depth": 1}}, "params.depth.when.depth makes a circle: depth -> depth"),
+        (
+            {"depth": {"width": 1}, "width": {"height": 1}, "height": {"depth": 1}},
+            "params.height.when.depth makes a circle: depth -> width -> height -> depth",
+        ),
+    ],
+    ids=str,
+)
+def test_a_wrong_condition_names_its_path(params: dict[str, Any], words: str) -> None:
+    conditional = {name: DEPTH | {"when": when} for name, when in params.items()}
+    with pytest.raises(SpecError) as caught:
+        load(params=STUDY["params"] | {"kind": KIND} | conditional)
+    assert words in str(caught.value)
+
+
+def test_an_enqueued_trial_names_what_its_conditional_params_need() -> None:
+    params = {"kind": KIND, "n": DEPTH, "depth": DEPTH | {"when": {"kind": "cnn", "n": [1, 2]}}}
+    load(params=params, enqueue=[{"kind": "cnn", "n": 2, "depth": 3}, {"kind": "mlp"}])
+    for entry, needed in [
+        ({"depth": 3}, "kind=cnn"),
+        ({"depth": 3, "kind": "mlp"}, "kind=cnn"),
+        ({"depth": 3, "kind": "cnn", "n": 3}, "n=1 or 2"),
+    ]:
+        with pytest.raises(SpecError) as caught:
+            load(params=params, enqueue=[entry])
+        assert (
+            f"enqueue[0].depth 3 would not be in the trial: params.depth.when needs {needed}"
+            in str(caught.value)
+        )
+
+
+def test_overrides_are_laid_over_the_base_and_a_name_stays_a_name() -> None:
+    spec = load(base_config={"a": {"b": 1, "c": 2}}, trial_overrides={"a.b": 5, "d": [1]})
+    assert (spec.config, spec.config_name) == ({"a": {"b": 5, "c": 2}, "d": [1]}, None)
+    spec = load(base_config="small", trial_overrides={"a": 1})
+    assert (spec.config, spec.config_name) == ({"a": 1}, "small")
 
 
 def test_of_several_objectives_the_pruner_needs_one_metric() -> None:
@@ -133,6 +229,7 @@ def test_of_several_objectives_the_pruner_needs_one_metric() -> None:
         (FloatParam(low=0, high=1), [0, 0.3, 1.0], [-0.1, True, "0.5", None]),
         (FloatParam(low=0, high=1, step=0.1), [0.3, 1.0], [0.35]),
         (IntParam(low=1, high=9, step=2), [1, 9], [2, 1.0, True, 11]),
+        (FloatParam(low=0.1, high=0.7, step=0.2), [0.1, 0.5], [0.2]),
         (CategoricalParam(choices=(1, "a", None, True)), [1, "a", None, True], [2, False]),
         (CategoricalParam(choices=(1,)), [1], [True, "1"]),
     ],

@@ -282,13 +282,13 @@ def test_the_summary_of_several_objectives_lists_the_front() -> None:
     [
         (
             ended("failed", error="no such pruner"),
-            ["error: no such pruner", "next: mend the cause and run the same command again"],
+            ["error: no such pruner", "next: mend the cause and run the same study command again"],
         ),
         (
             ended("stopped", error="by hand", best_trials=[BEST]),
-            ["reason: by hand", "next: the same command goes on with the trials that are left"],
+            ["reason: by hand", "next: the same study command goes on with the trials left"],
         ),
-        (ended("timeout", best_trials=[BEST]), ["next: the same command goes on"]),
+        (ended("timeout", best_trials=[BEST]), ["next: the same study command goes on"]),
         (ended(), ["error: no trial was completed; the logs of the trials say why"]),
     ],
 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
+import json
+import os
 import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -11,9 +12,13 @@ from typing import Any
 
 from trialbus.callbacks.evaluation import Callbacks, EvaluationCallback
 from trialbus.callbacks.optuna import OptunaCallback, OptunaCallbackConfig
+from trialbus.checked import nearest
 from trialbus.errors import SpecError
 from trialbus.spec import is_mapping
 from trialbus.trial import Trial
+
+#: Where a worker puts the section `callbacks` of its config for the trainings it starts, as JSON.
+CALLBACKS_VARIABLE = "TRIALBUS_CALLBACKS"
 
 _TARGET = "_target_"
 
@@ -37,7 +42,9 @@ class CallbackFactory:
     """Builds the callbacks that a configuration names.
 
     Args:
-        config: A `CallbackConfig`, or a mapping of its fields, as Hydra gives it.
+        config: A `CallbackConfig`, or a mapping of its fields, as Hydra gives it. None takes that
+            of the worker which started this process (`callbacks.optuna.metric_name=...`), and the
+            defaults where there is none.
 
     Raises:
         SpecError: A key is unknown or a value cannot be used; names it.
@@ -49,8 +56,10 @@ class CallbackFactory:
     """
 
     def __init__(self, config: CallbackConfig | Mapping[str, Any] | None = None) -> None:
-        if config is None or isinstance(config, CallbackConfig):
-            self.config = config or CallbackConfig()
+        if config is None:
+            config = _handed()
+        if isinstance(config, CallbackConfig):
+            self.config = config
             return
         found = dict(config)
         _check(found, CallbackConfig, "callbacks")
@@ -80,13 +89,21 @@ class CallbackFactory:
         return callbacks
 
 
+def _handed() -> Mapping[str, Any]:
+    try:
+        found: Any = json.loads(os.environ.get(CALLBACKS_VARIABLE) or "{}")
+    except ValueError as error:
+        raise SpecError(CALLBACKS_VARIABLE, f"is not JSON: {error}") from None
+    if not is_mapping(found):
+        raise SpecError(CALLBACKS_VARIABLE, f"{found!r} is not a mapping")
+    return found
+
+
 def _check(found: Mapping[str, Any], type_: type[Any], where: str) -> None:
     known = [f.name for f in fields(type_)]
     for key in found:
         if key not in known:
-            near = difflib.get_close_matches(key, known, 1)
-            meant = f"; did you mean {near[0]!r}?" if near else ""
-            raise SpecError(f"{where}.{key}", f"is unknown (expected {', '.join(known)}){meant}")
+            raise SpecError(f"{where}.{key}", f"no such key{nearest(key, known)}")
 
 
 def _made(where: str, settings: dict[str, Any], trial: Trial | None) -> EvaluationCallback:

@@ -73,6 +73,11 @@ def print_summary(
     _print_advice(console, finished)
 
 
+def exit_code(finished: events.StudyFinished) -> int:
+    """Return what a command that followed a study to its end exits with: 1 without a result."""
+    return 0 if finished.reason != "failed" and finished.best_trials else 1
+
+
 def _facts(
     finished: events.StudyFinished,
     metrics: Sequence[str],
@@ -131,9 +136,9 @@ def _print_advice(console: Console, finished: events.StudyFinished) -> None:
         label = "error: " if style == "red" else "reason: "
         console.print(Text.assemble((label, style), plain(error)), highlight=False, soft_wrap=True)
     if finished.reason == "failed":
-        advice = "mend the cause and run the same command again: what is done stays done"
+        advice = "mend the cause and run the same study command again: what is done stays done"
     elif finished.reason in ("stopped", "timeout"):
-        advice = "the same command goes on with the trials that are left"
+        advice = "the same study command goes on with the trials left"
     else:
         return
     console.print(Text.assemble(("next: ", "dim"), advice), highlight=False, soft_wrap=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from datetime import timedelta
 from itertools import islice
@@ -20,6 +21,7 @@ from trialbus_services.monitor.view import Note, NoteKind, RunningTrial, StudyVi
 
 _FRAME_S = 0.125
 _PLAIN_EVERY_S = 10.0
+_PACE_S = 5.0
 _BARS = "▁▂▃▄▅▆▇█"
 _SPARK = 16
 _MOST_ROWS = 40
@@ -69,11 +71,15 @@ class TerminalView:
             -1,
         )  # share of the study and number of events at the last progress line
         self._live: Live | None = None
+        self._paces: deque[tuple[float, int]] = deque()  # events seen, at times
 
     def __enter__(self) -> TerminalView:
         if self._console.is_terminal:
             self._live = Live(
-                self._render(), console=self._console, auto_refresh=False, transient=True
+                self._render(self._clock()),
+                console=self._console,
+                auto_refresh=False,
+                transient=True,
             )
             self._live.start()
         return self
@@ -97,7 +103,7 @@ class TerminalView:
             self._tell_progress(now)
         elif now - self._drawn_at >= self._frame_s:
             self._tell()
-            self._live.update(self._render(), refresh=True)
+            self._live.update(self._render(now), refresh=True)
             self._drawn_at = self._clock()
             # Drawing takes a tenth of the time at most, the events have the rest.
             self._frame_s = max(_FRAME_S, 9 * (self._drawn_at - now))
@@ -116,11 +122,14 @@ class TerminalView:
             self._drawn_at, self._told = now, (share, view.n_events)
             self._console.print(_progress_line(view), highlight=False, markup=False, soft_wrap=True)
 
-    def _render(self) -> RenderableType:
+    def _render(self, now: float) -> RenderableType:
         view = self._view
         rows = max(1, min(_MOST_ROWS, self._console.height - 8))
         trials = sorted(view.running.values(), key=lambda trial: trial.number)
-        parts: list[RenderableType] = [Text(), _bar(view), _counts(view), _best(view)]
+        pace = self._pace(now)
+        counts = _counts(view)
+        counts.append(f"   {pace:.0f} events/s" if pace >= 10 else f"   {pace:.1f} events/s", "dim")
+        parts: list[RenderableType] = [Text(), _bar(view), counts, _best(view)]
         if trials:
             width = self._console.width
             bars = 0 if self._console.options.ascii_only else _SPARK if width >= 100 else 10
@@ -129,6 +138,15 @@ class TerminalView:
         if len(trials) > rows:
             parts.append(Text(f"and {len(trials) - rows} more", style="dim"))
         return Group(*parts)
+
+    def _pace(self, now: float) -> float:
+        """Return events per second over the last few seconds."""
+        seen = self._view.n_events
+        self._paces.append((now, seen))
+        while len(self._paces) > 2 and now - self._paces[1][0] >= _PACE_S:
+            self._paces.popleft()
+        since, before = self._paces[0]
+        return (seen - before) / max(now - since, _FRAME_S)
 
 
 def _line(note: Note) -> Text:

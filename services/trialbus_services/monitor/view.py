@@ -138,7 +138,7 @@ class StudyView:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds from the beginning of this view to now, or to the end of the study."""
+        """Seconds from the beginning of this view, or of a new run, to now or to the run's end."""
         return (self._clock() if self._ended_at is None else self._ended_at) - self._began
 
     @property
@@ -211,6 +211,8 @@ class StudyView:
     def _submitted(self, event: events.StudySubmitted) -> None:
         self._spec = event.spec
         self.paused = False
+        if self.state == "finished":
+            self._began = self._clock()
         if self.state != "running":
             self.state = "submitted"
             self.n_trials = event.spec.n_trials

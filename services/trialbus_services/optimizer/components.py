@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import pkgutil
 import sys
@@ -17,11 +16,21 @@ import optuna
 from optuna.pruners import BasePruner, NopPruner
 from optuna.samplers import BaseSampler
 
+from trialbus.checked import nearest
 from trialbus.errors import SpecError
 from trialbus.params import CategoricalParam, FloatParam, IntParam, Param
 from trialbus.spec import Component, StudySpec, is_mapping
 
 _GRID = "GridSampler"
+
+# Samplers for which conditional params mean nothing good, and why. All others leave a param that is
+# not in every trial to independent sampling, or know what to do with it.
+_UNCONDITIONAL = {
+    _GRID: "would try a point again for each value of a param that is not in it (expected "
+    "BruteForceSampler, which does not)",
+    "CmaEsSampler": "goes over to random sampling for good when a param of its first generation is "
+    "missing later (expected TPESampler, for example)",
+}
 
 
 def build_sampler(spec: StudySpec, n_before: int = 0) -> BaseSampler:
@@ -36,10 +45,12 @@ def build_sampler(spec: StudySpec, n_before: int = 0) -> BaseSampler:
         n_before: Trials the study has already.
 
     Raises:
-        SpecError: The class or an argument of it does not exist, or is refused by Optuna.
+        SpecError: The class or an argument of it does not exist, is refused by Optuna, or does not
+            go with conditional params.
     """
     component = spec.sampler
     args = dict(component.args)
+    _check_conditions(spec)
     if component.type == _GRID:
         args.setdefault(
             "search_space", {name: _grid(name, param) for name, param in spec.space.items()}
@@ -53,6 +64,20 @@ def build_sampler(spec: StudySpec, n_before: int = 0) -> BaseSampler:
     )
     assert isinstance(sampler, BaseSampler)
     return sampler
+
+
+def _check_conditions(spec: StudySpec) -> None:
+    conditional = next((name for name, param in spec.params.items() if param.when), None)
+    types = [
+        spec.sampler.type,
+        *(value.get("type") for value in spec.sampler.args.values() if is_mapping(value)),
+    ]
+    for type_ in types if conditional else ():
+        if type_ in _UNCONDITIONAL:
+            raise SpecError(
+                "sampler.type",
+                f"study.params.{conditional} has a condition, and {type_} {_UNCONDITIONAL[type_]}",
+            )
 
 
 def build_pruner(component: Component | None) -> BasePruner:
@@ -77,7 +102,7 @@ def _class(key: str, name: str, module: ModuleType, base: type) -> type:
         if isinstance(c := getattr(module, n), type) and issubclass(c, base) and c is not base
     ]
     if name not in names:
-        raise SpecError(f"{key}.type", f"{name!r} is not a {key} of Optuna{_nearest(name, names)}")
+        raise SpecError(f"{key}.type", f"{name!r} is not a {key} of Optuna{nearest(name, names)}")
     found: type = getattr(module, name)
     return found
 
@@ -115,7 +140,7 @@ def _build(
     for name, value in component.args.items():
         if name not in known:
             raise SpecError(
-                f"{key}.{name}", f"{component.type} has no such argument{_nearest(name, known)}"
+                f"{key}.{name}", f"{component.type} has no such argument{nearest(name, known)}"
             )
         if is_mapping(value) and ("type" in value or "_target_" in value):
             args[name] = _build(f"{key}.{name}", _nested(value), module, base, seeded)
@@ -154,13 +179,6 @@ def _grid(name: str, param: Param) -> list[Any]:
             raise SpecError(
                 f"study.params.{name}", "a grid needs choices or a step (expected step: <width>)"
             )
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=1)
-    return (
-        f"; did you mean {near[0]!r}?" if near else f" (expected one of {', '.join(sorted(names))})"
-    )
 
 
 def _shown(args: Mapping[str, Any]) -> str:

@@ -42,6 +42,7 @@ class Book:
     spec: StudySpec
     submission: str
     submitted_at: float
+    origin: dict[str, Any] = field(default_factory=dict[str, Any])
     open: dict[int, OpenTrial] = field(default_factory=dict[int, OpenTrial])
     finished: bool = False
     stop: str | None = None
@@ -119,7 +120,13 @@ class Ledger:
 
     def _study_submitted(self, event: events.StudySubmitted) -> list[Closed]:
         old = self.studies.get(event.study)
-        book = Book(event.spec, event.submission, event.at, open=old.open if old else {})
+        book = Book(
+            event.spec,
+            event.submission,
+            event.at,
+            origin=event.origin,
+            open=old.open if old else {},
+        )
         self.studies[event.study] = book
         return []
 

@@ -410,11 +410,9 @@ class Optimizer:
         spec = book.spec
         if book.stop is not None:
             return "stopped", book.stop
-        if spec.max_failures is not None and study.failures_in_a_row >= spec.max_failures:
-            return "failed", (
-                f"{study.failures_in_a_row} trials in a row failed "
-                f"(study.max_failures={spec.max_failures}); the last one: {study.last_error}"
-            )
+        too_many = study.failures.too_many
+        if too_many is not None:
+            return "failed", too_many
         if spec.timeout_s is not None and time.time() - book.submitted_at > spec.timeout_s:
             return "timeout", None
         converged = study.progress.converged
@@ -435,7 +433,7 @@ class Optimizer:
             error = (
                 "no trial meets the constraints"
                 if study.counts.complete
-                else f"no trial was completed; the last error: {study.last_error}"
+                else f"no trial was completed; the last error: {study.failures.last_error}"
             )
         self._finish(
             book,

@@ -1,8 +1,8 @@
-"""From the parameters of a specification to Optuna's distributions."""
+"""From the parameters of a specification to Optuna's distributions, and whether they fit."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, assert_never
 
 import optuna
@@ -15,6 +15,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial
 
+from trialbus.conditions import unmet
 from trialbus.errors import SpecError
 from trialbus.params import CategoricalParam, FloatParam, IntParam, Param
 from trialbus.spec import StudySpec
@@ -33,11 +34,42 @@ def distribution(param: Param) -> BaseDistribution:
             assert_never(param)
 
 
-def check_space(spec: StudySpec, trials: Iterable[FrozenTrial]) -> None:
-    """Check that Optuna takes the params of a study beside those that its trials have.
+def suggest(trial: optuna.Trial, params: Mapping[str, Param]) -> dict[str, Any]:
+    """Sample the parameters of a trial; those it already has keep their value.
+
+    One whose conditions are not met is not suggested, as in a define-by-run study of Optuna. Unlike
+    `study.ask(distributions)` this completes a trial whose sampling was cut short.
+
+    Args:
+        trial: The trial.
+        params: A search space in the order of its conditions, as `StudySpec.space` is.
+    """
+    found: dict[str, Any] = {}
+    for name, param in params.items():
+        if unmet(param, found) is None:
+            found[name] = _suggest(trial, name, param)
+    return found
+
+
+def check_directions(spec: StudySpec, found: Sequence[str]) -> None:
+    """Check a study's directions beside those that it has in the storage.
 
     Raises:
-        SpecError: One has another distribution there.
+        SpecError: They differ.
+    """
+    if list(found) != spec.directions:
+        raise SpecError(
+            "study.objective.direction",
+            f"{spec.directions} does not fit the study {spec.name!r} in the storage, "
+            f"which has {found}; use another study.name",
+        )
+
+
+def check_space(spec: StudySpec, trials: Sequence[FrozenTrial]) -> None:
+    """Check that Optuna takes a study's params beside those of the trials it has.
+
+    Raises:
+        SpecError: It does not take one of them.
     """
     known: dict[str, BaseDistribution] = {}
     for trial in trials:
@@ -53,14 +85,6 @@ def check_space(spec: StudySpec, trials: Iterable[FrozenTrial]) -> None:
                 f"{new} does not fit the study {spec.name!r} in the storage, where it is "
                 f"{known[name]}; use another study.name",
             ) from None
-
-
-def suggest(trial: optuna.Trial, params: Mapping[str, Param]) -> dict[str, Any]:
-    """Sample every parameter of a trial; those it already has keep their value.
-
-    Unlike `study.ask(distributions)` this completes a trial whose sampling was cut short.
-    """
-    return {name: _suggest(trial, name, param) for name, param in params.items()}
 
 
 def _suggest(trial: optuna.Trial, name: str, param: Param) -> Any:

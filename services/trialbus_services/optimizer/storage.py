@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -14,7 +16,7 @@ from sqlalchemy.engine import Engine, make_url
 
 from trialbus.errors import SpecError
 
-_JOURNAL = "journal:///"
+JOURNAL = "journal:///"  #: how the URL of a journal file begins
 _BUSY_S = 2  # what could not be written is tried again
 _TABLES_S = 0.5
 
@@ -34,8 +36,8 @@ def open_storage(url: str) -> BaseStorage:
     """
     if url == "memory://":
         return InMemoryStorage()
-    if url.startswith(_JOURNAL):
-        return JournalStorage(JournalFileBackend(url.removeprefix(_JOURNAL)))
+    if url.startswith(JOURNAL):
+        return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
     try:
         sqlite = make_url(url).get_backend_name() == "sqlite"
         storage = _open_database(
@@ -64,12 +66,26 @@ def check_url(url: str) -> None:
     Raises:
         SpecError: It is malformed, or names a database or driver that is not installed.
     """
-    if url == "memory://" or url.startswith(_JOURNAL):
+    if url == "memory://":
+        return
+    if url.startswith(JOURNAL):
+        _check_file(url, url.removeprefix(JOURNAL))
         return
     try:
-        make_url(url).get_dialect().import_dbapi()
+        made = make_url(url)
+        made.get_dialect().import_dbapi()
     except (sqlalchemy.exc.ArgumentError, ImportError) as error:
         raise SpecError("storage.url", f"{shown(url)!r} cannot be opened: {error}") from error
+    if made.get_backend_name() == "sqlite" and made.database and not made.query:
+        _check_file(url, made.database)
+
+
+def _check_file(url: str, path: str) -> None:
+    file = Path(path)
+    if file.exists() and not (file.is_file() and os.access(file, os.R_OK | os.W_OK)):
+        raise SpecError("storage.url", f"{url!r} is not a file that can be read and written")
+    if not file.parent.is_dir():
+        raise SpecError("storage.url", f"{url!r}: there is no folder {str(file.parent)!r}")
 
 
 def shown(url: str) -> str:

@@ -22,8 +22,8 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus import events
-from trialbus.errors import SpecError
 from trialbus_services.optimizer.components import build_pruner, build_sampler
+from trialbus_services.optimizer.failures import ERROR, Failures
 from trialbus_services.optimizer.ledger import Book, Closed, OpenTrial
 from trialbus_services.optimizer.outcome import Judge
 from trialbus_services.optimizer.parents import renumbered
@@ -32,12 +32,14 @@ from trialbus_services.optimizer.pruning import Driver
 from trialbus_services.optimizer.recording import WriteBehind
 from trialbus_services.optimizer.reported import Reported
 from trialbus_services.optimizer.sampling import Suggester, Suggestion
-from trialbus_services.optimizer.space import check_space
+from trialbus_services.optimizer.space import check_directions, check_space
 
 logger = logging.getLogger(__name__)
 
 _FOREIGN = "trialbus:foreign"
 _SPEC = "trialbus:spec"
+_SUBMISSION = "trialbus:submission"
+_ORIGIN = "trialbus:origin"
 _REQUEST = "trialbus:request"
 _LATE = "trialbus:late"
 _ENQUEUED = "trialbus:enqueued"
@@ -77,8 +79,7 @@ class RunningStudy:
     ) -> None:
         spec = book.spec
         self.spec = spec
-        self.failures_in_a_row = 0
-        self.last_error: str | None = None
+        self.failures = Failures(spec)
         self._judge = Judge(spec)
         build_sampler(spec)  # refused here, before a process is started for it
         pruner = build_pruner(spec.pruner)
@@ -87,7 +88,8 @@ class RunningStudy:
             spec.name, [StudyDirection[direction.upper()] for direction in spec.directions]
         )
         self._study = optuna.Study(spec.name, storage, optuna.samplers.RandomSampler(), pruner)
-        self._check_directions()
+        found = [direction.name.lower() for direction in self._study.directions]
+        check_directions(spec, found)
         self.progress = Progress(spec)
         self.reported = before.reported if before else Reported()
         self._finished: set[int] = set()
@@ -164,6 +166,9 @@ class RunningStudy:
             params=trial.params,
             seed=self.spec.seed + trial.number,
             budget=self.spec.budget,
+            evaluation=self.spec.evaluation,
+            config=self.spec.config,
+            config_name=self.spec.config_name,
             worker=request.worker,
             slot=request.slot,
         )
@@ -260,7 +265,7 @@ class RunningStudy:
         if state is TrialState.FAIL:
             attributes |= {
                 "trialbus:state": "lost" if closed.cause == "lost" else "failed",
-                "trialbus:error": outcome.error,
+                ERROR: outcome.error,
             }
         with self._storage.atomic(), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -276,8 +281,7 @@ class RunningStudy:
         self.progress.take(state, values, feasible=outcome.feasible)
         self._finished.add(number)
         self._counts[state] += 1
-        self.failures_in_a_row = self.failures_in_a_row + 1 if state is TrialState.FAIL else 0
-        self.last_error = outcome.error or self.last_error
+        self.failures.take(number, state, outcome.error)
         reported.forget(number)
 
     def abandon(self, trial: OpenTrial, reason: str) -> None:
@@ -319,15 +323,6 @@ class RunningStudy:
         pruner = type(self._study.pruner).__name__
         return f"{pruner}: {self._driver.metric} {value:g}" if prune else None
 
-    def _check_directions(self) -> None:
-        found = [direction.name.lower() for direction in self._study.directions]
-        if found != self.spec.directions:
-            raise SpecError(
-                "study.objective.direction",
-                f"{self.spec.directions} does not fit the study {self.spec.name!r} in the storage, "
-                f"which has {found}; use another study.name",
-            )
-
     def _adopt(self, book: Book) -> None:
         """Take in the trials that the storage has."""
         trials = self._study.get_trials(deepcopy=False)
@@ -339,6 +334,8 @@ class RunningStudy:
             self._study.set_user_attr(_FOREIGN, attributes[_FOREIGN])
         check_space(self.spec, trials)
         self._study.set_user_attr(_SPEC, msgspec.to_builtins(self.spec))
+        if book.origin:
+            self._study.set_user_attr(_ORIGIN, book.origin)
         for trial in trials:
             self._trial_ids[trial.number] = self._storage.get_trial_id_from_study_id_trial_number(
                 self._id, trial.number
@@ -348,7 +345,13 @@ class RunningStudy:
                 self._finished.add(trial.number)
                 self._counts[trial.state] += 1
         ended = [t for t in trials if t.state.is_finished() and t.datetime_complete]
-        for trial in sorted(ended, key=lambda t: t.datetime_complete or datetime.min):  # noqa: DTZ901
+        ended.sort(key=lambda trial: trial.datetime_complete or datetime.min)  # noqa: DTZ901
+        submission, n_failed = attributes.get(_SUBMISSION, ("", 0))
+        if submission != book.submission:
+            n_failed = self._counts[TrialState.FAIL]
+            self._study.set_user_attr(_SUBMISSION, [book.submission, n_failed])
+        self.failures.restore(ended, n_failed)
+        for trial in ended:
             feasible = all(violation <= 0 for violation in trial.constraints.values())
             self.progress.take(trial.state, trial.values, feasible=feasible)
         for number in set(book.open) - set(self._trial_ids):

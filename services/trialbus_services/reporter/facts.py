@@ -2,22 +2,50 @@
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from statistics import median
 from typing import Any
 
-import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from trialbus_services.reporter.snapshot import Snapshot, curve
+
 ERROR = "trialbus:error"
-WORKER = "trialbus:worker"
-SLOT = "trialbus:slot"
-ATTEMPT = "trialbus:attempt"
 STATE = "trialbus:state"
+SPEC = "trialbus:spec"
+ORIGIN = "trialbus:origin"
+_NO_REASON = "no reason was recorded"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What pruning saved, beside letting every pruned trial go on as the median complete one did.
+
+    Attributes:
+        share: Of all steps, from 0 to 1.
+        time: Of computing, at each pruned trial's own speed.
+    """
+
+    share: float
+    time: timedelta
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Trials that failed in the same way.
+
+    Attributes:
+        reason: Last line of their error.
+        text: The whole error of the first of them, with its traceback.
+        trials: Their numbers.
+    """
+
+    reason: str
+    text: str
+    trials: list[int]
 
 
 @dataclass(frozen=True)
@@ -25,12 +53,14 @@ class Facts:
     """A study in words and numbers, ready to be shown.
 
     Attributes:
-        best: The best trial, or the Pareto front; empty without a complete trial.
-        counts: Number of trials by state, as `state_of` calls them.
-        wall: From the first trial's start to the last one's end.
+        best: The best feasible trial, or the Pareto front; empty without one.
+        counts: Number of trials by state, as `state_of` calls them; none that is zero.
+        begun: When the first trial started.
+        wall: From then to the last one's end.
         compute: Sum of the durations of all trials.
-        saved: Share of steps, from 0 to 1, that pruning saved: the pruned trials' steps beside the
-            median number of steps of complete ones. None where it cannot be told.
+        saved: None where it cannot be told.
+        config: What the study was run with.
+        origin: Further facts about the run: `command`, `git` and `versions`, each where known.
     """
 
     name: str
@@ -38,56 +68,51 @@ class Facts:
     directions: list[str]
     best: list[FrozenTrial]
     counts: dict[str, int]
+    begun: datetime | None
     wall: timedelta | None
     compute: timedelta
-    saved: float | None
-    errors: list[tuple[int, str]]
+    saved: Saved | None
+    failures: list[Failure]
+    config: Mapping[str, Any] | None
+    origin: Mapping[str, Any]
+
+    @property
+    def n_trials(self) -> int:
+        """Number of all trials."""
+        return sum(self.counts.values())
 
 
-def gather(
-    study: optuna.Study, trials: Sequence[FrozenTrial], metrics: Sequence[str] | None
-) -> Facts:
-    """Gather the facts of a study from its trials, read once by the caller."""
+def gather(study: Snapshot, config: Mapping[str, Any] | None = None) -> Facts:
+    """Gather the facts of a study.
+
+    Args:
+        study: Any Optuna study; what trialbus noted in it is used where it is there.
+        config: What the study was run with; None looks for it in the study.
+    """
+    trials = study.recorded
     count = Counter(map(state_of, trials))
-    begun = [trial.datetime_start for trial in trials if trial.datetime_start]
-    ended = [trial.datetime_complete for trial in trials if trial.datetime_complete]
+    begun = min((t.datetime_start for t in trials if t.datetime_start), default=None)
+    ended = max((t.datetime_complete for t in trials if t.datetime_complete), default=None)
+    attributes = study.user_attrs
+    origin = _mapping(attributes.get(ORIGIN))
     return Facts(
         name=study.study_name,
-        metrics=list(metrics or [f"objective {i}" for i in range(len(study.directions))]),
+        metrics=study.metrics,
         directions=[direction.name.lower() for direction in study.directions],
-        best=_best(study, count["complete"]),
-        counts={name: count[name] for name in [*(s.name.lower() for s in TrialState), "lost"]},
-        wall=max(ended) - min(begun) if begun and ended else None,
+        best=study.best,
+        counts={
+            name: count[name]
+            for name in ("complete", "pruned", "fail", "lost", "running", "waiting")
+            if count[name]
+        },
+        begun=begun,
+        wall=ended - begun if begun and ended else None,
         compute=sum((trial.duration for trial in trials if trial.duration), timedelta()),
         saved=_saved(trials),
-        errors=[
-            (t.number, str(t.user_attrs.get(ERROR, "")))
-            for t in trials
-            if t.state == TrialState.FAIL
-        ],
+        failures=_failures(trials),
+        config=config or _mapping(origin.get("config")) or _mapping(attributes.get(SPEC)) or None,
+        origin=origin,
     )
-
-
-def rows(
-    trials: Sequence[FrozenTrial], metrics: Sequence[str]
-) -> tuple[list[str], list[list[Any]]]:
-    """Return the names of the columns of the table of trials, and a row for each."""
-    params = sorted({name for trial in trials for name in trial.params})
-    header = ["trial", "state", *metrics, *params, "steps", "seconds", "worker", "slot", "attempt"]
-    return header, [
-        [
-            trial.number,
-            state_of(trial),
-            *_values(trial, len(metrics)),
-            *(trial.params.get(name) for name in params),
-            len(trial.intermediate_values) or None,
-            round(trial.duration.total_seconds(), 2) if trial.duration else None,
-            trial.user_attrs.get(WORKER),
-            trial.user_attrs.get(SLOT),
-            trial.user_attrs.get(ATTEMPT),
-        ]
-        for trial in trials
-    ]
 
 
 def state_of(trial: FrozenTrial) -> str:
@@ -96,28 +121,46 @@ def state_of(trial: FrozenTrial) -> str:
     return "lost" if lost else trial.state.name.lower()
 
 
-def _best(study: optuna.Study, n_complete: int) -> list[FrozenTrial]:
-    if not n_complete:
-        return []
-    if len(study.directions) > 1:
-        return study.best_trials
-    try:
-        return [study.best_trial]
-    except ValueError:  # no complete trial is feasible
-        return []
-
-
-def _saved(trials: Sequence[FrozenTrial]) -> float | None:
-    complete = [len(t.intermediate_values) for t in trials if t.state == TrialState.COMPLETE]
-    pruned = [len(t.intermediate_values) for t in trials if t.state == TrialState.PRUNED]
+def _saved(trials: Sequence[FrozenTrial]) -> Saved | None:
+    complete = [_steps(t) for t in trials if t.state is TrialState.COMPLETE]
+    pruned = [t for t in trials if t.state is TrialState.PRUNED]
     if not pruned or not any(complete):
         return None
     whole = median(complete)
-    done = sum(complete) + sum(pruned)
-    saved = sum(max(0.0, whole - steps) for steps in pruned)
-    return saved / (done + saved)
+    done = sum(complete)
+    saved, time = 0.0, timedelta()
+    for trial in pruned:
+        steps = _steps(trial)
+        left = max(0.0, whole - steps)
+        done += steps
+        saved += left
+        if steps and trial.duration:
+            time += trial.duration * (left / steps)
+    return Saved(saved / (done + saved), time)
 
 
-def _values(trial: FrozenTrial, count: int) -> list[float | None]:
-    values = trial.values or [None] * count
-    return [None if value is None or math.isnan(value) else value for value in values]
+def _steps(trial: FrozenTrial) -> int:
+    """Return how many steps a trial reported; a long curve may be recorded in part."""
+    steps = curve(trial)
+    if "trialbus:thinned" in trial.user_attrs and len(steps) > 1:
+        return max(steps) - min(steps) + 1
+    return len(steps)
+
+
+def _failures(trials: Sequence[FrozenTrial]) -> list[Failure]:
+    """Return the failed trials by the last line of their error, the most frequent first."""
+    texts: dict[str, str] = {}
+    numbers: defaultdict[str, list[int]] = defaultdict(list)
+    for trial in trials:
+        if trial.state is not TrialState.FAIL:
+            continue
+        text = str(trial.user_attrs.get(ERROR) or _NO_REASON)
+        reason = text.strip().splitlines()[-1].strip() if text.strip() else _NO_REASON
+        texts.setdefault(reason, text)
+        numbers[reason].append(trial.number)
+    found = [Failure(reason, text, numbers[reason]) for reason, text in texts.items()]
+    return sorted(found, key=lambda failure: -len(failure.trials))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}  # pyright: ignore[reportUnknownVariableType]

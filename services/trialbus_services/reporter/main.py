@@ -1,20 +1,25 @@
-"""Run the reporter as a process: a report for every `study_finished`."""
+"""Run the reporter as a process: a report for every `study_finished`, and notices about them."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
-import optuna
+import msgspec
 
 from trialbus import events
+from trialbus.errors import HubUnavailableError
 from trialbus.link import Link
 from trialbus.presence import Presence
 from trialbus.publisher import Publisher
-from trialbus.subscriber import subscribe
-from trialbus_services.optimizer.storage import open_storage, shown
-from trialbus_services.reporter.report import write_report
+from trialbus.subscriber import replay, subscribe
+from trialbus_services.notify.listener import listening
+from trialbus_services.notify.notice import Notifier
+from trialbus_services.optimizer.storage import shown
+from trialbus_services.reporter.apart import ReportError, make_apart, prepare
 from trialbus_services.settings import Bus, Report, Storage
 from trialbus_services.signals import stop_event
 
@@ -24,26 +29,34 @@ _NAME = "reporter"
 _TTL_S = 10.0
 _TURN_S = 1.0
 _FLUSH_S = 5.0
+_TRIES = 3
+_AGAIN_S = 1.0
 
 
-def run(bus: Bus, storage: Storage, report: Report) -> int:
+def run(
+    bus: Bus, storage: Storage, report: Report, notifiers: Mapping[str, Notifier] | None = None
+) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code.
 
     A study that finished while no reporter ran is reported when one runs again: what was asked
-    for counts as done only once `report_ready` is in the log.
+    for counts as done only once `report_ready` is in the log. A report that fails is tried three
+    times; then `report_ready` says why there is none.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     stop = stop_event()
+    prepare()
     with Link(bus.endpoint) as link:
         link.wait_connected(bus.connect_s)
         logger.info("reporter on %s, writing to %s", bus.endpoint, Path(report.dir).absolute())
         info = {"storage": shown(storage.url)}
-        with Presence(link=link, kind="reporter", name=_NAME, ttl_s=_TTL_S, info=info):
-            _serve(link, storage.url, Path(report.dir).absolute(), stop)
+        with (
+            Presence(link=link, kind="reporter", name=_NAME, ttl_s=_TTL_S, info=info),
+            listening(notifiers or {}, link, stop),
+        ):
+            _serve(link, storage.url, report, stop)
     return 0
 
 
-def _serve(link: Link, storage_url: str, directory: Path, stop: threading.Event) -> None:
+def _serve(link: Link, storage_url: str, report: Report, stop: threading.Event) -> None:
     with (
         subscribe(
             events.StudyFinished, name=_NAME, start="earliest", autocommit=False, link=link
@@ -52,24 +65,59 @@ def _serve(link: Link, storage_url: str, directory: Path, stop: threading.Event)
     ):
         while not stop.is_set():
             event = inbox.next(_TURN_S)
-            if event is not None:
-                publisher.publish(_report(event, storage_url, directory))
-                if publisher.flush(_FLUSH_S):
-                    inbox.commit()
+            if event is None:
+                continue
+            if not _is_answered(link, event, stop):
+                ready = _report(event, storage_url, report, stop)
+                if ready is None:
+                    return
+                publisher.publish(ready)
+                while not publisher.flush(_FLUSH_S):
+                    if stop.is_set():
+                        return
+            inbox.commit()
 
 
-def _report(event: events.StudyFinished, storage_url: str, directory: Path) -> events.ReportReady:
-    """Write the report of a study; a study that cannot be reported does not end the service."""
-    try:
-        # Opened only now: by then the optimizer has made it.
-        study = optuna.load_study(study_name=event.study, storage=open_storage(storage_url))
-        spec = study.user_attrs.get("trialbus:spec", {})
-        metrics = [objective["metric"] for objective in spec.get("objectives", [])]
-        paths = write_report(study, directory, metrics=metrics or None, config=spec or None)
-    except Exception as error:
-        logger.exception("no report of study %r", event.study)
-        return events.ReportReady(study=event.study, submission=event.submission, error=f"{error}")
-    logger.info("reported study %r: %s", event.study, paths[0])
+def _is_answered(link: Link, event: events.StudyFinished, stop: threading.Event) -> bool:
+    """Whether the log holds the answer already: it was read again, or it stands there twice."""
+    while not stop.is_set():
+        with contextlib.suppress(HubUnavailableError):
+            for record in replay(events.ReportReady, study=event.study, link=link):
+                with contextlib.suppress(msgspec.DecodeError):
+                    if getattr(record.event, "submission", None) == event.submission:
+                        return True
+            return False
+    return False
+
+
+def _report(
+    event: events.StudyFinished, storage_url: str, report: Report, stop: threading.Event
+) -> events.ReportReady | None:
+    """Make the report of a study, or say why there is none; None if told to stop."""
+    for attempt in range(1, _TRIES + 1):
+        try:
+            paths = make_apart(event.study, storage_url, Path(report.dir), report, stop=stop)
+        except ReportError as error:
+            logger.warning(
+                "no report of study %r at try %d of %d: %s%s",
+                *(event.study, attempt, _TRIES, error),
+                f"\n{error.__cause__}" if error.__cause__ else "",
+            )
+            if attempt == _TRIES:
+                return _ready(event, error=str(error))
+            if stop.wait(_AGAIN_S * attempt):
+                return None
+        else:
+            if paths is None:
+                return None
+            logger.info("reported study %r: %s", event.study, paths[0])
+            return _ready(event, paths=[str(path) for path in paths])
+    raise AssertionError
+
+
+def _ready(
+    event: events.StudyFinished, *, paths: list[str] | None = None, error: str | None = None
+) -> events.ReportReady:
     return events.ReportReady(
-        study=event.study, submission=event.submission, paths=[str(path) for path in paths]
+        study=event.study, submission=event.submission, paths=paths or [], error=error
     )

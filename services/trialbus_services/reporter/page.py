@@ -1,75 +1,145 @@
-"""The report's page: facts and figures as one HTML document."""
+"""The pages: facts and figures as HTML documents."""
 
 # Plotly is typed in part and has no stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
 from __future__ import annotations
 
+import json
+import math
 import platform
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import Any
+from importlib.resources import files
+from typing import Any, Literal, cast
 
 import jinja2
+import plotly.graph_objects as go
 import plotly.io
 import plotly.offline
 import yaml
 from markupsafe import Markup
+from optuna.trial import FrozenTrial
 
+from trialbus_services.reporter import words
 from trialbus_services.reporter.facts import Facts
-from trialbus_services.reporter.figures import Figure
+from trialbus_services.reporter.figures.figure import Figure
+from trialbus_services.reporter.table import Table
 
+PLOTLY = "plotly.min.js"
 _LIBRARIES = ("trialbus", "optuna", "plotly", "pyzmq", "msgspec", "hydra-core")
+_MOST_BEST = 50
+_MOST_FAILURES = 20
 
 
-def render(
+def render_report(
     facts: Facts,
     figures: Sequence[Figure],
-    table: tuple[list[str], list[list[Any]]],
-    config: Mapping[str, Any] | None,
+    table: Table,
+    *,
+    plotly_js: Literal["inside", "beside"] = "inside",
+    notes: Sequence[str] = (),
 ) -> str:
-    """Return a page that needs nothing beside itself: plotly.js is in it, once.
+    """Return the page of one study.
 
     Args:
         facts: What the study found.
         figures: In the order they are shown.
-        table: Names of the columns, and the rows, of the table of trials.
-        config: What the study was run with.
+        table: All trials.
+        plotly_js: Whether plotly.js is in the page, or read from `PLOTLY` beside it.
+        notes: Sentences for its end.
     """
+    return _render(
+        "report.html.j2",
+        figures,
+        plotly_js,
+        title=f"{facts.name} · study report",
+        facts=facts,
+        table=table,
+        notes=notes,
+        best_params=list(dict.fromkeys(name for trial in facts.best for name in trial.params)),
+        most_best=_MOST_BEST,
+        most_failures=_MOST_FAILURES,
+    )
+
+
+def render_comparison(
+    studies: Sequence[Facts],
+    figures: Sequence[Figure],
+    *,
+    plotly_js: Literal["inside", "beside"] = "inside",
+    warnings: Sequence[str] = (),
+) -> str:
+    """Return the page of several studies; see `render_report`."""
+    return _render(
+        "comparison.html.j2",
+        figures,
+        plotly_js,
+        title="Comparison of studies",
+        studies=studies,
+        notes=(),
+        warnings=warnings,
+    )
+
+
+def _render(template: str, figures: Sequence[Figure], plotly_js: str, **values: Any) -> str:
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("trialbus_services.reporter", "."),
+        loader=jinja2.PackageLoader("trialbus_services.reporter", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": _number, "duration": _duration}
-    return environment.get_template("page.html.j2").render(
-        facts=facts,
-        figures=[(figure, _json(figure)) for figure in figures],
-        header=table[0],
-        rows=table[1],
-        config=yaml.safe_dump(dict(config), sort_keys=False) if config else None,
+    filters: dict[str, Callable[..., str]] = {
+        "number": words.number,
+        "duration": words.duration,
+        "plot": _plot,
+        "trials": _trials,
+        "yaml": _yaml,
+    }
+    cast("dict[str, Any]", environment.filters).update(filters)
+    inside = plotly_js == "inside"
+    return environment.get_template(template).render(
+        figures=figures,
+        source=_source,
         versions={"python": platform.python_version()}
         | {name: version(name) for name in _LIBRARIES},
-        plotly_js=Markup(plotly.offline.get_plotlyjs()),  # noqa: S704 - from the plotly package
+        plotly_js=Markup(plotly.offline.get_plotlyjs()) if inside else None,  # noqa: S704 - from the plotly package
+        **values,
     )
 
 
-def _json(figure: Figure) -> Markup | None:
-    if figure.figure is None:
-        return None
-    # No text in it can then end the script element.
-    text = str(plotly.io.to_json(figure.figure, engine="json"))
+def _source(name: str) -> Markup:
+    text = (files("trialbus_services.reporter") / "templates" / name).read_text(encoding="utf-8")
+    return Markup(text)  # noqa: S704 - our own file
+
+
+def _plot(figure: go.Figure) -> Markup:
+    return _data(str(plotly.io.to_json(figure, engine="json", remove_uids=True)))
+
+
+def _trials(table: Table, best: Sequence[FrozenTrial]) -> Markup:
+    rows = [[_cell(value) for value in row] for row in table.rows]
+    found = {"header": table.header, "rows": rows, "best": [trial.number for trial in best]}
+    return _data(json.dumps(found, ensure_ascii=False, separators=(",", ":")))
+
+
+def _cell(value: Any) -> Any:
+    """Return a value that JSON has."""
+    if isinstance(value, float):
+        if math.isfinite(value):
+            # The page shows six digits, and sorts by a few more.
+            return float(f"{value:.9g}")
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value if isinstance(value, str | int | bool | None) else str(value)
+
+
+def _data(text: str) -> Markup:
+    """Return JSON for a script element, which no text in it can end."""
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e"))  # noqa: S704
 
 
-def _number(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _duration(value: timedelta | None) -> str:
-    return "unknown" if value is None else str(timedelta(seconds=round(value.total_seconds())))
+def _yaml(value: Any) -> str:
+    # Through JSON: what users put into a study's attributes came from there.
+    plain = json.loads(json.dumps(value, default=str))
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).rstrip()

@@ -1,65 +1,99 @@
 """Write the report of a study: the page, and the same as files for programs."""
 
+# Plotly has no stubs.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+
 from __future__ import annotations
 
-import csv
-import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import optuna
-import yaml
+import plotly.offline
 
-from trialbus_services.reporter import facts, figures, page
+from trialbus_services.reporter import exports, page
+from trialbus_services.reporter.facts import Facts, gather
+from trialbus_services.reporter.figures.build import build
+from trialbus_services.reporter.figures.importances import importances
+from trialbus_services.reporter.files import folder_for, write
+from trialbus_services.reporter.images import write_images
+from trialbus_services.reporter.options import Options
+from trialbus_services.reporter.snapshot import Snapshot
+from trialbus_services.reporter.table import Table, tabulate
+
+logger = logging.getLogger(__name__)
+
+_DEFAULT = Options()
 
 
 def write_report(
     study: optuna.Study,
     directory: Path,
     *,
+    options: Options = _DEFAULT,
     metrics: Sequence[str] | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Write `report.html`, `trials.csv` and `best_params.yaml` into a folder named after the study.
+    """Write `report.html` and the files beside it into a folder named after the study.
 
-    A file is replaced only when its successor is complete, so a reader never sees half of one.
+    The study may be any of Optuna's, running or finished, with or without what trialbus notes in
+    it. A file is replaced only when its successor is complete, so a reader never sees half of one.
+    What cannot be written (pictures without a browser, Parquet without pyarrow) is said in the log
+    and at the end of the page, and keeps nothing else from being written.
 
     Args:
-        study: Any Optuna study, running or finished.
+        study: Only read, and its trials only once.
         directory: Where the study's folder is made.
-        metrics: Name of each objective; None numbers them.
-        config: What the study was run with, to be shown.
+        options: What to write; the section `report` of the config is one.
+        metrics: Name of each objective; None looks for them in the study.
+        config: What the study was run with, to be shown; None looks for it in the study.
 
     Returns:
         What was written, the page first. Without a complete trial there are no best params.
 
     Example:
         >>> study = optuna.load_study(study_name="digits", storage=url)  # doctest: +SKIP
-        >>> write_report(study, Path("reports"))  # doctest: +SKIP
+        >>> write_report(study, Path("reports"), options=Options(images=["png"]))  # doctest: +SKIP
     """
-    trials = study.get_trials(deepcopy=False)
-    known = facts.gather(study, trials, metrics)
-    table = facts.rows(trials, known.metrics)
-    html = page.render(known, figures.build(study, trials, known.metrics), table, config)
-    folder = directory / (re.sub(r"[^\w.-]+", "_", study.study_name).strip(".") or "study")
-    folder.mkdir(parents=True, exist_ok=True)
-    written = [_write(folder / "report.html", lambda file: file.write(html))]
-    written.append(
-        _write(
-            folder / "trials.csv", lambda file: csv.writer(file).writerows([table[0], *table[1]])
-        )
-    )
-    if known.best:
-        best = yaml.safe_dump(known.best[0].params, sort_keys=False)
-        written.append(_write(folder / "best_params.yaml", lambda file: file.write(best)))
-    return written
+    snapshot = Snapshot(study, metrics)
+    facts = gather(snapshot, config)
+    table = tabulate(snapshot)
+    figures = build(snapshot, options, study)
+    folder = folder_for(directory, study.study_name)
+    paths, notes = _write_files(folder, snapshot, facts, table, options)
+    pictures, problem = write_images(figures, folder / "figures", options.images)
+    if problem:
+        notes.append(problem)
+    for note in notes:
+        logger.warning("report of study %r: %s", study.study_name, note)
+    html = page.render_report(facts, figures, table, plotly_js=options.plotly_js, notes=notes)
+    written = [write(folder / "report.html", html)]
+    if options.plotly_js == "beside":
+        written.append(write(folder / page.PLOTLY, plotly.offline.get_plotlyjs()))
+    return [*written, *paths, *pictures]
 
 
-def _write(path: Path, fill: Callable[[IO[str]], object]) -> Path:
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with unfinished.open("w", encoding="utf-8", newline="") as file:
-        fill(file)
-    unfinished.replace(path)
-    return path
+def _write_files(
+    folder: Path, study: Snapshot, facts: Facts, table: Table, options: Options
+) -> tuple[list[Path], list[str]]:
+    wanted = set(options.files)
+    paths: list[Path] = []
+    notes: list[str] = []
+    if "csv" in wanted:
+        paths.append(write(folder / "trials.csv", exports.as_csv(table)))
+    if "parquet" in wanted:
+        try:
+            paths.append(write(folder / "trials.parquet", exports.as_parquet(table)))
+        except ImportError:
+            notes.append("No trials.parquet: the package pyarrow is not installed.")
+    if "json" in wanted:
+        paths.append(write(folder / "study.json", exports.as_json(study, facts)))
+    if "params" in wanted and facts.best:
+        params = exports.as_params(facts.best[0], facts, folder.name)
+        paths.append(write(folder / "best_params.yaml", params))
+    if "summary" in wanted:
+        summary = exports.as_summary(facts, importances(study))
+        paths.append(write(folder / "summary.md", summary))
+    return paths, notes

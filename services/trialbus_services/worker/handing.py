@@ -1,4 +1,4 @@
-"""How the params of a trial reach a program that knows nothing of trialbus."""
+"""How params and configuration of a trial reach a program that knows nothing of trialbus."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from trialbus.events import TrialAssigned
+from trialbus.nested import leaves
 
 #: Overrides of Hydra, `--name=value`, environment variables, or a JSON file.
 ParamsAs: TypeAlias = Literal["overrides", "flags", "environment", "file"]
@@ -28,9 +29,10 @@ def command_of(
 
     Args:
         command: A program and its arguments.
-        params_as: How it takes its params; all but environment variables are put after them.
+        params_as: How it takes the `values_of` the trial; all but environment variables are put
+            after them.
         trial: The trial.
-        folder: Its folder, absolute; the file of its params is put there.
+        folder: Its folder, absolute; the file of its values is put there.
 
     Raises:
         OSError: The file cannot be written.
@@ -45,25 +47,35 @@ def command_of(
         _FILE: str(folder / "params.json"),
     }
     filled = [_filled(argument, values) for argument in command]
+    given = values_of(trial)
     match params_as:
         case "overrides":
-            return filled + [f"{name}={hydra_text(value)}" for name, value in trial.params.items()]
+            named = [f"--config-name={trial.config_name}"] if trial.config_name else []
+            overrides = [f"{name}={hydra_text(value)}" for name, value in given.items()]
+            return [*filled, *named, *overrides]
         case "flags":
             return filled + [
-                f"--{name}={_text(value)}"
-                for name, value in trial.params.items()
-                if value is not None
+                f"--{name}={_text(value)}" for name, value in given.items() if value is not None
             ]
         case "file":
-            Path(values[_FILE]).write_text(json.dumps(trial.params, indent=2) + "\n")
-            named = any(_FILE in argument for argument in command)
-            return filled if named else [*filled, values[_FILE]]
+            Path(values[_FILE]).write_text(json.dumps(given, indent=2) + "\n")
+            in_place = any(_FILE in argument for argument in command)
+            return filled if in_place else [*filled, values[_FILE]]
         case "environment":
             return filled
 
 
+def values_of(trial: TrialAssigned) -> dict[str, Any]:
+    """Return what a program is given, by dotted name: its study's configuration, then the params.
+
+    A param takes the place of the value of its name. One above or below it stays: to Hydra
+    `optimizer=adam` chooses a group, in which `optimizer.lr=0.1` is a value.
+    """
+    return {**leaves(trial.config), **trial.params}
+
+
 def variables_of(params: Mapping[str, Any]) -> dict[str, str]:
-    """Return params as environment variables: `optimizer.lr` is `TRIALBUS_PARAM_OPTIMIZER_LR`.
+    """Return values as environment variables: `optimizer.lr` is `TRIALBUS_PARAM_OPTIMIZER_LR`.
 
     Raises:
         ValueError: Two params would have the same variable.
@@ -82,14 +94,27 @@ def hydra_text(value: Any) -> str:
 
     Source:
         Hydra 1.3, "Basic override syntax"; `hydra.core.override_parser`.
+
+    Example:
+        >>> hydra_text(["adam", None, {"deep": 2}])
+        "['adam',null,{deep:2}]"
     """
     match value:
+        case list():
+            return f"[{','.join(map(hydra_text, cast(list[Any], value)))}]"
+        case dict():
+            entries = cast(dict[str, Any], value).items()
+            return f"{{{','.join(f'{_key(k)}:{hydra_text(v)}' for k, v in entries)}}}"
         case None:
             return "null"
         case str():
             return QuotedString(text=value, quote=Quote.single).with_quotes()
         case _:
             return _text(value)
+
+
+def _key(name: str) -> str:
+    return re.sub(r"([\\()\[\]{}:=,\s])", r"\\\1", name)
 
 
 def _text(value: Any) -> str:

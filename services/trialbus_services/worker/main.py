@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
+from collections.abc import Mapping
+from typing import Any
 
+from trialbus.callbacks.factory import CALLBACKS_VARIABLE
 from trialbus_services.settings import Bus, Worker
 from trialbus_services.settings import Trainer as TrainerSettings
 from trialbus_services.worker import service
@@ -13,8 +17,23 @@ from trialbus_services.worker.trainers import CommandTrainer, Trainer
 from trialbus_services.worker.warm import WarmTrainer
 
 
-def run(bus: Bus, worker: Worker, trainer: TrainerSettings, *, study: str) -> int:
-    """Serve until SIGTERM or SIGINT and return the exit code."""
+def run(
+    bus: Bus,
+    worker: Worker,
+    trainer: TrainerSettings,
+    *,
+    study: str,
+    callbacks: Mapping[str, Any] | None = None,
+) -> int:
+    """Serve until SIGTERM or SIGINT and return the exit code.
+
+    Args:
+        bus: Where the hub is.
+        worker: How to run trials.
+        trainer: What to run.
+        study: The study whose trials are run.
+        callbacks: What `trialbus.callbacks.CallbackFactory` finds in the trainings.
+    """
     config = WorkerConfig(
         endpoint=bus.endpoint,
         logs=bus.logs / "trials",
@@ -24,13 +43,16 @@ def run(bus: Bus, worker: Worker, trainer: TrainerSettings, *, study: str) -> in
         ttl_s=worker.ttl_s,
         connect_s=bus.connect_s,
     )
-    asyncio.run(_serve(config, _trainer(bus, worker, trainer)))
+    asyncio.run(_serve(config, _trainer(bus, worker, trainer, callbacks or {})))
     return 0
 
 
-def _trainer(bus: Bus, worker: Worker, trainer: TrainerSettings) -> Trainer:
+def _trainer(
+    bus: Bus, worker: Worker, trainer: TrainerSettings, callbacks: Mapping[str, Any]
+) -> Trainer:
     # A trainer gets a key of its own, which allows less than the worker's.
-    env = {**trainer.env, **(bus.keys.environment(bus.keys.trainer) if bus.keys else {})}
+    keys = bus.keys.environment(bus.keys.trainer) if bus.keys else {}
+    env = {**trainer.env, CALLBACKS_VARIABLE: json.dumps(callbacks), **keys}
     if trainer.function is not None:
         return WarmTrainer(
             trainer.function,

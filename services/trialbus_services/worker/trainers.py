@@ -10,7 +10,7 @@ from typing import Protocol
 
 from trialbus.events import TrialAssigned
 from trialbus_services.worker.config import folder_name
-from trialbus_services.worker.handing import ParamsAs, command_of, variables_of
+from trialbus_services.worker.handing import ParamsAs, command_of, values_of, variables_of
 from trialbus_services.worker.process import Exit, run_training
 
 
@@ -67,7 +67,7 @@ class CommandTrainer:
 
     async def run(self, trial: TrialAssigned, env: Mapping[str, str], log: Path) -> Exit:
         """Run the program, see `Trainer`."""
-        variables = variables_of(trial.params) if self.params_as == "environment" else {}
+        variables = variables_of(values_of(trial)) if self.params_as == "environment" else {}
         return await run_training(
             command_of(self.command, self.params_as, trial, self._folder_of(trial)),
             env={**os.environ, **self.env, **variables, **env},

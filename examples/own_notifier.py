@@ -1,0 +1,23 @@
+"""A notifier of your own: `notify=mail --config-dir examples/conf`, run from this folder."""
+
+import smtplib
+from email.message import EmailMessage
+
+from trialbus_services.notify import Notice
+
+
+class Mail:
+    """Sends a mail through a server on this machine; when that fails, it is called again."""
+
+    def __init__(self, to: str, host: str = "localhost", port: int = 25) -> None:
+        self.to = to
+        self.host = host
+        self.port = port
+
+    def __call__(self, notice: Notice) -> None:
+        message = EmailMessage()
+        message["From"] = message["To"] = self.to
+        message["Subject"] = notice.title
+        message.set_content(notice.text)
+        with smtplib.SMTP(self.host, self.port, timeout=10) as server:
+            server.send_message(message)

@@ -1,0 +1,148 @@
+"""Listeners: each feeds one notifier from the log, under a durable name of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Generator, Iterator, Mapping
+
+import msgspec
+
+from trialbus import events
+from trialbus.errors import HubUnavailableError, TrialbusError
+from trialbus.link import Link
+from trialbus.subscriber import Subscriber, replay, subscribe
+from trialbus_services.notify.notice import Notice, Notifier, notice_of
+
+logger = logging.getLogger(__name__)
+
+_TURN_S = 0.5
+_COMMIT_S = 1.0
+_FIRST_S = 1.0
+_LONGEST_S = 300.0
+_PATIENCE = 4  # the first waits, up to so many times the very first, are waited out in any case
+_GIVE_UP_S = 86_400.0
+_GRACE_S = 12.0
+
+
+class Listener:
+    """Tells one notifier of every study that is reported, until `stop` is set.
+
+    It has a thread of its own, so that a notifier that hangs holds up nobody. What was not taken
+    is tried again after 1 s, 2 s, 4 s and so on up to five minutes, for a day; the hub keeps how
+    far it got, so that this goes on after a restart. A notice may come twice, when the process
+    ends between handing it over and saying so to the hub.
+
+    Args:
+        name: Its durable name is `notify-<name>`. One that is new begins with what comes next.
+        notifier: Is called by the thread.
+        link: To the hub.
+        stop: Ends it: what is in the log by then is tried a few times more, for some seconds.
+        first_s: Seconds before the second try.
+        give_up_s: Seconds after which a notice that nobody takes is passed over.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        notifier: Notifier,
+        *,
+        link: Link,
+        stop: threading.Event,
+        first_s: float = _FIRST_S,
+        give_up_s: float = _GIVE_UP_S,
+    ) -> None:
+        self._name = name
+        self._notifier = notifier
+        self._link = link
+        self._stop = stop
+        self._first_s = first_s
+        self._patient_s = _PATIENCE * first_s
+        self._give_up_s = give_up_s
+        self._thread = threading.Thread(target=self._run, name=f"notify-{name}", daemon=True)
+        self._thread.start()
+
+    def join(self, timeout_s: float | None = None) -> None:
+        """Wait for its end."""
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        try:
+            with subscribe(
+                events.ReportReady, name=f"notify-{self._name}", autocommit=False, link=self._link
+            ) as inbox:
+                self._begin(inbox)
+                self._serve(inbox)
+        except TrialbusError as error:
+            logger.error("notify.%s ends: %s", self._name, error)  # noqa: TRY400 - says it all
+
+    def _begin(self, inbox: Subscriber[events.ReportReady]) -> None:
+        """Make the place known to the hub: what comes while nobody listens is then not missed."""
+        while not self._stop.is_set():
+            with contextlib.suppress(HubUnavailableError):
+                inbox.commit(inbox.wait_ready(_TURN_S))
+                return
+
+    def _serve(self, inbox: Subscriber[events.ReportReady]) -> None:
+        while True:
+            event = inbox.next(_TURN_S)
+            if event is not None and self._deliver(event):
+                inbox.commit(wait_s=_COMMIT_S)
+            elif event is not None or self._stop.is_set():
+                return
+
+    def _deliver(self, event: events.ReportReady) -> bool:
+        """Hand a notice over; False if `stop` was set before anybody took it."""
+        wait_s = self._first_s
+        while True:
+            try:
+                self._notifier(self._notice(event))
+            except Exception as error:  # noqa: BLE001 - a notifier may fail in any way
+                if time.time() - event.at > self._give_up_s:
+                    logger.error(  # noqa: TRY400 - the traceback says no more
+                        "notify.%s: study %r is passed over, nobody took it for %g s: %s",
+                        *(self._name, event.study, self._give_up_s, _described(error)),
+                    )
+                    return True
+                logger.warning(
+                    "notify.%s: %s; trying again in %g s", self._name, _described(error), wait_s
+                )
+            else:
+                logger.info("notify.%s: told of study %r", self._name, event.study)
+                return True
+            if wait_s <= self._patient_s:
+                time.sleep(wait_s)
+            elif self._stop.wait(wait_s):
+                return False
+            wait_s = min(2 * wait_s, _LONGEST_S)
+
+    def _notice(self, event: events.ReportReady) -> Notice:
+        return notice_of(event, _story(self._link, event.study))
+
+
+@contextlib.contextmanager
+def listening(
+    notifiers: Mapping[str, Notifier], link: Link, stop: threading.Event
+) -> Generator[None]:
+    """Feed notifiers inside the block; at its end, give them a moment to hand over what is left."""
+    listeners = [Listener(name, made, link=link, stop=stop) for name, made in notifiers.items()]
+    try:
+        yield
+    finally:
+        stop.set()
+        deadline = time.monotonic() + _GRACE_S
+        for listener in listeners:
+            listener.join(max(0.0, deadline - time.monotonic()))
+
+
+def _story(link: Link, study: str) -> Iterator[events.Event]:
+    for record in replay(events.StudyStarted, events.StudyFinished, study=study, link=link):
+        with contextlib.suppress(msgspec.DecodeError):
+            if isinstance(record.event, events.Event):
+                yield record.event
+
+
+def _described(error: Exception) -> str:
+    return str(error) if isinstance(error, ConnectionError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,86 @@
+"""Write one page about several studies."""
+
+# Plotly has no stubs.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+import plotly.offline
+
+from trialbus_services.reporter import page
+from trialbus_services.reporter.facts import Facts, gather
+from trialbus_services.reporter.figures.comparison import build_comparison
+from trialbus_services.reporter.files import write
+from trialbus_services.reporter.images import write_images
+from trialbus_services.reporter.options import Options
+from trialbus_services.reporter.snapshot import Snapshot
+
+_DEFAULT = Options()
+
+
+def write_comparison(
+    studies: Sequence[optuna.Study], directory: Path, *, options: Options = _DEFAULT
+) -> list[Path]:
+    """Write `comparison.html`: histories, distributions and importances of studies side by side.
+
+    Studies of the same name, from different storages, are numbered. Those with several objectives
+    are in the table, and in no figure.
+
+    Args:
+        studies: Two or more.
+        directory: Where the page is written; made if need be.
+        options: Of these, `plotly_js` and `images` are heeded.
+
+    Returns:
+        What was written, the page first.
+
+    Raises:
+        ValueError: There are fewer than two studies.
+
+    Example:
+        >>> url = "sqlite:///studies.db"
+        >>> studies = [optuna.load_study(study_name=n, storage=url) for n in ("tpe", "random")]
+        ... # doctest: +SKIP
+        >>> write_comparison(studies, Path("reports"))  # doctest: +SKIP
+    """
+    if len(studies) < 2:
+        raise ValueError(f"{len(studies)} studies cannot be compared (expected two or more)")
+    snapshots = _told_apart(studies)
+    facts = [gather(snapshot) for snapshot in snapshots]
+    figures = build_comparison(snapshots)
+    directory.mkdir(parents=True, exist_ok=True)
+    pictures, problem = write_images(figures, directory / "comparison", options.images)
+    warnings = [*_warnings(facts), *([problem] if problem else [])]
+    html = page.render_comparison(facts, figures, plotly_js=options.plotly_js, warnings=warnings)
+    written = [write(directory / "comparison.html", html)]
+    if options.plotly_js == "beside":
+        written.append(write(directory / page.PLOTLY, plotly.offline.get_plotlyjs()))
+    return [*written, *pictures]
+
+
+def _told_apart(studies: Sequence[optuna.Study]) -> list[Snapshot]:
+    count = Counter(study.study_name for study in studies)
+    seen: Counter[str] = Counter()
+    found: list[Snapshot] = []
+    for study in studies:
+        name = study.study_name
+        seen[name] += 1
+        found.append(Snapshot(study, name=f"{name} ({seen[name]})" if count[name] > 1 else name))
+    return found
+
+
+def _warnings(facts: Sequence[Facts]) -> list[str]:
+    found = [
+        f"{one.name} has several objectives: it is in the table only."
+        for one in facts
+        if len(one.metrics) > 1
+    ]
+    goals = {f"{one.directions[0]} {one.metrics[0]}" for one in facts if len(one.metrics) == 1}
+    if len(goals) > 1:
+        found.append(f"These studies have different objectives: {', '.join(sorted(goals))}.")
+    return found

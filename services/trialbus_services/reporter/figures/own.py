@@ -1,0 +1,69 @@
+"""Figures of users: registered by an installed package, or named in the config."""
+
+# Plotly is typed in part and has no stubs.
+# pyright: reportMissingTypeStubs=false
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from functools import partial, update_wrapper
+from importlib.metadata import entry_points
+from typing import Any
+
+import hydra.utils
+import optuna
+import plotly.graph_objects as go
+
+from trialbus_services.reporter.figures.figure import Recipe
+
+logger = logging.getLogger(__name__)
+
+GROUP = "trialbus.figures"
+_ABOUT = "A figure of your own."
+_Draw = Callable[[optuna.Study], go.Figure]
+
+
+def own_recipes(study: optuna.Study, calls: Mapping[str, Mapping[str, Any]]) -> list[Recipe]:
+    """Return how users' own figures are made: by entry points of `GROUP`, and by `calls`.
+
+    The function is called with the study and returns a Plotly figure. The first line of its
+    docstring is what the page says about it.
+
+    Args:
+        study: Handed to each; an ordinary `optuna.Study`.
+        calls: By title, mappings with `_target_` and further arguments.
+
+    Example:
+        In the `pyproject.toml` of a package with figures:
+
+            [project.entry-points."trialbus.figures"]
+            loss_over_size = "my_package.figures:loss_over_size"
+    """
+    found: list[tuple[str, Callable[[], _Draw]]] = [
+        (entry.name.replace("_", " ").capitalize(), entry.load)
+        for entry in sorted(entry_points(group=GROUP))
+    ]
+    found += [(title, partial(_named, call)) for title, call in calls.items()]
+    return [_recipe(study, title, load) for title, load in found]
+
+
+def _named(call: Mapping[str, Any]) -> _Draw:
+    """Return the function that a mapping names, with its arguments and its docstring."""
+    function = hydra.utils.get_method(str(call["_target_"]))
+    arguments = {name: value for name, value in call.items() if name != "_target_"}
+    return update_wrapper(partial(function, **arguments), function)
+
+
+def _recipe(study: optuna.Study, title: str, load: Callable[[], _Draw]) -> Recipe:
+    key = "own-" + (re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "figure")
+    try:
+        function = load()
+    except Exception as error:  # noqa: BLE001 - anybody's code
+        logger.warning("no figure %r: %s", title, error)
+        problem = f"It could not be loaded. {str(error) or type(error).__name__}"
+        return Recipe(key, title, _ABOUT, go.Figure, missing=problem)
+    doc = (function.__doc__ or "").strip()
+    about = doc.splitlines()[0] if doc else _ABOUT
+    return Recipe(key, title, about, lambda: function(study))

@@ -1,0 +1,97 @@
+"""The figure of when and where each trial ran."""
+
+# Plotly is typed in part and has no stubs.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime
+
+import plotly.graph_objects as go
+from optuna.trial import FrozenTrial
+
+from trialbus_services.reporter.facts import state_of
+from trialbus_services.reporter.snapshot import Snapshot
+from trialbus_services.reporter.table import SLOT, WORKER
+
+MOST_BARS = 1000
+STATES = {
+    "complete": "#4c9f70",
+    "pruned": "#c9a13b",
+    "fail": "#c4504b",
+    "lost": "#8a68b8",
+    "running": "#5b8fd0",
+}
+
+
+def started(study: Snapshot) -> list[FrozenTrial]:
+    """Return the trials that have started."""
+    return [trial for trial in study.recorded if trial.datetime_start]
+
+
+def draw_timeline(study: Snapshot) -> go.Figure:
+    """Draw a bar for each of the last `MOST_BARS` trials: a row for each slot of each worker.
+
+    Trials of which no worker is known have a row each, as in Optuna's own figure.
+
+    Args:
+        study: The study.
+
+    Source:
+        The same bars as `optuna.visualization.plot_timeline`.
+    """
+    trials = started(study)[-MOST_BARS:]
+    # What still runs goes up to the last thing that is known to have happened.
+    last = max(max(_ends(trial)) for trial in trials)
+    by_state: defaultdict[str, list[FrozenTrial]] = defaultdict(list)
+    for trial in trials:
+        by_state[state_of(trial)].append(trial)
+    placed = any(trial.user_attrs.get(WORKER) for trial in trials)
+    figure = go.Figure()
+    for state, color in STATES.items():
+        bars = by_state[state]
+        if not bars:
+            continue
+        figure.add_bar(
+            name=state,
+            orientation="h",
+            x=[_length_ms(trial, last) for trial in bars],
+            base=[_start(trial).isoformat() for trial in bars],
+            y=[_row(trial) if placed else trial.number for trial in bars],
+            marker={"color": color, "line": {"width": 0.5, "color": "rgba(255,255,255,0.6)"}},
+            customdata=[[trial.number, _seconds(trial), _row(trial)] for trial in bars],
+            hovertemplate="trial %{customdata[0]}<br>%{customdata[2]}<br>%{customdata[1]}"
+            f"<extra>{state}</extra>",
+        )
+    figure.update_xaxes(type="date")
+    if placed:
+        rows = sorted({_row(trial) for trial in trials}, reverse=True)
+        figure.update_yaxes(type="category", categoryorder="array", categoryarray=rows)
+    else:
+        figure.update_yaxes(title="trial")
+    figure.update_layout(barmode="overlay", showlegend=True, hovermode="closest")
+    return figure
+
+
+def _row(trial: FrozenTrial) -> str:
+    worker, slot = trial.user_attrs.get(WORKER), trial.user_attrs.get(SLOT)
+    if not worker:
+        return "worker not known"
+    return f"{worker} · {slot}" if slot is not None else f"{worker}"
+
+
+def _start(trial: FrozenTrial) -> datetime:
+    return trial.datetime_start or datetime.min  # noqa: DTZ901 - `started` leaves no such trial
+
+
+def _ends(trial: FrozenTrial) -> list[datetime]:
+    return [_start(trial), trial.datetime_complete or _start(trial)]
+
+
+def _length_ms(trial: FrozenTrial, last: datetime) -> float:
+    return ((trial.datetime_complete or last) - _start(trial)).total_seconds() * 1000
+
+
+def _seconds(trial: FrozenTrial) -> str:
+    return f"{trial.duration.total_seconds():.1f} s" if trial.duration else "still running"

@@ -1,0 +1,72 @@
+"""The table of all trials, for the page and for files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from trialbus_services.reporter.facts import state_of
+from trialbus_services.reporter.snapshot import Snapshot, curve, is_feasible
+
+WORKER = "trialbus:worker"
+SLOT = "trialbus:slot"
+ATTEMPT = "trialbus:attempt"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Columns by name; all have a value, or None, for each trial."""
+
+    columns: dict[str, list[Any]]
+
+    @property
+    def header(self) -> list[str]:
+        """Names of the columns."""
+        return list(self.columns)
+
+    @property
+    def rows(self) -> list[tuple[Any, ...]]:
+        """A tuple for each trial."""
+        return list(zip(*self.columns.values(), strict=True))
+
+
+def tabulate(study: Snapshot) -> Table:
+    """Return the table of a study's trials.
+
+    A param that is called like another column gets `params.` before its name. Columns about
+    constraints and about where a trial ran are there only if there is something in them.
+
+    Args:
+        study: The study.
+    """
+    trials = study.recorded
+    table: dict[str, list[Any]] = {
+        "trial": [trial.number for trial in trials],
+        "state": [state_of(trial) for trial in trials],
+    }
+    for i, metric in enumerate(study.metrics):
+        name = metric if metric not in table else f"{metric} ({i})"
+        table[name] = [trial.values[i] if trial.values else None for trial in trials]
+    taken = {*table, "steps", "seconds", "started", "feasible", "worker", "slot", "attempt"}
+    # In the order in which the search space names them.
+    params = {name: None for trial in trials for name in trial.params}
+    for param in params:
+        name = f"params.{param}" if param in taken else param
+        table[name] = [trial.params.get(param) for trial in trials]
+    last: dict[str, list[Any]] = {
+        "feasible": [is_feasible(trial) if trial.constraints else None for trial in trials],
+        "steps": [len(curve(trial)) or None for trial in trials],
+        "seconds": [
+            round(trial.duration.total_seconds(), 3) if trial.duration else None for trial in trials
+        ],
+        "started": [_second(trial.datetime_start) for trial in trials],
+        "worker": [trial.user_attrs.get(WORKER) for trial in trials],
+        "slot": [trial.user_attrs.get(SLOT) for trial in trials],
+        "attempt": [trial.user_attrs.get(ATTEMPT) for trial in trials],
+    }
+    return Table(table | {name: v for name, v in last.items() if any(x is not None for x in v)})
+
+
+def _second(moment: datetime | None) -> str | None:
+    return moment.isoformat(sep=" ", timespec="seconds") if moment else None

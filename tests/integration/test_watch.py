@@ -1,0 +1,171 @@
+"""`trialbus watch` as a process of its own, beside a study told on a real hub."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import trialbus
+from support.commands import small_study
+from support.endpoint import endpoint
+from support.processes import Bus, Managed
+from support.stories import finished, publish, submitted, trial
+from support.until import until
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def watch(bus: Bus, *arguments: str, name: str = "watch") -> Managed:
+    command = [sys.executable, "-m", "trialbus_services", "watch", "--endpoint", bus.endpoint]
+    return bus.run(name, [*command, *arguments])
+
+
+def ready(study: str = "quadratic", path: str = "/reports/report.html") -> trialbus.ReportReady:
+    return trialbus.ReportReady(study=study, submission="1", paths=[path])
+
+
+def until_printed(process: Managed, words: str) -> None:
+    until(lambda: words in process.printed(), 40, f"{words!r}, in {process.printed()!r}")
+
+
+def test_one_that_comes_late_sees_the_whole_study_and_its_end(bus: Bus) -> None:
+    bus.hub()
+    publish(bus, *submitted(), *trial(0), *trial(1), *list(trial(2))[:2])
+    late = watch(bus)
+    until_printed(late, "quadratic: 2/8 trials done, 1 running, best 0.25 in trial 1")
+    assert "trial 0 complete" not in late.printed(), "news of long ago"
+    publish(bus, list(trial(2))[-1], ready(), finished())
+    assert late.wait(40) == 0
+    for words in (
+        "trial 2 complete",
+        "quadratic, all trials done",
+        "loss 0.125 (minimized) in trial 4",
+        "5 complete, 2 pruned, 1 failed",
+        "report  /reports/report.html",
+    ):
+        assert words in late.printed()
+
+
+@pytest.mark.parametrize(("reason", "code"), [("failed", 1), ("stopped", 0)])
+def test_a_study_that_has_ended_is_summed_up_at_once(bus: Bus, reason: str, code: int) -> None:
+    bus.hub()
+    told = finished(reason=reason, error="no luck")  # type: ignore[arg-type]
+    publish(bus, *submitted(), *trial(0), told, ready())
+    done = watch(bus, "quadratic")
+    assert done.wait(40) == code
+    assert f"quadratic, {reason}" in done.printed()
+    assert "no luck" in done.printed()
+    assert "Ctrl-C" not in done.printed()
+
+
+def test_a_study_that_was_submitted_again_is_watched_to_its_new_end(bus: Bus) -> None:
+    bus.hub()
+    publish(bus, *submitted(), *trial(0), finished(), ready(), *submitted(submission="2"))
+    again = watch(bus)
+    until_printed(again, "0/8 trials done, 0 running, best 0.125 in trial 4")
+    publish(bus, finished(submission="2"))
+    assert again.wait(40) == 0
+    assert "report " not in again.printed(), "that of the first run"
+
+
+def test_ctrl_c_detaches_and_says_how_to_come_back(bus: Bus) -> None:
+    bus.hub()
+    publish(bus, *submitted(), *trial(0))
+    shown = watch(bus)
+    until_printed(shown, "1/8 trials done")
+    shown.signal(signal.SIGINT)
+    assert shown.wait(20) == 130
+    assert "detached; the study goes on, and trialbus watch quadratic" in shown.printed()
+    assert "Traceback" not in shown.printed()
+
+
+def test_it_outlives_the_hub(bus: Bus) -> None:
+    hub = bus.hub()
+    publish(bus, *submitted(), *trial(0))
+    shown = watch(bus)
+    until_printed(shown, "1/8 trials done")
+    hub.kill()
+    until_printed(shown, "the hub does not answer; waiting for it")
+    hub.start()
+    publish(bus, *trial(1))
+    until_printed(shown, "trial 1 complete")
+    publish(bus, finished(), ready())
+    assert shown.wait(40) == 0
+
+
+def test_without_a_name_and_with_a_choice_it_prints_what_to_type(bus: Bus) -> None:
+    bus.hub()
+    publish(bus, *submitted("a b"), *submitted("c"), *submitted("old"), finished("old"))
+    choice = watch(bus)
+    assert choice.wait(40) == 2
+    lines = choice.printed().splitlines()
+    assert [line.split("  ")[1] for line in lines[1:]] == [
+        "trialbus watch 'a b'",
+        "trialbus watch c",
+    ]
+    wrong = watch(bus, "odl", name="wrong")
+    assert wrong.wait(40) == 2
+    assert "no study 'odl' was submitted on this bus; did you mean 'old'?" in wrong.printed()
+
+
+def test_where_nothing_is_it_says_so(bus: Bus) -> None:
+    nobody = watch(bus)
+    assert nobody.wait(40) == 1
+    assert "no hub answered" in nobody.printed()
+    bus.hub()
+    nothing = watch(bus, name="nothing")
+    assert nothing.wait(40) == 2
+    assert "none was submitted on this bus yet" in nothing.printed()
+
+
+def test_in_a_terminal_there_is_a_live_area_that_is_gone_after_ctrl_c(bus: Bus) -> None:
+    bus.hub()
+    publish(bus, *submitted(), *trial(0), *list(trial(1))[:3])
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "trialbus_services", "watch", "--endpoint", bus.endpoint]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
+    process = subprocess.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment, close_fds=True
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while b"1 running" not in shown or b"events/s" not in shown or "█".encode() not in shown:
+            shown += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        while b"detached" not in shown:
+            shown += os.read(ours, 65536)
+        assert process.wait(20) == 130
+        assert b"\x1b[?25h" in shown, "the cursor is back"
+    finally:
+        process.kill()
+        process.wait()
+        os.close(ours)
+
+
+def test_a_launcher_tells_its_notifier_before_it_ends_its_hub(bus: Bus) -> None:
+    with endpoint(500) as there:
+        study = bus.service(
+            "study",
+            *small_study(n_trials=2, steps=1),
+            "notify=webhook",
+            f"notify.webhook.url={there.url}",
+        )
+        assert study.wait(90) == 0, study.printed()
+        (told,) = there.seen
+    assert told["title"] == "quadratic: all trials done"
+    assert Path(told["paths"][0]).is_file()
+    assert told["counts"]["complete"] == 2
+
+
+def test_a_notifier_that_cannot_be_made_stops_a_study_before_it_starts(bus: Bus) -> None:
+    study = bus.service("study", *small_study(), "notify=webhook", "notify.webhook.url=nowhere")
+    assert study.wait(40) == 2
+    assert "notify.webhook: trialbus_services.notify.Webhook: ValueError: url" in study.printed()
+    assert not (bus.directory / "log").exists()
