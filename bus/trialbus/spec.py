@@ -204,7 +204,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"{key}.{name} is no param (expected one of {known})")
             if not self.params[name].contains(value):
                 raise ValueError(f"{key}.{name} {value!r} is outside of {self.params[name]}")
-            missing = unmet(self.params[name], self.fixed | dict(params))
+            missing = unmet(self.params[name], {**self.fixed, **params})
             if missing is not None:
                 raise ValueError(
                     f"{key}.{name} {value!r} would not be in the trial: "

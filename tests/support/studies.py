@@ -79,8 +79,8 @@ def ordinary(name: str = "study") -> optuna.Study:
     found.set_user_attr("trialbus:spec", {"objectives": [{"metric": "val/accuracy"}], "seed": 7})
     origin = {
         "config": {"sampler": {"name": "tpe"}},
-        "command": ["trialbus", "study", "sampler=tpe"],
-        "git": "0123abcd",
+        "command": "trialbus study sampler=tpe",
+        "git": {"commit": "0123abcd", "dirty": False},
         "versions": {"optuna": "5.0.0"},
     }
     found.set_user_attr("trialbus:origin", origin)

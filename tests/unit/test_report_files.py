@@ -82,7 +82,7 @@ def test_json_has_everything_and_is_strict(tmp_path: Path) -> None:
     assert found["objectives"] == [{"metric": "val/accuracy", "direction": "maximize"}]
     assert found["counts"] == {"complete": 21, "pruned": 6, "fail": 1, "lost": 1}
     assert found["best"] == [28]
-    assert found["origin"]["git"] == "0123abcd"
+    assert found["origin"]["git"] == {"commit": "0123abcd", "dirty": False}
     assert found["trials"][28]["values"] == ["Infinity"]
     assert found["trials"][28]["intermediate_values"] == {"3": "NaN", "4": "-Infinity"}
     assert found["trials"][26]["user_attrs"]["trialbus:error"].endswith("out of memory")

@@ -210,9 +210,9 @@ class StudyView:
 
     def _submitted(self, event: events.StudySubmitted) -> None:
         self._spec = event.spec
-        self.paused = False
         if self.state == "finished":
             self._began = self._clock()
+        self.paused = False
         if self.state != "running":
             self.state = "submitted"
             self.n_trials = event.spec.n_trials

@@ -1,5 +1,6 @@
-"""The reporting service: one page for each finished study.
+"""The reporting service: a page, and files beside it, for each finished study.
 
-`figures` and `facts` make what is shown from a study, `page` makes it HTML, `report` writes
-the files, `main` does so for every `study_finished` on the bus.
+`snapshot` reads a study once; `facts`, `table` and `figures` make what is shown from it; `page`
+makes that HTML, `exports` and `images` files; `report` and `comparison` write it all. `main` does
+so for every `study_finished` on the bus. `options` says what a report consists of.
 """

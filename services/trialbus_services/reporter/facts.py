@@ -22,11 +22,11 @@ _NO_REASON = "no reason was recorded"
 
 @dataclass(frozen=True)
 class Saved:
-    """What pruning saved, beside letting every pruned trial go on as the median complete one did.
+    """What pruning saved, had every pruned trial gone on for as long as the median complete one.
 
     Attributes:
         share: Of all steps, from 0 to 1.
-        time: Of computing, at each pruned trial's own speed.
+        time: Of computing; starting up, which pruning does not save, is not in it.
     """
 
     share: float
@@ -127,16 +127,14 @@ def _saved(trials: Sequence[FrozenTrial]) -> Saved | None:
     if not pruned or not any(complete):
         return None
     whole = median(complete)
-    done = sum(complete)
-    saved, time = 0.0, timedelta()
-    for trial in pruned:
-        steps = _steps(trial)
-        left = max(0.0, whole - steps)
-        done += steps
-        saved += left
-        if steps and trial.duration:
-            time += trial.duration * (left / steps)
-    return Saved(saved / (done + saved), time)
+    steps = [_steps(trial) for trial in pruned]
+    saved = sum(max(0.0, whole - n) for n in steps)
+    lengths = [t.duration for t in trials if t.duration and t.state is TrialState.COMPLETE]
+    # In seconds: what a median of durations is has no type.
+    length = median(each.total_seconds() for each in lengths) if lengths else 0.0
+    time_s = sum(max(0.0, length - t.duration.total_seconds()) for t in pruned if t.duration)
+    share = saved / (sum(complete) + sum(steps) + saved)
+    return Saved(share, timedelta(seconds=time_s))
 
 
 def _steps(trial: FrozenTrial) -> int:

@@ -35,6 +35,7 @@ _MOST_CONTOUR = 120
 _MOST_HISTORY = 4000
 _MOST_TERMINATOR = 100
 _WIDE = 640
+_MANY = 1000
 
 
 def build(study: Snapshot, options: Options, original: optuna.Study) -> list[Figure]:
@@ -145,7 +146,7 @@ class _Recipes:
             if trace.mode == "lines":
                 trace.update(line={"color": BEST, "shape": "hv", "width": 2})
             elif trace.showlegend is None:
-                trace.update(marker_color=GOOD)
+                trace.update(marker={"color": GOOD, "size": 6 if n < _MANY else 3})
         return figure
 
     def _curves(self) -> Recipe:
