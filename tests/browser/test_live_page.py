@@ -5,13 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.sync_playwright import Axe  # pyright: ignore[reportMissingTypeStubs]
 from optuna.trial import TrialState
-from playwright.sync_api import Browser, expect
+from playwright.sync_api import Browser, Locator, expect
 from playwright.sync_api import Page as BrowserPage
 
 import trialbus
@@ -58,12 +57,12 @@ def seen(page: BrowserPage, trial: int) -> int:
     return int(row.get_attribute("data-points") or 0) if row.count() else 0
 
 
-def row(page: BrowserPage, trial: int) -> Any:
+def row(page: BrowserPage, trial: int) -> Locator:
     return page.locator(f"tr[data-trial='{trial}']")
 
 
 def assert_accessible(page: BrowserPage) -> None:
-    found = Axe().run(page)
+    found = Axe().run(page)  # pyright: ignore[reportUnknownMemberType]
     assert not found.violations_count, found.generate_report()
 
 
@@ -256,7 +255,7 @@ def test_a_listener_s_page_has_no_buttons_and_its_wishes_are_refused(
     for name in ("hub", "service", "listener"):
         security.new_keys(folder, name, "listener" if name == "listener" else "service")
     bus.hub("--keys", str(folder))
-    monitor = Page(bus, f"+bus.keys={{dir: {folder}, service: listener}}")
+    monitor = Page(bus, "bus=curve", f"bus.keys.dir={folder}", "bus.keys.service=listener")
     _use(monkeypatch, folder, "service")
     worker = Client(bus)
     worker.submit()

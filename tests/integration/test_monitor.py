@@ -119,6 +119,22 @@ def test_any_number_of_browsers_costs_the_hub_one_subscription(bus: Bus, worker:
         stream.__exit__(None, None, None)
 
 
+def test_another_log_behind_the_hub_makes_every_page_begin_anew(bus: Bus, worker: Client) -> None:
+    page = Page(bus)
+    with page.stream(f"?study={STUDY}") as messages:
+        assert any(event == "delta" for event, _ in messages)
+        hub = bus.processes["hub"]
+        hub.kill()
+        for file in (bus.directory / "log").glob("events.db*"):
+            file.unlink()
+        hub.start()
+        worker.link.wait_connected(20)
+        assert any(event == "reset" for event, _ in messages)
+        worker.publisher.publish(trialbus.Pause(study="new"))
+        told = (data for event, data in messages if event == "delta")
+        assert [study["name"] for study in next(told)["studies"]] == ["new"]
+
+
 @pytest.mark.usefixtures("worker")
 def test_ctrl_c_ends_it_at_once_with_browsers_connected(bus: Bus) -> None:
     page = Page(bus)

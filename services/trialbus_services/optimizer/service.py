@@ -540,6 +540,7 @@ class Optimizer:
             "pruned": str(sum(count.pruned for count in counts)),
             "failed": str(sum(count.failed for count in counts)),
             "running": str(sum(len(self._ledger.studies[name].open) for name in self._studies)),
+            "paused": ", ".join(n for n in self._studies if self._ledger.studies[n].paused),
             "applied": str(statistics.applied),
             "refused": str(statistics.refused.total()),
             "last_refused": statistics.last_refused,

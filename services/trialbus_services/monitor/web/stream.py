@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import msgspec
 from sse_starlette import ServerSentEvent
 
-from trialbus.errors import HubUnavailableError
+from trialbus.errors import TrialbusError
 from trialbus.link import Link
 from trialbus.status import hub_status
 from trialbus_services.monitor.web.board import BEGINNING, Json
@@ -62,6 +62,7 @@ class Streams:
         self._link = link
         self._ticker = ticker
         self._viewers = 0
+        self._watched = asyncio.Event()  # somebody looks
         self._services: bytes = b"{}"
         self._cached_at: tuple[str, int] = ("", BEGINNING)
         self._cache: dict[tuple[str | None, int], bytes] = {}
@@ -69,17 +70,17 @@ class Streams:
     async def watch_services(self) -> None:
         """Keep an eye on the hub and who is connected to it, as long as somebody looks."""
         while True:
-            if self._viewers:
-                services = msgspec.json.encode(await self._ask())
-                if services != self._services:
-                    self._services = services
-                    self._ticker.notify()
+            await self._watched.wait()
+            services = msgspec.json.encode(await self._ask())
+            if services != self._services:
+                self._services = services
+                self._ticker.notify()
             await asyncio.sleep(_SERVICES_S)
 
     async def _ask(self) -> Json:
         try:
             status = await asyncio.to_thread(hub_status, self._link, _STATUS_S)
-        except HubUnavailableError:
+        except TrialbusError:
             return {"connected": False, "error": self._feed.error}
         kept = ("kind", "name", "study", "info")
         return {
@@ -105,12 +106,15 @@ class Streams:
         """
         feed = self._feed
         epoch, _, number = last_id.rpartition(":")
-        offset = int(number) if epoch == feed.epoch and number.isdecimal() else BEGINNING
-        epoch = feed.epoch
+        offset = int(number) if number.isdecimal() else BEGINNING
         services = b""
         self._viewers += 1
+        self._watched.set()
         try:
             yield _message("hello", msgspec.json.encode(hello))
+            while not feed.caught_up:
+                await self._ticker.wait(_ALIVE_S)
+            epoch = epoch or feed.epoch
             while True:
                 if services != self._services:
                     services = self._services
@@ -125,6 +129,8 @@ class Streams:
                 await self._ticker.wait(_ALIVE_S)
         finally:
             self._viewers -= 1
+            if not self._viewers:
+                self._watched.clear()
 
     def _since(self, study: str | None, offset: int, end: int) -> bytes:
         """Return what changed after an offset; the same for all who were there."""
