@@ -83,6 +83,24 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 raise ValueError(f"{name} {count} is below 1 (expected 1 or more, or null)")
 
 
+class Inherited(msgspec.Struct, frozen=True, kw_only=True):
+    """Where values of `fixed` come from: the best trial of an earlier phase.
+
+    Attributes:
+        phase: Name of the phase.
+        study: Its study.
+        trial: Number of that study's best trial.
+        values: Its objective values.
+        params: Its params, also those that this study searches again.
+    """
+
+    phase: str
+    study: str
+    trial: int
+    values: list[float]
+    params: dict[str, Choice]
+
+
 class Component(msgspec.Struct, frozen=True, kw_only=True):
     """A sampler or pruner: its class and the arguments it is built with.
 
@@ -137,6 +155,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
             configuration of `trialbus study` it may be a YAML file, too, which becomes a mapping.
         trial_overrides: Values laid over it, the same in every trial, nested or by dotted names.
             Params are laid over them; `trial.config` is what this comes to.
+        inherited: Where values of `fixed` come from, if an earlier phase gave them.
     """
 
     name: str
@@ -162,6 +181,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     evaluation: Evaluation = Evaluation()
     base_config: dict[str, Any] | str | None = None
     trial_overrides: dict[str, Any] = {}
+    inherited: Inherited | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -289,7 +309,12 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
             names the key and the value.
     """
     data = dict(study)
-    known = {"objective", *StudySpec.__struct_fields__} - {"objectives", "sampler", "pruner"}
+    known = {"objective", *StudySpec.__struct_fields__} - {
+        "objectives",
+        "sampler",
+        "pruner",
+        "inherited",
+    }
     for key in data:
         if key not in known:
             raise SpecError(

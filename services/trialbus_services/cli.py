@@ -35,6 +35,7 @@ commands:
   optimizer  the Optuna service: hands out trials, records evaluations, prunes
   worker     runs trials, each as a process of its own
   reporter   writes a report when a study finishes
+  dashboard  serves Optuna's own dashboard on the storage
 
   events     prints the events of a bus: trialbus events --study digits --follow
   status     prints the state of a hub: offset, rate, sessions, lag of every durable name
@@ -215,8 +216,17 @@ def _reporter(config: DictConfig) -> int:
     )
 
 
+def _dashboard(config: DictConfig) -> int:
+    from trialbus_services.dashboard import run
+
+    return run(
+        settings.section(config, "storage", settings.Storage),
+        settings.section(config, "dashboard", settings.Dashboard),
+    )
+
+
 def _study(config: DictConfig) -> int:
-    from trialbus_services.launcher import run
+    from trialbus_services.phases import run
 
     return run(config)
 
@@ -228,4 +238,5 @@ _COMMANDS: dict[str, Callable[[DictConfig], int]] = {
     "optimizer": _optimizer,
     "worker": _worker,
     "reporter": _reporter,
+    "dashboard": _dashboard,
 }

@@ -32,13 +32,34 @@ _REPORT_S = 120.0
 _INTERRUPTED = 130
 
 
-def run(config: DictConfig) -> int:
-    """Run the study of a config to its end and return the exit code.
+def run(config: DictConfig, spec: StudySpec, overrides: list[str], console: Console) -> int:
+    """Run a study to its end and return the exit code.
+
+    Args:
+        config: What services are configured with.
+        spec: The study.
+        overrides: Arguments that make another command compose the same config.
+        console: Takes what happens.
 
     Raises:
         TrialbusError: The config is wrong, or a service cannot be had.
     """
-    spec = settings.study(config)
+    try:
+        finished = launch(config, spec, overrides, console)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return 0 if finished.reason != "failed" and finished.best_trials else 1
+
+
+def launch(
+    config: DictConfig, spec: StudySpec, overrides: list[str], console: Console
+) -> events.StudyFinished:
+    """Run a study to its end and return how it ended, see `run`.
+
+    Raises:
+        TrialbusError: As `run` does.
+        KeyboardInterrupt: It was interrupted; everything that was started has ended.
+    """
     check(spec)
     bus = settings.bus(config)
     storage = settings.section(config, "storage", settings.Storage)
@@ -46,9 +67,8 @@ def run(config: DictConfig) -> int:
     worker = settings.section(config, "worker", settings.Worker).slots > 0
     if worker:
         settings.trainer(config)
-    console = Console()
     with Services(
-        bus, shown(storage.url), spec.name, _task_overrides(), console, worker=worker
+        bus, shown(storage.url), spec.name, overrides, console, worker=worker
     ) as services:
         services.start()
         return _follow(spec, services, console)
@@ -66,8 +86,8 @@ def check(spec: StudySpec) -> None:
     Judge(spec)
 
 
-def _follow(spec: StudySpec, services: Services, console: Console) -> int:
-    """Submit the study, show what happens, and return the exit code."""
+def _follow(spec: StudySpec, services: Services, console: Console) -> events.StudyFinished:
+    """Submit the study, show what happens, and return its end."""
     submission = uuid.uuid4().hex
     began = time.monotonic()
     with (
@@ -85,7 +105,7 @@ def _follow(spec: StudySpec, services: Services, console: Console) -> int:
         except KeyboardInterrupt:
             if finished is None:
                 console.print("interrupted; the same command resumes the study", style="yellow")
-                return _INTERRUPTED
+                raise
             report = None
     print_summary(
         console,
@@ -95,7 +115,7 @@ def _follow(spec: StudySpec, services: Services, console: Console) -> int:
         wall_s=time.monotonic() - began,
         report=report,
     )
-    return 0 if finished.reason != "failed" and finished.best_trials else 1
+    return finished
 
 
 def _watch(
@@ -131,7 +151,7 @@ def _await_report(inbox: Subscriber[events.AnyEvent], services: Services) -> Pat
     return None
 
 
-def _task_overrides() -> list[str]:
+def task_overrides() -> list[str]:
     """Return the arguments that make another command compose the same config."""
     hydra = HydraConfig.get()
     folders = [s.path for s in hydra.runtime.config_sources if s.provider == "command-line"]

@@ -21,6 +21,7 @@ from trialbus.security import HUB_KEY_VARIABLE, KEY_VARIABLE
 from trialbus.spec import StudySpec, is_mapping, load_spec
 from trialbus_services import base_config
 from trialbus_services.search_space import explicit
+from trialbus_services.worker import gpus
 from trialbus_services.worker.handing import ParamsAs
 
 
@@ -106,10 +107,13 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     slots: int = 2
     grace_s: float = 5.0
     ttl_s: float = 10.0
+    gpus: int | list[int | str] | Literal["auto"] | None = None
+    gpus_per_trial: float = 1.0
 
     def __post_init__(self) -> None:
         if self.slots < 0:
             raise ValueError(f"slots {self.slots} is below 0")
+        gpus.check(self.gpus, self.gpus_per_trial)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,7 +122,14 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     dir: str
 
 
-_S = TypeVar("_S", Bus, Storage, Optimizer, Trainer, Worker, Report)
+class Dashboard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where `trialbus dashboard` serves."""
+
+    host: str = "127.0.0.1"
+    port: int = 8052
+
+
+_S = TypeVar("_S", Bus, Storage, Optimizer, Trainer, Worker, Report, Dashboard)
 
 
 def section(config: DictConfig, name: str, type_: type[_S]) -> _S:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -56,6 +57,25 @@ def _open_database(url: str, engine_kwargs: dict[str, Any]) -> RDBStorage:
         # Another process may have been making the same tables at this moment.
         time.sleep(_TABLES_S)
         return RDBStorage(url, engine_kwargs=engine_kwargs)
+
+
+def stored_study(url: str, name: str) -> optuna.Study | None:
+    """Return a study that is in a storage, or None; nothing is made by looking.
+
+    Raises:
+        SpecError: The storage cannot be opened, or keeps nothing.
+    """
+    if url == "memory://":
+        raise SpecError("storage.url", f"{url!r} keeps no study that can be read from here")
+    file = url.removeprefix(_JOURNAL) if url.startswith(_JOURNAL) else None
+    if file is None and make_url(url).get_backend_name() == "sqlite":
+        file = make_url(url).database
+    if file and not Path(file).exists():
+        return None
+    try:
+        return optuna.load_study(study_name=name, storage=open_storage(url))
+    except KeyError:
+        return None
 
 
 def check_url(url: str) -> None:

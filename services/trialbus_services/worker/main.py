@@ -7,7 +7,7 @@ import signal
 
 from trialbus_services.settings import Bus, Worker
 from trialbus_services.settings import Trainer as TrainerSettings
-from trialbus_services.worker import service
+from trialbus_services.worker import gpus, service
 from trialbus_services.worker.config import WorkerConfig
 from trialbus_services.worker.trainers import CommandTrainer, Trainer
 from trialbus_services.worker.warm import WarmTrainer
@@ -21,6 +21,7 @@ def run(bus: Bus, worker: Worker, trainer: TrainerSettings, *, study: str) -> in
         study=study,
         name=worker.name or "",
         slots=worker.slots,
+        devices=gpus.devices(worker.gpus, worker.gpus_per_trial, worker.slots),
         ttl_s=worker.ttl_s,
         connect_s=bus.connect_s,
     )
