@@ -159,7 +159,7 @@ def _summary(study: optuna.Study) -> str:
 
 def _phases(config: DictConfig, overrides: list[str]) -> list[str]:
     try:
-        found = msgspec.convert(OmegaConf.to_container(config)["phases"], list[str])  # pyright: ignore
+        found = msgspec.convert(OmegaConf.to_container(config.phases), list[str])
     except msgspec.ValidationError as error:
         raise SpecError("phases", f"{error} (in {config.phases!r})") from None
     for override in overrides:
