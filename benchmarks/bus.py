@@ -101,7 +101,7 @@ def result(process: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def pass_through(
-    count: int, subscribers: int, rate: float = 0, *, keys: bool = False
+    count: int, subscribers: int, rate: float = 0, *, by: str = "publish", keys: bool = False
 ) -> dict[str, float]:
     """Publish from one process to others; return events per second, and latencies in ms."""
     with bench(keys=keys) as on:
@@ -109,7 +109,7 @@ def pass_through(
         for reader in readers:
             assert reader.stdout is not None
             reader.stdout.readline()
-        sent = result(on.start("publish", count, rate))
+        sent = result(on.start(by, count, rate))
         read = [result(reader) for reader in readers]
     last = max(found["ended"] for found in read)
     return {
@@ -159,7 +159,8 @@ def _round(size: Size) -> dict[str, Any]:
     plain = pass_through(size.events, 1)
     four = pass_through(size.events // 2, 4)
     many = crowd(size.crowd)
-    slow = pass_through(3 * _PUBLISH_RATE, 1, _PUBLISH_RATE)
+    slow = pass_through(3 * _PUBLISH_RATE, 1, _PUBLISH_RATE, by="train")
+    beside = pass_through(3 * _LATENCY_RATE, 1, _LATENCY_RATE, by="train")
     timed = pass_through(3 * _LATENCY_RATE, 1, _LATENCY_RATE)
     encrypted = pass_through(3 * _LATENCY_RATE, 1, _LATENCY_RATE, keys=True)
     redis = peers.redis_events_per_s(size.events // 4)
@@ -183,6 +184,8 @@ def _round(size: Size) -> dict[str, Any]:
         "ratio_redis_aof_always": redis if isinstance(redis, str) else plain["per_s"] / redis,
         "latency_p50_ms": timed["p50_ms"],
         "latency_p99_ms": timed["p99_ms"],
+        "latency_beside_training_p50_ms": beside["p50_ms"],
+        "latency_beside_training_p99_ms": beside["p99_ms"],
         "ratio_curve_latency": encrypted["p50_ms"] / timed["p50_ms"],
     }
 

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Callable
 
 import msgspec
 import zmq
@@ -18,6 +19,7 @@ _METRICS = {"val/accuracy": 0.9, "val/loss": 0.3, "train/loss": 0.2, "lr": 1e-3,
 _CROWD_BATCH = 32
 _SESSION_MS = 600_000
 _WORK = bytes(100_000)
+_PAUSE_S = 50e-6
 _RING = 256 << 20  # so that the outbox never bounds what is measured
 
 
@@ -25,7 +27,19 @@ def event(step: int) -> trialbus.EvaluationComplete:
     return trialbus.EvaluationComplete(study="s", trial=step % 50, step=step, metrics=_METRICS)
 
 
-def publish(endpoint: str, count: int, rate: float) -> None:
+def train(endpoint: str, count: int, rate: float) -> None:
+    """Publish as a training does that computes in between, and keeps a core for itself."""
+    publish(endpoint, count, rate, pause=lambda: hashlib.sha256(_WORK), at_once=False)
+
+
+def publish(
+    endpoint: str,
+    count: int,
+    rate: float,
+    *,
+    pause: Callable[[], object] = lambda: time.sleep(_PAUSE_S),
+    at_once: bool = True,
+) -> None:
     """Publish, as fast as it goes or at a rate, and tell when it began and what each call cost."""
     with trialbus.Publisher(endpoint, capacity=1 << 24, ring_bytes=_RING) as publisher:
         publisher.flush(10)
@@ -33,9 +47,9 @@ def publish(endpoint: str, count: int, rate: float) -> None:
         began = time.time()
         for step in range(count):
             while rate and time.time() < began + step / rate:
-                hashlib.sha256(_WORK)  # the training: computes, and leaves the interpreter free
+                pause()
             start = time.perf_counter()
-            publisher.publish(event(step), at_once=False)  # as a training does
+            publisher.publish(event(step), at_once=at_once)
             costs.append(time.perf_counter() - start)
         publisher.flush(60)
     costs.sort()
@@ -101,6 +115,6 @@ def crowd(endpoint: str, count: int, publishers: float) -> None:
 
 if __name__ == "__main__":
     role, where, how_many, at = sys.argv[1:5]
-    {"publish": publish, "subscribe": subscribe, "crowd": crowd}[role](
+    {"train": train, "publish": publish, "subscribe": subscribe, "crowd": crowd}[role](
         where, int(how_many), float(at)
     )

@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 _PUBLISHER = b"hub"
 _TURN_FRAMES = 4096
-_TURN_BYTES = 4 << 20
+_TURN_BYTES = 1 << 20
 _TURN_READING_S = 0.005
 _FETCHES_PER_PEER = 64
 _PRESENCE_TICK_S = 0.25
@@ -152,9 +152,8 @@ class Hub:
             except sqlite3.Error as error:
                 logger.warning("events could not be removed: %s", error)
         for parked in self._waiting.overdue(time.monotonic()):
-            self._send_events(
-                parked.peer, parked.fetch.request, [], max(parked.offset, self.log.end)
-            )
+            following = max(parked.offset, self.log.end)
+            self._send_events(parked.peer, parked.fetch.request, [], following, more=False)
 
     def _receive(self) -> None:
         size = 0
@@ -325,7 +324,7 @@ class Hub:
 
     def _deliver(self, records: list[Record]) -> None:
         for parked in self._waiting.matching(record.topic for record in records):
-            self._answer(parked.peer, parked.fetch, parked.offset, parked.patterns, parked.deadline)
+            self._answer(parked)
 
     def _answer_fetches(self) -> None:
         """Serve one fetch of each peer in turn, for a bounded time."""
@@ -359,35 +358,44 @@ class Hub:
                 self._refuse(peer, wire.NO_SPACE, reason, fetch.request)
                 return
         if fetch.offset < 0 or fetch.name is not None:
-            self._send_events(peer, fetch.request, [], offset)
+            self._send_events(peer, fetch.request, [], offset, more=False)
             return
         wait_s = min(max(fetch.wait_ms, 0), _MAX_WAIT_MS) / 1000
-        self._answer(peer, fetch, offset, frozenset(fetch.patterns), time.monotonic() + wait_s)
+        deadline = time.monotonic() + wait_s
+        self._answer(Parked(peer, fetch, offset, deadline, frozenset(fetch.patterns)))
 
-    def _answer(
-        self, peer: bytes, fetch: wire.Fetch, offset: int, patterns: frozenset[str], deadline: float
-    ) -> None:
+    def _answer(self, waiting: Parked) -> None:
+        """Send what there is; let the fetch wait for what is not, as often as it asked for."""
+        fetch = waiting.fetch
         records, following = self.log.read(
-            offset,
-            patterns,
+            waiting.offset,
+            waiting.patterns,
             max_events=min(max(fetch.max_events, 1), wire.BATCH_EVENTS),
             max_bytes=wire.BATCH_BYTES,
         )
-        if records or following < self.log.end or fetch.wait_ms <= 0:
-            self._send_events(peer, fetch.request, records, following)
-        else:
-            self._waiting.park(Parked(peer, fetch, following, deadline, patterns))
+        stands = following == self.log.end and fetch.wait_ms > 0
+        if records or not stands:
+            waiting.answered += 1
+            stands = stands and waiting.answered < fetch.answers
+            stands &= self._send_events(
+                waiting.peer, fetch.request, records, following, more=stands
+            )
+        if stands:
+            waiting.offset = following
+            self._waiting.park(waiting)
 
     def _send_events(
-        self, peer: bytes, request: int, records: list[Record], following: int
-    ) -> None:
+        self, peer: bytes, request: int, records: list[Record], following: int, *, more: bool
+    ) -> bool:
         self.counters["delivered"] += len(records)
-        self._send(peer, wire.Events(request, following, self.log.end, records))
+        return self._send(peer, wire.Events(request, following, self.log.end, records, more))
 
-    def _send(self, peer: bytes, message: wire.ToClient) -> None:
-        if not self._router.send(peer, message):
+    def _send(self, peer: bytes, message: wire.ToClient) -> bool:
+        sent = self._router.send(peer, message)
+        if not sent:
             # Gone, or not reading: whatever it missed, it asks for again.
             self.counters["undeliverable"] += 1
+        return sent
 
     def _refuse(self, peer: bytes, code: int, reason: str, about: int | str | None) -> None:
         self.counters[f"refused_{code}"] += 1

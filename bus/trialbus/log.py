@@ -252,7 +252,6 @@ class EventLog:
         db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # counts for a new file only
         db.execute("PRAGMA journal_mode=WAL")
         db.execute(f"PRAGMA synchronous={sync}")
-        db.execute("PRAGMA wal_autocheckpoint=4000")
         if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             meta = {"format": _FORMAT, "log_id": uuid.uuid4().hex, "created": f"{time.time():.3f}"}
             db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")

@@ -98,11 +98,12 @@ def laid_over(below: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, 
 
     A value takes the place of the one of its name, of all below it, and of one it lies below.
     """
-    covered = {above for name in values for above in _above(name)} | values.keys()
+    names = set(values)  # what is `in` a `Params` is more than its names
+    covered = names.union(*(_above(name) for name in names))
     kept = {
         name: value
         for name, value in below.items()
-        if name not in covered and not any(above in values for above in _above(name))
+        if name not in covered and names.isdisjoint(_above(name))
     }
     return {**kept, **values}
 

@@ -12,14 +12,26 @@ Choice: TypeAlias = bool | int | float | str | None
 _ROUNDING = 1e-8
 
 
-class FloatParam(
+class _Param(
     msgspec.Struct,
     frozen=True,
     kw_only=True,
     tag_field="type",
-    tag="float",
     forbid_unknown_fields=True,
+    omit_defaults=True,  # readers of an older version know no conditions
+    repr_omit_defaults=True,
 ):
+    """What all params have.
+
+    Attributes:
+        when: Values that other params must have for this one to be in a trial: one, or a list of
+            which any will do. All must hold; empty is always.
+    """
+
+    when: dict[str, Choice | tuple[Choice, ...]] = {}
+
+
+class FloatParam(_Param, frozen=True, kw_only=True, tag="float"):
     """A real number between `low` and `high`, both included.
 
     `log` samples its logarithm uniformly and needs `low > 0`; `step` restricts it to
@@ -51,14 +63,7 @@ class FloatParam(
         return self.low <= value <= self.high and abs(steps - round(steps)) < _ROUNDING
 
 
-class IntParam(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    tag_field="type",
-    tag="int",
-    forbid_unknown_fields=True,
-):
+class IntParam(_Param, frozen=True, kw_only=True, tag="int"):
     """An integer between `low` and `high`, both included, in steps of `step`.
 
     Source:
@@ -86,14 +91,7 @@ class IntParam(
         return self.low <= value <= self.high and (value - self.low) % self.step == 0
 
 
-class CategoricalParam(
-    msgspec.Struct,
-    frozen=True,
-    kw_only=True,
-    tag_field="type",
-    tag="categorical",
-    forbid_unknown_fields=True,
-):
+class CategoricalParam(_Param, frozen=True, kw_only=True, tag="categorical"):
     """One of `choices`, which have no order.
 
     Source:

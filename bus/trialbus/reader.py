@@ -18,6 +18,7 @@ Start: TypeAlias = Literal["now", "earliest"] | int
 _WAIT_MS = 30_000
 _ANSWER_S = 5.0  # beyond the wait it asked for
 _BUFFERED_BATCHES = 2
+_ANSWERS = 16  # that the hub may send before it is asked again; more than a subscriber falls behind
 _RETRY_S = 0.5
 
 
@@ -122,7 +123,7 @@ class Reader:
         match frame:
             case wire.Events() if frame.request == self._request:
                 with self._moved:
-                    self._request = None
+                    self._request = frame.request if frame.more else None
                     self._resolved = True
                     self.position = frame.next
                     self.log_end = max(self.log_end, frame.end)
@@ -169,6 +170,7 @@ class Reader:
             self._patterns,
             wait_ms=_WAIT_MS if at_end else 0,
             name=None if self._resolved else self._name,
+            answers=_ANSWERS,
         )
         if not send(fetch):
             self._request = None

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias, TypeGuard, cast
 
 import msgspec
 
+from trialbus.conditions import in_order, unmet
 from trialbus.errors import SpecError
 from trialbus.nested import Params, laid_over, leaves
 from trialbus.params import Choice, Param, fixed
@@ -119,7 +120,8 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: Name of the study, on the bus and in the Optuna storage.
-        params: Search space by parameter name. Names may be dotted (`optimizer.lr`).
+        params: Search space by parameter name. Names may be dotted (`optimizer.lr`). One with a
+            condition (`when`) is in those trials only that meet it.
         objectives: One for each objective value; several make the study multi-objective.
         n_trials: Total number of trials in the study, over all workers, restarts and submissions.
         budget: Steps one trial may train, handed to the trainer as `trial.budget`; None leaves it
@@ -205,6 +207,8 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"early_stop_min_delta {self.early_stop_min_delta:g} is below 0")
         self._check_pruning()
         self._check_fixed()
+        in_order(self._unordered)
+        self._check_enqueued()
         self._check_config()
 
     def _check_pruning(self) -> None:
@@ -231,6 +235,8 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
                 fixed(value)
             except ValueError as error:
                 raise ValueError(f"fixed.{name}: {error}") from None
+
+    def _check_enqueued(self) -> None:
         for i, params in enumerate(self.enqueue):
             for name, value in params.items():
                 if name not in self.params:
@@ -239,6 +245,12 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
                 if not self.params[name].contains(value):
                     raise ValueError(
                         f"enqueue[{i}].{name} {value!r} is outside of {self.params[name]}"
+                    )
+                missing = unmet(self.params[name], self.fixed | params)
+                if missing is not None:
+                    raise ValueError(
+                        f"enqueue[{i}].{name} {value!r} would not be in the trial: "
+                        f"params.{name}.when needs {missing} (expected it in enqueue[{i}], too)"
                     )
 
     def _check_config(self) -> None:
@@ -270,7 +282,11 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def space(self) -> dict[str, Param]:
-        """All parameters, those that are fixed too."""
+        """All parameters, those that are fixed too, each after those that its conditions name."""
+        return in_order(self._unordered)
+
+    @property
+    def _unordered(self) -> dict[str, Param]:
         return self.params | {name: fixed(value) for name, value in self.fixed.items()}
 
     @property

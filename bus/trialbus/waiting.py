@@ -13,13 +13,14 @@ from trialbus.wire import Fetch
 
 @dataclass(eq=False)
 class Parked:
-    """A fetch that waits: whose it is, what it asks, where it stands and until when."""
+    """A fetch that waits: whose it is, what it asks, where it stands, until when; what it got."""
 
     peer: bytes
     fetch: Fetch
     offset: int
     deadline: float
     patterns: frozenset[str]
+    answered: int = 0
 
 
 class WaitingRoom:

@@ -68,6 +68,9 @@ class Fetch(_Frame, frozen=True, tag=2):
     committed offset takes the place of `offset`; a name that is new is committed at `offset`.
     An `offset` of NOW or EARLIEST, or a `name`, is answered at once, so that the client knows
     the number to go on from.
+
+    With `answers` above 1 it stands, for as long as each answer brings the client to the end of
+    the log: so many answers come, one after the other, within `wait_ms` of the first wait.
     """
 
     request: Number
@@ -76,6 +79,7 @@ class Fetch(_Frame, frozen=True, tag=2):
     max_events: Number = BATCH_EVENTS
     wait_ms: Number = 0
     name: Name | None = None
+    answers: Number = 1
 
 
 class Commit(_Frame, frozen=True, tag=3):
@@ -168,12 +172,16 @@ class Ack(_Frame, frozen=True, tag=11):
 
 
 class Events(_Frame, frozen=True, tag=12):
-    """Hub: the answer to a Fetch. Go on from `next`; the log ends before `end`."""
+    """Hub: an answer to a Fetch. Go on from `next`; the log ends before `end`.
+
+    While it is followed by `more`, the Fetch stands, and the next answer begins at `next`.
+    """
 
     request: int
     next: int
     end: int
     records: list[Record]
+    more: bool = False
 
 
 class Committed(_Frame, frozen=True, tag=13):

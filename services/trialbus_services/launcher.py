@@ -22,6 +22,7 @@ from trialbus_services.monitor.terminal import TerminalView
 from trialbus_services.monitor.view import StudyView
 from trialbus_services.optimizer.components import build_pruner, build_sampler
 from trialbus_services.optimizer.outcome import Judge
+from trialbus_services.optimizer.pruning import warm_up
 from trialbus_services.optimizer.storage import check_url, shown
 from trialbus_services.supervisor import Services
 
@@ -84,6 +85,9 @@ def check(spec: StudySpec) -> None:
     build_sampler(spec)
     build_pruner(spec.pruner)
     Judge(spec)
+    doubt = warm_up.doubt(spec)
+    if doubt is not None:
+        logger.warning("%s", doubt)
 
 
 def _follow(spec: StudySpec, services: Services, console: Console) -> events.StudyFinished:

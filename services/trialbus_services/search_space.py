@@ -14,8 +14,10 @@ A param is a mapping (`{type: float, low: 0, high: 1, log: false, step: null}`),
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from decimal import Decimal
+from typing import Any, cast
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
@@ -43,9 +45,40 @@ def explicit(params: Mapping[str, Any]) -> dict[str, Any]:
     return {name: _explicit(f"study.params.{name}", param) for name, param in params.items()}
 
 
+def listed(parameters: Any, key: str = "study.parameters") -> dict[str, Any]:
+    """Return a list of parameters, each with its name, as a search space that `load_spec` takes.
+
+    An entry is `{name: lr, type: float_log, low: 1e-5, high: 0.1}`. Keys that are null are left
+    out, as programs write them that know all of a parameter's keys at once.
+
+    Args:
+        parameters: The list.
+        key: Where it comes from, for errors.
+
+    Raises:
+        SpecError: It is no list of named mappings, or two have the same name.
+
+    Example:
+        >>> listed([{"name": "n", "type": "int_log", "low": 1, "high": 9, "choices": None}])
+        {'n': {'type': 'int', 'low': 1, 'high': 9, 'log': True}}
+    """
+    if not isinstance(parameters, list):
+        raise SpecError(key, f"{parameters!r} is no list (expected [{{name: ..., type: ...}}])")
+    found: dict[str, Any] = {}
+    for i, entry in enumerate(cast(list[Any], parameters)):
+        name = entry.get("name") if is_mapping(entry) else None
+        if not isinstance(name, str) or not name:
+            raise SpecError(f"{key}[{i}].name", f"missing in {entry!r} (expected a param's name)")
+        if name in found:
+            raise SpecError(f"{key}[{i}].name", f"{name!r} is there twice (expected it once)")
+        found[name] = {k: v for k, v in entry.items() if k != "name" and v is not None}
+    return explicit(found)
+
+
 def _explicit(key: str, param: Any) -> Any:
     if isinstance(param, str):
-        return _from_sweep(key, param, _parsed(key, param))
+        text = param.strip()
+        return _from_sweep(key, text, _parsed(key, text))
     if is_mapping(param) and param.get("type") in _LOG:
         return {**param, "type": _LOG[param["type"]], "log": True}
     return param
@@ -77,25 +110,36 @@ def _from_sweep(key: str, text: str, sweep: Sweep) -> dict[str, Any]:
             raise SpecError(
                 key, f"{text!r}: the sampler chooses the order, so shuffle would mean nothing"
             )
+        case ChoiceSweep() if log:
+            raise SpecError(key, f"{text!r}: choices have no logarithm (expected no tag)")
         case ChoiceSweep():
-            return {"type": "categorical", "choices": list(map(_plain, sweep.list)), **log}
+            return {"type": "categorical", "choices": list(map(_plain, sweep.list))}
         case RangeSweep():
-            values = list(sweep.range())
-            if not values:
-                raise SpecError(key, f"{text!r} has no values (the stop is not among them)")
-            ints = all(isinstance(value, int) for value in values)
-            step = abs(sweep.step)
-            return {
-                "type": "int" if ints else "float",
-                "low": min(values),
-                "high": max(values),
-                **(log if log and step == 1 and ints else {"step": step, **log}),
-            }
+            return _from_range(key, text, sweep) | log
         case IntervalSweep(start=low, end=high):
             ints = isinstance(low, int) and isinstance(high, int)
             return {"type": "int" if ints else "float", "low": low, "high": high, **log}
         case _:
             raise SpecError(key, f"{text!r} is no search space (expected {_FORMS})")
+
+
+def _from_range(key: str, text: str, sweep: RangeSweep) -> dict[str, Any]:
+    # In decimal, as people count: 0.1 * 11 is not below 1.1. Hydra counts in binary.
+    given = (sweep.start, sweep.stop, sweep.step)
+    start, stop, step = (Decimal(str(number)) for number in given)
+    if not all(number.is_finite() for number in (start, stop, step)) or step == 0:
+        raise SpecError(key, f"{text!r} never ends (expected finite numbers, and a step but 0)")
+    n_values = math.ceil((stop - start) / step)
+    if n_values < 1:
+        raise SpecError(key, f"{text!r} has no values (the stop is not among them)")
+    ends = (start, start + (n_values - 1) * step)
+    number = int if all(isinstance(each, int) for each in given) else float
+    return {
+        "type": number.__name__,
+        "low": number(min(ends)),
+        "high": number(max(ends)),
+        "step": number(abs(step)),
+    }
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import statistics
@@ -15,6 +16,7 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import psutil
 import pytest
 
@@ -383,6 +385,36 @@ def test_a_full_disk_is_told_to_publishers_and_costs_no_event(bus: Bus) -> None:
     assert logged_steps(bus) == list(range(5000))
 
 
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="a small disk needs unshare")
+def test_a_disk_without_space_is_told_to_publishers_and_costs_no_event(bus: Bus) -> None:
+    """A hub in a mount namespace of its own, where its log is on a disk of three megabytes."""
+    log = bus.directory / "log"
+    log.mkdir()
+    script = (
+        f"mount -t tmpfs -o size=3m none {log} && head -c 2700000 /dev/zero > {log}/ballast &&"
+        f' exec "$@"'
+    )
+    hub = [sys.executable, "-m", "trialbus.hub", "--endpoint", bus.endpoint, "--dir", str(log)]
+    process = bus.run(
+        "hub", ["unshare", "--mount", "--map-root-user", "sh", "-c", script, "", *hub]
+    )
+    with (
+        trialbus.Publisher(bus.endpoint) as publisher,
+        trialbus.Link(bus.endpoint) as link,
+    ):
+        link.wait_connected(20)
+        for step in range(5000):
+            publisher.publish(evaluation(step))
+        until(lambda: publisher.refused, 20, "a word from the hub")
+        acknowledged = 5000 - publisher.pending
+        assert hub_status(link)["counters"]["failed_commits"] > 0
+        # Its disk as the hub sees it.
+        Path(f"/proc/{process.pid}/root{log}/ballast").unlink()
+        assert publisher.flush(30)
+    assert 0 < acknowledged < 5000
+    assert logged_steps(bus) == list(range(5000))
+
+
 def test_many_threads_may_publish_through_one_publisher(bus: Bus) -> None:
     bus.hub()
     with trialbus.Publisher(bus.endpoint) as publisher:
@@ -434,6 +466,66 @@ def test_a_greedy_peer_does_not_make_the_others_wait(bus: Bus) -> None:
     context.term()
     # Not a measure of speed: without limits for each peer it is more than a second.
     assert statistics.median(waits) < 0.05
+
+
+def test_a_peer_that_floods_the_hub_with_events_does_not_make_the_others_wait(bus: Bus) -> None:
+    import zmq
+
+    bus.hub()
+    context = zmq.Context()
+    flood = context.socket(zmq.DEALER)
+    flood.linger = 0
+    flood.connect(bus.endpoint)
+    body = msgspec.Raw(msgspec.msgpack.encode({"type": "x_noise", "filling": "x" * 1000}))
+    batch = [("x_noise/s/", body)] * wire.BATCH_EVENTS
+    waits: list[float] = []
+    with trialbus.Publisher(bus.endpoint) as publisher:
+        publisher.publish(evaluation(0))
+        assert publisher.flush(10)
+        for number in range(100):
+            # More than the hub takes in one turn is under way at any time.
+            for i in range(8):
+                first = (8 * number + i) * len(batch) + 1
+                with contextlib.suppress(zmq.Again):
+                    flood.send(wire.encode(wire.Publish(b"flood", first, batch)), zmq.NOBLOCK)
+            began = time.monotonic()
+            publisher.publish(evaluation(number))
+            assert publisher.flush(10)
+            waits.append(time.monotonic() - began)
+    flood.close()
+    context.term()
+    # As above: with turns of any size it is as long as the flood.
+    assert statistics.median(waits) < 0.05
+
+
+def test_a_fetch_that_stands_is_answered_until_it_had_its_answers(bus: Bus) -> None:
+    import zmq
+
+    bus.hub()
+    context = zmq.Context()
+    reader = context.socket(zmq.DEALER)
+    reader.linger = 0
+    reader.connect(bus.endpoint)
+    answers: list[wire.Events] = []
+    with trialbus.Publisher(bus.endpoint) as publisher, trialbus.Link(bus.endpoint) as link:
+        reader.send(
+            wire.encode(wire.Fetch(7, 0, ["evaluation_complete/*/*"], wait_ms=60_000, answers=3))
+        )
+        until(lambda: hub_status(link)["parked"] == 1, 10, "a parked fetch")
+        for step in range(4):
+            publisher.publish(evaluation(step))
+            assert publisher.flush(10)
+            if step < 3:
+                answer = wire.decode_to_client(reader.recv())
+                assert isinstance(answer, wire.Events)
+                answers.append(answer)
+        until(lambda: hub_status(link)["parked"] == 0, 10, "no parked fetch")
+    assert [step_of(record) for answer in answers for record in answer.records] == [0, 1, 2]
+    assert [answer.next for answer in answers] == [1, 2, 3]
+    assert [answer.more for answer in answers] == [True, True, False]
+    assert not reader.poll(100)
+    reader.close()
+    context.term()
 
 
 def test_a_subscriber_that_takes_its_time_misses_nothing_and_holds_up_nobody(bus: Bus) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import optuna
 import pytest
 
@@ -18,7 +19,7 @@ from support.client import stored
 from support.processes import Bus
 from trialbus.assignment import environment
 from trialbus.testing import TestBus
-from trialbus_services.worker.handing import ParamsAs, command_of
+from trialbus_services.worker.handing import ParamsAs, command_of, values_of, variables_of
 from trialbus_services.worker.trainers import CommandTrainer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -155,6 +156,81 @@ async def test_overrides_reach_a_hydra_application_as_they_were(tmp_path: Path) 
     assert found == {name: value for name, value in BITING.items() if name != "optimizer.lr"}
 
 
+CONFIGURED = trialbus.TrialAssigned(
+    study="s",
+    trial=0,
+    request="",
+    session="",
+    params={"model.width": 64, "optimizer": "adam"},
+    config={"model": {"width": 8, "depth": 2}, "sizes": [1, {"a b": "x, y"}], "optimizer.lr": 0.1},
+    config_name="small",
+)
+
+
+@pytest.mark.parametrize(
+    ("params_as", "expected"),
+    [
+        (
+            "overrides",
+            [
+                *("--config-name=small", "model.width=64", "model.depth=2"),
+                *("sizes=[1,{a\\ b:'x, y'}]", "optimizer.lr=0.1", "optimizer='adam'"),
+            ],
+        ),
+        (
+            "flags",
+            [
+                *("--model.width=64", "--model.depth=2", '--sizes=[1, {"a b": "x, y"}]'),
+                *("--optimizer.lr=0.1", "--optimizer=adam"),
+            ],
+        ),
+    ],
+)
+def test_what_the_study_configures_goes_the_way_of_the_params_which_win(
+    params_as: ParamsAs, expected: list[str], tmp_path: Path
+) -> None:
+    assert command_of(["run"], params_as, CONFIGURED, tmp_path) == ["run", *expected]
+
+
+def test_files_and_variables_have_what_the_study_configures_too(tmp_path: Path) -> None:
+    values = {
+        "model.width": 64,
+        "model.depth": 2,
+        "sizes": [1, {"a b": "x, y"}],
+        "optimizer.lr": 0.1,
+        "optimizer": "adam",
+    }
+    command_of(["run"], "file", CONFIGURED, tmp_path)
+    assert json.loads((tmp_path / "params.json").read_text()) == values
+    assert values_of(CONFIGURED) == values
+    assert variables_of(values)["TRIALBUS_PARAM_MODEL_WIDTH"] == "64"
+    assert variables_of(values)["TRIALBUS_PARAM_SIZES"] == '[1, {"a b": "x, y"}]'
+
+
+async def test_a_hydra_application_begins_with_the_config_that_is_named(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(
+        "env: {size: 3, name: maze}\nsizes: []\nmodel: {width: 1}\n"
+    )
+    trainer = CommandTrainer(
+        command=[sys.executable, "-c", APPLICATION, f"--config-dir={tmp_path}"],
+        runs=tmp_path / "runs",
+        params_as="overrides",
+        cwd=str(tmp_path),
+    )
+    trial = msgspec.structs.replace(
+        CONFIGURED,
+        config={"env": {"size": 5}, "sizes": [1, {"a b": 2}]},
+        params={"model.width": 64},
+    )
+    done = await trainer.run(trial, {}, tmp_path / "log")
+    assert done.code == 0, done.log_tail
+    assert json.loads(done.log_tail) == {
+        "env": {"size": 5, "name": "maze"},
+        "sizes": [1, {"a b": 2}],
+        "model": {"width": 64},
+    }
+
+
 def test_placeholders_are_filled_in_once_and_others_left_alone() -> None:
     command = ["run", "{study}-{trial}-{attempt}-{seed}-{budget}", "{run_dir}", "{other}", "{}"]
     trial = trialbus.TrialAssigned(
@@ -233,6 +309,7 @@ def test_an_unmodified_hydra_application_is_optimized(bus: Bus) -> None:
         "storage.url=sqlite:///studies.db",
         "study=hydra_app",
         "study.n_trials=4",
+        "+study.trial_overrides={epochs: 7}",
         "trainer=hydra",
         f"trainer.command=[{sys.executable},{EXAMPLES / 'hydra_app.py'}]",
     )
@@ -240,3 +317,6 @@ def test_an_unmodified_hydra_application_is_optimized(bus: Bus) -> None:
     trials = stored(bus, "hydra_app").trials
     assert [trial.state for trial in trials] == [optuna.trial.TrialState.COMPLETE] * 4
     assert all(0 < trial.values[0] <= 1 for trial in trials)
+    told = [path.read_text() for path in bus.directory.glob("**/.hydra/overrides.yaml")]
+    assert len(told) == 4
+    assert all("- epochs=7\n" in text for text in told)

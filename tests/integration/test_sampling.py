@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import optuna
 import psutil
 import pytest
 from optuna.distributions import FloatDistribution
@@ -185,6 +186,73 @@ def test_suggestions_are_those_of_plain_optuna(name: str, start: Start) -> None:
 )
 def test_after_a_restart_they_still_are(name: str, start: Start) -> None:
     follow(start, PlainOptuna(ALL[name], restart_at=ALL[name].n_trials // 3))
+
+
+def suggest_conditionally(trial: optuna.Trial) -> None:
+    """Suggest the params of `CONDITIONAL` as a script for plain Optuna does."""
+    trial.suggest_float("lr", 1e-4, 1, log=True)
+    kind = trial.suggest_categorical("kind", ["a", "b", "c"])
+    if kind in ("a", "b") and trial.suggest_int("depth", 1, 4) == 2:
+        trial.suggest_float("last", 0, 1)
+    if kind == "c":
+        trial.suggest_categorical("act", ["x", "y"])
+
+
+CONDITIONAL = {
+    "lr": MIXED["lr"],
+    "last": FloatParam(low=0, high=1, when={"depth": 2}),  # before what it depends on
+    "depth": IntParam(low=1, high=4, when={"kind": ("a", "b")}),
+    "kind": MIXED["kind"],
+    "act": CategoricalParam(choices=("x", "y"), when={"kind": "c"}),
+}
+
+
+@pytest.mark.parametrize(
+    ("sampler", "args"),
+    [
+        ("RandomSampler", {}),
+        ("TPESampler", {"n_startup_trials": 5}),
+        ("TPESampler", {"n_startup_trials": 5, "group": True, "multivariate": True}),
+        ("TPESampler", {"n_startup_trials": 5, "multivariate": False}),
+        ("NSGAIISampler", {"population_size": 6}),
+        ("QMCSampler", {}),
+        ("GPSampler", {"n_startup_trials": 6}),
+    ],
+    ids=str,
+)
+def test_conditional_params_are_suggested_as_in_a_script_of_plain_optuna(
+    sampler: str, args: dict[str, Any], start: Start
+) -> None:
+    if sampler == "GPSampler":
+        pytest.importorskip("torch")
+    n_trials = 9 if sampler == "GPSampler" else 40
+    study = spec(sampler, args=args, params=CONDITIONAL, n_trials=n_trials)
+    assert tuple(study.space) == ("lr", "kind", "depth", "last", "act")
+    follow(start, PlainOptuna(study, define=suggest_conditionally))
+    if sampler == "TPESampler":
+        follow(start, PlainOptuna(study, define=suggest_conditionally, restart_at=13))
+
+
+def test_brute_force_tries_every_point_of_a_conditional_space_once(start: Start) -> None:
+    params = {
+        "kind": CategoricalParam(choices=("a", "b")),
+        "depth": IntParam(low=1, high=3, when={"kind": "a"}),
+    }
+    suggester = start(spec("BruteForceSampler", params=params))
+    points: list[dict[str, Any]] = []
+    while not suggester.exhausted:
+        suggestion = requested(suggester)
+        points.append(suggestion.params)
+        suggester.claim(suggestion, suggestion.number)
+        suggester.tell(suggestion.number, TrialState.COMPLETE, [1.0], None)
+        if len(points) == 4:
+            until(lambda: suggester.exhausted, describe="the end of the space")
+    assert sorted(points, key=str) == [
+        {"kind": "a", "depth": 1},
+        {"kind": "a", "depth": 2},
+        {"kind": "a", "depth": 3},
+        {"kind": "b"},
+    ]
 
 
 @pytest.mark.parametrize("name", ["tpe", "nsga-ii"])

@@ -14,6 +14,7 @@ from optuna.trial import TrialState
 import trialbus
 from support.client import SPEC, Client, optimizer, stored
 from support.processes import Bus, Managed
+from support.until import until
 from trialbus import events
 
 TWO = (
@@ -114,6 +115,124 @@ def test_fixed_params_are_assigned_and_recorded(bus: Bus, worker: Client) -> Non
     assert set(trial.params) == {"x", "kind", *fixed}
     end(worker)
     assert stored(bus).best_params == trial.params
+
+
+def test_a_conditional_study_is_in_the_database_as_a_script_of_plain_optuna_leaves_it(
+    bus: Bus, client: Callable[[], Client]
+) -> None:
+    params = {
+        "heads": trialbus.IntParam(low=1, high=8, when={"kind": "b"}),
+        "kind": trialbus.CategoricalParam(choices=("a", "b")),
+        "x": trialbus.FloatParam(low=-3, high=3),
+    }
+    sampler = trialbus.Component(type="TPESampler", args={"n_startup_trials": 3})
+    bus.hub()
+    optimizer(bus, "optimizer.ahead=0")
+    worker = client()
+    worker.submit(study(params=params, sampler=sampler, seed=5, n_trials=12))
+    for _ in range(12):
+        trial = worker.ask()
+        worker.report(trial, 0, loss=trial.params["x"] ** 2 + trial.params.get("heads", 3))
+        worker.finish(trial)
+    end(worker)
+    plain = optuna.create_study(sampler=optuna.samplers.TPESampler(n_startup_trials=3, seed=5))
+    for _ in range(12):
+        asked = plain.ask()
+        kind = asked.suggest_categorical("kind", ["a", "b"])
+        heads = asked.suggest_int("heads", 1, 8) if kind == "b" else 3
+        asked.report(asked.suggest_float("x", -3, 3) ** 2 + heads, 0)
+        plain.tell(asked, asked.suggest_float("x", -3, 3) ** 2 + heads)
+    found = stored(bus).trials
+    assert {frozenset(trial.params) for trial in found} == {
+        frozenset({"kind", "x"}),
+        frozenset({"kind", "heads", "x"}),
+    }
+    for ours, theirs in zip(found, plain.trials, strict=True):
+        assert ours.params == theirs.params
+        assert ours.distributions == theirs.distributions
+        assert (ours.state, ours.values) == (theirs.state, theirs.values)
+        assert ours.intermediate_values == theirs.intermediate_values
+        assert ours.system_attrs == theirs.system_attrs
+
+
+def test_what_all_trials_share_is_assigned_with_each(worker: Client) -> None:
+    worker.submit(
+        study(
+            evaluation=trialbus.Evaluation(interval=50, episodes=20),
+            base_config={"env": {"size": 3, "name": "maze"}},
+            trial_overrides={"env.size": 5},
+            n_trials=1,
+        )
+    )
+    trial = worker.ask()
+    assert (trial.evaluation.interval, trial.evaluation.episodes) == (50, 20)
+    assert (trial.config, trial.config_name) == ({"env": {"name": "maze", "size": 5}}, None)
+
+
+def test_without_catch_exceptions_the_first_failed_trial_ends_the_study_with_its_error(
+    bus: Bus, client: Callable[[], Client]
+) -> None:
+    bus.hub()
+    service = optimizer(bus)
+    worker = client()
+    strict = study(catch_exceptions=False, n_trials=9)
+    worker.submit(strict)
+    failing, running = worker.ask(), worker.ask()
+    worker.finish(failing, "failed", error="RuntimeError: no luck")
+    until(lambda: stored(bus).trials[failing.trial].state == TrialState.FAIL)
+    restarted(bus, service)  # it is not forgotten while another one still trains
+    worker.report(running, 0, loss=1.0)
+    worker.finish(running)
+    finished = end(worker)
+    assert finished.reason == "failed"
+    assert finished.error == (
+        f"trial {failing.trial} failed: RuntimeError: no luck (study.catch_exceptions=false)"
+    )
+    assert finished.counts == events.TrialCounts(complete=1, failed=1)
+    assert stored(bus).trials[failing.trial].values is None
+    # The failure is of the submission before: with the mistake mended the study goes on.
+    worker.submit(strict)
+    run(worker, 0.5)
+    run(worker, 0.5)
+
+
+def test_failed_trials_are_failed_and_do_not_end_a_study_that_catches_them(
+    bus: Bus, worker: Client
+) -> None:
+    worker.submit(study(n_trials=4, max_failures=2))
+    for state in ("failed", "complete", "failed", "complete"):
+        trial = worker.ask()
+        worker.report(trial, 0, loss=1.0)
+        worker.finish(trial, state, error="no luck" if state == "failed" else None)
+    finished = end(worker)
+    assert (finished.reason, finished.error) == ("exhausted", None)
+    assert finished.counts == events.TrialCounts(complete=2, failed=2)
+    found = stored(bus).trials
+    assert [(trial.state.name, trial.values) for trial in found] == [
+        ("FAIL", None),
+        ("COMPLETE", [1.0]),
+    ] * 2
+
+
+def test_n_trials_is_a_total_over_workers_restarts_and_submissions(
+    bus: Bus, client: Callable[[], Client]
+) -> None:
+    bus.hub()
+    service = optimizer(bus, "optimizer.ahead=3")
+    one, two = client(), client()
+    one.submit(study(n_trials=5))
+    run(one, 1.0)
+    running = [one.ask(), two.ask()]
+    restarted(bus, service)
+    one.submit(study(n_trials=5))
+    for trial in running:
+        one.report(trial, 0, loss=1.0)
+        one.finish(trial)
+    run(two, 1.0)
+    run(one, 1.0)
+    finished = end(one)
+    assert (finished.reason, finished.counts.complete) == ("exhausted", 5)
+    assert [trial.state.name for trial in stored(bus).trials] == ["COMPLETE"] * 5
 
 
 def test_enqueued_trials_run_first_and_once(bus: Bus, client: Callable[[], Client]) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
+import torch
 
 import trialbus
 from support.processes import Bus, Managed
@@ -203,3 +204,43 @@ def test_an_assignment_survives_its_way_through_the_environment() -> None:
         11,
         4,
     )
+
+
+class Numbers(torch.utils.data.Dataset[torch.Tensor]):
+    """Items that publish where they are made: in a forked worker of the loader."""
+
+    def __init__(self, publisher: trialbus.Publisher) -> None:
+        self._publisher = publisher
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        self._publisher.publish(
+            trialbus.EvaluationComplete(
+                study="s", trial=100 + index, step=0, metrics={"item": index}
+            )
+        )
+        assert self._publisher.flush(10)
+        return torch.tensor(index)
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+def test_a_training_reports_while_its_loader_forks_and_so_do_the_forks(
+    inbox: trialbus.Subscriber[trialbus.Event | trialbus.UnknownEvent], bus: Bus
+) -> None:
+    with trialbus.attach() as trial, trialbus.Publisher(bus.endpoint) as publisher:
+        numbers = Numbers(publisher)
+        loader = torch.utils.data.DataLoader(
+            numbers, batch_size=None, num_workers=2, multiprocessing_context="fork"
+        )
+        for step, item in enumerate(loader):
+            trial.report(step, {"item": item})
+    heard: list[events.EvaluationComplete] = []
+    while not isinstance(event := inbox.next(20), events.TrialFinished):
+        assert event is not None
+        if isinstance(event, events.EvaluationComplete):
+            heard.append(event)
+    assert [e.metrics["item"] for e in heard if e.trial == 7] == list(range(8))
+    assert {e.trial for e in heard} == {7, *range(100, 108)}
+    assert len(heard) == 16

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -51,11 +51,13 @@ class PlainOptuna:
     """A study that Optuna alone runs, `n_open` trials at a time.
 
     Its trials are pruned by the study's pruner, one in seven fails, and every value follows from
-    the parameters. In its storage no trial's id is its number.
+    the parameters. In its storage no trial's id is its number. `define` suggests the params by
+    Optuna's own means, for spaces with conditions.
     """
 
     spec: StudySpec
     n_open: int = 3
+    define: Callable[[optuna.Trial], object] | None = None
     restart_at: int | None = None
     stopped: bool = field(default=False, init=False)
 
@@ -85,7 +87,10 @@ class PlainOptuna:
                 )
             if len(running) < self.n_open and asked < self.spec.n_trials and not study.stopped:
                 trial = study.ask()
-                suggest(trial, self.spec.params)
+                if self.define:
+                    self.define(trial)
+                else:
+                    suggest(trial, self.spec.params)
                 running.append(trial)
                 asked += 1
                 frozen = copy.deepcopy(study.get_trials(deepcopy=False)[trial.number])

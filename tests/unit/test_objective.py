@@ -6,8 +6,10 @@ import math
 
 import pytest
 
-from trialbus import Objective, SpecError
+from trialbus import FloatParam, Objective, SpecError, StudySpec
+from trialbus.params import Param
 from trialbus_services.optimizer.objective import aggregation, value_of
+from trialbus_services.optimizer.outcome import Judge
 
 CURVE = {2: 0.8, 0: 0.5, 1: 0.9}  # not in the order of its steps
 
@@ -46,8 +48,28 @@ def test_best_passes_over_nan_unless_there_is_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "lats", "mean_last", "mean_last(0)", "ema(2)", "ema(x)", "at_step(-1)", "best(3)"]
+    ("text", "words"),
+    [
+        ("", "'' is not one of last, best, mean_last(k) with k >= 1, ema(alpha) with 0 < alpha"),
+        ("lats", "did you mean last?"),
+        ("mean_last", "did you mean mean_last(k) with k >= 1?"),
+        ("mean_last(0)", "'mean_last(0)' is not one of"),
+        ("mean_lst(3)", "did you mean mean_last(k)"),
+        ("ema(2)", "did you mean ema(alpha) with 0 < alpha <= 1?"),
+        ("ema(x)", "'ema(x)'"),
+        ("at_step(-1)", "did you mean at_step(n) with n >= 0?"),
+        ("best(3)", "did you mean best?"),
+    ],
 )
-def test_a_form_that_does_not_exist_is_refused(text: str) -> None:
-    with pytest.raises(SpecError, match=r"study\.objective\.aggregate"):
+def test_a_form_that_does_not_exist_is_refused_with_the_nearest(text: str, words: str) -> None:
+    with pytest.raises(SpecError) as caught:
         aggregation(text, "maximize")
+    assert caught.value.key == "study.objective.aggregate"
+    assert words in str(caught.value)
+
+
+def test_of_several_objectives_the_wrong_one_is_named() -> None:
+    objectives = (Objective(metric="a"), Objective(metric="b", aggregate="lats"))
+    params: dict[str, Param] = {"x": FloatParam(low=0, high=1)}
+    with pytest.raises(SpecError, match=r"study\.objective\[1\]\.aggregate: 'lats'"):
+        Judge(StudySpec(name="s", params=params, objectives=objectives, n_trials=1))

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 import optuna
 import pytest
@@ -27,8 +28,9 @@ from optuna.pruners import (
 )
 from optuna.trial import TrialState
 
+from trialbus import Component, FloatParam, Objective, StudySpec
 from trialbus.spec import Direction
-from trialbus_services.optimizer.pruning import Pruning, build_pruning
+from trialbus_services.optimizer.pruning import Pruning, build_pruning, warm_up
 from trialbus_services.optimizer.pruning.rules import Percentile, Stock
 
 NAME = "study"
@@ -261,3 +263,61 @@ def test_each_of_optunas_pruners_decides_here() -> None:
         if isinstance(made.rule, Stock):
             stock.add(name)
     assert stock == {"WilcoxonPruner"}
+
+
+@pytest.mark.parametrize(
+    ("direction", "kept"), [("minimize", {0, 1, 2, 3, 4, 5}), ("maximize", {2, 3, 4, 5, 6, 7})]
+)
+def test_percentile_75_keeps_the_best_three_quarters(direction: Direction, kept: set[int]) -> None:
+    pruner = PercentilePruner(75.0, n_startup_trials=0)
+    study = optuna.create_study(direction=direction, pruner=pruner)
+    for value in range(8):
+        study.add_trial(
+            optuna.trial.create_trial(value=value, intermediate_values={0: float(value)})
+        )
+    ours = build_pruning(
+        pruner, study_name=study.study_name, maximize=direction == "maximize", ask=lambda _: False
+    )
+    for trial in study.trials:
+        ours.load(trial)
+    theirs: set[int] = set()
+    for value in range(8):
+        asked = study.ask()
+        asked.report(value, 0)
+        if not asked.should_prune():
+            theirs.add(value)
+    assert {n for n in range(8) if not ours.report(100 + n, 0, float(n))} == theirs == kept
+
+
+@pytest.mark.parametrize(
+    ("pruner", "words"),
+    [
+        (Component(type="MedianPruner", args={"n_warmup_steps": 9}), None),
+        (
+            Component(type="MedianPruner", args={"n_warmup_steps": 10}),
+            "pruner.n_warmup_steps=10 is not below study.budget=10",
+        ),
+        (
+            Component(
+                type="PatientPruner",
+                args={"wrapped_pruner": {"type": "MedianPruner", "n_warmup_steps": 30}},
+            ),
+            "pruner.wrapped_pruner.n_warmup_steps=30 is not below",
+        ),
+    ],
+    ids=str,
+)
+def test_a_warm_up_that_leaves_nothing_to_prune_is_said(
+    pruner: Component, words: str | None
+) -> None:
+    spec = StudySpec(
+        name="s",
+        params={"x": FloatParam(low=0, high=1)},
+        objectives=(Objective(metric="m"),),
+        n_trials=1,
+        budget=10,
+        pruner=pruner,
+    )
+    said = warm_up.doubt(spec)
+    assert said is None if words is None else words in str(said)
+    assert warm_up.doubt(msgspec.structs.replace(spec, budget=None)) is None

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from trialbus import CategoricalParam, FloatParam, IntParam, SpecError, load_spec
+from trialbus import CategoricalParam, FloatParam, IntParam, SpecError, StudySpec, load_spec
 from trialbus.params import Param
 
 STUDY: dict[str, Any] = {
@@ -115,6 +116,68 @@ def test_a_wrong_one_names_its_key_and_value(changes: dict[str, Any], key: str, 
         load(**changes)
     assert caught.value.key == key
     assert words in str(caught.value)
+
+
+KIND = {"type": "categorical", "choices": ["mlp", "cnn"]}
+DEPTH = {"type": "int", "low": 1, "high": 4}
+
+
+def test_a_param_comes_after_those_that_its_condition_names() -> None:
+    params = {
+        "width": DEPTH | {"when": {"depth": [1, 2], "n": 3}},
+        "depth": DEPTH | {"when": {"kind": "cnn"}},
+        "lr": STUDY["params"]["lr"],
+        "kind": KIND,
+    }
+    spec = load(params=params, fixed={"n": 3})
+    assert list(spec.space) == ["kind", "depth", "n", "width", "lr"]
+    assert msgspec.json.decode(msgspec.json.encode(spec), type=StudySpec) == spec
+
+
+def test_without_conditions_a_param_is_written_as_older_readers_know_it() -> None:
+    assert "when" not in msgspec.to_builtins(load())["params"]["lr"]
+
+
+@pytest.mark.parametrize(
+    ("params", "words"),
+    [
+        ({"depth": {"knd": "cnn"}}, "params.depth.when.knd is no param; did you mean 'kind'?"),
+        (
+            {"depth": {"kind": ["cnn", "rnn"]}},
+            "params.depth.when.kind 'rnn' is no value of kind (expected one of 'mlp', 'cnn')",
+        ),
+        ({"depth": {"kind": []}}, "params.depth.when.kind is empty"),
+        ({"depth": {"kind": True}}, "params.depth.when.kind True is no value of kind"),
+        ({"depth": {"lr": 0.5}}, "params.depth.when.lr: lr is a float, which is never exactly 0.5"),
+        ({"depth": {"depth": 1}}, "params.depth.when.depth makes a circle: depth -> depth"),
+        (
+            {"depth": {"width": 1}, "width": {"height": 1}, "height": {"depth": 1}},
+            "params.height.when.depth makes a circle: depth -> width -> height -> depth",
+        ),
+    ],
+    ids=str,
+)
+def test_a_wrong_condition_names_its_path(params: dict[str, Any], words: str) -> None:
+    conditional = {name: DEPTH | {"when": when} for name, when in params.items()}
+    with pytest.raises(SpecError) as caught:
+        load(params=STUDY["params"] | {"kind": KIND} | conditional)
+    assert words in str(caught.value)
+
+
+def test_an_enqueued_trial_names_what_its_conditional_params_need() -> None:
+    params = {"kind": KIND, "n": DEPTH, "depth": DEPTH | {"when": {"kind": "cnn", "n": [1, 2]}}}
+    load(params=params, enqueue=[{"kind": "cnn", "n": 2, "depth": 3}, {"kind": "mlp"}])
+    for entry, needed in [
+        ({"depth": 3}, "kind=cnn"),
+        ({"depth": 3, "kind": "mlp"}, "kind=cnn"),
+        ({"depth": 3, "kind": "cnn", "n": 3}, "n=1 or 2"),
+    ]:
+        with pytest.raises(SpecError) as caught:
+            load(params=params, enqueue=[entry])
+        assert (
+            f"enqueue[0].depth 3 would not be in the trial: params.depth.when needs {needed}"
+            in str(caught.value)
+        )
 
 
 def test_overrides_are_laid_over_the_base_and_a_name_stays_a_name() -> None:

@@ -23,6 +23,15 @@ from trialbus.spec import Component, StudySpec, is_mapping
 
 _GRID = "GridSampler"
 
+# Samplers for which conditional params mean nothing good, and why. All others leave a param that is
+# not in every trial to independent sampling, or know what to do with it.
+_UNCONDITIONAL = {
+    _GRID: "would try a point again for each value of a param that is not in it (expected "
+    "BruteForceSampler, which does not)",
+    "CmaEsSampler": "goes over to random sampling for good when a param of its first generation is "
+    "missing later (expected TPESampler, for example)",
+}
+
 
 def build_sampler(spec: StudySpec, n_before: int = 0) -> BaseSampler:
     """Build the sampler a study names.
@@ -36,10 +45,12 @@ def build_sampler(spec: StudySpec, n_before: int = 0) -> BaseSampler:
         n_before: Trials the study has already.
 
     Raises:
-        SpecError: The class or an argument of it does not exist, or is refused by Optuna.
+        SpecError: The class or an argument of it does not exist, is refused by Optuna, or does not
+            go with conditional params.
     """
     component = spec.sampler
     args = dict(component.args)
+    _check_conditions(spec)
     if component.type == _GRID:
         args.setdefault(
             "search_space", {name: _grid(name, param) for name, param in spec.space.items()}
@@ -53,6 +64,20 @@ def build_sampler(spec: StudySpec, n_before: int = 0) -> BaseSampler:
     )
     assert isinstance(sampler, BaseSampler)
     return sampler
+
+
+def _check_conditions(spec: StudySpec) -> None:
+    conditional = next((name for name, param in spec.params.items() if param.when), None)
+    types = [
+        spec.sampler.type,
+        *(value.get("type") for value in spec.sampler.args.values() if is_mapping(value)),
+    ]
+    for type_ in types if conditional else ():
+        if type_ in _UNCONDITIONAL:
+            raise SpecError(
+                "sampler.type",
+                f"study.params.{conditional} has a condition, and {type_} {_UNCONDITIONAL[type_]}",
+            )
 
 
 def build_pruner(component: Component | None) -> BasePruner:

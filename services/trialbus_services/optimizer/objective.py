@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -15,7 +16,13 @@ from trialbus.spec import Direction, Objective
 Curve: TypeAlias = Mapping[int, float]
 
 _FORM = re.compile(r"(?P<name>\w+)(?:\((?P<argument>[^()]*)\))?")
-_FORMS = "last, best, mean_last(k), ema(alpha), at_step(n)"
+_EXPECTED = {
+    "last": "last",
+    "best": "best",
+    "mean_last": "mean_last(k) with k >= 1",
+    "ema": "ema(alpha) with 0 < alpha <= 1",
+    "at_step": "at_step(n) with n >= 0",
+}
 
 
 def value_of(curve: Curve, objective: Objective) -> float | None:
@@ -33,8 +40,15 @@ def value_of(curve: Curve, objective: Objective) -> float | None:
     return rule(dict(sorted(curve.items()))) if curve else None
 
 
-def aggregation(text: str, direction: Direction) -> Callable[[Curve], float | None]:
+def aggregation(
+    text: str, direction: Direction, key: str = "study.objective"
+) -> Callable[[Curve], float | None]:
     """Return the function that `text` names.
+
+    Args:
+        text: Its name, with its argument in brackets.
+        direction: Which values are better.
+        key: The objective it belongs to, for the error.
 
     Raises:
         SpecError: It names none, or its argument is out of range.
@@ -59,7 +73,12 @@ def aggregation(text: str, direction: Direction) -> Callable[[Curve], float | No
             step = int(argument)
             return lambda curve: curve.get(step)
         case _:
-            raise SpecError("study.objective.aggregate", f"{text!r} is not one of {_FORMS}")
+            near = difflib.get_close_matches(name, _EXPECTED, 1)
+            meant = f"; did you mean {_EXPECTED[near[0]]}?" if near else ""
+            raise SpecError(
+                f"{key}.aggregate",
+                f"{text!r} is not one of {', '.join(_EXPECTED.values())}{meant}",
+            )
 
 
 def _is_weight(text: str) -> bool:

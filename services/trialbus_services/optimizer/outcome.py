@@ -43,8 +43,9 @@ class Judge:
     """
 
     def __init__(self, spec: StudySpec) -> None:
-        for objective in spec.objectives:
-            aggregation(objective.aggregate, objective.direction)
+        for i, objective in enumerate(spec.objectives):
+            key = "study.objective" if len(spec.objectives) == 1 else f"study.objective[{i}]"
+            aggregation(objective.aggregate, objective.direction, key)
         self._spec = spec
         self._constraints = [
             Constraint(f"study.constraints[{i}]", text) for i, text in enumerate(spec.constraints)

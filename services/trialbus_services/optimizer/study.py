@@ -18,12 +18,10 @@ from typing import Any
 
 import msgspec
 import optuna
-from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus import events
-from trialbus.errors import SpecError
 from trialbus_services.optimizer.components import build_pruner, build_sampler
 from trialbus_services.optimizer.failures import ERROR, Failures
 from trialbus_services.optimizer.ledger import Book, Closed, OpenTrial
@@ -34,7 +32,7 @@ from trialbus_services.optimizer.pruning import Driver
 from trialbus_services.optimizer.recording import WriteBehind
 from trialbus_services.optimizer.reported import Reported
 from trialbus_services.optimizer.sampling import Suggester, Suggestion
-from trialbus_services.optimizer.space import distribution
+from trialbus_services.optimizer.space import check_directions, check_space
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +87,8 @@ class RunningStudy:
             spec.name, [StudyDirection[direction.upper()] for direction in spec.directions]
         )
         self._study = optuna.Study(spec.name, storage, optuna.samplers.RandomSampler(), pruner)
-        self._check_directions()
+        found = [direction.name.lower() for direction in self._study.directions]
+        check_directions(spec, found)
         self.progress = Progress(spec)
         self.reported = before.reported if before else Reported()
         self._finished: set[int] = set()
@@ -312,15 +311,6 @@ class RunningStudy:
         pruner = type(self._study.pruner).__name__
         return f"{pruner}: {self._driver.metric} {value:g}" if prune else None
 
-    def _check_directions(self) -> None:
-        found = [direction.name.lower() for direction in self._study.directions]
-        if found != self.spec.directions:
-            raise SpecError(
-                "study.objective.direction",
-                f"{self.spec.directions} does not fit the study {self.spec.name!r} in the storage, "
-                f"which has {found}; use another study.name",
-            )
-
     def _adopt(self, book: Book) -> None:
         """Take in the trials that the storage has."""
         trials = self._study.get_trials(deepcopy=False)
@@ -330,7 +320,7 @@ class RunningStudy:
             # Trials that run already are somebody else's; from now on they are ours.
             attributes = {_FOREIGN: [trial.number for trial in running]}
             self._study.set_user_attr(_FOREIGN, attributes[_FOREIGN])
-        self._check_space(trials)
+        check_space(self.spec, trials)
         self._study.set_user_attr(SPEC, msgspec.to_builtins(self.spec))
         if attributes.get(END) is not None:
             self._study.set_user_attr(END, None)
@@ -354,23 +344,6 @@ class RunningStudy:
         for number in set(book.open) - set(self._trial_ids):
             del book.open[number]
         self._unclaimed = [trial for trial in running if trial.number not in attributes[_FOREIGN]]
-
-    def _check_space(self, trials: list[FrozenTrial]) -> None:
-        """Check that Optuna takes the params beside those that the study has."""
-        known: dict[str, BaseDistribution] = {}
-        for trial in trials:
-            known |= trial.distributions
-        for name, param in self.spec.space.items():
-            new = distribution(param)
-            try:
-                check_distribution_compatibility(known.get(name, new), new)
-            except ValueError:
-                key = "fixed" if name in self.spec.fixed else "params"
-                raise SpecError(
-                    f"study.{key}.{name}",
-                    f"{new} does not fit the study {self.spec.name!r} in the storage, where it is "
-                    f"{known[name]}; use another study.name",
-                ) from None
 
     def _enqueue(self) -> None:
         """Let the trials that the specification names wait, those that are not there yet."""
