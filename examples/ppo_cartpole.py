@@ -171,7 +171,7 @@ def train(trial: trialbus.Trial) -> None:
     collector = Collector(trial.params, trial.seed % 2**31)
     interval, episodes = trial.evaluation.interval or 2, trial.evaluation.episodes or 20
     # What the study says of callbacks, `report_interval` for example; TrialPruned comes through.
-    with CallbackFactory(trial.config.get("callbacks")).build(trial) as callbacks:
+    with CallbackFactory(trial.config.nested().get("callbacks")).build(trial) as callbacks:
         for evaluation in range(found.step + 1 if found else 0, trial.budget):
             for i in range(interval):
                 update(agent, optimizer, collector.collect(agent), trial.params)

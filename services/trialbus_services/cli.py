@@ -98,6 +98,7 @@ def _run(name: str, overrides: list[str]) -> int:
 
     def task(config: DictConfig) -> None:
         try:
+            settings.set_log_level(config)
             keys = settings.bus(config).keys
             if keys is not None:
                 # Every link of this process, and of the services it starts, finds them there.

@@ -53,9 +53,14 @@ def run(config: DictConfig, spec: StudySpec, overrides: list[str], console: Cons
 
 
 def launch(
-    config: DictConfig, spec: StudySpec, overrides: list[str], console: Console
+    config: DictConfig,
+    spec: StudySpec,
+    overrides: list[str],
+    console: Console,
+    *,
+    report: bool = True,
 ) -> events.StudyFinished:
-    """Run a study to its end and return how it ended, see `run`.
+    """Run a study to its end and return how it ended, see `run`. Without `report` there is none.
 
     Raises:
         TrialbusError: As `run` does.
@@ -69,10 +74,10 @@ def launch(
     if worker:
         settings.trainer(config)
     with Services(
-        bus, shown(storage.url), spec.name, overrides, console, worker=worker
+        bus, shown(storage.url), spec.name, overrides, console, worker=worker, reporter=report
     ) as services:
         services.start()
-        return _follow(spec, services, console)
+        return _follow(spec, services, console, awaited=report)
 
 
 def check(spec: StudySpec) -> None:
@@ -90,7 +95,9 @@ def check(spec: StudySpec) -> None:
         logger.warning("%s", doubt)
 
 
-def _follow(spec: StudySpec, services: Services, console: Console) -> events.StudyFinished:
+def _follow(
+    spec: StudySpec, services: Services, console: Console, *, awaited: bool
+) -> events.StudyFinished:
     """Submit the study, show what happens, and return its end."""
     submission = uuid.uuid4().hex
     began = time.monotonic()
@@ -105,7 +112,7 @@ def _follow(spec: StudySpec, services: Services, console: Console) -> events.Stu
         try:
             with TerminalView(view, console=console) as terminal:
                 finished = _watch(inbox, view, terminal, services, submission)
-            report = _await_report(inbox, services)
+            report = _await_report(inbox, services) if awaited else None
         except KeyboardInterrupt:
             if finished is None:
                 console.print("interrupted; the same command resumes the study", style="yellow")

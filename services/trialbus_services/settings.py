@@ -5,6 +5,7 @@ A service reads only its own sections, so a mistake in a study never keeps the h
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import sys
@@ -23,6 +24,8 @@ from trialbus_services import base_config
 from trialbus_services.search_space import explicit
 from trialbus_services.worker import gpus
 from trialbus_services.worker.handing import ParamsAs
+
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -211,6 +214,18 @@ def _check_function(trainer: Trainer) -> None:
             "trainer.function",
             f"{trainer.function!r} is not module:function (for example my_project.train:main)",
         )
+
+
+def set_log_level(config: DictConfig) -> None:
+    """Let the log of this process tell as much as `log_level` says.
+
+    Raises:
+        SpecError: It is no level.
+    """
+    level = config.get("log_level")
+    if level not in _LEVELS:
+        raise SpecError("log_level", f"{level!r} is unknown (expected {', '.join(_LEVELS)})")
+    logging.getLogger().setLevel(level)
 
 
 def register_resolvers() -> None:
