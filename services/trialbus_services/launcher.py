@@ -25,6 +25,7 @@ from trialbus_services.optimizer.outcome import Judge
 from trialbus_services.optimizer.pruning import warm_up
 from trialbus_services.optimizer.storage import check_url, shown
 from trialbus_services.supervisor import Services
+from trialbus_services.worker import gpus
 
 logger = logging.getLogger(__name__)
 
@@ -70,11 +71,18 @@ def launch(
     bus = settings.bus(config)
     storage = settings.section(config, "storage", settings.Storage)
     check_url(storage.url)
-    worker = settings.section(config, "worker", settings.Worker).slots > 0
-    if worker:
+    worker = settings.section(config, "worker", settings.Worker)
+    if worker.slots:
         settings.trainer(config)
+        gpus.devices(worker.gpus, worker.gpus_per_trial, worker.slots)
     with Services(
-        bus, shown(storage.url), spec.name, overrides, console, worker=worker, reporter=report
+        bus,
+        shown(storage.url),
+        spec.name,
+        overrides,
+        console,
+        worker=worker.slots > 0,
+        reporter=report,
     ) as services:
         services.start()
         return _follow(spec, services, console, awaited=report)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import shlex
 import time
+from typing import Any
 
 import msgspec
 import optuna
@@ -159,7 +160,9 @@ def _summary(study: optuna.Study) -> str:
 
 def _phases(config: DictConfig, overrides: list[str]) -> list[str]:
     try:
-        found = msgspec.convert(OmegaConf.to_container(config.phases), list[str])
+        phases: Any = config.phases
+        plain = OmegaConf.to_container(phases) if OmegaConf.is_config(phases) else phases
+        found = msgspec.convert(plain, list[str])
     except msgspec.ValidationError as error:
         raise SpecError("phases", f"{error} (in {config.phases!r})") from None
     for override in overrides:

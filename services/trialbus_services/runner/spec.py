@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +16,10 @@ from omegaconf.errors import OmegaConfBaseException
 from trialbus.errors import SpecError
 from trialbus.nested import laid_over, leaves
 from trialbus.spec import Direction, StudySpec, is_mapping, load_spec
-from trialbus_services import base_config
+from trialbus_services import base_config, launcher
 from trialbus_services.search_space import listed
+from trialbus_services.worker import gpus
 
-_DEPRECATED = ("consider_prior", "prior_weight", "consider_magic_clip", "consider_endpoints")
 _PLACE = re.compile(r"^(.*?)(?: - at `\$(.*)`)?$", re.DOTALL)
 
 
@@ -35,7 +34,7 @@ class StudyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         storage: URL of the Optuna storage.
         load_if_exists: Whether a study of this name that is there goes on; false refuses it.
         sampler: `{type: <class of Optuna>, <argument>: <value>}`. An argument that is null is left
-            to the class.
+            to the class, one that Optuna has deprecated is taken with its warning.
         pruner: The same, or None, which prunes nothing.
         n_trials: Total number of trials, over all runs.
         timeout: Seconds after which no further trial begins.
@@ -179,6 +178,7 @@ class RunnerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             raise ValueError("studies is empty (expected at least one)")
         if self.max_concurrent_trials < 1:
             raise ValueError(f"max_concurrent_trials {self.max_concurrent_trials} is below 1")
+        gpus.check(None, self.gpu_per_trial)
         names = [study.study_name for study in self.studies]
         twice = {name for name in names if names.count(name) > 1}
         if twice:
@@ -218,12 +218,11 @@ def parse(data: Mapping[str, Any], folder: Path = Path()) -> RunnerSpec:
     studies = [_located(study, folder) for study in spec.studies]
     for i, study in enumerate(studies):
         try:
-            study.spec()
+            launcher.check(study.spec())
         except SpecError as error:
             raise SpecError(f"studies[{i}].{error.key}", error.problem) from None
         except ValueError as error:
             raise SpecError(f"studies[{i}]", str(error)) from None
-        _warn_of_deprecated(f"studies[{i}]", study)
     return msgspec.structs.replace(spec, studies=studies)
 
 
@@ -266,24 +265,12 @@ def _arguments(component: Mapping[str, Any] | None) -> dict[str, Any] | None:
     return found
 
 
-def _warn_of_deprecated(where: str, study: StudyConfig) -> None:
-    for name in _DEPRECATED:
-        if study.sampler.get(name) is not None:
-            warnings.warn(
-                f"{where}.sampler.{name}: Optuna has deprecated it; it is passed on as it is",
-                FutureWarning,
-                stacklevel=4,
-            )
-
-
 #: Fields of a study as `load_spec` names them, and as a spec file does.
 _OWN = {
     "name": "study_name",
     "objective.metric": "metric_name",
     "timeout_s": "timeout",
     "budget": "episodes_per_trial",
-    "evaluation.interval": "evaluation_interval",
-    "evaluation.episodes": "evaluation_episodes",
     "params": "parameters",
 }
 
