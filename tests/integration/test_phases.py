@@ -13,6 +13,8 @@ import pytest
 from support import trainer
 from support.processes import Bus
 
+pytestmark = pytest.mark.timeout(180)  # several studies in a row
+
 ROOT = Path(__file__).parents[2]
 
 #: A trial of the first phase, as plain Optuna makes it.
@@ -49,7 +51,7 @@ def conf(bus: Bus) -> Path:
 
 def run(bus: Bus, *overrides: str) -> tuple[int, str]:
     process = bus.service("study", "--config-dir", "conf", *overrides)
-    code = process.wait(60)
+    code = process.wait(90)
     printed = process.printed()
     process.log.write_text("")
     return code, printed

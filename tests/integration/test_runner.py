@@ -18,6 +18,8 @@ from support.processes import Bus
 from trialbus_services import OptunaRunner
 from trialbus_services.runner import RunnerSpec
 
+pytestmark = pytest.mark.timeout(180)  # several studies in a row
+
 PARAMETERS = [{"name": "agent.x", "type": "float", "low": 1.0, "high": 5.0}]
 
 
