@@ -16,6 +16,11 @@ _DEFAULT = ".trialbus/artifacts"
 _UNKNOWN = "application/octet-stream"
 
 
+def directory() -> Path:
+    """Return the folder of artifacts."""
+    return Path(os.environ.get(ARTIFACTS_VARIABLE, _DEFAULT))
+
+
 def store(path: Path, *, study: str, trial: int, attempt: int) -> events.ArtifactLogged:
     """Copy a file into the folder of artifacts and return what to tell about it.
 
@@ -25,13 +30,13 @@ def store(path: Path, *, study: str, trial: int, attempt: int) -> events.Artifac
     Source:
         `optuna.artifacts.upload_artifact`.
     """
-    directory = Path(os.environ.get(ARTIFACTS_VARIABLE, _DEFAULT))
-    directory.mkdir(parents=True, exist_ok=True)
+    folder = directory()
+    folder.mkdir(parents=True, exist_ok=True)
     artifact = str(uuid.uuid4())
-    draft = directory / f".{artifact}"
+    draft = folder / f".{artifact}"
     try:
         shutil.copyfile(path, draft)
-        draft.replace(directory / artifact)
+        draft.replace(folder / artifact)
     finally:
         draft.unlink(missing_ok=True)
     mimetype, encoding = mimetypes.guess_type(path.name)

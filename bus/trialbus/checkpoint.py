@@ -16,6 +16,8 @@ from urllib.parse import quote
 #: Where checkpoints are kept; every machine that may run a trial again has to see it.
 CHECKPOINTS_VARIABLE = "TRIALBUS_CHECKPOINTS"
 _DEFAULT = ".trialbus/checkpoints"
+# At the end of the name of what is being written; torch.save takes no name that begins with a dot.
+_DRAFT = ".draft"
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Checkpoints:
             value: What `keep_best_n` goes by.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
-        draft = self.directory / f".{uuid.uuid4().hex}"
+        draft = self.directory / f"{uuid.uuid4().hex}{_DRAFT}"
         try:
             yield draft
             _sync(draft)
@@ -99,8 +101,8 @@ class Checkpoints:
         """Return all there are, in the order of their steps."""
         if not self.directory.is_dir():
             return []
-        names = sorted(p for p in self.directory.iterdir() if not p.name.startswith("."))
-        return [_parsed(path) for path in names]
+        names = sorted(self.directory.iterdir())
+        return [_parsed(path) for path in names if path.suffix != _DRAFT]
 
     def _ranked(self) -> list[Checkpoint]:
         valued = [found for found in self.all() if math.isfinite(_value(found))]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeGuard, cast
+from typing import Any, TypeGuard
 
 
 class Params(Mapping[str, Any]):
@@ -129,10 +129,14 @@ def _check_value(name: str, value: Any) -> None:
         case float() if math.isfinite(value):
             return
         case list():
-            for i, entry in enumerate(cast(list[Any], value)):
+            entries: list[Any] = value
+            for i, entry in enumerate(entries):
                 _check_value(f"{name}[{i}]", entry)
-        case dict() if all(isinstance(key, str) for key in cast(dict[Any, Any], value)):
-            for key, entry in cast(dict[str, Any], value).items():
+        case dict():
+            mapping: dict[Any, Any] = value
+            if not all(isinstance(key, str) for key in mapping):
+                raise ValueError(f"{name} is {value!r} (expected text as keys)")
+            for key, entry in mapping.items():
                 _check_value(f"{name}.{key}", entry)
         case _:
             raise ValueError(

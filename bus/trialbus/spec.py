@@ -22,6 +22,7 @@ Direction: TypeAlias = Literal["minimize", "maximize"]
 NanPolicy: TypeAlias = Literal["fail", "prune", "ignore", "worst"]
 
 # Fields of a study, the least they may be, and what they are.
+_NOT_WRITTEN = {"objectives", "sampler", "pruner", "inherited"}
 _COUNTS = (
     ("n_trials", 1, "the total number of trials"),
     ("budget", 1, "a number of steps, or null"),
@@ -85,6 +86,24 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 raise ValueError(f"{name} {count} is below 1 (expected 1 or more, or null)")
 
 
+class Inherited(msgspec.Struct, frozen=True, kw_only=True):
+    """Where values of `fixed` come from: the best trial of an earlier phase.
+
+    Attributes:
+        phase: Name of the phase.
+        study: Its study.
+        trial: Number of that study's best trial.
+        values: Its objective values.
+        params: Its params, also those that this study searches again.
+    """
+
+    phase: str
+    study: str
+    trial: int
+    values: list[float]
+    params: dict[str, Choice]
+
+
 class Component(msgspec.Struct, frozen=True, kw_only=True):
     """A sampler or pruner: its class and the arguments it is built with.
 
@@ -140,6 +159,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
             configuration of `trialbus study` it may be a YAML file, too, which becomes a mapping.
         trial_overrides: Values laid over it, the same in every trial, nested or by dotted names.
             Params are laid over them; `trial.config` is what this comes to.
+        inherited: Where values of `fixed` come from, if an earlier phase gave them.
     """
 
     name: str
@@ -165,6 +185,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     evaluation: Evaluation = Evaluation()
     base_config: dict[str, Any] | str | None = None
     trial_overrides: dict[str, Any] = {}
+    inherited: Inherited | None = None
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -352,7 +373,7 @@ def check_keys(study: Iterable[str]) -> None:
     Raises:
         SpecError: One is unknown.
     """
-    known = {"objective", *StudySpec.__struct_fields__} - {"objectives", "sampler", "pruner"}
+    known = {"objective", *StudySpec.__struct_fields__} - _NOT_WRITTEN
     for key in study:
         if key not in known:
             raise SpecError(f"study.{key}", f"no such key{nearest(key, known)}")

@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trialbus_services.in_process import run_optuna_trial
+    from trialbus_services.runner import OptunaRunner
 
-__all__ = ["run_optuna_trial"]
+__all__ = ["OptunaRunner", "run_optuna_trial"]
 
 
 def __getattr__(name: str) -> Any:
     """Import what is public here when it is asked for: most of the services need no Optuna."""
-    if name in __all__:
-        from trialbus_services import in_process
+    if name == "run_optuna_trial":
+        from trialbus_services.in_process import run_optuna_trial
 
-        return getattr(in_process, name)
+        return run_optuna_trial
+    if name == "OptunaRunner":
+        from trialbus_services.runner import OptunaRunner
+
+        return OptunaRunner
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

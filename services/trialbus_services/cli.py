@@ -33,7 +33,8 @@ commands:
   optimizer  the Optuna service: hands out trials, records evaluations, prunes
   worker     runs trials, each as a process of its own
   reporter   writes a report when a study finishes, and tells those who want to know
-  monitor    serves a live page about studies: trialbus monitor monitor.port=8052
+  monitor    serves a live page about studies: trialbus monitor monitor.port=8053
+  dashboard  serves Optuna's own dashboard on the storage
 
   report     writes the report of a study now: trialbus report digits
   watch      shows a study that runs, from any terminal: trialbus watch digits
@@ -94,6 +95,7 @@ def _run(name: str, arguments: list[str]) -> int:
         command = _dry_run
 
     def serve(found: Composed) -> int:
+        settings.set_log_level(found.config)
         keys = settings.bus(found.config).keys
         if keys is not None:
             # Every link of this process, and of the services it starts, finds them there.
@@ -199,6 +201,15 @@ def _reporter(found: Composed) -> int:
     )
 
 
+def _dashboard(found: Composed) -> int:
+    from trialbus_services.dashboard import run
+
+    return run(
+        settings.section(found.config, "storage", settings.Storage),
+        settings.section(found.config, "dashboard", settings.Dashboard),
+    )
+
+
 def _monitor(found: Composed) -> int:
     try:
         from trialbus_services.monitor.web.main import run
@@ -212,17 +223,17 @@ def _monitor(found: Composed) -> int:
 
 
 def _study(found: Composed) -> int:
-    from trialbus_services import launcher
+    from trialbus_services.phases import run
 
-    return launcher.run(found)
+    return run(found)
 
 
 def _dry_run(found: Composed) -> int:
-    from trialbus_services import launcher
     from trialbus_services.dry_run import show
+    from trialbus_services.phases import plans
 
-    plan = launcher.plan(found.config)
-    print(show(found.config, plan.spec, plan.bus, plan.trainer))
+    for plan in plans(found):
+        print(show(plan))
     return 0
 
 
@@ -234,4 +245,5 @@ _COMMANDS: dict[str, Callable[[Composed], int]] = {
     "worker": _worker,
     "reporter": _reporter,
     "monitor": _monitor,
+    "dashboard": _dashboard,
 }

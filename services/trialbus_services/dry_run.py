@@ -10,11 +10,12 @@ from typing import Any
 import msgspec
 import optuna
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from trialbus import events
 from trialbus.spec import StudySpec
 from trialbus_services import settings
+from trialbus_services.launcher import Plan
 from trialbus_services.optimizer.components import build_sampler
 from trialbus_services.optimizer.space import suggest
 from trialbus_services.origin import masked
@@ -22,18 +23,10 @@ from trialbus_services.worker.config import folder_name
 from trialbus_services.worker.handing import command_of, values_of, variables_of
 
 
-def show(
-    config: DictConfig, spec: StudySpec, bus: settings.Bus, trainer: settings.Trainer | None
-) -> str:
-    """Return the config, the search space and the command of the first trial, as text.
-
-    Args:
-        config: As it was composed.
-        spec: Its study.
-        bus: Its bus.
-        trainer: What runs the trials; None where trainings ask for them.
-    """
-    plain = masked(OmegaConf.to_container(config, resolve=True))
+def show(plan: Plan) -> str:
+    """Return the config, the search space and the command of the first trial, as text."""
+    spec = plan.spec
+    plain = masked(OmegaConf.to_container(plan.found.config, resolve=True))
     space = {name: msgspec.to_builtins(param) for name, param in spec.space.items()}
     return "\n".join(
         [
@@ -43,7 +36,7 @@ def show(
             *(f"{name}: {_in_one_line(param)}" for name, param in space.items()),
             "",
             "# The first trial",
-            *_first_trial(spec, bus, trainer),
+            *_first_trial(spec, plan.bus, plan.trainer),
         ]
     )
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
-from omegaconf import DictConfig
 from rich.console import Console
 
 from trialbus import events
@@ -29,6 +28,7 @@ from trialbus_services.optimizer.pruning import warm_up
 from trialbus_services.optimizer.storage import check_url, shown
 from trialbus_services.origin import origin
 from trialbus_services.supervisor import Services
+from trialbus_services.worker import gpus
 
 logger = logging.getLogger(__name__)
 
@@ -42,25 +42,32 @@ class Plan:
     """A study that is ready to run: its config is checked as far as that can be done from here.
 
     Attributes:
+        found: The config, and the arguments that make a service compose the same.
         spec: The study.
         bus: Its bus.
         storage: Where it is recorded.
         trainer: What a worker here runs; None where trials run elsewhere.
     """
 
+    found: Composed
     spec: StudySpec
     bus: settings.Bus
     storage: settings.Storage
     trainer: settings.Trainer | None
 
 
-def plan(config: DictConfig) -> Plan:
+def plan(found: Composed, spec: StudySpec | None = None) -> Plan:
     """Check the whole config of a study. Nothing is started, and no file is made.
+
+    Args:
+        found: The config.
+        spec: The study; None takes that of the config.
 
     Raises:
         SpecError: A value cannot be used.
     """
-    spec = settings.study(config)
+    config = found.config
+    spec = settings.study(config) if spec is None else spec
     check(spec)
     bus = settings.bus(config)
     check_reachable(bus.endpoint, guarded=bus.keys is not None, insecure=bus.insecure)
@@ -70,34 +77,50 @@ def plan(config: DictConfig) -> Plan:
         settings.section(config, name, settings.SECTIONS[name])
     settings.callbacks(config)
     build_notifiers(config)
-    here = settings.section(config, "launcher", settings.Launcher).worker
-    return Plan(spec, bus, storage, settings.trainer(config) if here else None)
+    if not settings.section(config, "launcher", settings.Launcher).worker:
+        return Plan(found, spec, bus, storage, None)
+    worker = settings.section(config, "worker", settings.Worker)
+    gpus.devices(worker.gpus, worker.gpus_per_trial, worker.slots)
+    return Plan(found, spec, bus, storage, settings.trainer(config))
 
 
-def run(found: Composed) -> int:
-    """Run the study of a config to its end and return the exit code.
+def run(planned: Plan, console: Console) -> int:
+    """Run a study to its end and return the exit code.
 
     Raises:
         TrialbusError: The config is wrong, or a service cannot be had.
     """
-    planned = plan(found.config)
+    try:
+        return exit_code(launch(planned, console))
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def launch(planned: Plan, console: Console, *, report: bool = True) -> events.StudyFinished:
+    """Run a study to its end and return how it ended, see `run`. Without `report` there is none.
+
+    Raises:
+        TrialbusError: As `run` does.
+        KeyboardInterrupt: It was interrupted; everything that was started has ended.
+    """
+    found, spec = planned.found, planned.spec
     submitted = events.StudySubmitted(
-        study=planned.spec.name,
-        spec=planned.spec,
+        study=spec.name,
+        spec=spec,
         submission=uuid.uuid4().hex,
         origin=origin(found.config, ["trialbus", "study", *found.arguments]),
     )
-    console = Console()
     with Services(
         planned.bus,
         shown(planned.storage.url),
-        planned.spec.name,
+        spec.name,
         found.arguments,
         console,
         worker=planned.trainer is not None,
+        reporter=report,
     ) as services:
         services.start()
-        return _follow(submitted, services, console)
+        return _follow(submitted, services, console, awaited=report)
 
 
 def check(spec: StudySpec) -> None:
@@ -115,8 +138,10 @@ def check(spec: StudySpec) -> None:
         logger.warning("%s", doubt)
 
 
-def _follow(submitted: events.StudySubmitted, services: Services, console: Console) -> int:
-    """Submit the study, show what happens, and return the exit code."""
+def _follow(
+    submitted: events.StudySubmitted, services: Services, console: Console, *, awaited: bool
+) -> events.StudyFinished:
+    """Submit the study, show what happens, and return its end."""
     spec = submitted.spec
     began = time.monotonic()
     with (
@@ -130,11 +155,11 @@ def _follow(submitted: events.StudySubmitted, services: Services, console: Conso
         try:
             with TerminalView(view, console=console) as terminal:
                 finished = _watch(inbox, view, terminal, services, submitted.submission)
-            report = _await_report(inbox, services)
+            report = _await_report(inbox, services) if awaited else None
         except KeyboardInterrupt:
             if finished is None:
                 console.print("interrupted; the same command resumes the study", style="yellow")
-                return _INTERRUPTED
+                raise
             report = None
     print_summary(
         console,
@@ -144,7 +169,7 @@ def _follow(submitted: events.StudySubmitted, services: Services, console: Conso
         wall_s=time.monotonic() - began,
         report=report,
     )
-    return exit_code(finished)
+    return finished
 
 
 def _watch(

@@ -5,6 +5,7 @@ A service reads only its own sections, so a mistake in a study never keeps the h
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import shutil
@@ -26,9 +27,11 @@ from trialbus.spec import StudySpec, check_keys, is_mapping, load_spec
 from trialbus_services import base_config
 from trialbus_services.reporter.options import Options
 from trialbus_services.search_space import explicit
+from trialbus_services.worker import gpus
 from trialbus_services.worker.handing import ParamsAs
 
 _LEAST_TOKEN = 16  # characters that nobody tries one by one
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 
 class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -119,6 +122,8 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     slots: int = 2
     grace_s: float = 5.0
     ttl_s: float = 10.0
+    gpus: int | list[int | str] | Literal["auto"] | None = None
+    gpus_per_trial: float = 1.0
 
     def __post_init__(self) -> None:
         if self.slots < 1:
@@ -127,6 +132,7 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             raise ValueError(f"grace_s {self.grace_s:g} is below 0 (expected seconds)")
         if self.ttl_s <= 0:
             raise ValueError(f"ttl_s {self.ttl_s:g} is not above zero (expected seconds)")
+        gpus.check(self.gpus, self.gpus_per_trial)
 
 
 class Launcher(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -145,7 +151,7 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Where the live page is served, and to whom."""
 
     host: str = "127.0.0.1"
-    port: int = 8052
+    port: int = 8053
     token: str | None = None
 
     def __post_init__(self) -> None:
@@ -155,6 +161,13 @@ class Monitor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             raise ValueError(f"port {self.port} is not a port (expected 0 to 65535)")
         if self.token is not None and len(self.token) < _LEAST_TOKEN:
             raise ValueError(f"token is too short (expected {_LEAST_TOKEN} characters or more)")
+
+
+class Dashboard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where `trialbus dashboard` serves."""
+
+    host: str = "127.0.0.1"
+    port: int = 8052
 
 
 #: The sections that are made of one type each.
@@ -167,6 +180,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
     "launcher": Launcher,
     "report": Report,
     "monitor": Monitor,
+    "dashboard": Dashboard,
 }
 
 _S = TypeVar("_S", bound=msgspec.Struct)
@@ -268,6 +282,18 @@ def _check_function(trainer: Trainer, folder: Path) -> None:
             f"{trainer.function!r}: there is no module {module!r} in {str(folder)!r} "
             "or the environment (expected one that can be imported; trainer.cwd is its folder)",
         )
+
+
+def set_log_level(config: DictConfig) -> None:
+    """Let the log of this process tell as much as `log_level` says.
+
+    Raises:
+        SpecError: It is no level.
+    """
+    level = config.get("log_level")
+    if level not in _LEVELS:
+        raise SpecError("log_level", f"{level!r} is unknown (expected {', '.join(_LEVELS)})")
+    logging.getLogger().setLevel(level)
 
 
 def _plain(config: DictConfig, name: str, *, optional: bool = False) -> Any:

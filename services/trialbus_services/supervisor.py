@@ -23,7 +23,8 @@ _QUIET_S = 3.0  # a session silent for longer is not counted on
 class Services:
     """The services a study needs: those that are up already, and children for the others.
 
-    Without `worker` nothing here runs trials: trainings ask for them themselves.
+    Without `worker` nothing here runs trials: trainings ask for them themselves. Without
+    `reporter` nothing here writes reports.
     """
 
     def __init__(
@@ -35,8 +36,10 @@ class Services:
         console: Console,
         *,
         worker: bool = True,
+        reporter: bool = True,
     ) -> None:
-        self._wanted = ("optimizer", "worker", "reporter") if worker else ("optimizer", "reporter")
+        wanted = {"optimizer": True, "worker": worker, "reporter": reporter}
+        self._wanted = [name for name, is_wanted in wanted.items() if is_wanted]
         self._bus = bus
         self._storage = storage
         self._study = study

@@ -44,7 +44,8 @@ class Composed:
 def composed(arguments: Sequence[str]) -> Generator[Composed]:
     """Compose a config, and say of errors in it where the values were set.
 
-    Hydra's global state is that of the config within the block, and empty after it.
+    Hydra's global state is that of the config within the block, and as it was after it: one block
+    may stand in another, and all of them in an application of Hydra.
 
     Args:
         arguments: Overrides, and Hydra's `--config-dir`, `--config-name` and `--config-path`.
@@ -60,6 +61,8 @@ def composed(arguments: Sequence[str]) -> Generator[Composed]:
     """
     options = parsed(arguments)
     name = options.config_name or PRIMARY
+    before = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
     register()
     version.setbase(VERSION_BASE)
     hydra = Hydra.create_main_hydra2("trialbus", _search_path(options))
@@ -83,8 +86,7 @@ def composed(arguments: Sequence[str]) -> Generator[Composed]:
         except SpecError as error:
             raise located(error, config, sources) from None
     finally:
-        GlobalHydra.instance().clear()
-        HydraConfig.instance().cfg = None
+        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = before
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:

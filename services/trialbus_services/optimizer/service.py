@@ -251,7 +251,7 @@ class Optimizer:
             case events.Enqueue():
                 self._take_enqueue(event, offset)
             case events.StudyFinished():
-                self._let_go(event.study)
+                self._let_go(event)
             case events.Stop():
                 self._guarded(event.study, lambda study, book: self._stop(book))
             case _:
@@ -467,13 +467,15 @@ class Optimizer:
         self._ledger.apply(event, self._inbox.offset or 0)
         self._say(event)
         if study is not None:
+            study.conclude(event.reason)
             study.release()
         logger.info("study %r finished: %s", event.study, event.reason)
 
-    def _let_go(self, name: str) -> None:
+    def _let_go(self, event: events.StudyFinished) -> None:
         """Leave a study alone whose end was in the log already, read once more after a crash."""
-        book = self._ledger.studies.get(name)
-        if book is not None and book.finished and (study := self._studies.pop(name, None)):
+        book = self._ledger.studies.get(event.study)
+        if book is not None and book.finished and (study := self._studies.pop(event.study, None)):
+            study.conclude(event.reason)
             study.release()
 
     def _guarded(self, name: str, action: Callable[[RunningStudy, Book], Any]) -> None:

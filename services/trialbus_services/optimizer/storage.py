@@ -60,6 +60,25 @@ def _open_database(url: str, engine_kwargs: dict[str, Any]) -> RDBStorage:
         return RDBStorage(url, engine_kwargs=engine_kwargs)
 
 
+def stored_study(url: str, name: str) -> optuna.Study | None:
+    """Return a study that is in a storage, or None; nothing is made by looking.
+
+    Raises:
+        SpecError: The storage cannot be opened, or keeps nothing.
+    """
+    if url == "memory://":
+        raise SpecError("storage.url", f"{url!r} keeps no study that can be read from here")
+    file = url.removeprefix(JOURNAL) if url.startswith(JOURNAL) else None
+    if file is None and make_url(url).get_backend_name() == "sqlite":
+        file = make_url(url).database
+    if file and not Path(file).exists():
+        return None
+    try:
+        return optuna.load_study(study_name=name, storage=open_storage(url))
+    except KeyError:
+        return None
+
+
 def check_url(url: str) -> None:
     """Check what can be checked of a storage's URL without opening it.
 

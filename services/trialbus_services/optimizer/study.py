@@ -37,7 +37,10 @@ from trialbus_services.optimizer.space import check_directions, check_space
 logger = logging.getLogger(__name__)
 
 _FOREIGN = "trialbus:foreign"
-_SPEC = "trialbus:spec"
+#: User attribute of a study: its specification.
+SPEC = "trialbus:spec"
+#: User attribute of a study: why it ended, None while it runs.
+END = "trialbus:end"
 _SUBMISSION = "trialbus:submission"
 _ORIGIN = "trialbus:origin"
 _REQUEST = "trialbus:request"
@@ -284,6 +287,10 @@ class RunningStudy:
         self.failures.take(number, state, outcome.error)
         reported.forget(number)
 
+    def conclude(self, reason: str) -> None:
+        """Note that it ended, and why."""
+        self._study.set_user_attr(END, reason)
+
     def abandon(self, trial: OpenTrial, reason: str) -> None:
         """Fail a trial that waits for another attempt which will not come."""
         self.close(Closed(self.spec.name, trial, "lost", error=reason))
@@ -333,9 +340,11 @@ class RunningStudy:
             attributes = {_FOREIGN: [trial.number for trial in running]}
             self._study.set_user_attr(_FOREIGN, attributes[_FOREIGN])
         check_space(self.spec, trials)
-        self._study.set_user_attr(_SPEC, msgspec.to_builtins(self.spec))
+        self._study.set_user_attr(SPEC, msgspec.to_builtins(self.spec))
         if book.origin:
             self._study.set_user_attr(_ORIGIN, book.origin)
+        if attributes.get(END) is not None:
+            self._study.set_user_attr(END, None)
         for trial in trials:
             self._trial_ids[trial.number] = self._storage.get_trial_id_from_study_id_trial_number(
                 self._id, trial.number

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trialbus.events import TrialAssigned
+from trialbus_services.worker import gpus
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +21,7 @@ class WorkerConfig:
         study: Trials of this study only; empty for any.
         name: For people; empty for host-pid.
         slots: Trials at the same time.
+        devices: `CUDA_VISIBLE_DEVICES` of each slot; empty leaves GPUs alone.
         ttl_s: Seconds of silence after which the worker counts as lost.
         connect_s: Seconds to wait for the hub at start.
     """
@@ -29,8 +31,13 @@ class WorkerConfig:
     study: str = ""
     name: str = ""
     slots: int = 1
+    devices: tuple[str, ...] = ()
     ttl_s: float = 10.0
     connect_s: float = 10.0
+
+    def variables_of(self, slot: int) -> dict[str, str]:
+        """Return the environment variables of a slot's trainings."""
+        return {gpus.VARIABLE: self.devices[slot]} if self.devices else {}
 
     def log_of(self, trial: TrialAssigned) -> Path:
         """Return the file for what the training of a trial prints."""

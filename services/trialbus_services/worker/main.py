@@ -11,7 +11,7 @@ from typing import Any
 from trialbus.callbacks.factory import CALLBACKS_VARIABLE
 from trialbus_services.settings import Bus, Worker
 from trialbus_services.settings import Trainer as TrainerSettings
-from trialbus_services.worker import service
+from trialbus_services.worker import gpus, service
 from trialbus_services.worker.config import WorkerConfig
 from trialbus_services.worker.trainers import CommandTrainer, Trainer
 from trialbus_services.worker.warm import WarmTrainer
@@ -40,6 +40,7 @@ def run(
         study=study,
         name=worker.name or "",
         slots=worker.slots,
+        devices=gpus.devices(worker.gpus, worker.gpus_per_trial, worker.slots),
         ttl_s=worker.ttl_s,
         connect_s=bus.connect_s,
     )

@@ -156,9 +156,8 @@ class Worker:
         config = self.config
         log = config.log_of(trial)
         logger.info("trial %d of %r, attempt %d", trial.trial, trial.study, trial.attempt)
-        training = asyncio.create_task(
-            self._trainer.run(trial, environment(trial, resolve(config.endpoint)), log)
-        )
+        env = environment(trial, resolve(config.endpoint)) | config.variables_of(trial.slot)
+        training = asyncio.create_task(self._trainer.run(trial, env, log))
         key = (trial.study, trial.trial)
         self._running[key] = (trial.attempt, training)
         try:

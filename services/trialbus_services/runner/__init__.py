@@ -1,0 +1,6 @@
+"""OptunaRunner: runs the studies of a spec file from Python, on the same services as any study."""
+
+from trialbus_services.runner.runner import OptunaRunner
+from trialbus_services.runner.spec import RunnerSpec, StudyConfig
+
+__all__ = ["OptunaRunner", "RunnerSpec", "StudyConfig"]

@@ -1,0 +1,110 @@
+"""What a runner leaves of a study: results, best params, checkpoints of the best trials."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import optuna
+import yaml
+from optuna.trial import FrozenTrial, TrialState
+
+from trialbus import events
+from trialbus.checkpoint import directory_of
+from trialbus.nested import Params, laid_over, leaves
+from trialbus.spec import StudySpec
+from trialbus_services.runner.spec import StudyConfig
+from trialbus_services.worker.config import folder_name
+
+
+def write_results(
+    study: optuna.Study, spec: StudySpec, end: events.StudyFinished, directory: Path
+) -> list[Path]:
+    """Write what came out of a study and return the paths.
+
+    `<study>_results.json` has all trials. In a folder named after the study are
+    `best_params.json` and `best_config.yaml`: the whole configuration of the best trial, which a
+    Hydra application takes as `--config-dir <directory> +<study>=best_config`.
+
+    Args:
+        study: It has ended.
+        spec: What it was run with.
+        end: How it ended.
+        directory: Made if it is not there.
+    """
+    name = folder_name(spec.name)
+    trials = study.get_trials(deepcopy=False)
+    best = study.best_trial if end.best_trials else None
+    results = {
+        "study": spec.name,
+        "metric": spec.metrics[0],
+        "direction": spec.directions[0],
+        "reason": end.reason,
+        "error": end.error,
+        "counts": {
+            "complete": end.counts.complete,
+            "pruned": end.counts.pruned,
+            "failed": end.counts.failed,
+        },
+        "best": None if best is None else _row(best),
+        "trials": [_row(trial) for trial in trials],
+    }
+    written = [_write(directory / f"{name}_results.json", _json(results))]
+    if best is not None:
+        folder = directory / name
+        written.append(_write(folder / "best_params.json", _json(best.params)))
+        config = Params(laid_over(leaves(spec.config), best.params)).nested()
+        # Quoted, so that whatever the name is, it ends with the line.
+        text = (
+            "# @package _global_\n"
+            f"# Trial {best.number} of the study {json.dumps(spec.name)}, {best.value}.\n"
+            f"{yaml.safe_dump(config, sort_keys=False, allow_unicode=True)}"
+        )
+        written.append(_write(folder / "best_config.yaml", text))
+    return written
+
+
+def tidy_checkpoints(study: optuna.Study, config: StudyConfig) -> None:
+    """Remove the checkpoints of trials that are not among those to be kept."""
+    kept: set[int] = set()
+    trials = study.get_trials(deepcopy=False)
+    if config.save_checkpoints and config.keep_best_n is None:
+        return
+    if config.save_checkpoints:
+        complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
+        best_first = config.direction == "maximize"
+        complete.sort(key=lambda trial: trial.value or 0.0, reverse=best_first)
+        kept = {trial.number for trial in complete[: config.keep_best_n]}
+    for trial in trials:
+        folder = directory_of(config.study_name, trial.number)
+        if trial.number not in kept and folder.is_dir():
+            shutil.rmtree(folder)
+
+
+def _row(trial: FrozenTrial) -> dict[str, Any]:
+    duration = trial.duration
+    return {
+        "number": trial.number,
+        "state": trial.state.name.lower(),
+        "value": None if trial.value is None or not math.isfinite(trial.value) else trial.value,
+        "params": trial.params,
+        "steps": len(trial.intermediate_values),
+        "duration_s": None if duration is None else duration.total_seconds(),
+        "error": trial.user_attrs.get("trialbus:error"),
+    }
+
+
+def _json(data: Any) -> str:
+    return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
+
+
+def _write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(path)
+    return path

@@ -1,0 +1,187 @@
+"""OptunaRunner: the studies of a spec file, run one after the other."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import optuna
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+
+from trialbus.errors import SpecError, TrialbusError
+from trialbus_services import dashboard, launcher, settings
+from trialbus_services.composing import composed
+from trialbus_services.optimizer.storage import shown, stored_study
+from trialbus_services.phases import wait_recorded
+from trialbus_services.runner.results import tidy_checkpoints, write_results
+from trialbus_services.runner.spec import RunnerSpec, StudyConfig, load, parse
+from trialbus_services.runner.training import Training, check_not_imported, overrides_of
+from trialbus_services.worker import gpus
+from trialbus_services.worker.handing import hydra_text
+
+
+class OptunaRunner:
+    """Runs the studies of a spec, on a bus with hub, optimizer and worker as `trialbus study` has.
+
+    Args:
+        spec_path: A spec file.
+        spec: A spec, or what its file would hold, in place of a file.
+        trainer: What trials run, in place of the spec's `trainer`: a command, `module:function`,
+            or a function at the top level of a module, called with each `trialbus.Trial`.
+        overrides: Of `trialbus study`, for what a spec does not say: `bus.dir=/tmp/bus`.
+        console: Takes what happens.
+
+    Raises:
+        SpecError: The spec cannot be used; names the file, the key and the value.
+
+    Example:
+        >>> runner = OptunaRunner("my_spec.yaml", trainer=train)  # doctest: +SKIP
+        >>> [study] = runner.run_all_studies()  # doctest: +SKIP
+        >>> study.best_params  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        spec_path: str | os.PathLike[str] | None = None,
+        *,
+        spec: RunnerSpec | Mapping[str, Any] | None = None,
+        trainer: Training | None = None,
+        overrides: Sequence[str] = (),
+        console: Console | None = None,
+    ) -> None:
+        if (spec_path is None) == (spec is None):
+            raise SpecError("spec_path", "there is none, or a spec beside it (expected one of two)")
+        self._folder = Path(spec_path).parent if spec_path is not None else Path()
+        if spec_path is not None:
+            self.spec = load(Path(spec_path))
+        else:
+            self.spec = spec if isinstance(spec, RunnerSpec) else parse(spec or {})
+        training = trainer if trainer is not None else self.spec.trainer
+        if training is None:
+            raise SpecError(
+                "trainer", "there is none (expected a command, module:function or a function)"
+            )
+        self._training = overrides_of(training, self._folder)
+        self._overrides = list(overrides)
+        self._console = console or Console()
+
+    def run_study(self, study_config: StudyConfig) -> optuna.Study:
+        """Run a study to its end, or let it go on, and write its results.
+
+        Args:
+            study_config: One of `spec.studies`, or your own.
+
+        Raises:
+            SpecError: It cannot be run as it is.
+            TrialbusError: It failed, or no trial was completed; its results are written all the
+                same.
+            KeyboardInterrupt: It was interrupted. The same call goes on with it.
+        """
+        check_not_imported()
+        spec, url = study_config.spec(), study_config.storage
+        if stored_study(url, spec.name) is not None and not study_config.load_if_exists:
+            raise SpecError(
+                "load_if_exists",
+                f"false, and {shown(url)!r} has a study {spec.name!r} already (expected true, or "
+                "another study_name)",
+            )
+        overrides = self._overrides_of(study_config)
+        plots = self.spec.generate_plots or self.spec.save_study_plots
+        with self._dashboard(url):
+            with composed(overrides) as found:
+                planned = launcher.plan(found, spec)
+                end = launcher.launch(planned, self._console, report=plots)
+            study = wait_recorded(url, spec.name)
+        for path in write_results(study, spec, end, Path(self.spec.results_dir)):
+            self._console.print(f"results  {path}", highlight=False, markup=False, soft_wrap=True)
+        tidy_checkpoints(study, study_config)
+        if end.reason == "failed" or not end.best_trials:
+            reason = (end.error or end.reason).strip().splitlines()[-1]
+            raise TrialbusError(f"study {spec.name!r} failed: {reason}")
+        return study
+
+    def run_all_studies(self) -> list[optuna.Study]:
+        """Run every study of the spec in its order and return them.
+
+        Raises:
+            TrialbusError: Studies failed; the others have run.
+        """
+        check_not_imported()
+        self._introduce()
+        done: list[optuna.Study] = []
+        failures: list[str] = []
+        for study in self.spec.studies:
+            try:
+                done.append(self.run_study(study))
+            except TrialbusError as error:
+                failures.append(f"{error}")
+        if self.spec.notify_on_complete:
+            self._console.bell()
+        if failures:
+            raise TrialbusError("; ".join(failures))
+        return done
+
+    def _introduce(self) -> None:
+        spec = self.spec
+        lines = [line for line in (spec.description, _listed(spec)) if line]
+        title = escape(" ".join(filter(None, [spec.name or "studies", spec.version])))
+        self._console.print(Panel.fit(escape("\n".join(lines)), title=title, title_align="left"))
+
+    def _overrides_of(self, study: StudyConfig) -> list[str]:
+        most = self.spec.max_concurrent_trials
+        slots = most if study.n_jobs in (None, -1) else min(most, study.n_jobs or most)
+        room = gpus.capacity(len(gpus.present()), self.spec.gpu_per_trial)
+        if room and room < slots:
+            self._console.print(
+                f"{room} trials at once in place of {slots}, for that many GPUs are here "
+                f"(gpu_per_trial {self.spec.gpu_per_trial:g})",
+                style="yellow",
+                highlight=False,
+            )
+            slots = room
+        return [
+            f"study.name={hydra_text(study.study_name)}",
+            f"storage.url={hydra_text(study.storage)}",
+            f"report.dir={hydra_text(str(Path(self.spec.results_dir).absolute()))}",
+            f"worker.slots={slots}",
+            "worker.gpus=auto",
+            f"worker.gpus_per_trial={self.spec.gpu_per_trial}",
+            f"log_level={self.spec.log_level}",
+            *self._training,
+            *self._overrides,
+        ]
+
+    @contextmanager
+    def _dashboard(self, url: str) -> Generator[None]:
+        """Serve Optuna's dashboard during the block, where the spec names a port."""
+        port = self.spec.dashboard_port
+        if port is None:
+            yield
+            return
+        where = settings.Dashboard(port=port)
+        serving = subprocess.Popen(
+            [*dashboard.command(settings.Storage(url=url), where), "--quiet"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._console.print(f"dashboard  http://{where.host}:{port}", highlight=False)
+        try:
+            yield
+        finally:
+            serving.terminate()
+            serving.wait()
+
+
+def _listed(spec: RunnerSpec) -> str:
+    return "\n".join(
+        f"{study.study_name}: {study.n_trials} trials, {study.direction} {study.metric_name}"
+        for study in spec.studies
+    )
