@@ -233,8 +233,10 @@ class Mailbox(socketserver.StreamRequestHandler):
             self.server.got.append(line.decode().strip())  # type: ignore[attr-defined]
             if line.upper() == b"DATA\r\n":
                 self.wfile.write(b"354 go on\r\n")
-            elif line == b".\r\n" or line[:4].upper() in (b"EHLO", b"MAIL", b"RCPT", b"QUIT"):
+            elif line == b".\r\n" or line[:4].upper() in (b"EHLO", b"MAIL", b"RCPT"):
                 self.wfile.write(b"250 ok\r\n")
+            elif line.upper() == b"QUIT\r\n":
+                self.wfile.write(b"221 bye\r\n")
 
 
 def test_the_example_of_one_s_own_sends_a_mail(monkeypatch: pytest.MonkeyPatch) -> None:
