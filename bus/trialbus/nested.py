@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeGuard
+from typing import Any, TypeGuard, cast
 
 
 class Params(Mapping[str, Any]):
@@ -129,14 +129,12 @@ def _check_value(name: str, value: Any) -> None:
         case float() if math.isfinite(value):
             return
         case list():
-            entries: list[Any] = value
-            for i, entry in enumerate(entries):
+            for i, entry in enumerate(cast(Any, value)):
                 _check_value(f"{name}[{i}]", entry)
         case dict():
-            mapping: dict[Any, Any] = value
-            if not all(isinstance(key, str) for key in mapping):
-                raise ValueError(f"{name} is {value!r} (expected text as keys)")
-            for key, entry in mapping.items():
+            for key, entry in cast(Any, value).items():
+                if not isinstance(key, str):
+                    raise ValueError(f"{name} has the key {key!r} (expected text)")  # noqa: TRY004
                 _check_value(f"{name}.{key}", entry)
         case _:
             raise ValueError(

@@ -21,8 +21,10 @@ from trialbus.params import Choice, Param, fixed
 Direction: TypeAlias = Literal["minimize", "maximize"]
 NanPolicy: TypeAlias = Literal["fail", "prune", "ignore", "worst"]
 
+#: Fields of a study that stand elsewhere where it is written down, or are not written at all.
+NOT_WRITTEN = frozenset({"objectives", "sampler", "pruner", "inherited"})
+
 # Fields of a study, the least they may be, and what they are.
-_NOT_WRITTEN = {"objectives", "sampler", "pruner", "inherited"}
 _COUNTS = (
     ("n_trials", 1, "the total number of trials"),
     ("budget", 1, "a number of steps, or null"),
@@ -373,7 +375,7 @@ def check_keys(study: Iterable[str]) -> None:
     Raises:
         SpecError: One is unknown.
     """
-    known = {"objective", *StudySpec.__struct_fields__} - _NOT_WRITTEN
+    known = {"objective", *StudySpec.__struct_fields__} - NOT_WRITTEN
     for key in study:
         if key not in known:
             raise SpecError(f"study.{key}", f"no such key{nearest(key, known)}")

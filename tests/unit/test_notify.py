@@ -213,13 +213,13 @@ def build(section: Any) -> dict[str, Notifier]:
 def test_notifiers_of_one_s_own_are_found_beside_the_study(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "own_notifier.py").write_text(
+    (tmp_path / "my_notifier.py").write_text(
         "class Own:\n    def __init__(self, to): self.to = to\n"
         "    def __call__(self, notice): self.to.append(notice.title)\n"
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.path", [*sys.path])
-    made = build({"mine": {"_target_": "own_notifier.Own", "to": []}})["mine"]
+    made = build({"mine": {"_target_": "my_notifier.Own", "to": []}})["mine"]
     made(NOTICE)
     assert made.to == ["digits: all trials done"]  # type: ignore[attr-defined]
 

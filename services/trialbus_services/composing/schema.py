@@ -19,15 +19,13 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from trialbus.callbacks import CallbackConfig
-from trialbus.spec import StudySpec
+from trialbus.spec import NOT_WRITTEN, StudySpec
 from trialbus_services import settings
 
 #: Name of the schema in Hydra's ConfigStore; `config.yaml` begins with it.
 NAME = "schema"
 
 _SCALARS = (bool, int, float, str)
-#: What stands in a section or a group of its own, or is written otherwise.
-_NOT_IN_STUDY = ("sampler", "pruner", "objectives")
 
 
 def register() -> None:
@@ -68,7 +66,7 @@ def structured(type_: type[msgspec.Struct]) -> type[Any]:
 
 
 def _study() -> type[Any]:
-    fields = [f for f in msgspec.structs.fields(StudySpec) if f.name not in _NOT_IN_STUDY]
+    fields = [f for f in msgspec.structs.fields(StudySpec) if f.name not in NOT_WRITTEN]
     return _dataclass(StudySpec, fields, ("objective", Any, dataclasses.field(default=MISSING)))
 
 
