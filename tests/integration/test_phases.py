@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -152,6 +153,8 @@ def test_poe_runs_the_first_phase_of_the_example_and_hands_overrides_on(bus: Bus
             f"storage.url=sqlite:///{bus.directory}/optuna_studies.db",
         ],
         cwd=bus.directory,
+        # As in an environment that is active; poe finds one in `.venv` by itself.
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         timeout=55,

@@ -338,7 +338,7 @@ def test_a_study_of_a_function_completes_and_leaves_nothing_running(bus: Bus, fo
     ("overrides", "message"),
     [
         (["trainer.function=trainings"], "trainer.function: 'trainings' is not module:function"),
-        (["trainer.function=no.such:train"], "No module named 'no"),
+        (["trainer.function=no.such:train"], "there is no module 'no'"),
         (["+trainer.command=[echo]", "trainer.function=a:b"], "both a command and a function"),
     ],
     ids=["no function", "no module", "a command as well"],

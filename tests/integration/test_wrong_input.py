@@ -21,7 +21,7 @@ def end_of(
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["study=nosuch"], "study: there is no 'nosuch' (expected one of digits)"),
+        (["study=nosuch"], "study: there is no 'nosuch' (expected one of digits, ppo_cartpole)"),
         (
             ["study.params.lr.low=0.5", "study.params.lr.high=0.1"],
             "study.params.lr.low: 0.5 is above high 0.1 (expected low <= high)",

@@ -144,7 +144,7 @@ def _refined(error: SpecError, config: DictConfig) -> tuple[str, str]:
 def _has(config: Container, key: str) -> bool:
     try:
         return OmegaConf.select(config, key, default=config, throw_on_missing=False) is not config
-    except OmegaConfBaseException:
+    except (OmegaConfBaseException, AttributeError):  # the latter within a mapping that is ???
         return False
 
 

@@ -66,8 +66,11 @@ class Sources:
             file = _local(source, default.config_path) if source and default.config_path else None
             if file is not None:
                 package = tuple(_parts(default.package or ""))
-                for path, text in _leaves(_composed(file)):
-                    found[package + path] = text == _OPEN
+                for inner, text in _leaves(_composed(file)):
+                    path = package + inner
+                    # What a later file writes into a mapping that was open closes it.
+                    found.update(dict.fromkeys((path[:n] for n in range(1, len(path))), False))
+                    found[path] = text == _OPEN
         given = [tuple(at) for _, at in self._values()]
         return [
             ".".join(path)

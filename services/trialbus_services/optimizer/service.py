@@ -12,9 +12,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -29,8 +27,10 @@ from trialbus.presence import Presence
 from trialbus.publisher import Publisher
 from trialbus.subscriber import Record, replay, subscribe
 from trialbus.topics import escaped
+from trialbus_services.optimizer.ending import conclusion, end_of, failure
 from trialbus_services.optimizer.ledger import Book, Ledger
 from trialbus_services.optimizer.recording import WriteBehind
+from trialbus_services.optimizer.saying import Saying
 from trialbus_services.optimizer.statistics import Statistics
 from trialbus_services.optimizer.storage import shown
 from trialbus_services.optimizer.study import RunningStudy
@@ -43,30 +43,10 @@ _TTL_S = 4.0
 _TAKEOVER_S = 3 * _TTL_S
 _TURN_S = 1.0
 _TURN_BATCHES = 8  # of events, before what they led to is looked after
-_COMMIT_S = 0.25
 _INFORM_S = 2.0
 _OPEN_AGAIN_S = 5.0
 _FLUSH_S = 5.0
 _INFO = 250  # characters of one entry that the hub takes
-
-
-@dataclass
-class _Said:
-    """An event that is published once the storage has everything up to a mark."""
-
-    mark: int
-    event: events.Event
-    asked_at: float | None = None
-
-
-@dataclass
-class _Commit:
-    """An offset to commit once what came before it is recorded, said, and in the log."""
-
-    offset: int
-    mark: int
-    n_said: int
-    seq: int | None = None
 
 
 class Optimizer:
@@ -112,10 +92,7 @@ class Optimizer:
         self._open_again_at = 0.0
         self._statistics = Statistics()
         self._asked_at: dict[str, float] = {}
-        self._saying: deque[_Said] = deque()
-        self._n_said = 0
-        self._commit_next: _Commit | None = None
-        self._committed_at = self._informed_at = 0.0
+        self._informed_at = 0.0
         self._live = False
         self._info = {"storage": shown(storage_url), **identity()}
         self._link = Link(endpoint)
@@ -142,12 +119,15 @@ class Optimizer:
                 autocommit=False,
                 link=self._link,
             )
-            self._committed = self._inbox.wait_ready(connect_s)
+            committed = self._inbox.wait_ready(connect_s)
             self._inbox.wake_on_arrival(self._wake.set)
         except BaseException:
             self._link.close()
             raise
         self._publisher = Publisher(link=self._link)
+        self._saying = Saying(
+            self._storage, self._publisher, self._inbox, committed, self._statistics.answer
+        )
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Serve until `stopping` says so; looked at about once a second.
@@ -170,7 +150,7 @@ class Optimizer:
             for study in self._studies.values():
                 study.end()
             self._storage.close(_FLUSH_S)
-            self._say_recorded()
+            self._saying.say_recorded()
             self._publisher.close(_FLUSH_S)
             self._presence.close()
             self._inbox.close()
@@ -189,13 +169,13 @@ class Optimizer:
         self._live = self._live or self._inbox.caught_up
         if self._live:
             self._decide()
-        self._say_recorded()
-        self._commit()
+        self._saying.say_recorded()
+        self._saying.commit(hold=bool(self._postponed))
         self._inform()
 
     def _recover(self) -> None:
         """Rebuild the ledger, and the curves of open trials, from the log before the commit."""
-        for record in replay(*Ledger.TYPES, end=self._committed, link=self._link):
+        for record in replay(*Ledger.TYPES, end=self._saying.committed, link=self._link):
             event = self._decode(record)
             if event is not None:
                 self._ledger.apply(event, record.offset)
@@ -204,8 +184,10 @@ class Optimizer:
                 self._open(name)
         for name in self._studies:
             self._restore(name)
-        if self._committed:
-            logger.info("recovered %d studies from %d events", len(self._studies), self._committed)
+        if self._saying.committed:
+            logger.info(
+                "recovered %d studies from %d events", len(self._studies), self._saying.committed
+            )
 
     def _restore(self, name: str) -> None:
         """Read again what the open trials of a study reported before the commit."""
@@ -215,8 +197,8 @@ class Optimizer:
         for record in replay(
             events.EvaluationComplete,
             study=name,
-            start=min(self._committed, *(trial.since for trial in trials)),
-            end=self._committed,
+            start=min(self._saying.committed, *(trial.since for trial in trials)),
+            end=self._saying.committed,
             link=self._link,
         ):
             event = self._decode(record)
@@ -365,7 +347,7 @@ class Optimizer:
         for trial in book.open.values():
             if not trial.waiting:
                 # After the assignment, which may not be said yet.
-                self._say(
+                self._saying.say(
                     events.Prune(
                         study=book.spec.name,
                         trial=trial.number,
@@ -392,80 +374,37 @@ class Optimizer:
             self._guarded(name, self._finish_if_done)
 
     def _want(self, study: RunningStudy, book: Book, n_waiting: int) -> None:
-        if not book.paused and self._end_of(study, book) is None:
+        if not book.paused and end_of(study, book) is None:
             study.want(n_waiting, book)
 
     def _assign(self, study: RunningStudy, book: Book, request: events.TrialRequested) -> None:
-        if book.paused or self._end_of(study, book) is not None:
+        if book.paused or end_of(study, book) is not None:
             return
         assigned = study.assign(request, book)
         if assigned is not None:
             self._ledger.apply(assigned, self._inbox.offset or 0)
-            self._say(assigned, self._asked_at.pop(request.request, None))
-
-    def _end_of(
-        self, study: RunningStudy, book: Book
-    ) -> tuple[events.FinishReason, str | None] | None:
-        """Return why no further trial of a study may begin, or None."""
-        spec = book.spec
-        if book.stop is not None:
-            return "stopped", book.stop
-        too_many = study.failures.too_many
-        if too_many is not None:
-            return "failed", too_many
-        if spec.timeout_s is not None and time.time() - book.submitted_at > spec.timeout_s:
-            return "timeout", None
-        converged = study.progress.converged
-        if converged is not None:
-            return "converged", converged
-        return ("exhausted", None) if study.exhausted else None
+            self._saying.say(assigned, self._asked_at.pop(request.request, None))
 
     def _finish_if_done(self, study: RunningStudy, book: Book) -> None:
-        end = self._end_of(study, book)
+        end = end_of(study, book)
         if end is None or any(not trial.waiting for trial in book.open.values()):
             return
         for trial in list(book.open.values()):
-            study.abandon(trial, f"the study ended ({end[0]}) before it could run again")
+            study.abandon(trial, f"the study ended ({end.reason}) before it could run again")
             del book.open[trial.number]
-        best = study.best_trials()
-        error = end[1]
-        if not best and error is None:
-            error = (
-                "no trial meets the constraints"
-                if study.counts.complete
-                else f"no trial was completed; the last error: {study.failures.last_error}"
-            )
-        self._finish(
-            book,
-            events.StudyFinished(
-                study=book.spec.name,
-                submission=book.submission,
-                reason=end[0],
-                best_trials=best,
-                counts=study.counts,
-                error=error,
-            ),
-        )
+        self._finish(book, conclusion(study, book, end))
 
     def _fail(self, name: str, book: Book, error: Exception) -> None:
         if isinstance(error, SpecError):
             logger.error("study %r: %s", name, error)
         else:
             logger.error("study %r cannot go on", name, exc_info=error)
-        self._finish(
-            book,
-            events.StudyFinished(
-                study=name,
-                submission=book.submission,
-                reason="failed",
-                error=f"{type(error).__name__}: {error}",
-            ),
-        )
+        self._finish(book, failure(book, error))
 
     def _finish(self, book: Book, event: events.StudyFinished) -> None:
         study = self._studies.pop(event.study, None)
         self._ledger.apply(event, self._inbox.offset or 0)
-        self._say(event)
+        self._saying.say(event)
         if study is not None:
             study.conclude(event.reason)
             study.release()
@@ -489,40 +428,6 @@ class Optimizer:
         except Exception as error:  # noqa: BLE001 - whatever it is, the other studies go on
             self._fail(name, book, error)
 
-    def _say(self, event: events.Event, asked_at: float | None = None) -> None:
-        """Publish an event as soon as the storage has everything that led to it."""
-        self._saying.append(_Said(self._storage.mark(), event, asked_at))
-        self._storage.hurry()
-
-    def _say_recorded(self) -> None:
-        while self._saying and self._storage.recorded(self._saying[0].mark):
-            said = self._saying.popleft()
-            self._publisher.publish(said.event)
-            self._n_said += 1
-            if said.asked_at is not None:
-                self._statistics.answer.add(time.monotonic() - said.asked_at)
-
-    def _commit(self) -> None:
-        offset = self._inbox.offset
-        commit = self._commit_next
-        if commit is None:
-            now = time.monotonic()
-            if offset is None or offset == self._committed or self._postponed:
-                return
-            if now - self._committed_at < _COMMIT_S:
-                return
-            self._committed_at = now
-            commit = _Commit(offset, self._storage.mark(), self._n_said + len(self._saying))
-            self._commit_next = commit
-        if self._n_said < commit.n_said or not self._storage.recorded(commit.mark):
-            return
-        if commit.seq is None:
-            commit.seq = self._publisher.last
-        if self._publisher.acknowledged(commit.seq):
-            self._inbox.commit(commit.offset)
-            self._committed = commit.offset
-            self._commit_next = None
-
     def _inform(self) -> None:
         """Show in the hub's status how things are."""
         now = time.monotonic()
@@ -534,21 +439,5 @@ class Optimizer:
             for request, at in self._asked_at.items()
             if request in self._ledger.requests
         }
-        statistics, storage = self._statistics, self._storage
-        counts = [study.counts for study in self._studies.values()]
-        info = self._info | {
-            "studies": str(len(self._studies)),
-            "complete": str(sum(count.complete for count in counts)),
-            "pruned": str(sum(count.pruned for count in counts)),
-            "failed": str(sum(count.failed for count in counts)),
-            "running": str(sum(len(self._ledger.studies[name].open) for name in self._studies)),
-            "paused": ", ".join(n for n in self._studies if self._ledger.studies[n].paused),
-            "applied": str(statistics.applied),
-            "refused": str(statistics.refused.total()),
-            "last_refused": statistics.last_refused,
-            "pending_rows": str(storage.pending),
-            "decision": statistics.decision.text("us"),
-            "answer": statistics.answer.text("ms"),
-            "storage_error": "" if storage.failing_since is None else str(storage.last_error),
-        }
+        info = self._info | self._statistics.describe(self._studies, self._ledger, self._storage)
         self._presence.inform({name: text[:_INFO] for name, text in info.items()})

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Mapping
+
+from trialbus_services.optimizer.ledger import Ledger
+from trialbus_services.optimizer.recording import WriteBehind
+from trialbus_services.optimizer.study import RunningStudy
 
 _KEPT = 1000
 
@@ -43,3 +48,25 @@ class Statistics:
         self.refused[reason] += 1
         self.last_refused = f"{reason}: {what}"
         return self.refused[reason] == 1
+
+    def describe(
+        self, studies: Mapping[str, RunningStudy], ledger: Ledger, storage: WriteBehind
+    ) -> dict[str, str]:
+        """Return how things are, as the hub's status shows it; docs/protocol.md has the keys."""
+        counts = [study.counts for study in studies.values()]
+        books = [(name, ledger.studies[name]) for name in studies]
+        return {
+            "studies": str(len(studies)),
+            "complete": str(sum(count.complete for count in counts)),
+            "pruned": str(sum(count.pruned for count in counts)),
+            "failed": str(sum(count.failed for count in counts)),
+            "running": str(sum(len(book.open) for _, book in books)),
+            "paused": ", ".join(name for name, book in books if book.paused),
+            "applied": str(self.applied),
+            "refused": str(self.refused.total()),
+            "last_refused": self.last_refused,
+            "pending_rows": str(storage.pending),
+            "decision": self.decision.text("us"),
+            "answer": self.answer.text("ms"),
+            "storage_error": "" if storage.failing_since is None else str(storage.last_error),
+        }

@@ -23,15 +23,15 @@ from optuna.trial import FrozenTrial, TrialState
 
 from trialbus import events
 from trialbus_services.optimizer.components import build_pruner, build_sampler
+from trialbus_services.optimizer.creating import REQUEST, create_trial
 from trialbus_services.optimizer.failures import ERROR, Failures
 from trialbus_services.optimizer.ledger import Book, Closed, OpenTrial
 from trialbus_services.optimizer.outcome import Judge
-from trialbus_services.optimizer.parents import renumbered
 from trialbus_services.optimizer.progress import Progress
 from trialbus_services.optimizer.pruning import Driver
 from trialbus_services.optimizer.recording import WriteBehind
 from trialbus_services.optimizer.reported import Reported
-from trialbus_services.optimizer.sampling import Suggester, Suggestion
+from trialbus_services.optimizer.sampling import Suggester
 from trialbus_services.optimizer.space import check_directions, check_space
 
 logger = logging.getLogger(__name__)
@@ -43,7 +43,6 @@ SPEC = "trialbus:spec"
 END = "trialbus:end"
 _SUBMISSION = "trialbus:submission"
 _ORIGIN = "trialbus:origin"
-_REQUEST = "trialbus:request"
 _LATE = "trialbus:late"
 _ENQUEUED = "trialbus:enqueued"
 _ENQUEUED_BY = "trialbus:enqueued_by"
@@ -380,7 +379,9 @@ class RunningStudy:
         if suggestion is None:
             return None
         self._asked -= 1
-        trial_id = self._create(suggestion, request)
+        trial_id = create_trial(
+            self._storage, self._id, suggestion, request.request, self._trial_id
+        )
         trial = self._storage.get_trial(trial_id)
         self._trial_ids[trial.number] = trial_id
         self.sampler.claim(suggestion, trial.number)
@@ -413,41 +414,6 @@ class RunningStudy:
             on_ready=self._on_ready,
         )
 
-    def _create(self, suggestion: Suggestion, request: events.TrialRequested) -> int:
-        """Make the trial of a suggestion, seen in the database whole or not at all."""
-        storage = self._storage
-        user_attrs = {**suggestion.user_attrs, _REQUEST: request.request}
-        with storage.atomic():
-            for key, value in renumbered(suggestion.study_attrs, self._trial_id).items():
-                storage.set_study_system_attr(self._id, key, value)
-            if suggestion.waiting is None:
-                return storage.create_new_trial(
-                    self._id,
-                    FrozenTrial(
-                        number=-1,
-                        trial_id=-1,
-                        state=TrialState.RUNNING,
-                        value=None,
-                        datetime_start=datetime.now(),  # noqa: DTZ005 - as Optuna has it
-                        datetime_complete=None,
-                        params=suggestion.params,
-                        distributions=suggestion.distributions,
-                        user_attrs=user_attrs,
-                        system_attrs=suggestion.system_attrs,
-                        intermediate_values={},
-                    ),
-                )
-            trial_id = self._trial_id(suggestion.waiting)
-            storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-            for name, distribution in suggestion.distributions.items():
-                value = distribution.to_internal_repr(suggestion.params[name])
-                storage.set_trial_param(trial_id, name, value, distribution)
-            for key, value in user_attrs.items():
-                storage.set_trial_user_attr(trial_id, key, value)
-            for key, value in suggestion.system_attrs.items():
-                storage.set_trial_system_attr(trial_id, key, value)
-            return trial_id
-
     def _adopt_orphan(self, request: events.TrialRequested, book: Book) -> FrozenTrial | None:
         """Return a trial that was made before a crash and handed to nobody, if there is one."""
         if not self._unclaimed:
@@ -456,7 +422,7 @@ class RunningStudy:
         self._unclaimed = orphans = [
             trial for trial in self._unclaimed if trial.number not in claimed
         ]
-        same = (trial for trial in orphans if trial.user_attrs.get(_REQUEST) == request.request)
+        same = (trial for trial in orphans if trial.user_attrs.get(REQUEST) == request.request)
         return next(same, orphans[0] if orphans else None)
 
     def _trial(self, number: int) -> FrozenTrial:
