@@ -68,9 +68,7 @@ def inherited(bus: Bus, name: str) -> dict[str, Any]:
     return stored(bus, name).user_attrs["trialbus:spec"]["inherited"]
 
 
-def test_phases_run_in_order_each_with_the_best_params_of_the_one_before(
-    bus: Bus, conf: Path
-) -> None:
+def test_phases_run_in_order_each_with_the_best_params_of_the_one_before(bus: Bus) -> None:
     code, printed = run(bus, "phase=second")
     assert code == 2
     assert "from_phase: 'first' has no study 'one'" in printed
