@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optuna
 import psutil
 
 import trialbus
@@ -19,6 +22,7 @@ from benchmarks import databases, optimizer_roles, peers
 from benchmarks.bus import result
 from trialbus.link import Link
 from trialbus.status import hub_status
+from trialbus_services.optimizer.pruning.pruning import build_pruning
 
 
 @dataclass(frozen=True)
@@ -130,37 +134,71 @@ def prune_latency(size: Size) -> dict[str, float]:
 
 
 def large(size: Size) -> dict[str, float]:
-    """Return memory with many finished trials, and the time to the first trial after a restart."""
+    """Return what many finished trials cost: answers (with half of them), memory, a restart."""
     with bench() as on:
         result(on.role("study", 10**6))
-        result(on.role("report", size.finished, 100, 1))
+        result(on.role("report", size.finished // 2, 100, 1))
+        on.wait_recorded()
+        answers = result(on.role("ask", 200))
+        result(on.role("report", size.finished // 2, 100, 1))
         on.wait_recorded()
         family = psutil.Process(on.optimizer.pid)
         rss = family.memory_info().rss / 2**20
-        answers = result(on.role("ask", 50))
         on.optimizer.kill()
         on.optimizer.wait()
         began = time.time()
         on.begin()
         first = result(on.role("ask", 1))
         return {
-            "optimizer_rss_mb": rss,
-            "answer_p50_ms": answers["p50_ms"],
-            "answer_p99_ms": answers["p99_ms"],
-            "restart_to_answer_s": first["ended"] - began,
+            "ask_p50_ms_5000": answers["p50_ms"],
+            "ask_p99_ms_5000": answers["p99_ms"],
+            "rss_mb_10000": rss,
+            "restart_s_10000": first["ended"] - began,
         }
+
+
+def decision_us(finished: int) -> float:
+    """Return what one decision of the median pruner costs beside so many finished trials."""
+    steps = 20
+    pruning = build_pruning(
+        optuna.pruners.MedianPruner(), study_name="s", maximize=False, ask=lambda number: False
+    )
+    state = optuna.trial.TrialState.COMPLETE
+    chance = random.Random(0)
+    for number in range(finished):
+        curve = {step: chance.random() for step in range(steps)}
+        trial = optuna.trial.create_trial(state=state, value=0.0, intermediate_values=curve)
+        trial.number = number
+        pruning.load(trial)
+    costs: list[float] = []
+    for number in range(finished, finished + 200):
+        for step in range(steps):
+            began = time.perf_counter()
+            pruning.report(number, step, chance.random())
+            costs.append(time.perf_counter() - began)
+        pruning.forget(number)
+    return statistics.median(costs) * 1e6
+
+
+def decisions() -> dict[str, float]:
+    """Return the cost of a decision beside 10,000 finished trials, and its growth from 100."""
+    rounds = [(decision_us(100), decision_us(10_000)) for _ in range(3)]
+    return {
+        "decision_us_10000": statistics.median(many for _, many in rounds),
+        "decision_growth_100_to_10000": statistics.median(many / few for few, many in rounds),
+    }
 
 
 def run(size: Size) -> dict[str, Any]:
     """Measure everything and return figures by name."""
     with ExitStack() as stack:
         postgresql = stack.enter_context(databases.postgresql())
-        found: dict[str, Any] = {"evaluations_per_s_sqlite": evaluations_per_s(size)}
+        found: dict[str, Any] = {"evaluations_per_s": evaluations_per_s(size)}
         for name in ("sqlite", "grpc", "journal"):
             plain = peers.optuna_reports_per_s(name, _PUBLISHERS, size.plain_s)
             found[f"optuna_{name}_per_s"] = plain
             found[f"ratio_optuna_{name}"] = (
-                plain if isinstance(plain, str) else found["evaluations_per_s_sqlite"] / plain
+                plain if isinstance(plain, str) else found["evaluations_per_s"] / plain
             )
         if postgresql.startswith("postgresql"):
             ours = evaluations_per_s(size, postgresql)
@@ -171,6 +209,7 @@ def run(size: Size) -> dict[str, Any]:
             found["evaluations_per_s_postgresql"] = postgresql
     found |= prune_latency(size)
     found |= large(size)
+    found |= decisions()
     skipped = {name: value for name, value in found.items() if isinstance(value, str)}
     return found | dict.fromkeys(skipped) | {"skipped": skipped}
 

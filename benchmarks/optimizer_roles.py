@@ -141,8 +141,8 @@ def prune(endpoint: str, count: int) -> dict[str, float]:
             mine.finish(trial, "pruned")
     waits.sort()
     return {
-        "prune_p50_ms": waits[len(waits) // 2] * 1e3,
-        "prune_p99_ms": waits[len(waits) * 99 // 100] * 1e3,
+        "prune_latency_p50_ms": waits[len(waits) // 2] * 1e3,
+        "prune_latency_p99_ms": waits[len(waits) * 99 // 100] * 1e3,
     }
 
 
