@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
-from omegaconf import DictConfig
 
 from trialbus_services import settings
 from trialbus_services.children import WRONG_INPUT
@@ -55,12 +54,8 @@ def report(arguments: Sequence[str]) -> int:
         parser.error("--compare needs two studies or more")
     tree = [] if options.config_dir is None else [f"--config-dir={options.config_dir}"]
     with composed([*tree, *overrides]) as found:
-        return _report(options, found.config)
-
-
-def _report(options: argparse.Namespace, config: DictConfig) -> int:
-    url = options.storage or settings.section(config, "storage", settings.Storage).url
-    section = settings.section(config, "report", settings.Report)
+        url = options.storage or settings.section(found.config, "storage", settings.Storage).url
+        section = settings.section(found.config, "report", settings.Report)
     directory = options.dir or Path(section.dir)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = open_to_read(url)
