@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 import trialbus
@@ -84,6 +84,14 @@ class Browser:
 
 
 @given(EVENTS, st.sets(st.integers(0, 40)))
+@example(
+    [
+        event("assign", 0, 0, 0, 0.1),
+        event("evaluate", 0, 0, 1, 0.1),
+        event("evaluate", 0, 1, 1, 0.1),
+    ],
+    set(),
+)
 def test_a_browser_that_comes_now_and_then_ends_where_a_new_one_begins(
     happened: list[trialbus.Event], looks: set[int]
 ) -> None:

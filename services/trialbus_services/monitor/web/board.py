@@ -102,7 +102,8 @@ class Board:
         """Take in an event of this study, or of none in particular."""
         before = set(self.view.running) if isinstance(event, events.TrainerLost) else set[int]()
         running = self.view.running.get(getattr(event, "trial", None) or 0)
-        step = running.step if running else None
+        same = running is not None and running.attempt == getattr(event, "attempt", None)
+        step = running.step if running and same else None
         self.view.apply(event)
         self.changed = offset
         self._lines.append((offset, event))
