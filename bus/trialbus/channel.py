@@ -46,6 +46,8 @@ class BusChannel:
             trial=assignment.trial,
             link=link,
         )
+        self._arrived = False  # a command, since `pruned` looked last
+        self._commands.wake_on_arrival(self._note_arrival)
         self._publisher = Publisher(link=link)
 
     def publish(self, event: events.Event) -> None:
@@ -55,6 +57,9 @@ class BusChannel:
 
     def pruned(self, attempt: int) -> events.Prune | None:
         """Return the prune command for this attempt, if it has come."""
+        if not self._arrived:
+            return None
+        self._arrived = False
         while self._commands.available:
             event = self._commands.next(0.0)
             if isinstance(event, events.Prune) and event.attempt == attempt:
@@ -81,6 +86,9 @@ class BusChannel:
         self._publisher.close(_FLUSH_S)
         self._presence.close()
         self._link.close()
+
+    def _note_arrival(self) -> None:
+        self._arrived = True
 
 
 class Printer:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 import time
+from functools import lru_cache
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
 import msgspec
@@ -33,6 +34,11 @@ FinishReason: TypeAlias = Literal["exhausted", "timeout", "stopped", "converged"
 
 def _snake_case(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+@lru_cache(maxsize=1 << 12)
+def _topic(kind: type[Event], study: str, trial: int | None) -> str:
+    return topic(str(kind.__struct_config__.tag), study, trial)
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=_snake_case):
@@ -54,7 +60,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=_sn
     @property
     def topic(self) -> str:
         """The topic it is published under: `type/study/trial`."""
-        return topic(self.__struct_config__.tag, self.study, getattr(self, "trial", None))
+        return _topic(type(self), self.study, getattr(self, "trial", None))
 
 
 class TrialEvent(Event, frozen=True, kw_only=True):

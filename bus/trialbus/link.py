@@ -29,9 +29,7 @@ logger = logging.getLogger(__name__)
 Send: TypeAlias = Callable[[Any], bool]
 
 _IDLE_S = 60.0
-_BRISK_S = 20e-3  # events that follow each other within this are looked for, not announced:
-_TICKS = 4  # so often between two of them
-_TICK_S = 200e-6  # at most
+_PATIENCE_S = 50e-3  # what is offered waits for so long at most
 
 
 class Part(Protocol):
@@ -79,9 +77,9 @@ class Link:
         self._closing = False
         self._awake = False  # the thread will look at its parts before it waits
         self._asked = False  # somebody wants it to, since it did last
-        self._offered = False  # and has something to send
-        self._offered_at = 0.0
-        self._gap_s = math.inf  # between the last two of these
+        self._offered = False  # somebody has something that it may send later
+        self._resting = False  # it was offered something lately, and will look at `_rested_at`
+        self._rested_at = 0.0
         self._wake_read, self._wake_write = os.pipe()
         self._thread = threading.Thread(target=self._run, name="trialbus-link", daemon=True)
         self._thread.start()
@@ -132,13 +130,14 @@ class Link:
             os.write(self._wake_write, b"\0")
 
     def offer(self) -> None:
-        """Do as `wake` does, for something to send.
+        """Do as `wake` does, unless the thread was called by this lately: then it looks later.
 
-        Where such calls follow each other quickly the thread stays awake between them: being
-        woken it would take the interpreter from the caller, at ten times the cost of the event.
+        Each time it looks costs the caller more than the event does: it takes the interpreter and
+        what the caches hold of the training.
         """
         self._offered = True
-        self.wake()
+        if not self._resting:
+            self.wake()
 
     def close(self) -> None:
         """End the thread and the connection. What parts still hold is not sent."""
@@ -177,22 +176,22 @@ class Link:
         context.term()
 
     def _pause(self, poller: zmq.Poller, due: float | None) -> None:
-        """Wait until there is something to do; a moment only, while events come quickly."""
+        """Wait until there is something to do."""
         now = time.monotonic()
+        if now >= self._rested_at:
+            self._resting = False
         if self._offered:
             self._offered = False
-            self._gap_s, self._offered_at = now - self._offered_at, now
-        tick_s = max(_TICK_S, self._gap_s / _TICKS)
-        if self._gap_s < _BRISK_S and now - self._offered_at < self._gap_s + 3 * tick_s:
-            time.sleep(tick_s)
-        else:
-            self._awake = False
-            if not self._asked:  # by one that found this thread awake still
-                wait_s = _IDLE_S if due is None else max(0.0, due - now)
-                for source, _ in poller.poll(math.ceil(wait_s * 1000)):
-                    if source == self._wake_read:
-                        os.read(self._wake_read, 64)
-            self._awake = True
+            self._resting, self._rested_at = True, now + _PATIENCE_S
+        self._awake = False
+        if not self._asked:  # by one that found this thread awake still
+            until = now + _IDLE_S if due is None else due
+            if self._resting:
+                until = min(until, self._rested_at)
+            for source, _ in poller.poll(max(0, math.ceil((until - now) * 1000))):
+                if source == self._wake_read:
+                    os.read(self._wake_read, 64)
+        self._awake = True
         self._asked = False
 
     def _connect(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from trialbus.spec import is_mapping
@@ -21,18 +21,20 @@ def flatten(metrics: Mapping[str, Any]) -> dict[str, float]:
         >>> flatten({"val": {"accuracy": 1}, "loss": 0.5})
         {'val/accuracy': 1.0, 'loss': 0.5}
     """
-    return dict(_items("", metrics))
+    flat: dict[str, float] = {}
+    _add(flat, "", metrics)
+    return flat
 
 
-def _items(prefix: str, metrics: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _add(flat: dict[str, float], prefix: str, metrics: Mapping[str, Any]) -> None:
     for name, value in metrics.items():
         key = f"{prefix}{name}"
-        if is_mapping(value):
-            yield from _items(f"{key}/", value)
-        elif type(value) is float:
-            yield key, value
+        if type(value) is float:
+            flat[key] = value
+        elif is_mapping(value):
+            _add(flat, f"{key}/", value)
         else:
-            yield key, _number(key, value)
+            flat[key] = _number(key, value)
 
 
 def _number(key: str, value: Any) -> float:

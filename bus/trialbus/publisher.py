@@ -91,9 +91,8 @@ class Publisher:
 
         Args:
             event: What to publish.
-            at_once: Send it now, at some ten microseconds of the caller's time; else it, and what
-                comes in over the link, may wait for some milliseconds where events follow each
-                other quickly, as the evaluations of a training do.
+            at_once: Send it now; else, where events follow each other quickly, it may wait for
+                50 ms, so that a training is disturbed once for all of its evaluations in that time.
 
         Raises:
             OutboxFullError: No room, by the rule of `when_full`; nothing was accepted.
@@ -103,7 +102,7 @@ class Publisher:
         """
         if self._closed:
             raise ClosedError("publish() on a closed publisher")
-        if self._pid != os.getpid():
+        if self._forked:
             self._own_link = True
             self._begin(Link(self._endpoint))
         if self._sender.forbidden is not None:
@@ -112,7 +111,7 @@ class Publisher:
         if len(body) > wire.MAX_EVENT:
             raise ValueError(f"a {event.type} of {len(body)} bytes, at most {wire.MAX_EVENT} fit")
         seq = self._outbox.put(topic, body) or self._put_into_full(topic, body)
-        if at_once:
+        if at_once or seq % wire.BATCH_EVENTS == 0:
             self._link.wake()
         else:
             self._link.offer()
@@ -131,6 +130,7 @@ class Publisher:
         """Wait until the hub has everything accepted so far; False if it does not in time."""
         outbox = self._outbox
         goal = outbox.last
+        self._link.wake()
         with outbox.changed:
             return outbox.changed.wait_for(lambda: outbox.base > goal, timeout_s)
 
@@ -140,7 +140,7 @@ class Publisher:
             return True
         self._closed = True
         _open.discard(self)
-        if self._pid != os.getpid():
+        if self._forked:
             return True
         delivered = self._sender.forbidden is None and self.flush(timeout_s)
         if not delivered and self.survives:
@@ -158,8 +158,12 @@ class Publisher:
         self._outbox.close()
         return delivered
 
+    def note_fork(self) -> None:
+        """Begin anew with the next event: this process is a child of the one that made it."""
+        self._forked = True
+
     def _begin(self, link: Link) -> None:
-        self._pid = os.getpid()
+        self._forked = False
         self._link = link
         identity = uuid.uuid4().bytes
         memory = (
@@ -187,6 +191,14 @@ class Publisher:
 
 
 _open: weakref.WeakSet[Publisher] = weakref.WeakSet()
+
+
+def _note_fork() -> None:
+    for publisher in _open:
+        publisher.note_fork()
+
+
+os.register_at_fork(after_in_child=_note_fork)
 
 
 @atexit.register

@@ -7,9 +7,9 @@ which anyone can tell a dead owner's ring from a living one's. Layout, in native
     8   capacity in bytes     32  publisher id, 16 bytes
     16  head: bytes ever put  64  records, around and around
 
-A record is its size, the length of its topic, its sequence number, the topic and the body, and
-begins at a multiple of 8. Storing `head` is one aligned 8-byte write: before it the event was not
-accepted, after it the event is whole.
+A record is an 8-byte word of its size and, in the upper half, the length of its topic, a word with
+its sequence number, the topic and the body. It begins at a multiple of 8. Storing `head` is one
+aligned 8-byte write: before it the event was not accepted, after it the event is whole.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ DEFAULT_BYTES = 4 << 20
 _MAGIC = b"TBRING01"
 _START = 64
 _HEAD, _TAIL = 2, 3  # in 8-byte words
-_RECORD = struct.Struct("=IIQ")  # size, length of the topic, sequence number
-_SIZE = struct.Struct("=I")
+_WORDS = 16  # bytes before the topic
 _WRAP = 0xFFFFFFFF  # in place of a size: go on at the beginning; there may be room for no more
 _SUFFIX = ".ring"
 
@@ -48,37 +47,47 @@ class Ring:
         self._lock = lock
         with path.open("r+b") as file:
             self._memory = mmap.mmap(file.fileno(), 0)
-        self._words = memoryview(self._memory)[:_START].cast("Q")
+        self._words = memoryview(self._memory).cast("Q")
         self._capacity = int(self._words[1])
+        self._end = len(self._memory)
+        # Known here, too: `append` does little, and touches little that no cache holds any more
+        # after a step of training.
+        self._head, self._tail = int(self._words[_HEAD]), int(self._words[_TAIL])
         self.publisher = bytes(self._memory[32:48])
         self._sizes: deque[int] = deque()
 
     def append(self, seq: int, topic: bytes, body: bytes) -> bool:
         """Put an event; False when there is no room for it."""
-        head = self._words[_HEAD]
-        size = _RECORD.size + len(topic) + len(body)
-        space = -(-size // 8) * 8
-        at = head % self._capacity
-        skipped = self._capacity - at if at + space > self._capacity else 0
-        if head + skipped + space - self._words[_TAIL] > self._capacity:
+        data = topic + body
+        size = _WORDS + len(data)
+        space = (size + 7) & -8
+        at = _START + self._head % self._capacity
+        skipped = self._end - at
+        if skipped < space:
+            at, space = _START, skipped + space
+        else:
+            skipped = 0
+        head = self._head + space
+        if head - self._tail > self._capacity:
             return False
-        memory = self._memory
+        words = self._words
         if skipped:
-            _SIZE.pack_into(memory, _START + at, _WRAP)
-            at = 0
-        at += _START
-        memory[at : at + size] = _RECORD.pack(size, len(topic), seq) + topic + body
-        self._words[_HEAD] = head + skipped + space
-        self._sizes.append(skipped + space)
+            words[(self._end - skipped) >> 3] = _WRAP
+        words[at >> 3] = size | len(topic) << 32
+        words[(at >> 3) + 1] = seq
+        self._memory[at + _WORDS : at + size] = data
+        words[_HEAD] = self._head = head
+        self._sizes.append(space)
         return True
 
     def free(self, count: int) -> None:
         """Forget the oldest `count` events."""
-        self._words[_TAIL] += sum(self._sizes.popleft() for _ in range(count))
+        self._tail += sum(self._sizes.popleft() for _ in range(count))
+        self._words[_TAIL] = self._tail
 
     def close(self) -> None:
         """Remove the file if it is empty; else leave it to whoever adopts it."""
-        if self._words[_HEAD] == self._words[_TAIL]:
+        if self._head == self._tail:
             self.path.unlink(missing_ok=True)
         self._words.release()
         self._memory.close()
@@ -90,25 +99,24 @@ class Ring:
         Raises:
             ValueError: It is not a ring, or damaged.
         """
-        head, position = self._words[_HEAD], self._words[_TAIL]
+        position = self._tail
         self._sizes.clear()
         found: list[tuple[int, str, bytes]] = []
         skipped = 0
-        while position < head:
-            at = position % self._capacity
-            (size,) = _SIZE.unpack_from(self._memory, _START + at)
+        while position < self._head:
+            at = _START + position % self._capacity
+            word = self._words[at >> 3]
+            size, topic_length = word & 0xFFFFFFFF, word >> 32
             if size == _WRAP:
-                skipped = self._capacity - at
+                skipped = self._end - at
                 position += skipped
                 continue
-            _, topic_length, seq = _RECORD.unpack_from(self._memory, _START + at)
-            if not _RECORD.size + topic_length <= size <= self._capacity - at:
+            if not _WORDS + topic_length <= size <= self._end - at:
                 raise ValueError(f"a record of {size} bytes at {at}")
-            start = _START + at + _RECORD.size
-            body_at = start + topic_length
-            topic = bytes(self._memory[start:body_at]).decode()
-            found.append((seq, topic, bytes(self._memory[body_at : _START + at + size])))
-            space = -(-size // 8) * 8
+            body_at = at + _WORDS + topic_length
+            topic = self._memory[at + _WORDS : body_at].decode()
+            found.append((self._words[(at >> 3) + 1], topic, self._memory[body_at : at + size]))
+            space = (size + 7) & -8
             self._sizes.append(skipped + space)
             position += space
             skipped = 0
@@ -158,7 +166,7 @@ def adopt_all(endpoint: str) -> Iterator[tuple[Ring, list[tuple[int, str, bytes]
         try:
             ring = Ring(path, lock)
             events = ring.events()
-        except (ValueError, OSError, IndexError, struct.error) as error:
+        except (ValueError, TypeError, OSError, IndexError) as error:
             logger.warning("put aside a damaged outbox, %s: %s", path, error)
             path.rename(path.with_suffix(".damaged"))
             unlock(lock)

@@ -16,7 +16,6 @@ ANY = "*"
 _ESCAPES = str.maketrans({"%": "%25", "/": "%2F", "*": "%2A"})
 
 
-@lru_cache(maxsize=1 << 12)
 def topic(type_: str, study: str = "", trial: int | None = None) -> str:
     """Return the topic of an event.
 
