@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 Send: TypeAlias = Callable[[Any], bool]
 
 _IDLE_S = 60.0
-_PATIENCE_S = 50e-3  # what is offered waits for so long at most
+_REST_S = 25e-3  # what is offered, and what comes from the hub after it, waits for so long at most
 
 
 class Part(Protocol):
@@ -76,9 +76,9 @@ class Link:
         self._connected = threading.Event()
         self._closing = False
         self._awake = False  # the thread will look at its parts before it waits
-        self._asked = False  # somebody wants it to, since it did last
-        self._offered = False  # somebody has something that it may send later
-        self._resting = False  # it was offered something lately, and will look at `_rested_at`
+        self._asked = False  # somebody wants it to, since it began to
+        self._offered = False  # or has something to send that may wait
+        self._resting = False  # it looked for that alone lately, and will again at `_rested_at`
         self._rested_at = 0.0
         self._wake_read, self._wake_write = os.pipe()
         self._thread = threading.Thread(target=self._run, name="trialbus-link", daemon=True)
@@ -125,19 +125,22 @@ class Link:
     def wake(self) -> None:
         """Make the thread look at its parts soon. Cheap; may be called from any thread."""
         self._asked = True
-        if not self._awake and not self._closing:
-            self._awake = True
-            os.write(self._wake_write, b"\0")
+        self._call()
 
     def offer(self) -> None:
-        """Do as `wake` does, unless the thread was called by this lately: then it looks later.
+        """Do as `wake` does, but let it wait if the thread was called by this lately.
 
-        Each time it looks costs the caller more than the event does: it takes the interpreter and
-        what the caches hold of the training.
+        Each time it looks costs the caller more than the event does: it takes the interpreter, and
+        the caches from the training.
         """
         self._offered = True
         if not self._resting:
-            self.wake()
+            self._call()
+
+    def _call(self) -> None:
+        if not self._awake and not self._closing:
+            self._awake = True
+            os.write(self._wake_write, b"\0")
 
     def close(self) -> None:
         """End the thread and the connection. What parts still hold is not sent."""
@@ -152,9 +155,10 @@ class Link:
     def _run(self) -> None:
         context = zmq.Context()
         dealer = self._connect(context)
-        poller = zmq.Poller()
-        poller.register(dealer, zmq.POLLIN)
-        poller.register(self._wake_read, zmq.POLLIN)
+        calls, everything = zmq.Poller(), zmq.Poller()
+        calls.register(self._wake_read, zmq.POLLIN)
+        everything.register(self._wake_read, zmq.POLLIN)
+        everything.register(dealer, zmq.POLLIN)
 
         def send(frame: wire.ToHub) -> bool:
             try:
@@ -166,33 +170,36 @@ class Link:
 
         due: float | None = None
         while not self._closing:
-            self._pause(poller, due)
+            self._pause(due, calls, everything)
+            asked, self._asked = self._asked, False
+            offered, self._offered = self._offered, False
             self._receive(dealer)
             due = self._work(send)
+            if asked:
+                self._rested_at = 0.0  # whoever asked may wait for an answer
+            elif offered:
+                self._rested_at = time.monotonic() + _REST_S
         self._work(send)
         for part in (*self._parts, *self._joining):
             part.on_close()
         dealer.close(linger=200)
         context.term()
 
-    def _pause(self, poller: zmq.Poller, due: float | None) -> None:
-        """Wait until there is something to do."""
+    def _pause(self, due: float | None, calls: zmq.Poller, everything: zmq.Poller) -> None:
+        """Wait until there is something to do; while it rests, for calls only."""
         now = time.monotonic()
-        if now >= self._rested_at:
-            self._resting = False
-        if self._offered:
-            self._offered = False
-            self._resting, self._rested_at = True, now + _PATIENCE_S
+        self._resting = now < self._rested_at
         self._awake = False
-        if not self._asked:  # by one that found this thread awake still
+        # Either may have been set by one that found this thread awake, or resting, still.
+        if not self._asked and (self._resting or not self._offered):
             until = now + _IDLE_S if due is None else due
             if self._resting:
                 until = min(until, self._rested_at)
-            for source, _ in poller.poll(max(0, math.ceil((until - now) * 1000))):
+            wait_ms = max(0, math.ceil((until - now) * 1000))
+            for source, _ in (calls if self._resting else everything).poll(wait_ms):
                 if source == self._wake_read:
                     os.read(self._wake_read, 64)
         self._awake = True
-        self._asked = False
 
     def _connect(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
         dealer = context.socket(zmq.DEALER)

@@ -91,8 +91,8 @@ class Publisher:
 
         Args:
             event: What to publish.
-            at_once: Send it now; else, where events follow each other quickly, it may wait for
-                50 ms, so that a training is disturbed once for all of its evaluations in that time.
+            at_once: Send it now; else it, and the hub's answer, may each wait for 25 ms where
+                events follow each other quickly, so that a training is disturbed less often.
 
         Raises:
             OutboxFullError: No room, by the rule of `when_full`; nothing was accepted.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import resource
 import shutil
@@ -24,6 +25,7 @@ import trialbus
 from support.processes import Bus
 from support.until import until
 from trialbus import wire
+from trialbus.link import Link
 from trialbus.status import hub_status
 
 
@@ -437,6 +439,42 @@ def test_many_threads_may_publish_through_one_publisher(bus: Bus) -> None:
         by_trial.setdefault(event.trial, []).append(event.step)
     assert by_trial == {trial: list(range(500)) for trial in range(8)}
     assert [record.seq for record in records] == list(range(1, 4001))
+
+
+class Acks:
+    """A part of a link that counts what the hub acknowledges, batch by batch."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def on_welcome(self, welcome: wire.Welcome) -> None: ...
+
+    def on_frame(self, frame: wire.ToClient) -> None:
+        self.count += isinstance(frame, wire.Ack)
+
+    def work(self, send: object, now: float) -> None: ...
+
+    def on_close(self) -> None: ...
+
+
+def test_events_that_may_wait_are_sent_together_and_arrive_without_being_asked_for(
+    bus: Bus,
+) -> None:
+    bus.hub()
+    acks, began = Acks(), time.monotonic()
+    with (
+        Link(bus.endpoint) as link,
+        trialbus.subscribe(trialbus.EvaluationComplete, endpoint=bus.endpoint) as inbox,
+        trialbus.Publisher(link=link) as publisher,
+    ):
+        inbox.wait_ready()
+        link.attach(acks)
+        for step in range(100):
+            publisher.publish(evaluation(step), at_once=False)
+            hashlib.pbkdf2_hmac("sha256", b"a step of training", b"", 10_000)
+        assert steps(inbox, 100) == list(range(100))
+        until(lambda: not publisher.pending)
+    assert acks.count <= 2 + (time.monotonic() - began) / 25e-3
 
 
 def test_a_greedy_peer_does_not_make_the_others_wait(bus: Bus) -> None:
