@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import benchmarks.trainer_roles
-from benchmarks import peers
+from benchmarks import peers, ray_tune
 from benchmarks.bus import bench, result
 from benchmarks.optimizer import Bench
 from trialbus import events
@@ -54,7 +54,6 @@ def run(size: Size) -> dict[str, Any]:
 def _loop(size: Size) -> dict[str, Any]:
     """Train in a process of its own that reports in turn to nobody, to us and to Optuna."""
     skipped = {} if peers.has_grpc() else {"loop_overhead_optuna_grpc_percent": peers.NO_GRPC}
-    skipped["loop_overhead_ray_tune_percent"] = "Ray is not measured here"
     with tempfile.TemporaryDirectory(prefix="trialbus-") as name:
         folder = Path(name)
         on = Bench(folder, f"sqlite:///{folder}/studies.db")
@@ -66,6 +65,12 @@ def _loop(size: Size) -> dict[str, Any]:
             found = result(process)
         finally:
             on.end()
+    if ray_tune.installed():
+        command = [sys.executable, "-m", ray_tune.__name__, str(size.rounds), str(size.steps)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        found["loop_overhead_ray_tune_percent"] = result(process)["overhead"]
+    else:
+        skipped["loop_overhead_ray_tune_percent"] = ray_tune.MISSING
     return {**found, **dict.fromkeys(skipped), "skipped": skipped}
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import signal
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,7 +22,7 @@ from trialbus import events
 
 _Report: TypeAlias = Callable[[int, float], None]
 
-_STEP_S = 5e-3
+STEP_S = 5e-3
 _STUDY = trialbus.StudySpec(
     name="loop",
     params={"lr": trialbus.FloatParam(low=1e-4, high=1e-3, log=True)},
@@ -67,14 +69,19 @@ class Training:
 
 
 def loop(endpoint: str, folder: str, rounds: int, steps: int) -> dict[str, float]:
-    """Train in turn without reporting and with every way to report, one report a step."""
+    """Train in turn without reporting and with every way to report, one report a step.
+
+    Once without reporting, but beside a process that only wakes up as often: what the machine
+    takes for any second process.
+    """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    training = Training(_STEP_S)
+    training = Training(STEP_S)
     costs: dict[str, list[float]] = {}
     blocks: dict[str, list[float]] = {}
     with ExitStack() as stack:
         reports: dict[str, _Report] = {
             "nobody": lambda step, loss: None,
+            "idle_process": lambda step, loss: None,
             "trialbus": _to_trialbus(stack.enter_context(_attached(endpoint))),
         }
         addresses = {"optuna_sqlite": f"sqlite:///{Path(folder) / 'plain.db'}"}
@@ -82,22 +89,19 @@ def loop(endpoint: str, folder: str, rounds: int, steps: int) -> dict[str, float
             addresses["optuna_grpc"] = stack.enter_context(peers.address_of("grpc", Path(folder)))
         for name, address in addresses.items():
             reports[name] = _to_optuna(address)
+        idle = stack.enter_context(_idle_process())
         for block in range(rounds):
             for name, report in reports.items():
-                began = time.perf_counter()
-                for step in range(block * steps, (block + 1) * steps):
-                    loss = training.step()
-                    before = time.perf_counter()
-                    report(step, loss)
-                    costs.setdefault(name, []).append(time.perf_counter() - before)
-                blocks.setdefault(name, []).append(time.perf_counter() - began)
+                with _awake(idle) if name == "idle_process" else nullcontext():
+                    began = time.perf_counter()
+                    for step in range(block * steps, (block + 1) * steps):
+                        loss = training.step()
+                        before = time.perf_counter()
+                        report(step, loss)
+                        costs.setdefault(name, []).append(time.perf_counter() - before)
+                    blocks.setdefault(name, []).append(time.perf_counter() - began)
     ours = sorted(costs["trialbus"])
-    overheads = {
-        name: statistics.median(
-            100 * (taken / alone - 1) for taken, alone in zip(found, blocks["nobody"], strict=True)
-        )
-        for name, found in blocks.items()
-    }
+    overheads = {name: overhead_percent(found, blocks["nobody"]) for name, found in blocks.items()}
     return {
         "step_ms": 1e3 * statistics.median(blocks["nobody"]) / steps,
         "report_p50_us": 1e6 * ours[len(ours) // 2],
@@ -105,6 +109,30 @@ def loop(endpoint: str, folder: str, rounds: int, steps: int) -> dict[str, float
         "loop_overhead_percent": overheads.pop("trialbus"),
         **{f"loop_overhead_{n}_percent": v for n, v in overheads.items() if n != "nobody"},
     }
+
+
+def overhead_percent(taken: Sequence[float], alone: Sequence[float]) -> float:
+    """Return by how much the blocks of one way took longer than those beside them, the median."""
+    return statistics.median(100 * (a / b - 1) for a, b in zip(taken, alone, strict=True))
+
+
+@contextmanager
+def _idle_process() -> Generator[subprocess.Popen[bytes]]:
+    """Run a process that sleeps for a step at a time; it is stopped until it is wanted."""
+    code = f"import time\nwhile True: time.sleep({STEP_S})"
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+@contextmanager
+def _awake(process: subprocess.Popen[bytes]) -> Generator[None]:
+    process.send_signal(signal.SIGCONT)
+    yield
+    process.send_signal(signal.SIGSTOP)
 
 
 def _attached(endpoint: str) -> trialbus.Trial:
