@@ -19,8 +19,8 @@ _FLUSH_S = 10.0
 class Channel(Protocol):
     """Where a trial's events go, and where its prune command comes from."""
 
-    def publish(self, event: events.Event) -> None:
-        """Take an event without waiting."""
+    def publish(self, event: events.Event, *, at_once: bool = True) -> None:
+        """Take an event without waiting; if not `at_once`, it may be sent a moment later."""
 
     def pruned(self, attempt: int) -> events.Prune | None:
         """Return the prune command for this attempt, if it has come."""
@@ -50,10 +50,9 @@ class BusChannel:
         self._commands.wake_on_arrival(self._note_arrival)
         self._publisher = Publisher(link=link)
 
-    def publish(self, event: events.Event) -> None:
+    def publish(self, event: events.Event, *, at_once: bool = True) -> None:
         """Put an event into the outbox."""
-        patient = isinstance(event, events.EvaluationComplete) and not event.answer
-        self._publisher.publish(event, at_once=not patient)
+        self._publisher.publish(event, at_once=at_once)
 
     def pruned(self, attempt: int) -> events.Prune | None:
         """Return the prune command for this attempt, if it has come."""
@@ -94,7 +93,7 @@ class BusChannel:
 class Printer:
     """The channel of a stand-alone trial."""
 
-    def publish(self, event: events.Event) -> None:
+    def publish(self, event: events.Event, *, at_once: bool = True) -> None:
         """Print an event that a person wants to see."""
         match event:
             case events.EvaluationComplete():
@@ -121,7 +120,7 @@ class Printer:
 class Listener:
     """The channel of a rank that only follows: rank 0 speaks for the trial."""
 
-    def publish(self, event: events.Event) -> None:
+    def publish(self, event: events.Event, *, at_once: bool = True) -> None:
         """Rank 0 publishes it."""
 
     def pruned(self, attempt: int) -> None:

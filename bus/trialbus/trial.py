@@ -180,7 +180,8 @@ class Trial:
                 metrics=flatten(metrics),
                 elapsed_s=time.monotonic() - self._began,
                 answer=wait > 0,
-            )
+            ),
+            at_once=wait > 0,
         )
         if wait > 0 and self._prune is None:
             decided = self._channel.decided(self.attempt, step, wait)

@@ -74,7 +74,7 @@ class _OptunaChannel:
         self._curves: dict[str, dict[int, float]] = {o.metric: {} for o in spec.objectives}
         self._reported = False
 
-    def publish(self, event: events.Event) -> None:
+    def publish(self, event: events.Event, *, at_once: bool = True) -> None:
         match event:
             case events.EvaluationComplete():
                 for name, curve in self._curves.items():
