@@ -17,7 +17,6 @@ import socket
 import sqlite3
 import sys
 import time
-from collections import Counter, deque
 from pathlib import Path
 from types import FrameType
 from typing import Any, assert_never
@@ -28,13 +27,13 @@ import zmq
 from trialbus import events, wire
 from trialbus.endpoint import check_bindable, resolve
 from trialbus.errors import TrialbusError
+from trialbus.fetches import Fetches
 from trialbus.log import Change, EventLog, Sync
 from trialbus.retention import Retention
 from trialbus.router import Router
 from trialbus.security import Gatekeeper
 from trialbus.sessions import Sessions
-from trialbus.topics import escaped, is_pattern
-from trialbus.waiting import Parked, WaitingRoom
+from trialbus.topics import escaped
 from trialbus.wire import Record
 
 logger = logging.getLogger(__name__)
@@ -42,12 +41,8 @@ logger = logging.getLogger(__name__)
 _PUBLISHER = b"hub"
 _TURN_FRAMES = 4096
 _TURN_BYTES = 1 << 20
-_TURN_READING_S = 0.005
-_FETCHES_PER_PEER = 64
 _PRESENCE_TICK_S = 0.25
-_MAX_WAIT_MS = 60_000
 _MAX_TOPIC = 512
-_REFUSED_LOG_S = 5.0
 _DECLARED_LOST = "the session was declared lost"
 
 
@@ -82,17 +77,13 @@ class Hub:
         self.endpoint = resolve(endpoint)
         check_bindable(self.endpoint, guarded=gatekeeper is not None, insecure=insecure)
         self.log = EventLog(directory, sync=sync)
-        self.counters: Counter[str] = Counter()
         self._sessions = Sessions(self.log.sessions)
         self._retention = Retention(self.log, keep_finished_s)
-        self._waiting = WaitingRoom()
-        self._fetches: dict[bytes, deque[wire.Fetch]] = {}
         self._change = Change()
         self._acks: dict[tuple[bytes, bytes], None] = {}
         self._replies: list[tuple[bytes, wire.ToClient]] = []
         self._started = time.monotonic()
         self._next_presence = 0.0
-        self._last_refused = ("", 0.0)
         self._stopping = False
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_in.settimeout(0)
@@ -101,6 +92,7 @@ class Hub:
         except TrialbusError:
             self.log.close()
             raise
+        self._fetches = Fetches(self.log, self._router)
 
     def run(self) -> None:
         """Serve until `stop` is called."""
@@ -128,11 +120,8 @@ class Hub:
         self._wake_in.send(b"\0")
 
     def _poll_ms(self) -> int:
-        if self._fetches:
-            return 0
-        deadline = self._waiting.next_deadline()
         due = min(
-            deadline or float("inf"),
+            self._fetches.due,
             self._next_presence if len(self._sessions) else float("inf"),
             self._retention.due,
         )
@@ -144,16 +133,13 @@ class Hub:
         if now >= self._next_presence:
             self._next_presence = now + _PRESENCE_TICK_S
             self._expire_sessions()
-        self._deliver(self._commit())
-        self._answer_fetches()
+        self._fetches.deliver(self._commit())
+        self._fetches.answer()
         if now >= self._retention.due:
             try:
                 self._retention.work()
             except sqlite3.Error as error:
                 logger.warning("events could not be removed: %s", error)
-        for parked in self._waiting.overdue(time.monotonic()):
-            following = max(parked.offset, self.log.end)
-            self._send_events(parked.peer, parked.fetch.request, [], following, more=False)
 
     def _receive(self) -> None:
         size = 0
@@ -163,7 +149,7 @@ class Hub:
             except zmq.Again:
                 return
             if frames == [b""]:  # libzmq's probe: the peer has just connected
-                self._send(peer, wire.Welcome(wire.PROTOCOL, self.log.log_id, self.log.end))
+                self._router.send(peer, wire.Welcome(wire.PROTOCOL, self.log.log_id, self.log.end))
             else:
                 self._take(peer, frames)
             size += sum(map(len, frames))
@@ -175,20 +161,22 @@ class Hub:
             (frame,) = frames
             message = wire.decode_to_hub(frame)
         except (ValueError, msgspec.DecodeError) as error:
-            self._refuse(peer, wire.BAD_FRAME, f"not a frame of this protocol: {error}", None)
+            self._router.refuse(
+                peer, wire.BAD_FRAME, f"not a frame of this protocol: {error}", None
+            )
             return
         forbidden = self._router.forbids(peer, message)
         if forbidden is None:
             self._dispatch(peer, message)
         else:
-            self._refuse(peer, wire.FORBIDDEN, forbidden, _about(message))
+            self._router.refuse(peer, wire.FORBIDDEN, forbidden, _about(message))
 
     def _dispatch(self, peer: bytes, message: wire.ToHub) -> None:
         match message:
             case wire.Publish():
                 self._take_events(peer, message)
             case wire.Fetch():
-                self._take_fetch(peer, message)
+                self._fetches.take(peer, message)
             case wire.Commit():
                 self._take_commit(peer, message)
             case wire.Hello():
@@ -199,7 +187,7 @@ class Hub:
                 self._take_bye(message)
             case wire.AskStatus():
                 status = self.status() | {"role": self._router.role(peer)}
-                self._send(peer, wire.Status(message.request, status))
+                self._router.send(peer, wire.Status(message.request, status))
             case wire.Forget():
                 self._take_forget(peer, message)
             case _:
@@ -209,37 +197,27 @@ class Hub:
         publisher = message.publisher
         last = self._change.publishers.get(publisher, self.log.publishers.get(publisher, 0))
         if message.base > last + 1:
-            self.counters["lost"] += message.base - 1 - last
+            self._router.counters["lost"] += message.base - 1 - last
             last = message.base - 1
         skip = last + 1 - message.first
         self._acks[peer, publisher] = None
         if skip < 0:  # a gap: acknowledging what is here makes the sender go back
             return
         if any(topic.count("/") != 2 or len(topic) > _MAX_TOPIC for topic, _ in message.events):
-            self._refuse(peer, wire.BAD_FRAME, "a topic is not type/study/trial", publisher.hex())
+            self._router.refuse(
+                peer, wire.BAD_FRAME, "a topic is not type/study/trial", publisher.hex()
+            )
             return
-        self.counters["repeated"] += min(skip, len(message.events))
+        self._router.counters["repeated"] += min(skip, len(message.events))
         new = message.events[skip:]
         self._change.events += [
             (publisher, last + 1 + i, topic, body) for i, (topic, body) in enumerate(new)
         ]
         self._change.publishers[publisher] = last + len(new)
 
-    def _take_fetch(self, peer: bytes, message: wire.Fetch) -> None:
-        if not all(map(is_pattern, message.patterns)):
-            self._refuse(peer, wire.BAD_FRAME, "patterns are not type/study/trial", message.request)
-            return
-        queue = self._fetches.setdefault(peer, deque())
-        if len(queue) + self._waiting.count(peer) >= _FETCHES_PER_PEER:
-            self._refuse(
-                peer, wire.TOO_MANY, f"more than {_FETCHES_PER_PEER} open fetches", message.request
-            )
-            return
-        queue.append(message)
-
     def _take_commit(self, peer: bytes, message: wire.Commit) -> None:
         if not 0 <= message.offset <= self.log.end + len(self._change.events):
-            self._refuse(
+            self._router.refuse(
                 peer, wire.OUT_OF_RANGE, f"offset {message.offset} is not in the log", message.name
             )
             return
@@ -248,11 +226,11 @@ class Hub:
 
     def _take_hello(self, peer: bytes, message: wire.Hello) -> None:
         if self._sessions.is_lost(message.session):
-            self._refuse(peer, wire.SESSION_LOST, _DECLARED_LOST, message.session)
+            self._router.refuse(peer, wire.SESSION_LOST, _DECLARED_LOST, message.session)
             return
         reason = self._sessions.hello(message)
         if reason is not None:
-            self._refuse(peer, wire.CONFLICT, reason, message.session)
+            self._router.refuse(peer, wire.CONFLICT, reason, message.session)
             return
         self._change.sessions[message.session] = message
         self._replies.append((peer, wire.Seen(message.session)))
@@ -261,7 +239,7 @@ class Hub:
         if self._sessions.ping(message.session):
             self._replies.append((peer, wire.Seen(message.session)))
         else:
-            self._refuse(peer, wire.SESSION_LOST, _DECLARED_LOST, message.session)
+            self._router.refuse(peer, wire.SESSION_LOST, _DECLARED_LOST, message.session)
 
     def _take_bye(self, message: wire.Bye) -> None:
         if self._sessions.bye(message.session):
@@ -279,7 +257,7 @@ class Hub:
         if refusal is None:
             self._replies.append((peer, wire.Forgotten(message.request)))
         else:
-            self._refuse(peer, wire.CONFLICT, refusal, message.request)
+            self._router.refuse(peer, wire.CONFLICT, refusal, message.request)
 
     def _expire_sessions(self) -> None:
         for event in self._sessions.expire():
@@ -290,7 +268,7 @@ class Hub:
                 event.study,
                 event.trial,
             )
-            self.counters["sessions_lost"] += 1
+            self._router.counters["sessions_lost"] += 1
             seq = (
                 self._change.publishers.get(_PUBLISHER, self.log.publishers.get(_PUBLISHER, 0)) + 1
             )
@@ -311,101 +289,17 @@ class Hub:
                 records = self.log.append(change)
             except sqlite3.Error as error:
                 # Publishers keep what is not acknowledged and send it again.
-                self.counters["failed_commits"] += 1
+                self._router.counters["failed_commits"] += 1
                 for peer, publisher in acks:
-                    self._refuse(
+                    self._router.refuse(
                         peer, wire.NO_SPACE, f"the log cannot be written: {error}", publisher.hex()
                     )
                 return []
         for peer, publisher in acks:
-            self._send(peer, wire.Ack(publisher, self.log.publishers.get(publisher, 0)))
+            self._router.send(peer, wire.Ack(publisher, self.log.publishers.get(publisher, 0)))
         for peer, reply in replies:
-            self._send(peer, reply)
+            self._router.send(peer, reply)
         return records
-
-    def _deliver(self, records: list[Record]) -> None:
-        for parked in self._waiting.matching(record.topic for record in records):
-            self._answer(parked)
-
-    def _answer_fetches(self) -> None:
-        """Serve one fetch of each peer in turn, for a bounded time."""
-        until = time.monotonic() + _TURN_READING_S
-        for peer in list(self._fetches):
-            queue = self._fetches.pop(peer)
-            fetch = queue.popleft()
-            if queue:
-                self._fetches[peer] = queue  # to the end of the line
-            self._answer_new(peer, fetch)
-            if time.monotonic() > until:
-                return
-
-    def _answer_new(self, peer: bytes, fetch: wire.Fetch) -> None:
-        offset = {wire.NOW: self.log.end, wire.EARLIEST: 0}.get(fetch.offset, fetch.offset)
-        if fetch.name is not None:
-            offset = self.log.durable.get(fetch.name, offset)
-        if not 0 <= offset <= self.log.end:
-            self._refuse(
-                peer,
-                wire.OUT_OF_RANGE,
-                f"offset {offset} is not in 0..{self.log.end}",
-                fetch.request,
-            )
-            return
-        if fetch.name is not None and fetch.name not in self.log.durable:
-            try:
-                self.log.append(Change(committed={fetch.name: offset}))
-            except sqlite3.Error as error:
-                reason = f"the log cannot be written: {error}"
-                self._refuse(peer, wire.NO_SPACE, reason, fetch.request)
-                return
-        if fetch.offset < 0 or fetch.name is not None:
-            self._send_events(peer, fetch.request, [], offset, more=False)
-            return
-        wait_s = min(max(fetch.wait_ms, 0), _MAX_WAIT_MS) / 1000
-        deadline = time.monotonic() + wait_s
-        self._answer(Parked(peer, fetch, offset, deadline, frozenset(fetch.patterns)))
-
-    def _answer(self, waiting: Parked) -> None:
-        """Send what there is; let the fetch wait for what is not, as often as it asked for."""
-        fetch = waiting.fetch
-        records, following = self.log.read(
-            waiting.offset,
-            waiting.patterns,
-            max_events=min(max(fetch.max_events, 1), wire.BATCH_EVENTS),
-            max_bytes=wire.BATCH_BYTES,
-        )
-        stands = following == self.log.end and fetch.wait_ms > 0
-        if records or not stands:
-            waiting.answered += 1
-            stands = stands and waiting.answered < fetch.answers
-            stands &= self._send_events(
-                waiting.peer, fetch.request, records, following, more=stands
-            )
-        if stands:
-            waiting.offset = following
-            self._waiting.park(waiting)
-
-    def _send_events(
-        self, peer: bytes, request: int, records: list[Record], following: int, *, more: bool
-    ) -> bool:
-        self.counters["delivered"] += len(records)
-        return self._send(peer, wire.Events(request, following, self.log.end, records, more))
-
-    def _send(self, peer: bytes, message: wire.ToClient) -> bool:
-        sent = self._router.send(peer, message)
-        if not sent:
-            # Gone, or not reading: whatever it missed, it asks for again.
-            self.counters["undeliverable"] += 1
-        return sent
-
-    def _refuse(self, peer: bytes, code: int, reason: str, about: int | str | None) -> None:
-        self.counters[f"refused_{code}"] += 1
-        last, at = self._last_refused
-        now = time.monotonic()
-        if reason != last or now - at > _REFUSED_LOG_S:
-            logger.warning("refused (%d): %s", code, reason)
-            self._last_refused = (reason, now)
-        self._send(peer, wire.Refused(code, reason, about))
 
     def status(self) -> dict[str, Any]:
         """Return counters and sessions as plain data; the keys are listed in docs/protocol.md."""
@@ -416,7 +310,7 @@ class Hub:
             "pid": os.getpid(),
             "end": self.log.end,
             "up_s": time.monotonic() - self._started,
-            "parked": len(self._waiting),
+            "parked": self._fetches.parked,
             "durable": {
                 name: {"offset": offset, "lag": self.log.end - offset}
                 for name, offset in self.log.durable.items()
@@ -427,8 +321,8 @@ class Hub:
                 "held_back": self._retention.held_back,
             },
             "sessions": self._sessions.describe(),
-            "counters": dict(self.counters),
-            "last_refused": self._last_refused[0],
+            "counters": dict(self._router.counters),
+            "last_refused": self._router.last_refused,
         }
 
 

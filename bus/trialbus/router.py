@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import time
+from collections import Counter
 from pathlib import Path
 
 import zmq
@@ -11,6 +14,9 @@ from trialbus import wire
 from trialbus.errors import TrialbusError
 from trialbus.security import Gatekeeper, Role
 
+logger = logging.getLogger(__name__)
+
+_REFUSED_LOG_S = 5.0
 _MANY_PEERS = 100_000
 _LINGER_MS = 500
 _DOMAIN = "trialbus"  # of ZAP
@@ -28,6 +34,9 @@ class Router:
     """
 
     def __init__(self, endpoint: str, gatekeeper: Gatekeeper | None = None) -> None:
+        self.counters: Counter[str] = Counter()  #: of the hub, for its status
+        self.last_refused = ""  #: why something was refused last
+        self._refused_at = 0.0
         self._gatekeeper = gatekeeper
         self._keys: dict[bytes, str] = {}  # of peers, where there is a gatekeeper
         self._context = zmq.Context()
@@ -71,8 +80,25 @@ class Router:
         try:
             self.socket.send_multipart((peer, wire.encode(message)), zmq.NOBLOCK)
         except zmq.ZMQError:
+            self.counters["undeliverable"] += 1  # whatever it missed, it asks for again
             return False
         return True
+
+    def refuse(self, peer: bytes, code: int, reason: str, about: int | str | None) -> None:
+        """Tell a peer that what it sent is refused, and the hub's log, though not time and again.
+
+        Args:
+            peer: Who sent it.
+            code: Of `wire`.
+            reason: For people.
+            about: What was sent: the number of a request, or a name.
+        """
+        self.counters[f"refused_{code}"] += 1
+        now = time.monotonic()
+        if reason != self.last_refused or now - self._refused_at > _REFUSED_LOG_S:
+            logger.warning("refused (%d): %s", code, reason)
+            self.last_refused, self._refused_at = reason, now
+        self.send(peer, wire.Refused(code, reason, about))
 
     def forbids(self, peer: bytes, message: wire.ToHub) -> str | None:
         """Return why a peer may not send a message, or None if it may."""

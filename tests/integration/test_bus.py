@@ -404,8 +404,9 @@ def test_a_disk_without_space_is_told_to_publishers_and_costs_no_event(bus: Bus)
         trialbus.Publisher(bus.endpoint) as publisher,
         trialbus.Link(bus.endpoint) as link,
     ):
-        link.wait_connected(20)
-        for step in range(5000):
+        publisher.publish(evaluation(0))
+        assert publisher.flush(20)
+        for step in range(1, 5000):
             publisher.publish(evaluation(step))
         until(lambda: publisher.refused, 20, "a word from the hub")
         acknowledged = 5000 - publisher.pending
@@ -562,6 +563,31 @@ def test_a_fetch_that_stands_is_answered_until_it_had_its_answers(bus: Bus) -> N
     assert [answer.next for answer in answers] == [1, 2, 3]
     assert [answer.more for answer in answers] == [True, True, False]
     assert not reader.poll(100)
+    reader.close()
+    context.term()
+
+
+def test_a_fetch_too_many_is_refused_and_the_hub_goes_on(bus: Bus) -> None:
+    import zmq
+
+    bus.hub()
+    context = zmq.Context()
+    reader = context.socket(zmq.DEALER)
+    reader.linger = 0
+    reader.connect(bus.endpoint)
+    with trialbus.Publisher(bus.endpoint) as publisher, trialbus.Link(bus.endpoint) as link:
+        for request in range(64):
+            reader.send(wire.encode(wire.Fetch(request, 0, ["*/*/*"], wait_ms=60_000)))
+        until(lambda: hub_status(link)["parked"] == 64, 10, "64 parked fetches")
+        reader.send(wire.encode(wire.Fetch(64, 0, ["*/*/*"], wait_ms=60_000)))
+        refused = wire.decode_to_client(reader.recv())
+        assert isinstance(refused, wire.Refused)
+        assert (refused.code, refused.about) == (wire.TOO_MANY, 64)
+        publisher.publish(evaluation(0))
+        assert publisher.flush(10)
+        answer = wire.decode_to_client(reader.recv())
+        assert isinstance(answer, wire.Events)
+        assert [step_of(record) for record in answer.records] == [0]
     reader.close()
     context.term()
 
