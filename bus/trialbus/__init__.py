@@ -3,6 +3,7 @@
 A training script needs `attach` and `TrialPruned`; a listener needs `subscribe` and the events.
 """
 
+from trialbus.codec import register
 from trialbus.errors import (
     ClosedError,
     HubRefusedError,
@@ -36,7 +37,6 @@ from trialbus.events import (
     TrialRequested,
     TrialStarted,
     UnknownEvent,
-    register,
 )
 from trialbus.link import Link
 from trialbus.params import CategoricalParam, FloatParam, IntParam

@@ -24,7 +24,7 @@ from typing import Any, assert_never
 import msgspec
 import zmq
 
-from trialbus import events, wire
+from trialbus import codec, wire
 from trialbus.endpoint import check_bindable, resolve
 from trialbus.errors import TrialbusError
 from trialbus.fetches import Fetches
@@ -273,7 +273,7 @@ class Hub:
                 self._change.publishers.get(_PUBLISHER, self.log.publishers.get(_PUBLISHER, 0)) + 1
             )
             self._change.events.append(
-                (_PUBLISHER, seq, event.topic, msgspec.Raw(events.encode(event)))
+                (_PUBLISHER, seq, event.topic, msgspec.Raw(codec.encode(event)))
             )
             self._change.publishers[_PUBLISHER] = seq
             self._change.sessions[event.session] = None

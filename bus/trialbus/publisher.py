@@ -10,7 +10,7 @@ import uuid
 import weakref
 from typing import Literal, TypeAlias
 
-from trialbus import events, ring, wire
+from trialbus import codec, events, ring, wire
 from trialbus.errors import ClosedError, OutboxFullError
 from trialbus.link import Link
 from trialbus.outbox import Outbox
@@ -107,7 +107,7 @@ class Publisher:
             self._begin(Link(self._endpoint))
         if self._sender.forbidden is not None:
             raise self._sender.forbidden
-        topic, body = event.topic, events.encode(event)
+        topic, body = event.topic, codec.encode(event)
         if len(body) > wire.MAX_EVENT:
             raise ValueError(f"a {event.type} of {len(body)} bytes, at most {wire.MAX_EVENT} fit")
         seq = self._outbox.put(topic, body) or self._put_into_full(topic, body)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
-from trialbus import events
+from trialbus import codec, events
 
 PROTOCOL = 1
 
@@ -161,7 +161,7 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
         Raises:
             msgspec.DecodeError: The body does not fit its type.
         """
-        return events.decode(self.topic, self.body)
+        return codec.decode(self.topic, self.body)
 
 
 class Ack(_Frame, frozen=True, tag=11):
@@ -242,7 +242,7 @@ def decode_to_hub(frame: bytes) -> ToHub:
     Raises:
         msgspec.DecodeError: It holds none that a client may send.
     """
-    return events.decode_with(_to_hub, frame)
+    return codec.decode_with(_to_hub, frame)
 
 
 def decode_to_client(frame: bytes) -> ToClient:
@@ -251,4 +251,4 @@ def decode_to_client(frame: bytes) -> ToClient:
     Raises:
         msgspec.DecodeError: It holds none that the hub sends.
     """
-    return events.decode_with(_to_client, frame)
+    return codec.decode_with(_to_client, frame)

@@ -14,9 +14,9 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from trialbus.codec import decode_with
 from trialbus.endpoint import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE
 from trialbus.errors import HubUnavailableError, TrialbusError
-from trialbus.events import decode_with
 from trialbus.link import Link
 from trialbus.status import forget_name, forget_study, hub_status
 from trialbus.subscriber import Subscriber, subscribe
