@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 
 from benchmarks import peers, roles
-from trialbus import security
-from trialbus.link import Link
+from trialbus.client.link import Link
+from trialbus.protocol import security
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ import psutil
 import trialbus
 from benchmarks import databases, optimizer_roles, peers
 from benchmarks.bus import result
-from trialbus.link import Link
-from trialbus.status import hub_status
+from trialbus.client.admin import hub_status
+from trialbus.client.link import Link
 from trialbus_services.optimizer.pruning.pruning import build_pruning
 
 

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import trialbus
-from trialbus import events
+from trialbus.messages import events
 
 _STUDY = "bench"
 _PARAMS = ("a", "b", "c", "d", "e", "f", "g")

@@ -13,7 +13,7 @@ import msgspec
 import zmq
 
 import trialbus
-from trialbus import wire
+from trialbus.protocol import frames
 
 _METRICS = {"val/accuracy": 0.9, "val/loss": 0.3, "train/loss": 0.2, "lr": 1e-3, "a": 1.0, "b": 2.0}
 _CROWD_BATCH = 32
@@ -90,7 +90,7 @@ def crowd(endpoint: str, count: int, publishers: float) -> None:
         socket.linger = 0
         socket.connect(endpoint)
         session = f"{os.getpid()}-{len(sockets)}-{id(socket)}"
-        socket.send(wire.encode(wire.Hello(session, "trainer", "", ttl_ms=_SESSION_MS)))
+        socket.send(frames.encode(frames.Hello(session, "trainer", "", ttl_ms=_SESSION_MS)))
     topic, body = event(0).topic, msgspec.Raw(msgspec.msgpack.encode(event(0)))
     rounds = count // (n * _CROWD_BATCH)
     began = time.time()
@@ -98,13 +98,15 @@ def crowd(endpoint: str, count: int, publishers: float) -> None:
         for number, socket in enumerate(sockets):
             identity = f"{os.getpid()}-{number}".encode()
             first = round_ * _CROWD_BATCH + 1
-            socket.send(wire.encode(wire.Publish(identity, first, [(topic, body)] * _CROWD_BATCH)))
+            socket.send(
+                frames.encode(frames.Publish(identity, first, [(topic, body)] * _CROWD_BATCH))
+            )
     waiting = set(range(n))
     while waiting:
         for number in list(waiting):
             while sockets[number].poll(0 if len(waiting) > 1 else 100):
-                answer = wire.decode_to_client(sockets[number].recv())
-                if isinstance(answer, wire.Ack) and answer.last == rounds * _CROWD_BATCH:
+                answer = frames.decode_to_client(sockets[number].recv())
+                if isinstance(answer, frames.Ack) and answer.last == rounds * _CROWD_BATCH:
                     waiting.discard(number)
     done = {"began": began, "ended": time.time(), "count": rounds * n * _CROWD_BATCH}
     for socket in sockets:

@@ -17,8 +17,8 @@ import benchmarks.trainer_roles
 from benchmarks import peers, ray_tune
 from benchmarks.bus import bench, result
 from benchmarks.optimizer import Bench
-from trialbus import events
-from trialbus.assignment import environment
+from trialbus.messages import events
+from trialbus.trainer.assignment import environment
 from trialbus_services.worker.trainers import CommandTrainer, Trainer
 from trialbus_services.worker.warm import WarmTrainer
 

@@ -18,7 +18,7 @@ import torch
 
 import trialbus
 from benchmarks import peers
-from trialbus import events
+from trialbus.messages import events
 
 _Report: TypeAlias = Callable[[int, float], None]
 

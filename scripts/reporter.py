@@ -3,7 +3,7 @@
 import sys
 
 try:
-    from trialbus_services.cli import main
+    from trialbus_services.cli.main import main
 except ImportError as error:
     sys.exit(f"{error}; run ./scripts/setup, then .venv/bin/python scripts/reporter.py")
 

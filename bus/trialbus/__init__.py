@@ -3,7 +3,10 @@
 A training script needs `attach` and `TrialPruned`; a listener needs `subscribe` and the events.
 """
 
-from trialbus.codec import register
+from trialbus.client.link import Link
+from trialbus.client.presence import Presence
+from trialbus.client.publisher import Publisher
+from trialbus.client.subscriber import Record, Subscriber, replay, subscribe
 from trialbus.errors import (
     ClosedError,
     HubRefusedError,
@@ -15,7 +18,8 @@ from trialbus.errors import (
     TrialbusError,
     TrialPruned,
 )
-from trialbus.events import (
+from trialbus.messages.codec import register
+from trialbus.messages.events import (
     ArtifactLogged,
     Enqueue,
     EvaluationComplete,
@@ -38,13 +42,9 @@ from trialbus.events import (
     TrialStarted,
     UnknownEvent,
 )
-from trialbus.link import Link
-from trialbus.params import CategoricalParam, FloatParam, IntParam
-from trialbus.presence import Presence
-from trialbus.publisher import Publisher
-from trialbus.spec import Component, Evaluation, Objective, PruneBy, StudySpec, load_spec
-from trialbus.subscriber import Record, Subscriber, replay, subscribe
-from trialbus.trial import Trial, attach
+from trialbus.study.search_space import CategoricalParam, FloatParam, IntParam
+from trialbus.study.spec import Component, Evaluation, Objective, PruneBy, StudySpec, load_spec
+from trialbus.trainer.trial import Trial, attach
 
 __all__ = [
     "ArtifactLogged",

@@ -25,12 +25,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from trialbus import events, ring
-from trialbus.assignment import environment
-from trialbus.hub import Hub
-from trialbus.publisher import Publisher
-from trialbus.spec import Evaluation
-from trialbus.subscriber import replay, subscribe
+from trialbus.client import shared_ring
+from trialbus.client.publisher import Publisher
+from trialbus.client.subscriber import replay, subscribe
+from trialbus.hub.hub import Hub
+from trialbus.messages import events
+from trialbus.study.spec import Evaluation
+from trialbus.trainer.assignment import environment
 
 _BEGIN_S = 10.0
 
@@ -63,7 +64,7 @@ class TestBus:
     def __exit__(self, *_: object) -> None:
         self._hub.stop()
         self._thread.join()
-        shutil.rmtree(ring.directory(self.endpoint), ignore_errors=True)
+        shutil.rmtree(shared_ring.directory(self.endpoint), ignore_errors=True)
         shutil.rmtree(self._folder)
 
     def publish(self, event: events.Event) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from trialbus_services.in_process import run_optuna_trial
+    from trialbus_services.optuna_adapter import run_optuna_trial
     from trialbus_services.runner import OptunaRunner
 
 __all__ = ["OptunaRunner", "run_optuna_trial"]
@@ -14,7 +14,7 @@ __all__ = ["OptunaRunner", "run_optuna_trial"]
 def __getattr__(name: str) -> Any:
     """Import what is public here when it is asked for: most of the services need no Optuna."""
     if name == "run_optuna_trial":
-        from trialbus_services.in_process import run_optuna_trial
+        from trialbus_services.optuna_adapter import run_optuna_trial
 
         return run_optuna_trial
     if name == "OptunaRunner":

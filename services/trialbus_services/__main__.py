@@ -11,7 +11,7 @@ def main() -> int:
     A trainer's environment may hold the bus alone.
     """
     try:
-        from trialbus_services import cli
+        from trialbus_services.cli import main as cli
     except ModuleNotFoundError as error:
         print(  # noqa: T201
             f"error: {error.name!r} is not installed, which the services of trialbus need; "

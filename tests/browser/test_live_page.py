@@ -18,7 +18,7 @@ from support.client import SPEC, Client, optimizer, stored
 from support.monitor import Page
 from support.processes import Bus
 from support.until import until
-from trialbus import security
+from trialbus.protocol import security
 
 OpenPage = Callable[..., BrowserPage]
 Screenshot = Callable[[BrowserPage, str], Path]

@@ -13,8 +13,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 from support.studies import KINDS, large, ordinary
+from trialbus_services.config.report_options import Options
 from trialbus_services.reporter.comparison import write_comparison
-from trialbus_services.reporter.options import Options
 from trialbus_services.reporter.report import write_report
 
 MOST_BYTES = 15_000_000

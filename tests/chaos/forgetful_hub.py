@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 
-from trialbus import hub, wire
+from trialbus.hub import hub
+from trialbus.protocol import frames
 
 
 class ForgetfulHub(hub.Hub):
-    def _take_events(self, peer: bytes, message: wire.Publish) -> None:
+    def _take_events(self, peer: bytes, message: frames.Publish) -> None:
         last = self._change.publishers.get(
             message.publisher, self.log.publishers.get(message.publisher, 0)
         )

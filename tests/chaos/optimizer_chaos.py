@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 import trialbus
 from support.client import Client, optimizer, stored
 from support.processes import Bus
-from trialbus import events
+from trialbus.messages import events
 
 _SLOTS = 8
 _STEPS = 60

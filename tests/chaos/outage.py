@@ -12,7 +12,7 @@ import trialbus
 from chaos import trainer
 from support.processes import Bus, Managed
 from support.until import until
-from trialbus.status import hub_status
+from trialbus.client.admin import hub_status
 
 _STEP_S = 0.02
 _AROUND_S = 2.0  # of training with a hub, before and after

@@ -9,7 +9,7 @@ import time
 from types import FrameType
 
 import trialbus
-from trialbus import sender
+from trialbus.client import sender
 
 
 def main() -> None:

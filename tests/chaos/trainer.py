@@ -14,7 +14,7 @@ import time
 from types import FrameType
 
 import trialbus
-from trialbus.assignment import environment
+from trialbus.trainer.assignment import environment
 
 #: One step in the account: when it ended, by the monotonic clock, and the seconds `report` took.
 STEP = struct.Struct("=dd")

@@ -24,9 +24,9 @@ import pytest
 import trialbus
 from support.processes import Bus
 from support.until import until
-from trialbus import wire
-from trialbus.link import Link
-from trialbus.status import hub_status
+from trialbus.client.admin import hub_status
+from trialbus.client.link import Link
+from trialbus.protocol import frames
 
 
 def evaluation(step: int, study: str = "s", trial: int = 0) -> trialbus.EvaluationComplete:
@@ -448,10 +448,10 @@ class Acks:
     def __init__(self) -> None:
         self.count = 0
 
-    def on_welcome(self, welcome: wire.Welcome) -> None: ...
+    def on_welcome(self, welcome: frames.Welcome) -> None: ...
 
-    def on_frame(self, frame: wire.ToClient) -> None:
-        self.count += isinstance(frame, wire.Ack)
+    def on_frame(self, frame: frames.ToClient) -> None:
+        self.count += isinstance(frame, frames.Ack)
 
     def work(self, send: object, now: float) -> None: ...
 
@@ -494,7 +494,7 @@ def test_a_greedy_peer_does_not_make_the_others_wait(bus: Bus) -> None:
         waits: list[float] = []
         for request in range(300):
             for i in range(20):
-                frame = wire.encode(wire.Fetch(request * 20 + i, 0, ["*/*/*"], max_events=4096))
+                frame = frames.encode(frames.Fetch(request * 20 + i, 0, ["*/*/*"], max_events=4096))
                 with contextlib.suppress(zmq.Again):
                     greedy.send(frame, zmq.NOBLOCK)
             began = time.monotonic()
@@ -516,7 +516,7 @@ def test_a_peer_that_floods_the_hub_with_events_does_not_make_the_others_wait(bu
     flood.linger = 0
     flood.connect(bus.endpoint)
     body = msgspec.Raw(msgspec.msgpack.encode({"type": "x_noise", "filling": "x" * 1000}))
-    batch = [("x_noise/s/", body)] * wire.BATCH_EVENTS
+    batch = [("x_noise/s/", body)] * frames.BATCH_EVENTS
     waits: list[float] = []
     with trialbus.Publisher(bus.endpoint) as publisher:
         publisher.publish(evaluation(0))
@@ -526,7 +526,7 @@ def test_a_peer_that_floods_the_hub_with_events_does_not_make_the_others_wait(bu
             for i in range(8):
                 first = (8 * number + i) * len(batch) + 1
                 with contextlib.suppress(zmq.Again):
-                    flood.send(wire.encode(wire.Publish(b"flood", first, batch)), zmq.NOBLOCK)
+                    flood.send(frames.encode(frames.Publish(b"flood", first, batch)), zmq.NOBLOCK)
             began = time.monotonic()
             publisher.publish(evaluation(number))
             assert publisher.flush(10)
@@ -545,18 +545,20 @@ def test_a_fetch_that_stands_is_answered_until_it_had_its_answers(bus: Bus) -> N
     reader = context.socket(zmq.DEALER)
     reader.linger = 0
     reader.connect(bus.endpoint)
-    answers: list[wire.Events] = []
+    answers: list[frames.Events] = []
     with trialbus.Publisher(bus.endpoint) as publisher, trialbus.Link(bus.endpoint) as link:
         reader.send(
-            wire.encode(wire.Fetch(7, 0, ["evaluation_complete/*/*"], wait_ms=60_000, answers=3))
+            frames.encode(
+                frames.Fetch(7, 0, ["evaluation_complete/*/*"], wait_ms=60_000, answers=3)
+            )
         )
         until(lambda: hub_status(link)["parked"] == 1, 10, "a parked fetch")
         for step in range(4):
             publisher.publish(evaluation(step))
             assert publisher.flush(10)
             if step < 3:
-                answer = wire.decode_to_client(reader.recv())
-                assert isinstance(answer, wire.Events)
+                answer = frames.decode_to_client(reader.recv())
+                assert isinstance(answer, frames.Events)
                 answers.append(answer)
         until(lambda: hub_status(link)["parked"] == 0, 10, "no parked fetch")
     assert [step_of(record) for answer in answers for record in answer.records] == [0, 1, 2]
@@ -577,16 +579,16 @@ def test_a_fetch_too_many_is_refused_and_the_hub_goes_on(bus: Bus) -> None:
     reader.connect(bus.endpoint)
     with trialbus.Publisher(bus.endpoint) as publisher, trialbus.Link(bus.endpoint) as link:
         for request in range(64):
-            reader.send(wire.encode(wire.Fetch(request, 0, ["*/*/*"], wait_ms=60_000)))
+            reader.send(frames.encode(frames.Fetch(request, 0, ["*/*/*"], wait_ms=60_000)))
         until(lambda: hub_status(link)["parked"] == 64, 10, "64 parked fetches")
-        reader.send(wire.encode(wire.Fetch(64, 0, ["*/*/*"], wait_ms=60_000)))
-        refused = wire.decode_to_client(reader.recv())
-        assert isinstance(refused, wire.Refused)
-        assert (refused.code, refused.about) == (wire.TOO_MANY, 64)
+        reader.send(frames.encode(frames.Fetch(64, 0, ["*/*/*"], wait_ms=60_000)))
+        refused = frames.decode_to_client(reader.recv())
+        assert isinstance(refused, frames.Refused)
+        assert (refused.code, refused.about) == (frames.TOO_MANY, 64)
         publisher.publish(evaluation(0))
         assert publisher.flush(10)
-        answer = wire.decode_to_client(reader.recv())
-        assert isinstance(answer, wire.Events)
+        answer = frames.decode_to_client(reader.recv())
+        assert isinstance(answer, frames.Events)
         assert [step_of(record) for record in answer.records] == [0]
     reader.close()
     context.term()
@@ -620,7 +622,7 @@ def test_a_thousand_parked_subscribers_cost_nothing_while_nothing_happens(bus: B
         for number, socket in enumerate(sockets):
             socket.linger = 0
             socket.connect(bus.endpoint)
-            socket.send(wire.encode(wire.Fetch(1, 0, [f"prune/s/{number}"], wait_ms=60_000)))
+            socket.send(frames.encode(frames.Fetch(1, 0, [f"prune/s/{number}"], wait_ms=60_000)))
         until(lambda: hub_status(link)["parked"] == 1000, 30, "a thousand parked fetches")
     process = psutil.Process(hub.pid)
     before = sum(process.cpu_times()[:2])

@@ -13,21 +13,21 @@ import zmq
 import trialbus
 from support.processes import Bus
 from support.until import until
-from trialbus import wire
-from trialbus.status import hub_status
+from trialbus.client.admin import hub_status
+from trialbus.protocol import frames
 
 FRAMES = 100_000
 _EVENT = trialbus.Stop(study="s")
 
 VALID: list[Any] = [
-    wire.Publish(b"x" * 16, 1, [(_EVENT.topic, msgspec.Raw(msgspec.msgpack.encode(_EVENT)))]),
-    wire.Fetch(1, 0, ["*/*/*"], wait_ms=10),
-    wire.Fetch(2, wire.NOW, ["prune/s/*"], name="fuzz"),
-    wire.Commit("fuzz", 0),
-    wire.Hello("fuzz", "trainer", "n", 60_000),
-    wire.Ping("fuzz"),
-    wire.Bye("fuzz"),
-    wire.AskStatus(1),
+    frames.Publish(b"x" * 16, 1, [(_EVENT.topic, msgspec.Raw(msgspec.msgpack.encode(_EVENT)))]),
+    frames.Fetch(1, 0, ["*/*/*"], wait_ms=10),
+    frames.Fetch(2, frames.NOW, ["prune/s/*"], name="fuzz"),
+    frames.Commit("fuzz", 0),
+    frames.Hello("fuzz", "trainer", "n", 60_000),
+    frames.Ping("fuzz"),
+    frames.Bye("fuzz"),
+    frames.AskStatus(1),
 ]
 NUMBERS: list[Any] = [None, True, -1, 2**63, 2**64 - 1, -(2**63), 1.5, float("nan")]
 TEXTS: list[Any] = ["", "a/b", "*/*/*", "x" * 5000, b"", b"x" * 5000]
@@ -40,7 +40,7 @@ class Fuzzer:
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
-        self._valid = [wire.encode(frame) for frame in VALID]
+        self._valid = [frames.encode(frame) for frame in VALID]
         self._makers: list[Callable[[], bytes]] = [
             self.noise,
             self.truncated,
@@ -85,7 +85,7 @@ class Fuzzer:
 
     def out_of_order(self) -> bytes:
         first, base = self._random.randrange(2**40), self._random.randrange(2**40)
-        return wire.encode(wire.Publish(b"y" * 16, first, VALID[0].events, base))
+        return frames.encode(frames.Publish(b"y" * 16, first, VALID[0].events, base))
 
 
 def test_hostile_frames_are_refused_counted_and_harm_nobody(bus: Bus) -> None:

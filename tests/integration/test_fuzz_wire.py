@@ -13,8 +13,9 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 import trialbus
 from support.processes import Bus
 from support.until import until
-from trialbus import codec, wire
-from trialbus.status import hub_status
+from trialbus.client.admin import hub_status
+from trialbus.messages import codec
+from trialbus.protocol import frames
 from trialbus.testing import TestBus
 
 _NESTED = b"\x91" * 100_000 + b"\xc0"  # [[[...[None]...]]]
@@ -44,9 +45,9 @@ bodies = values.map(msgspec.msgpack.encode).map(msgspec.Raw)
 entries = st.lists(st.tuples(st.sampled_from(["x_fuzz/s/0", "//", "x"]), bodies), max_size=4)
 
 to_hub: SearchStrategy[Any] = st.one_of(
-    st.builds(wire.Publish, publishers, numbers, entries, numbers),
+    st.builds(frames.Publish, publishers, numbers, entries, numbers),
     st.builds(
-        wire.Fetch,
+        frames.Fetch,
         st.integers(0, 3),
         st.one_of(st.integers(-2, 3), numbers),
         patterns,
@@ -54,9 +55,9 @@ to_hub: SearchStrategy[Any] = st.one_of(
         st.integers(0, 50),
         st.one_of(st.none(), names),
     ),
-    st.builds(wire.Commit, names, numbers),
+    st.builds(frames.Commit, names, numbers),
     st.builds(
-        wire.Hello,
+        frames.Hello,
         names,
         names,
         names,
@@ -67,26 +68,26 @@ to_hub: SearchStrategy[Any] = st.one_of(
         st.dictionaries(names, names, max_size=3),
         st.booleans(),
     ),
-    st.builds(wire.Ping, names),
-    st.builds(wire.Bye, names),
-    st.builds(wire.AskStatus, numbers),
+    st.builds(frames.Ping, names),
+    st.builds(frames.Bye, names),
+    st.builds(frames.AskStatus, numbers),
 )
-records = st.builds(wire.Record, numbers, publishers, numbers, names, bodies)
+records = st.builds(frames.Record, numbers, publishers, numbers, names, bodies)
 to_client: SearchStrategy[Any] = st.one_of(
-    st.builds(wire.Ack, publishers, numbers),
-    st.builds(wire.Events, numbers, numbers, numbers, st.lists(records, max_size=3)),
-    st.builds(wire.Committed, names, numbers),
-    st.builds(wire.Seen, names),
-    st.builds(wire.Welcome, numbers, names, numbers),
-    st.builds(wire.Status, numbers, st.dictionaries(names, values, max_size=3)),
-    st.builds(wire.Refused, numbers, names, st.one_of(st.none(), numbers, names)),
+    st.builds(frames.Ack, publishers, numbers),
+    st.builds(frames.Events, numbers, numbers, numbers, st.lists(records, max_size=3)),
+    st.builds(frames.Committed, names, numbers),
+    st.builds(frames.Seen, names),
+    st.builds(frames.Welcome, numbers, names, numbers),
+    st.builds(frames.Status, numbers, st.dictionaries(names, values, max_size=3)),
+    st.builds(frames.Refused, numbers, names, st.one_of(st.none(), numbers, names)),
 )
 
 
 @st.composite
 def mutated(draw: DrawFn, messages: SearchStrategy[Any]) -> bytes:
     """Return a frame that began as a valid one."""
-    frame = wire.encode(draw(messages))
+    frame = frames.encode(draw(messages))
     match draw(st.sampled_from(["as it is", "cut", "bytes", "fields", "noise"])):
         case "cut":
             return frame[: draw(st.integers(0, len(frame)))]
@@ -112,11 +113,11 @@ def mutated(draw: DrawFn, messages: SearchStrategy[Any]) -> bytes:
 @given(mutated(to_hub))
 def test_what_comes_from_a_client_is_a_message_or_a_decode_error(frame: bytes) -> None:
     try:
-        message = wire.decode_to_hub(frame)
+        message = frames.decode_to_hub(frame)
     except msgspec.DecodeError:
         return
-    assert isinstance(message, wire.ToHub)
-    assert wire.decode_to_hub(wire.encode(message)) == message
+    assert isinstance(message, frames.ToHub)
+    assert frames.decode_to_hub(frames.encode(message)) == message
 
 
 @settings(max_examples=1000)
@@ -125,10 +126,10 @@ def test_what_comes_from_a_client_is_a_message_or_a_decode_error(frame: bytes) -
 @given(mutated(to_client))
 def test_what_comes_from_the_hub_is_a_message_or_a_decode_error(frame: bytes) -> None:
     try:
-        message = wire.decode_to_client(frame)
+        message = frames.decode_to_client(frame)
     except msgspec.DecodeError:
         return
-    assert isinstance(message, wire.ToClient)
+    assert isinstance(message, frames.ToClient)
 
 
 @settings(max_examples=1000)
@@ -140,7 +141,7 @@ def test_what_comes_from_the_hub_is_a_message_or_a_decode_error(frame: bytes) ->
     st.one_of(st.binary(max_size=64), values.map(msgspec.msgpack.encode)),
 )
 def test_the_body_of_a_record_is_an_event_or_a_decode_error(type_: str, body: bytes) -> None:
-    record = wire.Record(0, b"x", 1, f"{type_}/s/0", msgspec.Raw(body))
+    record = frames.Record(0, b"x", 1, f"{type_}/s/0", msgspec.Raw(body))
     try:
         event = record.event
     except msgspec.DecodeError:
@@ -148,14 +149,14 @@ def test_the_body_of_a_record_is_an_event_or_a_decode_error(type_: str, body: by
     assert isinstance(event, trialbus.Event | trialbus.UnknownEvent)
 
 
-def is_unreadable(frames: list[bytes]) -> bool:
+def is_unreadable(parts: list[bytes]) -> bool:
     """Tell whether the hub has to refuse a message, whatever it holds."""
-    if len(frames) != 1:
+    if len(parts) != 1:
         return True
     try:
-        wire.decode_to_hub(frames[0])
+        frames.decode_to_hub(parts[0])
     except msgspec.DecodeError:
-        return frames != [b""]  # libzmq's own probe
+        return parts != [b""]  # libzmq's own probe
     return False
 
 
@@ -167,13 +168,13 @@ class Stranger:
         self.refused = 0
         self.reason = ""
 
-    def send(self, frames: list[bytes]) -> None:
-        self._socket.send_multipart(frames)
+    def send(self, parts: list[bytes]) -> None:
+        self._socket.send_multipart(parts)
 
     def read(self) -> None:
         while self._socket.poll(0):
-            message = wire.decode_to_client(self._socket.recv())
-            if isinstance(message, wire.Refused):
+            message = frames.decode_to_client(self._socket.recv())
+            if isinstance(message, frames.Refused):
                 self.refused += 1
                 self.reason = message.reason
 
@@ -213,9 +214,9 @@ def test_whatever_a_stranger_sends_is_counted_and_an_ordinary_client_is_served()
         @given(st.lists(message, min_size=1, max_size=20))
         def attack(batch: list[list[bytes]]) -> None:
             nonlocal rounds, unreadable
-            for frames in batch:
-                stranger.send(frames)
-                unreadable += is_unreadable(frames)
+            for parts in batch:
+                stranger.send(parts)
+                unreadable += is_unreadable(parts)
             until(all_is_accounted_for, 20, "the count of refusals")
             publisher.publish(
                 trialbus.EvaluationComplete(study="ours", trial=0, step=rounds, metrics={})
@@ -257,7 +258,7 @@ def test_an_event_whose_body_is_no_text_is_skipped_and_counted(bus: Bus) -> None
     ):
         inbox.wait_ready(20)
         body = msgspec.Raw(b"\x82\xa4type\xa4stop\xa5study" + _NO_TEXT)
-        send_once(bus, wire.encode(wire.Publish(b"stranger", 1, [("stop/s/", body)])))
+        send_once(bus, frames.encode(frames.Publish(b"stranger", 1, [("stop/s/", body)])))
         until(lambda: inbox.available)
         publisher.publish(trialbus.Stop(study="s"))
         event = inbox.next(20)

@@ -17,9 +17,10 @@ import pytest
 import trialbus
 from support.client import stored
 from support.processes import Bus
-from trialbus.assignment import environment
 from trialbus.testing import TestBus
-from trialbus_services.worker.handing import ParamsAs, command_of, values_of, variables_of
+from trialbus.trainer.assignment import environment
+from trialbus_services.config.settings import ParamsAs
+from trialbus_services.worker.command_line import command_of, values_of, variables_of
 from trialbus_services.worker.trainers import CommandTrainer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -20,7 +20,7 @@ import trialbus
 from support.client import Client, optimizer
 from support.processes import Bus
 from support.until import until
-from trialbus import wire
+from trialbus.protocol import frames
 
 COMMAND = [sys.executable, "-m", "trialbus_services"]
 
@@ -61,7 +61,7 @@ def test_events_that_cannot_be_read_are_shown_as_such(bus: Bus) -> None:
     with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
         socket.connect(bus.endpoint)
         events = [(topic, msgspec.Raw(body)) for topic, body in bodies.items()]
-        socket.send(wire.encode(wire.Publish(b"me", 1, events)))
+        socket.send(frames.encode(frames.Publish(b"me", 1, events)))
         assert socket.poll(20_000)
         done = run(bus, "events"), run(bus, "events", "--json")
     assert [len(d.stdout.splitlines()) for d in done] == [3, 3], done

@@ -13,7 +13,7 @@ import trialbus
 from support.client import SPEC, Client, optimizer
 from support.monitor import Page
 from support.processes import Bus
-from trialbus.status import hub_status
+from trialbus.client.admin import hub_status
 
 STUDY = SPEC.name
 WRONG: list[tuple[Any, int, str]] = [

@@ -11,8 +11,8 @@ import trialbus
 from support.client import SPEC, Client, optimizer, stored
 from support.processes import Bus
 from support.until import until
-from trialbus import events
-from trialbus.params import Param
+from trialbus.messages import events
+from trialbus.study.search_space import Param
 
 
 def test_a_study_is_recorded_as_plain_optuna_reads_it(

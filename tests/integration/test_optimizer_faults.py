@@ -22,8 +22,8 @@ from support.databases import Server
 from support.processes import Bus
 from support.sampler import sampler_of
 from support.until import until
-from trialbus import events
-from trialbus.status import hub_status
+from trialbus.client.admin import hub_status
+from trialbus.messages import events
 
 THRESHOLD = msgspec.structs.replace(
     SPEC, pruner=trialbus.Component(type="ThresholdPruner", args={"upper": 10}), n_trials=2

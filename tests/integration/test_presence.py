@@ -16,7 +16,7 @@ import pytest
 import trialbus
 from support.processes import Bus, Managed
 from support.until import until
-from trialbus.status import hub_status
+from trialbus.client.admin import hub_status
 
 _TRAINER = """
 import sys, time, trialbus

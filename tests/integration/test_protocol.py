@@ -14,8 +14,8 @@ import pytest
 import trialbus
 from support.processes import Bus
 from support.until import until
-from trialbus.link import Link
-from trialbus.status import hub_status
+from trialbus.client.admin import hub_status
+from trialbus.client.link import Link
 
 DOCS = Path(__file__).parents[2] / "docs"
 PARSER = "@asyncapi/parser@3.6.3"

@@ -16,7 +16,7 @@ from optuna.trial import TrialState
 from support.databases import ALL, SQL, Databases, reopened
 from support.random_study import DISTRIBUTIONS, Direction, open_study, play, rows, trials
 from support.until import until
-from trialbus_services.optimizer.recording import WriteBehind
+from trialbus_services.optimizer.storage_writer import WriteBehind
 
 DIRECTIONS: list[list[Direction]] = [["minimize"], ["minimize", "maximize"]]
 MINIMIZE = [StudyDirection.MINIMIZE]

@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from support.databases import Databases
 from support.random_study import DISTRIBUTIONS, open_study, play, trials
 from support.until import until
-from trialbus_services.optimizer.recording import WriteBehind
+from trialbus_services.optimizer.storage_writer import WriteBehind
 
 MINIMIZE = [StudyDirection.MINIMIZE]
 # Nothing is written but by flush(), so that tests decide when.
@@ -33,7 +33,7 @@ import sys
 from optuna.study import StudyDirection, load_study
 from optuna.samplers import RandomSampler
 from support.random_study import DISTRIBUTIONS
-from trialbus_services.optimizer.recording import WriteBehind
+from trialbus_services.optimizer.storage_writer import WriteBehind
 from trialbus_services.optimizer.storage import open_storage
 
 behind = WriteBehind(open_storage(sys.argv[1]), interval_s=0.001)

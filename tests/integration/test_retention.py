@@ -12,10 +12,10 @@ import pytest
 import trialbus
 from support.processes import Bus
 from support.until import until
-from trialbus import events
+from trialbus.client.admin import forget_name, forget_study, hub_status
+from trialbus.client.link import Link
 from trialbus.errors import HubRefusedError
-from trialbus.link import Link
-from trialbus.status import forget_name, forget_study, hub_status
+from trialbus.messages import events
 
 SPEC = trialbus.load_spec(
     {

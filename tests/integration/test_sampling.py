@@ -27,7 +27,7 @@ from trialbus import (
     Objective,
     StudySpec,
 )
-from trialbus_services.optimizer.parents import renumbered
+from trialbus_services.optimizer.genetic_parents import renumbered
 from trialbus_services.optimizer.sampling import Suggester, Suggestion
 
 _TIMEOUT_S = 30.0

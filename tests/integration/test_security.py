@@ -14,10 +14,10 @@ import trialbus
 from support.commands import small_study
 from support.processes import Bus
 from support.until import until
-from trialbus import security
-from trialbus.endpoint import check_bindable
-from trialbus.presence import Presence
-from trialbus.status import hub_status
+from trialbus.client.admin import hub_status
+from trialbus.client.presence import Presence
+from trialbus.protocol import security
+from trialbus.protocol.endpoint import check_bindable
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import trialbus
 from support.client import SPEC, Client, optimizer, stored
 from support.processes import Bus
 from support.until import until
-from trialbus.status import hub_status
+from trialbus.client.admin import hub_status
 
 STUDY = SPEC.name
 

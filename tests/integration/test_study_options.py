@@ -15,7 +15,7 @@ import trialbus
 from support.client import SPEC, Client, optimizer, stored
 from support.processes import Bus, Managed
 from support.until import until
-from trialbus import events
+from trialbus.messages import events
 
 TWO = (
     trialbus.Objective(metric="loss", direction="minimize"),

@@ -16,7 +16,7 @@ import trialbus
 from support.commands import N_TRIALS, small_study
 from support.processes import Bus, Managed
 from support.until import until
-from trialbus.status import hub_status
+from trialbus.client.admin import hub_status
 
 
 def launch(bus: Bus, *arguments: str) -> Managed:

@@ -14,7 +14,8 @@ import torch
 
 import trialbus
 from support.processes import Bus, Managed
-from trialbus import assignment, events
+from trialbus.messages import events
+from trialbus.trainer import assignment
 
 ASSIGNED = trialbus.TrialAssigned(
     study="s", trial=7, attempt=2, request="r", session="w", params={"lr": 0.5}, seed=11, budget=4

@@ -19,8 +19,8 @@ import pytest_asyncio
 import trialbus
 from support.processes import Bus
 from support.until import until, until_async
-from trialbus.assignment import environment
 from trialbus.testing import TestBus
+from trialbus.trainer.assignment import environment
 from trialbus_services.worker.warm import WarmTrainer
 
 TRAININGS = """

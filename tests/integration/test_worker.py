@@ -14,10 +14,11 @@ import pytest
 
 from support.processes import Bus, Managed
 from support.until import until
-from trialbus import Link, Publisher, events, subscribe
-from trialbus.assignment import TRIAL_VARIABLE, Assignment
-from trialbus.status import hub_status
-from trialbus_services import settings
+from trialbus import Link, Publisher, subscribe
+from trialbus.client.admin import hub_status
+from trialbus.messages import events
+from trialbus.trainer.assignment import TRIAL_VARIABLE, Assignment
+from trialbus_services.config import settings
 from trialbus_services.worker.config import WorkerConfig
 
 STUDY = "digits"

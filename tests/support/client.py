@@ -9,7 +9,7 @@ import optuna
 
 import trialbus
 from support.processes import Bus, Managed
-from trialbus import events
+from trialbus.messages import events
 
 SPEC = trialbus.StudySpec(
     name="quadratic",

@@ -12,8 +12,8 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus import StudySpec
-from trialbus_services.optimizer.components import build_pruner, build_sampler
-from trialbus_services.optimizer.space import suggest
+from trialbus_services.optimizer.distributions import suggest
+from trialbus_services.optimizer.registry import build_pruner, build_sampler
 
 _STEPS = 9
 #: Id of a trial, less its number.

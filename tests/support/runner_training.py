@@ -6,7 +6,7 @@ import os
 
 import trialbus
 from trialbus.callbacks import CallbackFactory, EvaluationCallback
-from trialbus.events import EvaluationComplete
+from trialbus.messages.events import EvaluationComplete
 
 
 class Heard(EvaluationCallback):

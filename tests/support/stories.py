@@ -11,7 +11,7 @@ import sqlalchemy.event
 import trialbus
 from support.client import SPEC
 from support.processes import Bus
-from trialbus import events
+from trialbus.messages import events
 
 
 def submitted(study: str = SPEC.name, submission: str = "1") -> list[events.Event]:

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import trialbus
-from trialbus import codec, wire
-from trialbus_services import asyncapi
+from trialbus.messages import codec
+from trialbus.protocol import frames
+from trialbus_services.reference import asyncapi
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -57,5 +58,5 @@ def test_every_event_has_a_channel_with_its_topic_a_sender_and_a_receiver() -> N
 
 def test_a_frame_is_described_field_by_field_as_it_is_written() -> None:
     fields = asyncapi.document()["components"]["schemas"]["Fetch"]["items"]
-    assert [field["title"] for field in fields] == ["op", *wire.Fetch.__struct_fields__]
+    assert [field["title"] for field in fields] == ["op", *frames.Fetch.__struct_fields__]
     assert fields[0]["enum"] == [2]

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import trialbus
-from trialbus_services.monitor.web.board import BEGINNING, Board, Json
+from trialbus_services.monitor.board import BEGINNING, Board, Json
 
 SPEC = trialbus.StudySpec(
     name="s",
@@ -108,7 +108,7 @@ def test_a_browser_that_comes_now_and_then_ends_where_a_new_one_begins(
 
 
 def test_whoever_was_away_for_more_than_is_kept_is_told_to_begin_anew(monkeypatch: Any) -> None:
-    monkeypatch.setattr("trialbus_services.monitor.web.board._POINTS", 5)
+    monkeypatch.setattr("trialbus_services.monitor.board._POINTS", 5)
     board = Board("s", now=lambda: 0.0)
     board.apply(trialbus.StudySubmitted(study="s", spec=SPEC, submission="1"), 0)
     board.apply(event("assign", 0, 0, 0, 0.0), 1)

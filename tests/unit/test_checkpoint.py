@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from trialbus.checkpoint import Checkpoints
+from trialbus.trainer.checkpoint import Checkpoints
 
 
 def save(checkpoints: Checkpoints, step: int, value: float | None = None) -> None:

@@ -17,7 +17,7 @@ from trialbus import (
     SpecError,
     StudySpec,
 )
-from trialbus_services.optimizer.components import build_pruner, build_sampler
+from trialbus_services.optimizer.registry import build_pruner, build_sampler
 
 
 def spec(sampler: Component, **params: object) -> StudySpec:

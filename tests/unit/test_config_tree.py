@@ -17,9 +17,9 @@ from optuna.samplers import BaseSampler
 from optuna.samplers._ga import BaseGASampler
 
 from trialbus import CategoricalParam, Objective, SpecError, StudySpec
-from trialbus.spec import NOT_WRITTEN, Component
-from trialbus_services.composing.schema import schema
-from trialbus_services.optimizer.components import build_pruner, build_sampler
+from trialbus.study.spec import NOT_WRITTEN, Component
+from trialbus_services.config.composing.schema import schema
+from trialbus_services.optimizer.registry import build_pruner, build_sampler
 
 TREE = Path(__file__).parents[2] / "config" / "trialbus_config"
 

@@ -13,7 +13,8 @@ from omegaconf import OmegaConf
 import trialbus
 from support.client import SPEC
 from trialbus.testing import TestBus
-from trialbus_services import base_config, run_optuna_trial, settings
+from trialbus_services import run_optuna_trial
+from trialbus_services.config import base_config, settings
 
 CONFIG = {"env": {"size": 3, "name": "maze"}, "lr": 1.0}
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from trialbus import SpecError
-from trialbus_services.settings import Worker
-from trialbus_services.worker import gpus
+from trialbus_services.config.settings import Worker
+from trialbus_services.process import gpus
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from support.stories import record
-from trialbus_services.cli import main
-from trialbus_services.reporter.making import make_report
-from trialbus_services.reporter.options import Options
+from trialbus_services.cli.main import main
+from trialbus_services.config.report_options import Options
+from trialbus_services.reporter.publish import make_report
 
 OPTIONS = Options(figures=["history"], files=["csv", "params"])
 QUICK = "report.figures=[history]"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from trialbus.metrics import flatten
+from trialbus.trainer.metrics import flatten
 
 np = pytest.importorskip("numpy")
 torch = pytest.importorskip("torch")

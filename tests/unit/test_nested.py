@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trialbus.nested import Params, laid_over, leaves
+from trialbus.study.nested_config import Params, laid_over, leaves
 
 PARAMS = Params({"lr": 0.1, "model.width": 64, "model.head.depth": 2})
 

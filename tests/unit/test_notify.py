@@ -20,11 +20,11 @@ import trialbus
 from support.endpoint import endpoint
 from support.stories import finished, submitted
 from support.until import until
-from trialbus import events
-from trialbus.status import hub_status
+from trialbus.client.admin import hub_status
+from trialbus.messages import events
 from trialbus.testing import TestBus
 from trialbus_services.notify import Desktop, Notice, Notifier, Slack, Webhook
-from trialbus_services.notify.building import build_notifiers
+from trialbus_services.notify.factory import build_notifiers
 from trialbus_services.notify.listener import Listener
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

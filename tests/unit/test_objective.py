@@ -7,7 +7,7 @@ import math
 import pytest
 
 from trialbus import FloatParam, Objective, SpecError, StudySpec
-from trialbus.params import Param
+from trialbus.study.search_space import Param
 from trialbus_services.optimizer.objective import aggregation, value_of
 from trialbus_services.optimizer.outcome import Judge
 

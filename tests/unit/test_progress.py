@@ -9,8 +9,8 @@ import optuna
 from optuna.trial import TrialState, create_trial
 
 from trialbus import FloatParam, Objective, StudySpec
-from trialbus.spec import Direction
-from trialbus_services.optimizer.progress import Progress
+from trialbus.study.spec import Direction
+from trialbus_services.optimizer.convergence import Progress
 
 
 def progress(*directions: Direction, **more: Any) -> Progress:

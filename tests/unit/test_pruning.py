@@ -29,7 +29,7 @@ from optuna.pruners import (
 from optuna.trial import TrialState
 
 from trialbus import Component, FloatParam, Objective, StudySpec
-from trialbus.spec import Direction
+from trialbus.study.spec import Direction
 from trialbus_services.optimizer.pruning import Pruning, build_pruning, warm_up
 from trialbus_services.optimizer.pruning.rules import Percentile, Stock
 

@@ -13,11 +13,11 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from support.studies import KINDS, Direction, ordinary, study, trial
-from trialbus_services.reporter.facts import gather
-from trialbus_services.reporter.options import FIGURES, ON_DEMAND, Options
+from trialbus_services.config.report_options import FIGURES, ON_DEMAND, Options
+from trialbus_services.reporter.number_format import duration
 from trialbus_services.reporter.report import write_report
 from trialbus_services.reporter.snapshot import Snapshot
-from trialbus_services.reporter.words import duration
+from trialbus_services.reporter.summary import gather
 
 PAGE_ONLY = Options(files=[], plotly_js="beside")
 # What the page says of each kind, and figures that it then must have.

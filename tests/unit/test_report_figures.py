@@ -20,12 +20,12 @@ import pytest
 from optuna.trial import TrialState
 
 from support.studies import KINDS, large, ordinary, study, trial
-from trialbus_services.reporter.figures import curves, own, parallel
-from trialbus_services.reporter.figures.build import build
+from trialbus_services.config.report_options import Options
+from trialbus_services.reporter.figures import curves, custom, parallel
 from trialbus_services.reporter.figures.figure import Figure, traces
 from trialbus_services.reporter.figures.importances import importances
 from trialbus_services.reporter.figures.pareto import reference_point
-from trialbus_services.reporter.options import Options
+from trialbus_services.reporter.figures.recipes import build
 from trialbus_services.reporter.report import write_report
 from trialbus_services.reporter.snapshot import Snapshot
 
@@ -245,15 +245,15 @@ def test_own_figures_that_fail_are_said_on_the_page_and_harm_nothing_else(
 def test_installed_packages_add_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     # A package cannot be installed for one test.
     entries = [
-        EntryPoint("values_in_red", "test_report_figures:titled", own.GROUP),
-        EntryPoint("gone", "nowhere.at.all:figure", own.GROUP),
+        EntryPoint("values_in_red", "test_report_figures:titled", custom.GROUP),
+        EntryPoint("gone", "nowhere.at.all:figure", custom.GROUP),
     ]
-    installed = {own.GROUP: entries}
+    installed = {custom.GROUP: entries}
 
     def entry_points(*, group: str) -> list[EntryPoint]:
         return installed[group]
 
-    monkeypatch.setattr(own, "entry_points", entry_points)
+    monkeypatch.setattr(custom, "entry_points", entry_points)
     monkeypatch.syspath_prepend(Path(__file__).parent)
     found = figures(ordinary())
     assert found["own-values-in-red"].title == "Values in red"

@@ -16,8 +16,8 @@ import yaml
 from optuna.trial import TrialState
 
 from support.studies import KINDS, ordinary, study, trial
+from trialbus_services.config.report_options import Options
 from trialbus_services.reporter.comparison import write_comparison
-from trialbus_services.reporter.options import Options
 from trialbus_services.reporter.report import write_report
 
 NO_FIGURE: dict[str, Any] = {"figures": [], "plotly_js": "beside"}

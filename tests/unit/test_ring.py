@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.until import until
-from trialbus import ring
+from trialbus.client import shared_ring
 
 ENDPOINT = f"ipc:///test-ring-{os.getpid()}"
 IDENTITY = bytes(range(16))
@@ -21,11 +21,11 @@ IDENTITY = bytes(range(16))
 @pytest.fixture(autouse=True)
 def folder() -> Iterator[None]:
     yield
-    shutil.rmtree(ring.directory(ENDPOINT), ignore_errors=True)
+    shutil.rmtree(shared_ring.directory(ENDPOINT), ignore_errors=True)
 
 
-def made(capacity: int = 4096) -> ring.Ring:
-    found = ring.create(ENDPOINT, IDENTITY, capacity)
+def made(capacity: int = 4096) -> shared_ring.Ring:
+    found = shared_ring.create(ENDPOINT, IDENTITY, capacity)
     assert found is not None
     return found
 
@@ -71,13 +71,13 @@ def test_what_a_killed_process_accepted_is_inherited_and_a_living_one_s_is_not()
     mine.append(1, b"mine", b"")
     child = os.fork()
     if child == 0:
-        theirs = ring.create(ENDPOINT, b"c" * 16, 4096)
+        theirs = shared_ring.create(ENDPOINT, b"c" * 16, 4096)
         assert theirs is not None
         for seq in range(1, 4):
             theirs.append(seq, b"a/b/c", b"body %d" % seq)
         os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(child, 0)
-    ((heir, events),) = ring.adopt_all(ENDPOINT)
+    ((heir, events),) = shared_ring.adopt_all(ENDPOINT)
     assert heir.publisher == b"c" * 16
     assert events == [(seq, "a/b/c", b"body %d" % seq) for seq in (1, 2, 3)]
     heir.free(3)
@@ -101,7 +101,7 @@ def test_a_forked_child_that_lives_on_does_not_make_its_dead_parent_look_alive()
     grandchild = int(os.read(read, 32))
     try:
         # The grandchild lets go of the lock as its first act, maybe after its parent's last.
-        ((_, events),) = until(lambda: list(ring.adopt_all(ENDPOINT)))
+        ((_, events),) = until(lambda: list(shared_ring.adopt_all(ENDPOINT)))
         assert events == [(1, "t", b"body")]
     finally:
         os.kill(grandchild, signal.SIGKILL)
@@ -116,7 +116,7 @@ def test_a_damaged_one_is_put_aside_and_said(caplog: pytest.LogCaptureFixture) -
     content = bytearray(memory.path.read_bytes())
     content[64:68] = b"\xff\xff\xff\x7f"
     memory.path.write_bytes(content)
-    assert list(ring.adopt_all(ENDPOINT)) == []
+    assert list(shared_ring.adopt_all(ENDPOINT)) == []
     assert memory.path.with_suffix(".damaged").exists()
     assert "damaged outbox" in caplog.text
 
@@ -128,6 +128,6 @@ def test_where_there_is_no_shared_memory_there_is_no_ring(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    assert ring.create(ENDPOINT, IDENTITY) is None
+    assert shared_ring.create(ENDPOINT, IDENTITY) is None
     assert "will not survive this process" in caplog.text
-    assert not list(ring.directory(ENDPOINT).glob("*.new"))
+    assert not list(shared_ring.directory(ENDPOINT).glob("*.new"))

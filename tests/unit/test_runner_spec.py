@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from trialbus import FloatParam, IntParam, Objective, SpecError
-from trialbus.spec import Component
+from trialbus.study.spec import Component
 from trialbus_services.runner import StudyConfig
 from trialbus_services.runner.spec import load, parse
 from trialbus_services.runner.training import overrides_of

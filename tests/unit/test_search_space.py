@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from trialbus import CategoricalParam, FloatParam, IntParam, SpecError
-from trialbus.params import Param
-from trialbus_services.search_space import explicit, listed
+from trialbus.study.search_space import Param
+from trialbus_services.config.search_space import explicit, listed
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from trialbus import CategoricalParam, FloatParam, IntParam, SpecError, StudySpec, load_spec
-from trialbus.params import Param
+from trialbus.study.search_space import Param
 
 STUDY: dict[str, Any] = {
     "name": "digits",

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 import trialbus
-from trialbus import events
-from trialbus.spec import Direction
-from trialbus_services.monitor.view import StudyView
+from trialbus.messages import events
+from trialbus.study.spec import Direction
+from trialbus_services.views.study_view import StudyView
 
 STARTED = trialbus.StudyStarted(
     study="s", submission="1", directions=["maximize"], metrics=["accuracy"], n_trials=10, n_done=2

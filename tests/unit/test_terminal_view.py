@@ -12,10 +12,10 @@ import pytest
 from rich.console import Console
 
 import trialbus
-from trialbus import events
-from trialbus_services.monitor.summary import print_summary
-from trialbus_services.monitor.terminal import TerminalView, duration, plain, sparkline
-from trialbus_services.monitor.view import StudyView
+from trialbus.messages import events
+from trialbus_services.views.study_view import StudyView
+from trialbus_services.views.summary import print_summary
+from trialbus_services.views.terminal import TerminalView, duration, plain, sparkline
 
 
 class Stage:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trialbus.topics import is_pattern, matches, pattern, topic
+from trialbus.messages.topics import is_pattern, matches, pattern, topic
 
 PARTS = st.none() | st.text(min_size=1, max_size=8)
 

@@ -16,8 +16,8 @@ import psutil
 import pytest
 
 from support.until import until, until_async
-from trialbus_services.worker import guard
-from trialbus_services.worker.process import Exit, run_training
+from trialbus_services.process import guard
+from trialbus_services.worker.training_process import Exit, run_training
 
 # Prints the process ids of a training and a child of its own, both of which outlast the test.
 FAMILY = (

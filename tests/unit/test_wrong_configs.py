@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from trialbus_services import cli
+from trialbus_services.cli import main as cli
 
 #: A study in the user's own tree with nothing wrong in it.
 MINE = """\

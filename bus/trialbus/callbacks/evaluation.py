@@ -9,9 +9,9 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from trialbus.errors import TrialPruned
-from trialbus.events import EvaluationComplete
-from trialbus.metrics import flatten
-from trialbus.trial import Trial
+from trialbus.messages.events import EvaluationComplete
+from trialbus.trainer.metrics import flatten
+from trialbus.trainer.trial import Trial
 
 logger = logging.getLogger(__name__)
 

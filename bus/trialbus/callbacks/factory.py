@@ -12,10 +12,10 @@ from typing import Any
 
 from trialbus.callbacks.evaluation import Callbacks, EvaluationCallback
 from trialbus.callbacks.optuna import OptunaCallback, OptunaCallbackConfig
-from trialbus.checked import nearest
 from trialbus.errors import SpecError
-from trialbus.spec import is_mapping
-from trialbus.trial import Trial
+from trialbus.study.spec import is_mapping
+from trialbus.study.validation import nearest
+from trialbus.trainer.trial import Trial
 
 #: Where a worker puts the section `callbacks` of its config for the trainings it starts, as JSON.
 CALLBACKS_VARIABLE = "TRIALBUS_CALLBACKS"

@@ -21,8 +21,8 @@ from hydra.core.utils import JobReturn
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from trialbus.assignment import TRIAL_VARIABLE
-from trialbus.trial import Trial, attach
+from trialbus.trainer.assignment import TRIAL_VARIABLE
+from trialbus.trainer.trial import Trial, attach
 
 logger = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 from trialbus.callbacks.evaluation import EvaluationCallback
-from trialbus.events import EvaluationComplete
-from trialbus.trial import Trial
+from trialbus.messages.events import EvaluationComplete
+from trialbus.trainer.trial import Trial
 
 
 @dataclass(kw_only=True)

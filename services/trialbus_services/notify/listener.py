@@ -10,10 +10,10 @@ from collections.abc import Generator, Iterator, Mapping
 
 import msgspec
 
-from trialbus import events
+from trialbus.client.link import Link
+from trialbus.client.subscriber import Subscriber, replay, subscribe
 from trialbus.errors import HubUnavailableError, TrialbusError
-from trialbus.link import Link
-from trialbus.subscriber import Subscriber, replay, subscribe
+from trialbus.messages import events
 from trialbus_services.notify.notice import Notice, Notifier, notice_of
 
 logger = logging.getLogger(__name__)

@@ -9,8 +9,8 @@ from typing import Protocol
 
 import msgspec
 
-from trialbus import events
-from trialbus_services.monitor.terminal import shown
+from trialbus.messages import events
+from trialbus_services.views.terminal import shown
 
 _ENDS: dict[events.FinishReason | None, str] = {
     "exhausted": "all trials done",

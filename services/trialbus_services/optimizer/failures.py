@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from optuna.trial import FrozenTrial, TrialState
 
-from trialbus.spec import StudySpec
+from trialbus.study.spec import StudySpec
 
 #: User attribute of a trial that failed: why.
 ERROR = "trialbus:error"

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from trialbus import events
-from trialbus.spec import StudySpec
+from trialbus.messages import events
+from trialbus.study.spec import StudySpec
 
 
 @dataclass

@@ -6,12 +6,12 @@ import logging
 
 import optuna
 
+from trialbus_services.config.settings import Bus, Storage
+from trialbus_services.config.settings import Optimizer as HowTo
 from trialbus_services.optimizer.sampling import warm_up
 from trialbus_services.optimizer.service import Optimizer
 from trialbus_services.optimizer.storage import open_storage, shown
-from trialbus_services.settings import Bus, Storage
-from trialbus_services.settings import Optimizer as HowTo
-from trialbus_services.signals import stop_event
+from trialbus_services.process.signals import stop_event
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from functools import reduce
 from typing import TypeAlias
 
 from trialbus.errors import SpecError
-from trialbus.spec import Direction, Objective
+from trialbus.study.spec import Direction, Objective
 
 #: Values by step.
 Curve: TypeAlias = Mapping[int, float]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from optuna.trial import TrialState
 
-from trialbus.spec import StudySpec
+from trialbus.study.spec import StudySpec
 from trialbus_services.optimizer.constraints import Constraint
 from trialbus_services.optimizer.ledger import Closed
 from trialbus_services.optimizer.objective import Curve, aggregation, value_of

@@ -20,21 +20,21 @@ import sqlalchemy.exc
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage
 
-from trialbus import events
+from trialbus.client.link import Link
+from trialbus.client.presence import Presence
+from trialbus.client.publisher import Publisher
+from trialbus.client.subscriber import Record, replay, subscribe
 from trialbus.errors import SpecError, TrialbusError
-from trialbus.link import Link
-from trialbus.presence import Presence
-from trialbus.publisher import Publisher
-from trialbus.subscriber import Record, replay, subscribe
-from trialbus.topics import escaped
-from trialbus_services.optimizer.ending import conclusion, end_of, failure
+from trialbus.messages import events
+from trialbus.messages.topics import escaped
+from trialbus_services.optimizer.announcer import Saying
 from trialbus_services.optimizer.ledger import Book, Ledger
-from trialbus_services.optimizer.recording import WriteBehind
-from trialbus_services.optimizer.saying import Saying
+from trialbus_services.optimizer.running_study import RunningStudy
 from trialbus_services.optimizer.statistics import Statistics
 from trialbus_services.optimizer.storage import shown
-from trialbus_services.optimizer.study import RunningStudy
-from trialbus_services.takeover import dismiss_dead, identity
+from trialbus_services.optimizer.storage_writer import WriteBehind
+from trialbus_services.optimizer.study_end import conclusion, end_of, failure
+from trialbus_services.process.takeover import dismiss_dead, identity
 
 logger = logging.getLogger(__name__)
 

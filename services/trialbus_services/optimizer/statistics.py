@@ -6,8 +6,8 @@ from collections import Counter, deque
 from collections.abc import Mapping
 
 from trialbus_services.optimizer.ledger import Ledger
-from trialbus_services.optimizer.recording import WriteBehind
-from trialbus_services.optimizer.study import RunningStudy
+from trialbus_services.optimizer.running_study import RunningStudy
+from trialbus_services.optimizer.storage_writer import WriteBehind
 
 _KEPT = 1000
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import optuna
 import plotly.offline
 
+from trialbus_services.config.report_options import Options
 from trialbus_services.reporter import page
-from trialbus_services.reporter.facts import Facts, gather
+from trialbus_services.reporter.atomic_files import write
 from trialbus_services.reporter.figures.comparison import build_comparison
-from trialbus_services.reporter.files import write
 from trialbus_services.reporter.images import write_images
-from trialbus_services.reporter.options import Options
 from trialbus_services.reporter.snapshot import Snapshot
+from trialbus_services.reporter.summary import Facts, gather
 
 _DEFAULT = Options()
 

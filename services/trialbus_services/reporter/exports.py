@@ -14,10 +14,10 @@ from typing import Any
 import yaml
 from optuna.trial import FrozenTrial
 
-from trialbus_services.reporter.facts import Facts, state_of
+from trialbus_services.reporter.number_format import duration, number
 from trialbus_services.reporter.snapshot import Snapshot
+from trialbus_services.reporter.summary import Facts, state_of
 from trialbus_services.reporter.table import Table
-from trialbus_services.reporter.words import duration, number
 
 #: Of `study.json`; it changes when a reader of the old one would be wrong.
 FORMAT = 1

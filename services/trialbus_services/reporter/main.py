@@ -10,18 +10,18 @@ from pathlib import Path
 
 import msgspec
 
-from trialbus import events
+from trialbus.client.link import Link
+from trialbus.client.presence import Presence
+from trialbus.client.publisher import Publisher
+from trialbus.client.subscriber import replay, subscribe
 from trialbus.errors import HubUnavailableError
-from trialbus.link import Link
-from trialbus.presence import Presence
-from trialbus.publisher import Publisher
-from trialbus.subscriber import replay, subscribe
+from trialbus.messages import events
+from trialbus_services.config.settings import Bus, Report, Storage
 from trialbus_services.notify.listener import listening
 from trialbus_services.notify.notice import Notifier
 from trialbus_services.optimizer.storage import shown
-from trialbus_services.reporter.apart import ReportError, make_apart, prepare
-from trialbus_services.settings import Bus, Report, Storage
-from trialbus_services.signals import stop_event
+from trialbus_services.process.signals import stop_event
+from trialbus_services.reporter.report_process import ReportError, make_apart, prepare
 
 logger = logging.getLogger(__name__)
 

@@ -21,9 +21,9 @@ import yaml
 from markupsafe import Markup
 from optuna.trial import FrozenTrial
 
-from trialbus_services.reporter import words
-from trialbus_services.reporter.facts import Facts
+from trialbus_services.reporter import number_format
 from trialbus_services.reporter.figures.figure import Figure
+from trialbus_services.reporter.summary import Facts
 from trialbus_services.reporter.table import Table
 
 PLOTLY = "plotly.min.js"
@@ -91,8 +91,8 @@ def _render(template: str, figures: Sequence[Figure], plotly_js: str, **values: 
         lstrip_blocks=True,
     )
     filters: dict[str, Callable[..., str]] = {
-        "number": words.number,
-        "duration": words.duration,
+        "number": number_format.number,
+        "duration": number_format.duration,
         "plot": _plot,
         "trials": _trials,
         "yaml": _yaml,

@@ -13,14 +13,14 @@ from typing import Any
 import optuna
 import plotly.offline
 
+from trialbus_services.config.report_options import Options
 from trialbus_services.reporter import exports, page
-from trialbus_services.reporter.facts import Facts, gather
-from trialbus_services.reporter.figures.build import build
+from trialbus_services.reporter.atomic_files import folder_for, write
 from trialbus_services.reporter.figures.importances import importances
-from trialbus_services.reporter.files import folder_for, write
+from trialbus_services.reporter.figures.recipes import build
 from trialbus_services.reporter.images import write_images
-from trialbus_services.reporter.options import Options
 from trialbus_services.reporter.snapshot import Snapshot
+from trialbus_services.reporter.summary import Facts, gather
 from trialbus_services.reporter.table import Table, tabulate
 
 logger = logging.getLogger(__name__)

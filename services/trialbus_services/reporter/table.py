@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from trialbus_services.reporter.facts import state_of
 from trialbus_services.reporter.snapshot import Snapshot, curve, is_feasible
+from trialbus_services.reporter.summary import state_of
 
 WORKER = "trialbus:worker"
 SLOT = "trialbus:slot"

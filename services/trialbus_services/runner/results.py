@@ -13,10 +13,10 @@ import optuna
 import yaml
 from optuna.trial import FrozenTrial, TrialState
 
-from trialbus import events
-from trialbus.checkpoint import directory_of
-from trialbus.nested import Params, laid_over, leaves
-from trialbus.spec import StudySpec
+from trialbus.messages import events
+from trialbus.study.nested_config import Params, laid_over, leaves
+from trialbus.study.spec import StudySpec
+from trialbus.trainer.checkpoint import directory_of
 from trialbus_services.runner.spec import StudyConfig
 from trialbus_services.worker.config import folder_name
 

@@ -15,15 +15,17 @@ from rich.markup import escape
 from rich.panel import Panel
 
 from trialbus.errors import SpecError, TrialbusError
-from trialbus_services import dashboard, launcher, settings
-from trialbus_services.composing import composed
+from trialbus_services.cli import dashboard
+from trialbus_services.config import settings
+from trialbus_services.config.composing import composed
+from trialbus_services.launcher import launcher
+from trialbus_services.launcher.phases import wait_recorded
 from trialbus_services.optimizer.storage import shown, stored_study
-from trialbus_services.phases import wait_recorded
+from trialbus_services.process import gpus
 from trialbus_services.runner.results import tidy_checkpoints, write_results
 from trialbus_services.runner.spec import RunnerSpec, StudyConfig, load, parse
 from trialbus_services.runner.training import Training, check_not_imported, overrides_of
-from trialbus_services.worker import gpus
-from trialbus_services.worker.handing import hydra_text
+from trialbus_services.worker.command_line import hydra_text
 
 
 class OptunaRunner:

@@ -14,11 +14,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trialbus.errors import SpecError
-from trialbus.nested import laid_over, leaves
-from trialbus.spec import Direction, StudySpec, is_mapping, load_spec
-from trialbus_services import base_config, launcher
-from trialbus_services.search_space import listed
-from trialbus_services.worker import gpus
+from trialbus.study.nested_config import laid_over, leaves
+from trialbus.study.spec import Direction, StudySpec, is_mapping, load_spec
+from trialbus_services.config import base_config
+from trialbus_services.config.search_space import listed
+from trialbus_services.launcher import launcher
+from trialbus_services.process import gpus
 
 _PLACE = re.compile(r"^(.*?)(?: - at `\$(.*)`)?$", re.DOTALL)
 

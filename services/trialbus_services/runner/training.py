@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from trialbus.errors import SpecError, TrialbusError
-from trialbus.trial import Trial
-from trialbus_services.worker.handing import hydra_text
+from trialbus.trainer.trial import Trial
+from trialbus_services.worker.command_line import hydra_text
 
 #: A command, `module:function`, or a function at the top level of a module.
 Training: TypeAlias = Sequence[str] | str | Callable[[Trial], Any]

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from trialbus.events import TrialAssigned
-from trialbus_services.worker import gpus
+from trialbus.messages.events import TrialAssigned
+from trialbus_services.process import gpus
 
 
 @dataclass(frozen=True, kw_only=True)

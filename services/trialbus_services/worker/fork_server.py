@@ -28,7 +28,7 @@ from types import ModuleType
 from typing import Any
 
 import trialbus
-from trialbus_services.worker import guard
+from trialbus_services.process import guard
 
 READY = b"ready"
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from trialbus.callbacks.factory import CALLBACKS_VARIABLE
-from trialbus_services.settings import Bus, Worker
-from trialbus_services.settings import Trainer as TrainerSettings
-from trialbus_services.worker import gpus, service
+from trialbus_services.config.settings import Bus, Worker
+from trialbus_services.config.settings import Trainer as TrainerSettings
+from trialbus_services.process import gpus
+from trialbus_services.worker import service
 from trialbus_services.worker.config import WorkerConfig
 from trialbus_services.worker.trainers import CommandTrainer, Trainer
 from trialbus_services.worker.warm import WarmTrainer

@@ -11,16 +11,16 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from trialbus import events
-from trialbus.assignment import environment
-from trialbus.endpoint import resolve
-from trialbus.link import Link
-from trialbus.presence import Presence
-from trialbus.publisher import Publisher
-from trialbus.subscriber import Subscriber, subscribe
+from trialbus.client.link import Link
+from trialbus.client.presence import Presence
+from trialbus.client.publisher import Publisher
+from trialbus.client.subscriber import Subscriber, subscribe
+from trialbus.messages import events
+from trialbus.protocol.endpoint import resolve
+from trialbus.trainer.assignment import environment
 from trialbus_services.worker.config import WorkerConfig
-from trialbus_services.worker.process import Exit
 from trialbus_services.worker.trainers import Trainer
+from trialbus_services.worker.training_process import Exit
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from trialbus.events import TrialAssigned
+from trialbus.messages.events import TrialAssigned
+from trialbus_services.config.settings import ParamsAs
+from trialbus_services.worker.command_line import command_of, values_of, variables_of
 from trialbus_services.worker.config import folder_name
-from trialbus_services.worker.handing import ParamsAs, command_of, values_of, variables_of
-from trialbus_services.worker.process import Exit, run_training
+from trialbus_services.worker.training_process import Exit, run_training
 
 
 class Trainer(Protocol):

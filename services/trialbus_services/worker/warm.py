@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from trialbus.errors import SpecError
-from trialbus.events import TrialAssigned
-from trialbus_services.worker import fork_server, guard
-from trialbus_services.worker.process import Exit, end_group, tail
+from trialbus.messages.events import TrialAssigned
+from trialbus_services.process import guard
+from trialbus_services.worker import fork_server
+from trialbus_services.worker.training_process import Exit, end_group, tail
 
 _CHUNK = 4096
 _TRIES = 2

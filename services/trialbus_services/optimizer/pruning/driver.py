@@ -9,7 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from trialbus.spec import StudySpec
+from trialbus.study.spec import StudySpec
 from trialbus_services.optimizer.pruning.mirror import Mirror
 from trialbus_services.optimizer.pruning.pruning import build_pruning
 

@@ -13,7 +13,7 @@ from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from trialbus_services.optimizer.recording.memory import Memory
+from trialbus_services.optimizer.storage_writer.memory import Memory
 
 
 class Mirror:

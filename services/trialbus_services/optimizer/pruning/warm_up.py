@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trialbus.spec import StudySpec, is_mapping
+from trialbus.study.spec import StudySpec, is_mapping
 
 _WARM_UP = ("n_warmup_steps", "n_startup_steps")
 

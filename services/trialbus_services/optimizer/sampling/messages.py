@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from trialbus.spec import StudySpec
+from trialbus.study.spec import StudySpec
 
 
 @dataclass(frozen=True)

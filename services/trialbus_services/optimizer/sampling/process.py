@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 import optuna
 from optuna.trial import TrialState
 
-from trialbus.spec import Component, is_mapping
+from trialbus.study.spec import Component, is_mapping
 from trialbus_services.optimizer.sampling.messages import (
     Answer,
     Enqueue,

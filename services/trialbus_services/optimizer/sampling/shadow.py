@@ -10,9 +10,9 @@ import optuna
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from trialbus_services.optimizer.components import build_sampler
+from trialbus_services.optimizer.distributions import suggest
+from trialbus_services.optimizer.registry import build_sampler
 from trialbus_services.optimizer.sampling.messages import Start, Suggestion, Tell
-from trialbus_services.optimizer.space import suggest
 
 
 class _Study(optuna.Study):

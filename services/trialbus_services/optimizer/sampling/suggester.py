@@ -15,8 +15,8 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from trialbus.spec import StudySpec
-from trialbus_services.optimizer.parents import renumbered
+from trialbus.study.spec import StudySpec
+from trialbus_services.optimizer.genetic_parents import renumbered
 from trialbus_services.optimizer.sampling import process
 from trialbus_services.optimizer.sampling.latency import Latencies, Latency
 from trialbus_services.optimizer.sampling.messages import (

@@ -1,0 +1,1 @@
+"""Client: a process's connection to the hub, with all that publishes and subscribes over it."""

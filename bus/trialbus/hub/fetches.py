@@ -1,0 +1,126 @@
+"""Fetches: how the hub answers its readers, in turn and within bounds."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Iterable
+
+from trialbus.hub.log import Change, EventLog
+from trialbus.hub.parked import Parked, WaitingRoom
+from trialbus.hub.router import Router
+from trialbus.messages.topics import is_pattern
+from trialbus.protocol import frames
+from trialbus.protocol.frames import Record
+
+_TURN_READING_S = 0.005
+_PER_PEER = 64
+_MAX_WAIT_MS = 60_000
+
+
+class Fetches:
+    """The fetches that are open: those still to be read for, peer by peer, and those that wait.
+
+    Args:
+        log: What is read.
+        router: Takes the answers.
+    """
+
+    def __init__(self, log: EventLog, router: Router) -> None:
+        self._log = log
+        self._router = router
+        self._new: dict[bytes, deque[frames.Fetch]] = {}
+        self._waiting = WaitingRoom()
+
+    @property
+    def parked(self) -> int:
+        """How many wait for events to come."""
+        return len(self._waiting)
+
+    @property
+    def due(self) -> float:
+        """When `answer` has something to do, if nothing is published before."""
+        if self._new:
+            return 0.0
+        return self._waiting.next_deadline() or float("inf")
+
+    def take(self, peer: bytes, fetch: frames.Fetch) -> None:
+        """Put a fetch into its peer's line, or refuse it."""
+        if not all(map(is_pattern, fetch.patterns)):
+            reason = "patterns are not type/study/trial"
+            self._router.refuse(peer, frames.BAD_FRAME, reason, fetch.request)
+            return
+        if len(self._new.get(peer, ())) + self._waiting.count(peer) >= _PER_PEER:
+            reason = f"more than {_PER_PEER} open fetches"
+            self._router.refuse(peer, frames.TOO_MANY, reason, fetch.request)
+            return
+        self._new.setdefault(peer, deque()).append(fetch)
+
+    def deliver(self, records: Iterable[Record]) -> None:
+        """Answer those that waited for one of these records."""
+        for parked in self._waiting.matching(record.topic for record in records):
+            self._answer(parked)
+
+    def answer(self) -> None:
+        """Serve one new fetch of each peer in turn, for a bounded time, and the overdue."""
+        until = time.monotonic() + _TURN_READING_S
+        for peer in list(self._new):
+            line = self._new.pop(peer)
+            fetch = line.popleft()
+            if line:
+                self._new[peer] = line  # to the end of the queue
+            self._answer_new(peer, fetch)
+            if time.monotonic() > until:
+                break
+        for parked in self._waiting.overdue(time.monotonic()):
+            following = max(parked.offset, self._log.end)
+            self._send(parked.peer, parked.fetch.request, [], following, more=False)
+
+    def _answer_new(self, peer: bytes, fetch: frames.Fetch) -> None:
+        log = self._log
+        offset = {frames.NOW: log.end, frames.EARLIEST: 0}.get(fetch.offset, fetch.offset)
+        if fetch.name is not None:
+            offset = log.durable.get(fetch.name, offset)
+        if not 0 <= offset <= log.end:
+            reason = f"offset {offset} is not in 0..{log.end}"
+            self._router.refuse(peer, frames.OUT_OF_RANGE, reason, fetch.request)
+            return
+        if fetch.name is not None and fetch.name not in log.durable:
+            try:
+                log.append(Change(committed={fetch.name: offset}))
+            except sqlite3.Error as error:
+                reason = f"the log cannot be written: {error}"
+                self._router.refuse(peer, frames.NO_SPACE, reason, fetch.request)
+                return
+        if fetch.offset < 0 or fetch.name is not None:
+            self._send(peer, fetch.request, [], offset, more=False)
+            return
+        wait_s = min(max(fetch.wait_ms, 0), _MAX_WAIT_MS) / 1000
+        deadline = time.monotonic() + wait_s
+        self._answer(Parked(peer, fetch, offset, deadline, frozenset(fetch.patterns)))
+
+    def _answer(self, waiting: Parked) -> None:
+        """Send what there is; let the fetch wait for what is not, as often as it asked for."""
+        fetch = waiting.fetch
+        records, following = self._log.read(
+            waiting.offset,
+            waiting.patterns,
+            max_events=min(max(fetch.max_events, 1), frames.BATCH_EVENTS),
+            max_bytes=frames.BATCH_BYTES,
+        )
+        stands = following == self._log.end and fetch.wait_ms > 0
+        if records or not stands:
+            waiting.answered += 1
+            stands = stands and waiting.answered < fetch.answers
+            stands &= self._send(waiting.peer, fetch.request, records, following, more=stands)
+        if stands:
+            waiting.offset = following
+            self._waiting.park(waiting)
+
+    def _send(
+        self, peer: bytes, request: int, records: list[Record], following: int, *, more: bool
+    ) -> bool:
+        self._router.counters["delivered"] += len(records)
+        events = frames.Events(request, following, self._log.end, records, more)
+        return self._router.send(peer, events)

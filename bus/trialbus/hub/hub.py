@@ -1,0 +1,406 @@
+"""Hub: the process between publishers and subscribers.
+
+One ROUTER socket, one thread, one loop. Each turn takes in what has arrived, writes it to the log
+in one transaction, and only then acknowledges it and hands it on. A turn is bounded in frames,
+bytes and time spent reading, so no peer can make the others wait for long.
+
+`python -m trialbus.hub --help` runs one with nothing but the core dependencies installed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import socket
+import sqlite3
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, assert_never
+
+import msgspec
+import zmq
+
+from trialbus.errors import TrialbusError
+from trialbus.hub.fetches import Fetches
+from trialbus.hub.log import Change, EventLog, Sync
+from trialbus.hub.retention import Retention
+from trialbus.hub.router import Router
+from trialbus.hub.sessions import Sessions
+from trialbus.messages import codec
+from trialbus.messages.topics import escaped
+from trialbus.protocol import frames
+from trialbus.protocol.endpoint import check_bindable, resolve
+from trialbus.protocol.frames import Record
+from trialbus.protocol.security import Gatekeeper
+
+logger = logging.getLogger(__name__)
+
+_PUBLISHER = b"hub"
+_TURN_FRAMES = 4096
+_TURN_BYTES = 1 << 20
+_PRESENCE_TICK_S = 0.25
+_MAX_TOPIC = 512
+_DECLARED_LOST = "the session was declared lost"
+
+
+class Hub:
+    """A hub on a log, bound to an endpoint.
+
+    Args:
+        endpoint: `ipc://<path>` or `tcp://<host>:<port>`.
+        directory: Where the log is kept.
+        sync: See `EventLog`.
+        gatekeeper: Lets in only those with a known key, and each to what its role allows.
+        insecure: Allow an endpoint that other machines can reach without a gatekeeper.
+        keep_finished_s: Seconds that the events of a finished study stay in the log; None for
+            until somebody asks to remove them.
+
+    Raises:
+        SpecError: The endpoint is malformed or may not be bound.
+        LogError: The log cannot be used.
+        TrialbusError: The address is taken.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        directory: Path | str,
+        *,
+        sync: Sync = "full",
+        gatekeeper: Gatekeeper | None = None,
+        insecure: bool = False,
+        keep_finished_s: float | None = None,
+    ) -> None:
+        self.endpoint = resolve(endpoint)
+        check_bindable(self.endpoint, guarded=gatekeeper is not None, insecure=insecure)
+        self.log = EventLog(directory, sync=sync)
+        self._sessions = Sessions(self.log.sessions)
+        self._retention = Retention(self.log, keep_finished_s)
+        self._change = Change()
+        self._acks: dict[tuple[bytes, bytes], None] = {}
+        self._replies: list[tuple[bytes, frames.ToClient]] = []
+        self._started = time.monotonic()
+        self._next_presence = 0.0
+        self._stopping = False
+        self._wake_out, self._wake_in = socket.socketpair()
+        self._wake_in.settimeout(0)
+        try:
+            self._router = Router(self.endpoint, gatekeeper)
+        except TrialbusError:
+            self.log.close()
+            raise
+        self._fetches = Fetches(self.log, self._router)
+
+    def run(self) -> None:
+        """Serve until `stop` is called."""
+        poller = zmq.Poller()
+        poller.register(self._router.socket, zmq.POLLIN)
+        poller.register(self._wake_out, zmq.POLLIN)
+        try:
+            while not self._stopping:
+                poller.poll(self._poll_ms())
+                self._turn()
+        finally:
+            self._router.close()
+            self.log.close()
+            self._wake_in.close()
+            self._wake_out.close()
+
+    @property
+    def wake_fd(self) -> int:
+        """A descriptor; a byte written to it makes the hub look up."""
+        return self._wake_in.fileno()
+
+    def stop(self) -> None:
+        """End `run` after the current turn. May be called from a signal handler or a thread."""
+        self._stopping = True
+        self._wake_in.send(b"\0")
+
+    def _poll_ms(self) -> int:
+        due = min(
+            self._fetches.due,
+            self._next_presence if len(self._sessions) else float("inf"),
+            self._retention.due,
+        )
+        return -1 if due == float("inf") else max(0, int((due - time.monotonic()) * 1000) + 1)
+
+    def _turn(self) -> None:
+        self._receive()
+        now = time.monotonic()
+        if now >= self._next_presence:
+            self._next_presence = now + _PRESENCE_TICK_S
+            self._expire_sessions()
+        self._fetches.deliver(self._commit())
+        self._fetches.answer()
+        if now >= self._retention.due:
+            try:
+                self._retention.work()
+            except sqlite3.Error as error:
+                logger.warning("events could not be removed: %s", error)
+
+    def _receive(self) -> None:
+        size = 0
+        for _ in range(_TURN_FRAMES):
+            try:
+                peer, parts = self._router.receive()
+            except zmq.Again:
+                return
+            if parts == [b""]:  # libzmq's probe: the peer has just connected
+                self._router.send(
+                    peer, frames.Welcome(frames.PROTOCOL, self.log.log_id, self.log.end)
+                )
+            else:
+                self._take(peer, parts)
+            size += sum(map(len, parts))
+            if size > _TURN_BYTES:
+                return
+
+    def _take(self, peer: bytes, parts: list[bytes]) -> None:
+        try:
+            (frame,) = parts
+            message = frames.decode_to_hub(frame)
+        except (ValueError, msgspec.DecodeError) as error:
+            self._router.refuse(
+                peer, frames.BAD_FRAME, f"not a frame of this protocol: {error}", None
+            )
+            return
+        forbidden = self._router.forbids(peer, message)
+        if forbidden is None:
+            self._dispatch(peer, message)
+        else:
+            self._router.refuse(peer, frames.FORBIDDEN, forbidden, _about(message))
+
+    def _dispatch(self, peer: bytes, message: frames.ToHub) -> None:
+        match message:
+            case frames.Publish():
+                self._take_events(peer, message)
+            case frames.Fetch():
+                self._fetches.take(peer, message)
+            case frames.Commit():
+                self._take_commit(peer, message)
+            case frames.Hello():
+                self._take_hello(peer, message)
+            case frames.Ping():
+                self._take_ping(peer, message)
+            case frames.Bye():
+                self._take_bye(message)
+            case frames.AskStatus():
+                status = self.status() | {"role": self._router.role(peer)}
+                self._router.send(peer, frames.Status(message.request, status))
+            case frames.Forget():
+                self._take_forget(peer, message)
+            case _:
+                assert_never(message)
+
+    def _take_events(self, peer: bytes, message: frames.Publish) -> None:
+        publisher = message.publisher
+        last = self._change.publishers.get(publisher, self.log.publishers.get(publisher, 0))
+        if message.base > last + 1:
+            self._router.counters["lost"] += message.base - 1 - last
+            last = message.base - 1
+        skip = last + 1 - message.first
+        self._acks[peer, publisher] = None
+        if skip < 0:  # a gap: acknowledging what is here makes the sender go back
+            return
+        if any(topic.count("/") != 2 or len(topic) > _MAX_TOPIC for topic, _ in message.events):
+            self._router.refuse(
+                peer, frames.BAD_FRAME, "a topic is not type/study/trial", publisher.hex()
+            )
+            return
+        self._router.counters["repeated"] += min(skip, len(message.events))
+        new = message.events[skip:]
+        self._change.events += [
+            (publisher, last + 1 + i, topic, body) for i, (topic, body) in enumerate(new)
+        ]
+        self._change.publishers[publisher] = last + len(new)
+
+    def _take_commit(self, peer: bytes, message: frames.Commit) -> None:
+        if not 0 <= message.offset <= self.log.end + len(self._change.events):
+            self._router.refuse(
+                peer,
+                frames.OUT_OF_RANGE,
+                f"offset {message.offset} is not in the log",
+                message.name,
+            )
+            return
+        self._change.committed[message.name] = message.offset
+        self._replies.append((peer, frames.Committed(message.name, message.offset)))
+
+    def _take_hello(self, peer: bytes, message: frames.Hello) -> None:
+        if self._sessions.is_lost(message.session):
+            self._router.refuse(peer, frames.SESSION_LOST, _DECLARED_LOST, message.session)
+            return
+        reason = self._sessions.hello(message)
+        if reason is not None:
+            self._router.refuse(peer, frames.CONFLICT, reason, message.session)
+            return
+        self._change.sessions[message.session] = message
+        self._replies.append((peer, frames.Seen(message.session)))
+
+    def _take_ping(self, peer: bytes, message: frames.Ping) -> None:
+        if self._sessions.ping(message.session):
+            self._replies.append((peer, frames.Seen(message.session)))
+        else:
+            self._router.refuse(peer, frames.SESSION_LOST, _DECLARED_LOST, message.session)
+
+    def _take_bye(self, message: frames.Bye) -> None:
+        if self._sessions.bye(message.session):
+            self._change.sessions[message.session] = None
+
+    def _take_forget(self, peer: bytes, message: frames.Forget) -> None:
+        refusal = None
+        if message.name is not None:
+            if message.name in self.log.durable:
+                self._change.committed[message.name] = None
+            else:
+                refusal = f"the hub knows no durable name {message.name!r}"
+        if message.study is not None:
+            refusal = self._retention.forget(escaped(message.study), force=message.force)
+        if refusal is None:
+            self._replies.append((peer, frames.Forgotten(message.request)))
+        else:
+            self._router.refuse(peer, frames.CONFLICT, refusal, message.request)
+
+    def _expire_sessions(self) -> None:
+        for event in self._sessions.expire():
+            logger.warning(
+                "lost %s %s (study %r, trial %s)",
+                event.kind,
+                event.session,
+                event.study,
+                event.trial,
+            )
+            self._router.counters["sessions_lost"] += 1
+            seq = (
+                self._change.publishers.get(_PUBLISHER, self.log.publishers.get(_PUBLISHER, 0)) + 1
+            )
+            self._change.events.append(
+                (_PUBLISHER, seq, event.topic, msgspec.Raw(codec.encode(event)))
+            )
+            self._change.publishers[_PUBLISHER] = seq
+            self._change.sessions[event.session] = None
+
+    def _commit(self) -> list[Record]:
+        """Write what this turn brought; acknowledge it only when it is on disk."""
+        change, self._change = self._change, Change()
+        acks, self._acks = self._acks, {}
+        replies, self._replies = self._replies, []
+        records: list[Record] = []
+        if change:
+            try:
+                records = self.log.append(change)
+            except sqlite3.Error as error:
+                # Publishers keep what is not acknowledged and send it again.
+                self._router.counters["failed_commits"] += 1
+                for peer, publisher in acks:
+                    self._router.refuse(
+                        peer,
+                        frames.NO_SPACE,
+                        f"the log cannot be written: {error}",
+                        publisher.hex(),
+                    )
+                return []
+        for peer, publisher in acks:
+            self._router.send(peer, frames.Ack(publisher, self.log.publishers.get(publisher, 0)))
+        for peer, reply in replies:
+            self._router.send(peer, reply)
+        return records
+
+    def status(self) -> dict[str, Any]:
+        """Return counters and sessions as plain data; the keys are listed in docs/protocol.md."""
+        return {
+            "log_id": self.log.log_id,
+            "endpoint": self.endpoint,
+            "path": str(self.log.path),
+            "pid": os.getpid(),
+            "end": self.log.end,
+            "up_s": time.monotonic() - self._started,
+            "parked": self._fetches.parked,
+            "durable": {
+                name: {"offset": offset, "lag": self.log.end - offset}
+                for name, offset in self.log.durable.items()
+            },
+            "retention": {
+                "removed": self._retention.removed,
+                "removing": self._retention.removing,
+                "held_back": self._retention.held_back,
+            },
+            "sessions": self._sessions.describe(),
+            "counters": dict(self._router.counters),
+            "last_refused": self._router.last_refused,
+        }
+
+
+def _about(message: frames.ToHub) -> int | str | None:
+    """Return what a refusal of a message is about."""
+    match message:
+        case frames.Publish():
+            return message.publisher.hex()
+        case frames.Fetch() | frames.AskStatus() | frames.Forget():
+            return message.request
+        case frames.Commit():
+            return message.name
+        case frames.Hello() | frames.Ping() | frames.Bye():
+            return message.session
+        case _:
+            assert_never(message)
+
+
+def serve(hub: Hub) -> None:
+    """Run a hub until SIGTERM or SIGINT. Call it from the main thread."""
+
+    def stop(_number: int, _frame: FrameType | None) -> None:
+        hub.stop()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    # A signal that comes just before the hub waits would be noticed only after it.
+    signal.set_wakeup_fd(hub.wake_fd, warn_on_full_buffer=False)
+    logger.info("hub at %s, log %s (%d events)", hub.endpoint, hub.log.path, hub.log.end)
+    hub.run()
+
+
+def main() -> int:
+    """Run a hub from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m trialbus.hub", description="Run a hub of trialbus."
+    )
+    parser.add_argument(
+        "--endpoint", help="ipc://<path> or tcp://<host>:<port> (default: $TRIALBUS_ENDPOINT)"
+    )
+    parser.add_argument(
+        "--dir", default=".trialbus", help="where the log is kept (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--sync", choices=("full", "normal"), default="full", help="durability of the log"
+    )
+    parser.add_argument("--keys", help="folder of keys: let in only those it lists")
+    parser.add_argument(
+        "--insecure", action="store_true", help="allow an endpoint other machines can reach"
+    )
+    parser.add_argument(
+        "--keep-finished",
+        type=float,
+        metavar="SECONDS",
+        help="remove the events of studies that finished so long ago (default: keep them)",
+    )
+    arguments = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s hub %(message)s")
+    try:
+        hub = Hub(
+            resolve(arguments.endpoint),
+            arguments.dir,
+            sync=arguments.sync,
+            gatekeeper=Gatekeeper(arguments.keys) if arguments.keys else None,
+            insecure=arguments.insecure,
+            keep_finished_s=arguments.keep_finished,
+        )
+    except TrialbusError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
+    serve(hub)
+    return 0

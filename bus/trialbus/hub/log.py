@@ -1,0 +1,326 @@
+"""EventLog: the durable, ordered log of the bus, one SQLite file.
+
+Events, what each publisher has sent, what each durable name has committed and which sessions are
+alive change in one transaction, so that a crash at any moment leaves all four in step. SQLite's
+write-ahead log recovers a torn last write; an unreadable file is refused and left as it is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Literal, TypeAlias
+
+import msgspec
+
+from trialbus.errors import LogError, LogInUseError
+from trialbus.messages.topics import patterns_of
+from trialbus.protocol.frames import Hello, Record
+
+Sync: TypeAlias = Literal["full", "normal"]
+
+_FORMAT = "2"
+_TAIL = 32_768  # records kept in memory: subscribers that keep up are served without SQL
+_TAIL_BYTES = 32 << 20
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE event (
+    offset INTEGER PRIMARY KEY, publisher BLOB NOT NULL, seq INTEGER NOT NULL,
+    topic TEXT NOT NULL, body BLOB NOT NULL
+);
+CREATE INDEX rare ON event (offset) WHERE substr(topic, 1, 20) <> 'evaluation_complete/';
+CREATE TABLE publisher (id BLOB PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE durable (name TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE session (id TEXT PRIMARY KEY, hello BLOB NOT NULL, seen REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE study (
+    name TEXT PRIMARY KEY, first INTEGER NOT NULL, finished INTEGER, finished_at REAL NOT NULL
+) WITHOUT ROWID;
+"""
+# Evaluations are nearly all of a log. Whoever wants none of them finds the others by the index.
+_SELECT = "SELECT offset, publisher, seq, topic, body FROM event WHERE offset >= ?"
+_RARE = " AND substr(topic, 1, 20) <> 'evaluation_complete/'"
+_MANY = ("*/", "evaluation_complete/")
+_SUBMITTED, _FINISHED, _ASSIGNED = "study_submitted/", "study_finished/", "trial_assigned/"
+_FREED_PAGES = 256  # handed back to the file system in one call
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a study lies in the log.
+
+    Attributes:
+        first: Offset of its first `study_submitted`.
+        finished: Offset of the `study_finished` that ended it; None while it runs.
+        finished_at: When, in seconds since the epoch.
+    """
+
+    first: int
+    finished: int | None = None
+    finished_at: float = 0.0
+
+
+@dataclass
+class Change:
+    """Everything one turn of the hub adds to the log; applied together or not at all."""
+
+    #: Publisher, sequence number, topic, body.
+    events: list[tuple[bytes, int, str, msgspec.Raw]] = field(
+        default_factory=list[tuple[bytes, int, str, msgspec.Raw]]
+    )
+    publishers: dict[bytes, int] = field(default_factory=dict[bytes, int])
+    #: Offsets of durable names, and None for those that are forgotten.
+    committed: dict[str, int | None] = field(default_factory=dict[str, int | None])
+    #: Sessions that began, or went on under a new `Hello`, and None for those that ended.
+    sessions: dict[str, Hello | None] = field(default_factory=dict[str, Hello | None])
+
+    def __bool__(self) -> bool:
+        return bool(self.events or self.publishers or self.committed or self.sessions)
+
+
+class EventLog:
+    """The log in a directory, held open by one hub at a time.
+
+    Args:
+        directory: Made if it is missing. It must be on a local disk: SQLite's write-ahead log
+            needs shared memory.
+        sync: `full` survives a power failure; `normal` only the death of the hub's process.
+
+    Raises:
+        LogError: Another hub has the log open, or the file is not a log that can be read.
+    """
+
+    def __init__(self, directory: Path | str, *, sync: Sync = "full") -> None:
+        self.path = Path(directory) / "events.db"
+        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = self._take_lock()
+        try:
+            self._db = self._open(sync)
+            self._load()
+        except sqlite3.Error as error:
+            self._lock.close()
+            raise LogError(
+                f"{self.path} cannot be read as an event log ({error}); "
+                "move it away to begin a new one"
+            ) from error
+        except LogError:
+            self._lock.close()
+            raise
+
+    def close(self) -> None:
+        """Close the file and let another hub open it."""
+        self._db.close()
+        self._lock.close()
+
+    def append(self, change: Change) -> list[Record]:
+        """Write a change in one transaction and return its events with their offsets.
+
+        Raises:
+            sqlite3.OperationalError: It could not be written, for example because the disk is
+                full; nothing of it was.
+        """
+        offset = self.end
+        rows = [
+            (offset + i, publisher, seq, topic, bytes(body))
+            for i, (publisher, seq, topic, body) in enumerate(change.events)
+        ]
+        size = sum(len(row[4]) for row in rows)
+        spans = self._spans(rows)
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            db.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?)", rows)
+            db.executemany(
+                "INSERT OR REPLACE INTO publisher VALUES (?, ?)", change.publishers.items()
+            )
+            self._write_durable(change.committed)
+            self._write_sessions(change.sessions)
+            db.executemany(
+                "INSERT OR REPLACE INTO study VALUES (?, ?, ?, ?)",
+                [(name, s.first, s.finished, s.finished_at) for name, s in spans.items()],
+            )
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        self.end += len(rows)
+        self.publishers.update(change.publishers)
+        for name, committed in change.committed.items():
+            if committed is None:
+                self.durable.pop(name, None)
+            else:
+                self.durable[name] = committed
+        self.studies.update(spans)
+        records = [Record(o, p, s, t, msgspec.Raw(b)) for o, p, s, t, b in rows]
+        self._extend_tail(records, size)
+        return records
+
+    def read(
+        self,
+        offset: int,
+        patterns: frozenset[str],
+        *,
+        max_events: int,
+        max_bytes: int,
+        max_scan: int = 20_000,
+    ) -> tuple[list[Record], int]:
+        """Return events from `offset` on that match, and the offset to go on from.
+
+        At most `max_scan` events are looked at, so that a call costs a bounded time; the list may
+        be empty although there is more to read. Removed events are passed over.
+        """
+        candidates: Iterable[Record]
+        if offset >= self._tail_start:
+            first = offset - self._tail_start
+            candidates = self._tail[first : first + max_scan]
+        else:
+            rare = "" if any(pattern.startswith(_MANY) for pattern in patterns) else _RARE
+            # Row by row: a reader far behind takes few of the many that may be looked at.
+            rows = self._db.execute(f"{_SELECT}{rare} ORDER BY offset LIMIT ?", (offset, max_scan))
+            candidates = (Record(o, p, s, t, msgspec.Raw(b)) for o, p, s, t, b in rows)
+        found: list[Record] = []
+        size = scanned = 0
+        following = offset
+        everything = "*/*/*" in patterns
+        for record in candidates:
+            if everything or not patterns.isdisjoint(patterns_of(record.topic)):
+                if len(found) >= max_events or size >= max_bytes:
+                    return found, record.offset
+                found.append(record)
+                size += len(record.body)
+            scanned += 1
+            following = record.offset + 1
+        # Fewer than asked for: there is no more.
+        return found, self.end if scanned < max_scan else following
+
+    def forget(self, study: str, first: int, stop: int, *, last: bool) -> int:
+        """Remove a study's events with offsets from `first` up to `stop`; return how many.
+
+        Those that answer a request stay, see `trialbus.hub.retention`. With `last` the study itself
+        is forgotten, too.
+
+        Raises:
+            sqlite3.Error: The log cannot be written; nothing was removed.
+        """
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            removed = db.execute(
+                "DELETE FROM event WHERE offset >= ? AND offset < ?"
+                " AND instr(topic, ?) AND NOT instr(topic, ?)",
+                (first, stop, f"/{study}/", _ASSIGNED),
+            ).rowcount
+            # The newest event may be among them, and its number must never be given again.
+            db.execute("INSERT OR REPLACE INTO meta VALUES ('end', ?)", (str(self.end),))
+            if last:
+                db.execute("DELETE FROM study WHERE name = ?", (study,))
+            db.execute("COMMIT")
+        except BaseException:
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        db.execute(f"PRAGMA incremental_vacuum({_FREED_PAGES})").fetchall()
+        if last:
+            del self.studies[study]
+        if removed and self._tail_start < stop:
+            self._drop_tail(stop - self._tail_start)
+        return removed
+
+    def _take_lock(self) -> IO[str]:
+        lock = (self.path.parent / "events.lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            lock.close()
+            raise LogInUseError(f"{self.path} is in use by another hub (process {owner})") from None
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        return lock
+
+    def _open(self, sync: Sync) -> sqlite3.Connection:
+        # A hub may run in another thread than the one that made it, but only ever in one.
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
+        db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # counts for a new file only
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute(f"PRAGMA synchronous={sync}")
+        if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            meta = {"format": _FORMAT, "log_id": uuid.uuid4().hex, "created": f"{time.time():.3f}"}
+            db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+            db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+        return db
+
+    def _load(self) -> None:
+        meta = dict(self._db.execute("SELECT key, value FROM meta"))
+        if meta.get("format") != _FORMAT:
+            raise LogError(
+                f"{self.path} has format {meta.get('format')!r}; this version reads {_FORMAT!r}"
+            )
+        self.log_id: str = meta["log_id"]
+        last = self._db.execute("SELECT max(offset) FROM event").fetchone()[0]
+        #: One past the last offset in the log.
+        self.end: int = max(0 if last is None else last + 1, int(meta.get("end", 0)))
+        self.publishers: dict[bytes, int] = dict(self._db.execute("SELECT id, last FROM publisher"))
+        self.durable: dict[str, int] = dict(self._db.execute("SELECT name, offset FROM durable"))
+        self.sessions: dict[str, Hello] = {
+            id_: msgspec.msgpack.decode(hello, type=Hello)
+            for id_, hello in self._db.execute("SELECT id, hello FROM session")
+        }
+        self.studies: dict[str, Span] = {
+            name: Span(*span) for name, *span in self._db.execute("SELECT * FROM study")
+        }
+        self._tail: list[Record] = []
+        self._tail_start = self.end
+        self._tail_bytes = 0
+
+    def _spans(self, rows: list[tuple[int, bytes, int, str, bytes]]) -> dict[str, Span]:
+        """Return the spans that new events begin or end."""
+        spans: dict[str, Span] = {}
+        for offset, _, _, topic, _ in rows:
+            if not topic.startswith((_SUBMITTED, _FINISHED)):
+                continue
+            name = topic.split("/")[1]
+            known = spans.get(name) or self.studies.get(name)
+            first = known.first if known else offset
+            if topic.startswith(_SUBMITTED):
+                spans[name] = Span(first)
+            else:
+                spans[name] = Span(first, offset, time.time())
+        return spans
+
+    def _write_durable(self, committed: Mapping[str, int | None]) -> None:
+        for name, offset in committed.items():
+            if offset is None:
+                self._db.execute("DELETE FROM durable WHERE name = ?", (name,))
+            else:
+                self._db.execute("INSERT OR REPLACE INTO durable VALUES (?, ?)", (name, offset))
+
+    def _write_sessions(self, sessions: Mapping[str, Hello | None]) -> None:
+        for id_, hello in sessions.items():
+            if hello is None:
+                self._db.execute("DELETE FROM session WHERE id = ?", (id_,))
+            else:
+                self._db.execute(
+                    "INSERT OR REPLACE INTO session VALUES (?, ?, ?)",
+                    (id_, msgspec.msgpack.encode(hello), time.time()),
+                )
+
+    def _extend_tail(self, records: list[Record], size: int) -> None:
+        self._tail += records
+        self._tail_bytes += size
+        if len(self._tail) > 2 * _TAIL or self._tail_bytes > 2 * _TAIL_BYTES:
+            while len(self._tail) > _TAIL or self._tail_bytes > _TAIL_BYTES:
+                self._drop_tail(max(1, len(self._tail) // 8))
+
+    def _drop_tail(self, count: int) -> None:
+        self._tail_bytes -= sum(len(record.body) for record in self._tail[:count])
+        del self._tail[:count]
+        self._tail_start = self._tail[0].offset if self._tail else self.end

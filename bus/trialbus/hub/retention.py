@@ -1,0 +1,132 @@
+"""Retention: takes the events of finished studies out of the log, a slice at a time.
+
+A study's events may go when it has been finished for long enough, or when somebody says so, and
+when every durable name has come past them; one that lags behind holds them back, visibly. What
+stays of a study is `trial_assigned`: it tells the optimizer that a request was answered.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from trialbus.hub.log import EventLog, Span
+
+logger = logging.getLogger(__name__)
+
+_SLICE = 2000  # offsets looked at in one go
+_PAUSE_S = 0.01  # between two slices, so that the hub's clients notice nothing
+_LOOK_S = 5.0
+
+
+@dataclass
+class _Removal:
+    study: str
+    span: Span
+    next: int
+
+
+class Retention:
+    """Decides which studies' events go, and removes them in slices.
+
+    Args:
+        log: The log; this changes it through `EventLog.forget` alone.
+        keep_finished_s: Seconds that the events of a finished study stay; None keeps them until
+            they are asked for by `forget`.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        log: EventLog,
+        keep_finished_s: float | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._log = log
+        self._keep_s = keep_finished_s
+        self._clock = clock
+        self._queue: dict[str, _Removal] = {}
+        self._due = 0.0  # monotonic
+        self._look_due = 0.0
+        self.removed = 0  #: events taken out since the hub started
+        self.held_back: dict[str, list[str]] = {}  #: lagging durable names, by study
+
+    @property
+    def due(self) -> float:
+        """When `work` is to be called next, in monotonic seconds; infinity for not at all."""
+        if self._queue:
+            return self._due
+        return float("inf") if self._keep_s is None else self._look_due
+
+    @property
+    def removing(self) -> list[str]:
+        """Studies whose events are being removed."""
+        return list(self._queue)
+
+    def forget(self, study: str, *, force: bool = False) -> str | None:
+        """Begin to remove a finished study's events and return why that may not be, or None.
+
+        Args:
+            study: Its name as it stands in topics.
+            force: Also remove what durable names have not read yet.
+        """
+        span = self._log.studies.get(study)
+        if span is None:
+            return f"the log has no events of a study {study!r}"
+        if span.finished is None:
+            return f"study {study!r} has not finished; stop it first"
+        lagging = self._lagging(span.finished)
+        if lagging and not force:
+            return (
+                f"not read yet by {', '.join(lagging)}; let them come past it, or forget them too"
+            )
+        self._queue.setdefault(study, _Removal(study, span, span.first))
+        return None
+
+    def work(self) -> None:
+        """Remove one slice.
+
+        Raises:
+            sqlite3.Error: The log cannot be written; the slice is tried again next time.
+        """
+        now = time.monotonic()
+        self._due = now + _PAUSE_S
+        if self._keep_s is not None and now >= self._look_due:
+            self._look_due = now + _LOOK_S
+            self._queue_old(self._keep_s)
+        removal = next(iter(self._queue.values()), None)
+        if removal is None:
+            return
+        if self._log.studies.get(removal.study) != removal.span:  # it was submitted again
+            del self._queue[removal.study]
+            return
+        assert removal.span.finished is not None
+        stop = min(removal.next + _SLICE, removal.span.finished + 1)
+        last = stop > removal.span.finished
+        self.removed += self._log.forget(removal.study, removal.next, stop, last=last)
+        removal.next = stop
+        if last:
+            del self._queue[removal.study]
+            logger.info("removed the events of study %r", removal.study)
+
+    def _queue_old(self, keep_s: float) -> None:
+        before, self.held_back = self.held_back, {}
+        for study, span in self._log.studies.items():
+            if span.finished is None or span.finished_at > self._clock() - keep_s:
+                continue
+            lagging = self._lagging(span.finished)
+            if lagging:
+                self.held_back[study] = lagging
+                if before.get(study) != lagging:
+                    logger.warning(
+                        "the events of study %r stay: %s did not read them yet",
+                        study,
+                        ", ".join(lagging),
+                    )
+            else:
+                self.forget(study)
+
+    def _lagging(self, finished: int) -> list[str]:
+        return sorted(name for name, offset in self._log.durable.items() if offset <= finished)

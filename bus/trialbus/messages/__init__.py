@@ -1,0 +1,1 @@
+"""Messages: the events that travel, their topics, and how they become bytes."""

@@ -1,0 +1,1 @@
+"""Protocol: the frames between client and hub, and who may send and read what."""

@@ -1,0 +1,241 @@
+"""CURVE keys, the list of who may connect, and what each may do.
+
+A folder of keys holds `<name>.key` (public and secret, readable by its owner alone), `<name>.pub`
+(to be handed out) and `allowed.json`, which gives every known public key a role:
+
+- `service`: everything. For the optimizer, workers, reporters and those who submit studies.
+- `trainer`: publish the events of trials, read prune commands and assignments; of one study, if
+  the entry names one.
+- `listener`: read everything, publish nothing.
+
+Source:
+    CurveZMQ (ZeroMQ RFC 26) for the encryption, ZAP (RFC 27) for who is let in.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import msgspec
+import zmq
+
+from trialbus.errors import SpecError
+from trialbus.messages.topics import escaped
+from trialbus.protocol import frames
+
+logger = logging.getLogger(__name__)
+
+Role: TypeAlias = Literal["service", "trainer", "listener"]
+
+KEY_VARIABLE = "TRIALBUS_KEY"
+HUB_KEY_VARIABLE = "TRIALBUS_HUB_KEY"
+
+_ALLOWED = "allowed.json"
+_TRAINER_PUBLISHES = frozenset(
+    {"trial_requested", "request_withdrawn", "trial_started", "evaluation_complete"}
+    | {"artifact_logged", "trial_finished"}
+)
+_TRAINER_READS = frozenset({"prune", "proceed", "trial_assigned", "stop", "study_finished"})
+_KEY_LENGTH = 40  # Z85 of 32 bytes
+
+_Stamp: TypeAlias = tuple[int, int, int]
+"""Time of the last change (ns), size (bytes) and inode of a file."""
+
+
+class KeyPair(msgspec.Struct, frozen=True, kw_only=True):
+    """A CURVE key pair, Z85-encoded, with its owner's name."""
+
+    name: str
+    public: str
+    secret: str
+
+
+class Grant(msgspec.Struct, frozen=True, kw_only=True):
+    """What the owner of a key may do. `study` bounds a trainer to one study."""
+
+    name: str
+    role: Role
+    study: str | None = None
+
+
+class ClientKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client needs: its own pair and the hub's public key."""
+
+    own: KeyPair
+    hub: str
+
+
+def new_keys(folder: Path, name: str, role: Role, study: str | None = None) -> Path:
+    """Make a key pair, enter it in the list of who may connect, and return the key file.
+
+    Raises:
+        SpecError: There is a key of that name already.
+    """
+    path = folder / f"{name}.key"
+    if path.exists():
+        raise SpecError("keys", f"{str(path)!r} exists already; choose another name, or remove it")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    public, secret = (key.decode() for key in zmq.curve_keypair())
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.encode(KeyPair(name=name, public=public, secret=secret)) + b"\n")
+    path.with_suffix(".pub").write_text(public + "\n")
+    allowed = _read_allowed(folder / _ALLOWED) | {public: Grant(name=name, role=role, study=study)}
+    unfinished = folder / f".{_ALLOWED}.new"
+    unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(allowed), indent=2) + b"\n")
+    unfinished.replace(folder / _ALLOWED)
+    return path
+
+
+def load_keys(path: Path | str) -> KeyPair:
+    """Read a key file.
+
+    Raises:
+        SpecError: It is missing, malformed, or others than its owner may read it.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise SpecError(
+                "keys",
+                f"{str(path)!r} can be read by others (mode {stat.S_IMODE(mode):o}); chmod 600",
+            )
+        return msgspec.json.decode(path.read_bytes(), type=KeyPair)
+    except FileNotFoundError:
+        raise SpecError(
+            "keys", f"there is no {str(path)!r}; make it with `trialbus keys new {path.stem}`"
+        ) from None
+    except msgspec.DecodeError as error:
+        raise SpecError("keys", f"{str(path)!r} is not a key file: {error}") from None
+
+
+def client_keys() -> ClientKeys | None:
+    """Return the keys that the environment names, or None where it names none.
+
+    `$TRIALBUS_KEY` is the path of a key file, `$TRIALBUS_HUB_KEY` the hub's public key or the path
+    of a file that holds it.
+
+    Raises:
+        SpecError: Only one of the two is set, or one cannot be used.
+    """
+    own, hub = os.environ.get(KEY_VARIABLE), os.environ.get(HUB_KEY_VARIABLE)
+    if not own and not hub:
+        return None
+    if not own or not hub:
+        raise SpecError(f"${KEY_VARIABLE}, ${HUB_KEY_VARIABLE}", "set both of them, or neither")
+    if len(hub) != _KEY_LENGTH or Path(hub).exists():
+        try:
+            hub = Path(hub).read_text().strip()
+        except OSError as error:
+            raise SpecError(
+                f"${HUB_KEY_VARIABLE}",
+                f"{hub!r} is neither a key nor a file with one ({error.strerror}); "
+                "`trialbus keys init` makes those that a bus needs",
+            ) from None
+    return ClientKeys(own=load_keys(own), hub=hub)
+
+
+class Gatekeeper:
+    """Who may connect to a hub, and what each peer may say. Follows changes of the list.
+
+    A list that cannot be read, perhaps because somebody is writing it, leaves the one before it in
+    force until it can; a list that was removed leaves nobody.
+
+    Args:
+        folder: The folder of keys.
+        name: Name of the hub's own key in it.
+    """
+
+    def __init__(self, folder: Path | str, name: str = "hub") -> None:
+        self._path = Path(folder) / _ALLOWED
+        self.keys = load_keys(Path(folder) / f"{name}.key")
+        self._read = self._stamp()
+        self._unreadable: _Stamp | None = None
+        self._allowed = _read_allowed(self._path)
+
+    def callback(self, domain: str, key: bytes) -> bool:
+        """Tell whether the owner of a public key (Z85) may connect; asked by the ZAP thread."""
+        return self.grant(key.decode()) is not None
+
+    def grant(self, public: str) -> Grant | None:
+        """Return what the owner of a public key may do; None for a stranger."""
+        stamp = self._stamp()
+        if stamp != self._read:
+            self._follow(stamp)
+        return self._allowed.get(public)
+
+    def _follow(self, stamp: _Stamp) -> None:
+        try:
+            self._allowed, self._read = _read_allowed(self._path), stamp
+        except (SpecError, OSError) as error:
+            if stamp != self._unreadable:
+                self._unreadable = stamp
+                logger.warning("%s; the list as it was before stays in force", error)
+
+    def forbids(self, public: str, message: frames.ToHub) -> str | None:
+        """Return why a peer may not send a message, or None if it may."""
+        grant = self.grant(public)
+        if grant is None:
+            return "the key is not, or no longer, allowed"
+        match grant.role, message:
+            case (
+                ("service", _)
+                | (_, frames.Ping() | frames.Bye())
+                | ("listener", frames.Fetch() | frames.Commit() | frames.AskStatus())
+            ):
+                return None
+            case _, frames.Hello():
+                return _may_not_be(grant, message)
+            case "trainer", frames.Publish():
+                topics = [topic for topic, _ in message.events]
+                return self._outside(grant, topics, _TRAINER_PUBLISHES, "publish")
+            case "trainer", frames.Fetch() if message.name is None:
+                return self._outside(grant, message.patterns, _TRAINER_READS, "read")
+            case _:
+                what = type(message).__name__.lower()
+                return f"{grant.name!r} is a {grant.role}, which may not {what}"
+
+    def _outside(
+        self, grant: Grant, topics: list[str], types: frozenset[str], verb: str
+    ) -> str | None:
+        for topic in topics:
+            type_, _, rest = topic.partition("/")
+            if type_ not in types and not (verb == "publish" and type_.startswith("x_")):
+                return f"{grant.name!r} is a trainer, which may not {verb} {type_!r}"
+            if grant.study is not None and rest.partition("/")[0] != escaped(grant.study):
+                return f"{grant.name!r} is a trainer of study {grant.study!r} only"
+        return None
+
+    def _stamp(self) -> _Stamp:
+        """Return what tells one state of the list from another.
+
+        The time alone does not: a file emptied and written within one tick of the clock keeps it.
+        """
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return (0, 0, 0)
+        return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def _may_not_be(grant: Grant, hello: frames.Hello) -> str | None:
+    """Return why a peer that is not a service may not register as it wishes to, or None."""
+    if (hello.kind == "trainer") != (grant.role == "trainer") or hello.exclusive:
+        return f"{grant.name!r} is a {grant.role}, which may not register as {hello.kind!r}"
+    if grant.study not in (None, hello.study):
+        return f"{grant.name!r} is a trainer of study {grant.study!r} only"
+    return None
+
+
+def _read_allowed(path: Path) -> dict[str, Grant]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Grant])
+    except FileNotFoundError:
+        return {}
+    except msgspec.DecodeError as error:
+        raise SpecError("keys", f"{str(path)!r} is not a list of keys: {error}") from None

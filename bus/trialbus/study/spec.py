@@ -1,0 +1,396 @@
+"""What a study is: its search space, objectives, sampler, pruner and bounds.
+
+A specification is plain data. It travels inside `study_submitted` and is checked completely when
+it is built, so a service that receives one can rely on it. `trialbus` does not know which
+samplers and pruners exist; the optimizer checks their names and arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeAlias, TypeGuard, cast
+
+import msgspec
+
+from trialbus.errors import SpecError
+from trialbus.study.conditions import in_order, unmet
+from trialbus.study.nested_config import Params, laid_over, leaves
+from trialbus.study.search_space import Choice, Param, fixed
+from trialbus.study.validation import checked, nearest
+
+Direction: TypeAlias = Literal["minimize", "maximize"]
+NanPolicy: TypeAlias = Literal["fail", "prune", "ignore", "worst"]
+
+#: Fields of a study that stand elsewhere where it is written down, or are not written at all.
+NOT_WRITTEN = frozenset({"objectives", "sampler", "pruner", "inherited"})
+
+# Fields of a study, the least they may be, and what they are.
+_COUNTS = (
+    ("n_trials", 1, "the total number of trials"),
+    ("budget", 1, "a number of steps, or null"),
+    ("max_retries", 0, "a number of retries"),
+    ("max_failures", 1, "a number of trials, or null"),
+    ("early_stop_patience", 1, "a number of trials, or null"),
+)
+
+# A program finds its trial in a variable of its environment, which Linux limits to 128 KiB.
+_MOST_CONFIG = 64 * 1024
+
+
+class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one objective value is made from a trial's evaluations.
+
+    Attributes:
+        metric: Name of the metric as the trainer reports it, for example `val/accuracy`.
+        direction: Whether more or less of it is better.
+        aggregate: Which of the values over all steps counts: `last`, `best`, `mean_last(k)` (mean
+            of the last k), `ema(alpha)` (exponential moving average, `alpha` weighs the newest)
+            or `at_step(n)`.
+    """
+
+    metric: str
+    direction: Direction = "maximize"
+    aggregate: str = "last"
+
+    def __post_init__(self) -> None:
+        if not self.metric:
+            raise ValueError("metric is empty (expected the name of a metric the trainer reports)")
+
+
+class PruneBy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The metric that the pruner looks at.
+
+    Attributes:
+        metric: Name of the metric as the trainer reports it.
+        direction: Whether more or less of it is better; None takes that of the objective with this
+            metric.
+    """
+
+    metric: str
+    direction: Direction | None = None
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How a training evaluates its model; what is None is left to it.
+
+    Attributes:
+        interval: Steps (epochs, updates) between two evaluations.
+        episodes: Episodes, or batches, of one evaluation.
+    """
+
+    interval: int | None = None
+    episodes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("interval", "episodes"):
+            count = getattr(self, name)
+            if count is not None and count < 1:
+                raise ValueError(f"{name} {count} is below 1 (expected 1 or more, or null)")
+
+
+class Inherited(msgspec.Struct, frozen=True, kw_only=True):
+    """Where values of `fixed` come from: the best trial of an earlier phase.
+
+    Attributes:
+        phase: Name of the phase.
+        study: Its study.
+        trial: Number of that study's best trial.
+        values: Its objective values.
+        params: Its params, also those that this study searches again.
+    """
+
+    phase: str
+    study: str
+    trial: int
+    values: list[float]
+    params: dict[str, Choice]
+
+
+class Component(msgspec.Struct, frozen=True, kw_only=True):
+    """A sampler or pruner: its class and the arguments it is built with.
+
+    Attributes:
+        type: Name of a class of Optuna, or where a class of your own is: `package.module.Class`.
+            Whoever submits a study has the optimizer import it.
+        args: Its arguments by name.
+    """
+
+    type: str
+    args: dict[str, Any] = {}
+
+
+class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
+    """A complete study.
+
+    Attributes:
+        name: Name of the study, on the bus and in the Optuna storage.
+        params: Search space by parameter name. Names may be dotted (`optimizer.lr`). One with a
+            condition (`when`) is in those trials only that meet it.
+        objectives: One for each objective value; several make the study multi-objective.
+        n_trials: Total number of trials in the study, over all workers, restarts and submissions.
+        budget: Steps one trial may train, handed to the trainer as `trial.budget`; None leaves it
+            to the trainer.
+        timeout_s: Seconds from submission after which no further trial is handed out; None for
+            no limit.
+        sampler: The Optuna sampler.
+        pruner: The Optuna pruner; None prunes nothing.
+        prune_by: What the pruner looks at; None takes the objective, where there is one only.
+        fixed: Parameters of the same value in every trial. Optuna sees each as a parameter with
+            one choice.
+        enqueue: Params of trials to run first; what one leaves out is sampled. Those that the
+            study has already are passed over.
+        constraints: Conditions on the metrics last reported by a trial, such as `size <= 1e6` or
+            `{val/latency} + {val/load} <= 50`; a name that is not a plain word stands in braces. A
+            trial that violates one is complete, and never the best.
+        nan: What becomes of an objective that is not finite, neither NaN nor infinite being an
+            answer. `fail`: the trial fails at its end. `prune`: it is told to stop at once.
+            `ignore`: such reports do not count. `worst`: at its end it gets the worst value of the
+            complete trials, and fails if there is none.
+        target: Value of the one objective that ends the study as `converged`; None for none.
+        early_stop_patience: Trials in a row without progress that end the study as `converged`;
+            None for no limit. Failed trials do not count.
+        early_stop_min_delta: Progress is more than this better than the best, in one objective.
+        seed: Seed of the study. Trial n gets `seed + n`.
+        max_retries: How often a trial whose trainer was lost is handed out again.
+        max_failures: Failed trials in a row that end the study as failed; None for no limit.
+        catch_exceptions: Whether the study goes on after a failed trial; else the first one since
+            its submission ends it as failed. What runs is finished.
+        evaluation: How a training is to evaluate, handed to it as `trial.evaluation`.
+        base_config: Configuration that every trial begins with: a mapping, or the name of one that
+            the training composes itself (`trial.config_name`, with Hydra `--config-name`). In a
+            configuration of `trialbus study` it may be a YAML file, too, which becomes a mapping.
+        trial_overrides: Values laid over it, the same in every trial, nested or by dotted names.
+            Params are laid over them; `trial.config` is what this comes to.
+        inherited: Where values of `fixed` come from, if an earlier phase gave them.
+    """
+
+    name: str
+    params: dict[str, Param]
+    objectives: tuple[Objective, ...]
+    n_trials: int
+    budget: int | None = None
+    timeout_s: float | None = None
+    sampler: Component = Component(type="TPESampler")
+    pruner: Component | None = None
+    prune_by: PruneBy | None = None
+    fixed: dict[str, Choice] = {}
+    enqueue: tuple[dict[str, Choice], ...] = ()
+    constraints: tuple[str, ...] = ()
+    nan: NanPolicy = "fail"
+    target: float | None = None
+    early_stop_patience: int | None = None
+    early_stop_min_delta: float = 0.0
+    seed: int = 0
+    max_retries: int = 3
+    max_failures: int | None = 5
+    catch_exceptions: bool = True
+    evaluation: Evaluation = Evaluation()
+    base_config: dict[str, Any] | str | None = None
+    trial_overrides: dict[str, Any] = {}
+    inherited: Inherited | None = None
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise ValueError("name is empty (expected the name of the study)")
+        if not self.objectives:
+            raise ValueError("objective is missing (expected at least one)")
+        for name, least, expected in _COUNTS:
+            count = getattr(self, name)
+            if count is not None and count < least:
+                raise ValueError(f"{name} {count} is below {least} (expected {expected})")
+        if self.timeout_s is not None and self.timeout_s <= 0:
+            raise ValueError(
+                f"timeout_s {self.timeout_s:g} is not above zero (expected seconds, or null)"
+            )
+        if self.target is not None and len(self.objectives) > 1:
+            raise ValueError(
+                f"target {self.target:g} needs one objective (there are {len(self.objectives)}; "
+                "use early_stop_patience)"
+            )
+        if not self.early_stop_min_delta >= 0:
+            raise ValueError(f"early_stop_min_delta {self.early_stop_min_delta:g} is below 0")
+        self._check_pruning()
+        self._check_fixed()
+        in_order(self._unordered)
+        self._check_enqueued()
+        self._check_config()
+
+    def check_params(self, params: Mapping[str, Any], key: str = "params") -> None:
+        """Check that values are in the search space; not every param needs to have one.
+
+        Raises:
+            ValueError: One is not; names it as `key.name`.
+        """
+        for name, value in params.items():
+            if name not in self.params:
+                known = ", ".join(self.params)
+                raise ValueError(f"{key}.{name} is no param (expected one of {known})")
+            if not self.params[name].contains(value):
+                raise ValueError(f"{key}.{name} {value!r} is outside of {self.params[name]}")
+            missing = unmet(self.params[name], {**self.fixed, **params})
+            if missing is not None:
+                raise ValueError(
+                    f"{key}.{name} {value!r} would not be in the trial: "
+                    f"params.{name}.when needs {missing} (expected it in {key}, too)"
+                )
+
+    def _check_pruning(self) -> None:
+        if self.pruner is None or self.pruner.type == "NopPruner":
+            return
+        if self.prune_by is None and len(self.objectives) > 1:
+            metrics = ", ".join(self.metrics)
+            raise ValueError(
+                f"prune_by is missing: of several objectives, a pruner looks at one metric "
+                f"(expected {{metric: <one of {metrics}>}}, or pruner=none)"
+            )
+        by = self.prune_by
+        if by and by.direction is None and by.metric not in self.metrics:
+            raise ValueError(
+                f"prune_by.direction is missing: {by.metric!r} is no objective "
+                "(expected minimize or maximize)"
+            )
+
+    def _check_fixed(self) -> None:
+        for name, value in self.fixed.items():
+            if name in self.params:
+                raise ValueError(f"fixed.{name} {value!r} is searched too, by params.{name}")
+            try:
+                fixed(value)
+            except ValueError as error:
+                raise ValueError(f"fixed.{name}: {error}") from None
+
+    def _check_enqueued(self) -> None:
+        for i, params in enumerate(self.enqueue):
+            self.check_params(params, f"enqueue[{i}]")
+
+    def _check_config(self) -> None:
+        if isinstance(self.base_config, str) and not self.base_config.strip():
+            raise ValueError("base_config is empty (expected a mapping, a name or null)")
+        base = {} if isinstance(self.base_config, str) else self.base_config or {}
+        for name, config in (("base_config", base), ("trial_overrides", self.trial_overrides)):
+            try:
+                leaves(config)
+            except ValueError as error:
+                raise ValueError(f"{name}.{error}") from None
+        size = len(msgspec.json.encode(self.config))
+        if size > _MOST_CONFIG:
+            raise ValueError(
+                f"base_config and trial_overrides are {size} bytes of JSON (expected at most "
+                f"{_MOST_CONFIG}; let the training read a file of that size itself)"
+            )
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What `base_config` and `trial_overrides` come to, nested."""
+        base = self.base_config if isinstance(self.base_config, dict) else {}
+        return Params(laid_over(leaves(base), leaves(self.trial_overrides))).nested()
+
+    @property
+    def config_name(self) -> str | None:
+        """The name that `base_config` is, if it is one."""
+        return self.base_config if isinstance(self.base_config, str) else None
+
+    @property
+    def space(self) -> dict[str, Param]:
+        """All parameters, those that are fixed too, each after those that its conditions name."""
+        return in_order(self._unordered)
+
+    @property
+    def _unordered(self) -> dict[str, Param]:
+        return self.params | {name: fixed(value) for name, value in self.fixed.items()}
+
+    @property
+    def pruned_by(self) -> Objective | None:
+        """What the pruner looks at, its direction filled in; None if nothing is pruned."""
+        if self.pruner is None:
+            return None
+        if self.prune_by is None:
+            return self.objectives[0]
+        directions = dict(zip(self.metrics, self.directions, strict=True))
+        direction = self.prune_by.direction or directions[self.prune_by.metric]
+        return Objective(metric=self.prune_by.metric, direction=direction)
+
+    @property
+    def directions(self) -> list[Direction]:
+        """The direction of each objective."""
+        return [objective.direction for objective in self.objectives]
+
+    @property
+    def metrics(self) -> list[str]:
+        """The metric of each objective."""
+        return [objective.metric for objective in self.objectives]
+
+
+def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySpec:
+    """Build a specification from plain mappings, as YAML gives them.
+
+    Args:
+        study: The fields of `StudySpec` without sampler and pruner; `params` maps a name to
+            `{type: float | int | categorical, ...}`, `objective` is a mapping or a list of them.
+        sampler: `{type: <class>, <argument>: <value>, ...}`; `_target_` is taken for `type`.
+        pruner: The same, or None.
+
+    Raises:
+        SpecError: A key is unknown, missing, of the wrong type or out of range; the message
+            names the key and the value.
+    """
+    check_keys(study)
+    data = dict(study)
+    params = data.pop("params", None)
+    if not is_mapping(params) or not params:
+        raise SpecError(
+            "study.params",
+            f"{params!r} is not a search space (expected a mapping of at least one param)",
+        )
+    objective = data.pop("objective", None)
+    if not objective or not (is_mapping(objective) or isinstance(objective, list)):
+        raise SpecError(
+            "study.objective",
+            f"{objective!r} is missing (expected a mapping or a list of mappings)",
+        )
+    objectives = cast(list[Any], [objective] if is_mapping(objective) else objective)
+    spec: dict[str, Any] = {
+        **data,
+        "params": {
+            name: checked(f"study.params.{name}", param, Param) for name, param in params.items()
+        },
+        "objectives": tuple(
+            checked(
+                "study.objective" if len(objectives) == 1 else f"study.objective[{i}]",
+                entry,
+                Objective,
+            )
+            for i, entry in enumerate(objectives)
+        ),
+        "sampler": _component("sampler", sampler),
+        "pruner": None if pruner is None else _component("pruner", pruner),
+    }
+    loaded: StudySpec = checked("study", spec, StudySpec)
+    return loaded
+
+
+def check_keys(study: Iterable[str]) -> None:
+    """Check the keys of a study that is written down, which `load_spec` does first of all.
+
+    Raises:
+        SpecError: One is unknown.
+    """
+    known = {"objective", *StudySpec.__struct_fields__} - NOT_WRITTEN
+    for key in study:
+        if key not in known:
+            raise SpecError(f"study.{key}", f"no such key{nearest(key, known)}")
+
+
+def is_mapping(data: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Tell whether `data` is a mapping, as YAML and JSON have them: with text as keys."""
+    return isinstance(data, Mapping)
+
+
+def _component(key: str, data: Any) -> Component:
+    names = [name for name in ("type", "_target_") if is_mapping(data) and data.get(name)]
+    if len(names) != 1 or not isinstance(data[names[0]], str):
+        raise SpecError(
+            f"{key}.type",
+            f"missing in {data!r} (expected a class of Optuna, or package.module.Class)",
+        )
+    return Component(type=data[names[0]], args={k: v for k, v in data.items() if k != names[0]})

@@ -1,0 +1,1 @@
+"""Command line: the `trialbus` command, one module for each of its tools."""

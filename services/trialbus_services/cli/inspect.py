@@ -1,0 +1,223 @@
+"""`trialbus events`, `status` and `forget`: look into a bus from outside, and tidy it up."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from trialbus.client.admin import forget_name, forget_study, hub_status
+from trialbus.client.link import Link
+from trialbus.client.subscriber import Subscriber, subscribe
+from trialbus.errors import HubUnavailableError, TrialbusError
+from trialbus.messages.codec import decode_with
+from trialbus.messages.topics import escaped
+from trialbus.protocol.endpoint import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE
+from trialbus.protocol.frames import Record
+
+_CONNECT_S = 5.0
+_LOOK_AGAIN_S = 0.1
+
+_any_map = msgspec.msgpack.Decoder(dict[str, Any])
+
+
+def events(arguments: list[str]) -> int:
+    """Print the events of a bus, those in the log or those to come, and return the exit code."""
+    parser = _parser("events", "Print the events of a bus.")
+    parser.add_argument(
+        "--type", action="append", default=[], help="only this type; may be repeated"
+    )
+    parser.add_argument("--study", help="only this study")
+    parser.add_argument("--trial", type=int, help="only this trial")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        default="earliest",
+        type=_start,
+        metavar="earliest|now|OFFSET",
+        help="where to begin (default: %(default)s)",
+    )
+    parser.add_argument("--follow", "-f", action="store_true", help="go on with what is to come")
+    parser.add_argument(
+        "--json", action="store_true", help="JSON lines; NaN and infinities are written as text"
+    )
+    options = parser.parse_args(arguments)
+    show = _as_json if options.json else _as_line
+    try:
+        with subscribe(
+            *options.type,
+            study=options.study,
+            trial=options.trial,
+            start=options.start,
+            endpoint=options.endpoint,
+        ) as inbox:
+            inbox.wait_ready(_CONNECT_S)
+            for record in inbox.read_to(None):
+                print(show(record), flush=options.follow)
+            while options.follow:
+                _follow(inbox, show)
+    except KeyboardInterrupt:
+        return 0
+    except BrokenPipeError:
+        # Python would complain once more when it flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def status(arguments: list[str]) -> int:
+    """Print what a hub says of itself and return the exit code."""
+    parser = _parser("status", "Print the state of a hub.")
+    parser.add_argument("--json", action="store_true", help="as one JSON object")
+    options = parser.parse_args(arguments)
+    with Link(options.endpoint) as link:
+        try:
+            found = hub_status(link, _CONNECT_S)
+            time.sleep(1.0)  # the rate is over this second
+            rate = hub_status(link, _CONNECT_S)["end"] - found["end"]
+        except HubUnavailableError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    found["events_per_s"] = rate
+    if options.json:
+        print(json.dumps(found))
+    else:
+        _print_status(Console(), found)
+    return 0
+
+
+def forget(arguments: list[str]) -> int:
+    """Let a hub remove what is not needed any more and return the exit code."""
+    parser = _parser(
+        "forget", "Remove the events of a finished study from the log; its database stays."
+    )
+    parser.add_argument("study", nargs="?", help="the study whose events go")
+    parser.add_argument("--name", help="a durable name to forget, that will never read again")
+    parser.add_argument(
+        "--force", action="store_true", help="also what durable names have not read yet"
+    )
+    options = parser.parse_args(arguments)
+    if (options.study is None) == (options.name is None):
+        parser.error("give a study or --name")
+    with Link(options.endpoint) as link:
+        try:
+            if options.name is not None:
+                forget_name(link, options.name, _CONNECT_S)
+            else:
+                forget_study(link, options.study, force=options.force, timeout_s=_CONNECT_S)
+                _wait_forgotten(link, escaped(options.study))
+        except TrialbusError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+def _wait_forgotten(link: Link, study: str) -> None:
+    while study in hub_status(link, _CONNECT_S)["retention"]["removing"]:
+        time.sleep(_LOOK_AGAIN_S)
+
+
+def _follow(inbox: Subscriber[Any], show: Any) -> None:
+    for record in inbox.records(1.0):
+        print(show(record), flush=True)
+
+
+def _print_status(console: Console, found: dict[str, Any]) -> None:
+    facts = Table.grid(padding=(0, 2))
+    facts.add_column(style="dim")
+    for name in ("endpoint", "path", "pid", "end", "events_per_s", "parked", "last_refused"):
+        facts.add_row(name, str(found[name]))
+    facts.add_row("up", f"{found['up_s']:.0f} s")
+    facts.add_row("counters", "  ".join(f"{k} {v}" for k, v in sorted(found["counters"].items())))
+    retention = found["retention"]
+    facts.add_row("removed", f"{retention['removed']} events of finished studies")
+    for study, names in retention["held_back"].items():
+        facts.add_row("held back", f"{study}, not read yet by {', '.join(names)}")
+    console.print(facts, highlight=False, markup=False)
+    durable = Table("durable name", "offset", "lag", box=None, header_style="dim")
+    for name, place in found["durable"].items():
+        durable.add_row(name, str(place["offset"]), str(place["lag"]))
+    sessions = Table("session", "name", "study", "trial", "silent", box=None, header_style="dim")
+    for row in found["sessions"]:
+        trial = "" if row["trial"] is None else str(row["trial"])
+        silent = f"{row['silent_s']:.1f} s"
+        sessions.add_row(row["kind"], row["name"], row["study"], trial, silent)
+    optimizer = Table("optimizer", "", box=None, header_style="dim")
+    told = [row["info"] for row in found["sessions"] if row["kind"] == "optimizer"]
+    for name, value in (item for info in told for item in info.items()):
+        if value:
+            optimizer.add_row(name.replace("_", " "), value)
+    for table in (durable, sessions, optimizer):
+        if table.row_count:
+            console.print()
+            console.print(table, highlight=False, markup=False)
+
+
+def _body(record: Record) -> dict[str, Any]:
+    """Return the map of an event; what cannot be read is shown as bytes."""
+    try:
+        return dict(decode_with(_any_map, record.body))
+    except msgspec.DecodeError as error:
+        return {"unreadable": str(error), "bytes": bytes(record.body)}
+
+
+def _as_line(record: Record) -> str:
+    body = _body(record)
+    sent = body.pop("at", 0)
+    at = time.strftime("%H:%M:%S", time.localtime(sent if isinstance(sent, float) else 0))
+    kind = str(body.pop("type", "?"))
+    shown = {key: value for key, value in body.items() if value not in (None, "", [], {})}
+    fields = "  ".join(f"{key}={_plain(value)}" for key, value in shown.items())
+    return f"{record.offset:>8} {at} {kind:<20} {fields}"
+
+
+def _as_json(record: Record) -> str:
+    return json.dumps(
+        {
+            "offset": record.offset,
+            "publisher": record.publisher.hex(),
+            "seq": record.seq,
+            "topic": record.topic,
+            "event": _plain(_body(record)),
+        },
+        allow_nan=False,
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold, with NaN and infinities as text and bytes as hex."""
+    match value:
+        case float() if not math.isfinite(value):
+            return str(value)
+        case bytes():
+            return value.hex()
+        case dict():
+            return {str(key): _plain(inner) for key, inner in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        case list():
+            return [_plain(inner) for inner in value]  # pyright: ignore[reportUnknownVariableType]
+        case _:
+            return value
+
+
+def _start(text: str) -> str | int:
+    if text in ("earliest", "now"):
+        return text
+    if text.isdigit():
+        return int(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not earliest, now or an offset")
+
+
+def _parser(name: str, about: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"trialbus {name}", description=about)
+    parser.add_argument(
+        "--endpoint",
+        help=f"where the hub is (default: ${ENDPOINT_VARIABLE}, else {DEFAULT_ENDPOINT})",
+    )
+    return parser

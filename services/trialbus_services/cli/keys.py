@@ -1,0 +1,34 @@
+"""`trialbus keys`: make keys for a bus that other machines can reach."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from trialbus.protocol.security import new_keys
+
+
+def keys(arguments: list[str]) -> int:
+    """Make keys and say what to do with them; return the exit code."""
+    parser = argparse.ArgumentParser(prog="trialbus keys", description=__doc__)
+    parser.add_argument(
+        "--dir", default=".trialbus/keys", help="folder of keys (default: %(default)s)"
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("init", help="make those that `bus=curve` needs: hub, service, trainer")
+    new = commands.add_parser("new", help="make one and allow it")
+    new.add_argument("name")
+    new.add_argument("--role", choices=("service", "trainer", "listener"), default="listener")
+    new.add_argument("--study", help="a trainer's: only this study")
+    options = parser.parse_args(arguments)
+    folder = Path(options.dir)
+    if options.command == "init":
+        print(new_keys(folder, "hub", "service"))
+        print(new_keys(folder, "service", "service"))
+        print(new_keys(folder, "trainer", "trainer"))
+        print(f"use them: trialbus study bus=curve bus.keys.dir={folder}")
+        return 0
+    path = new_keys(folder, options.name, options.role, options.study)
+    print(f"{path}: the key of a {options.role}; hand it to its owner over a safe way")
+    print(f"use it: TRIALBUS_KEY={path.name} TRIALBUS_HUB_KEY=hub.pub, with the file hub.pub")
+    return 0

@@ -1,0 +1,84 @@
+"""`trialbus metrics`: a hub's counters for Prometheus."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+from collections import Counter
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from trialbus.client.admin import hub_status
+from trialbus.client.link import Link
+from trialbus.errors import HubUnavailableError
+
+_TIMEOUT_S = 3.0
+
+
+class HubCollector(Collector):
+    """Asks the hub whenever it is scraped; `trialbus_up` tells whether it answered."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics of this moment."""
+        up = GaugeMetricFamily("trialbus_up", "Whether the hub answers.")
+        try:
+            status = hub_status(self._link, _TIMEOUT_S)
+        except HubUnavailableError:
+            up.add_metric([], 0)
+            yield up
+            return
+        up.add_metric([], 1)
+        yield up
+        yield CounterMetricFamily("trialbus_events", "Events in the log.", value=status["end"])
+        yield GaugeMetricFamily("trialbus_parked", "Fetches that wait.", value=status["parked"])
+        counters = CounterMetricFamily("trialbus_hub", "The hub's counters.", labels=["what"])
+        for what, value in status["counters"].items():
+            counters.add_metric([what], value)
+        yield counters
+        lag = GaugeMetricFamily("trialbus_lag", "Events not yet dealt with.", labels=["name"])
+        for name, place in status["durable"].items():
+            lag.add_metric([name], place["lag"])
+        yield lag
+        sessions = GaugeMetricFamily("trialbus_sessions", "Live sessions.", labels=["kind"])
+        for kind, count in Counter(s["kind"] for s in status["sessions"]).items():
+            sessions.add_metric([kind], count)
+        yield sessions
+        optimizer = GaugeMetricFamily(
+            "trialbus_optimizer", "What the optimizer counts.", labels=["what"]
+        )
+        for session in status["sessions"]:
+            for what, value in session["info"].items():
+                if session["kind"] == "optimizer" and value.isdecimal() and what != "pid":
+                    optimizer.add_metric([what], int(value))
+        yield optimizer
+
+
+def metrics(arguments: list[str], stop: threading.Event | None = None) -> int:
+    """Serve metrics until SIGINT or SIGTERM and return the exit code."""
+    parser = argparse.ArgumentParser(prog="trialbus metrics", description=__doc__)
+    parser.add_argument("--port", type=int, default=9464, help="default: %(default)s")
+    parser.add_argument("--address", default="127.0.0.1", help="default: %(default)s")
+    parser.add_argument("--endpoint", help="where the hub is (default: $TRIALBUS_ENDPOINT)")
+    options = parser.parse_args(arguments)
+    registry = CollectorRegistry()
+    with Link(options.endpoint) as link:
+        registry.register(HubCollector(link))
+        server, thread = start_http_server(options.port, options.address, registry)
+        print(
+            f"metrics of {link.endpoint} on http://{options.address}:{options.port}/metrics",
+            flush=True,
+        )
+        try:
+            (stop or threading.Event()).wait()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            server.shutdown()
+            thread.join()
+    return 0

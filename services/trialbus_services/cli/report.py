@@ -1,0 +1,85 @@
+"""`trialbus report`: make reports on demand, of any study in any storage of Optuna."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import optuna
+
+from trialbus_services.config import settings
+from trialbus_services.config.composing import composed
+from trialbus_services.optimizer.storage import shown
+from trialbus_services.process.child import WRONG_INPUT
+from trialbus_services.reporter.publish import make_comparison, make_report
+from trialbus_services.reporter.storage_reader import load_study, open_to_read, study_names
+
+_OVERRIDE = re.compile(r"[+~]*[\w./@-]+=")
+_INTERRUPTED = 130
+_MORE = """\
+examples:
+  trialbus report digits                            from the storage of the configuration
+  trialbus report digits --storage optuna.db        of any study of Optuna: a file, or a URL
+  trialbus report one two --compare                 several studies in one page
+  trialbus report digits storage=postgresql report.dir=elsewhere
+
+The study may still run; no bus is needed. KEY=VALUE is as for the other commands. A study whose
+name looks like that goes after "--".
+"""
+
+
+def report(arguments: Sequence[str]) -> int:
+    """Make the reports that are asked for, print their paths, and return the exit code.
+
+    Raises:
+        SpecError: There is no such study or storage, or the configuration is wrong.
+    """
+    parser = argparse.ArgumentParser(
+        prog="trialbus report",
+        description="Write the report of a study that runs or has ended, and print its paths.",
+        epilog=_MORE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("study", nargs="*", help="name of a study; without one they are listed")
+    parser.add_argument("--storage", help="a storage's URL, or a SQLite or journal file")
+    parser.add_argument("--dir", type=Path, help="where the reports' folders are made")
+    parser.add_argument("--compare", action="store_true", help="all of them in one page")
+    parser.add_argument("--config-dir", type=Path, help="a configuration tree of your own")
+    overrides, others = _parted(arguments)
+    options = parser.parse_intermixed_args(others)
+    if options.compare and len(options.study) < 2:
+        parser.error("--compare needs two studies or more")
+    tree = [] if options.config_dir is None else [f"--config-dir={options.config_dir}"]
+    with composed([*tree, *overrides]) as found:
+        url = options.storage or settings.section(found.config, "storage", settings.Storage).url
+        section = settings.section(found.config, "report", settings.Report)
+    directory = options.dir or Path(section.dir)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = open_to_read(url)
+    if not options.study:
+        print(f"error: which study? {shown(url)!r} has:", file=sys.stderr)
+        print("\n".join(study_names(storage, url)) or "none", file=sys.stderr)
+        return WRONG_INPUT
+    studies = [load_study(name, storage, url) for name in dict.fromkeys(options.study)]
+    try:
+        if options.compare:
+            print(*make_comparison(studies, directory, section), sep="\n")
+        else:
+            for study in studies:
+                print(*make_report(study, directory, section), sep="\n", flush=True)
+    except KeyboardInterrupt:
+        print("interrupted; reports that were there before are as they were", file=sys.stderr)
+        return _INTERRUPTED
+    return 0
+
+
+def _parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return Hydra's overrides, and the other arguments."""
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    overrides = [argument for argument in arguments[:end] if _OVERRIDE.match(argument)]
+    overrides = [argument for argument in overrides if not argument.startswith("-")]
+    others = [argument for argument in arguments[:end] if argument not in overrides]
+    return overrides, [*others, *arguments[end:]]

@@ -1,0 +1,1 @@
+"""Config: the composed Hydra config, checked and typed. Imports no service."""

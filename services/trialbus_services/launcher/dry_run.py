@@ -1,0 +1,84 @@
+"""`trialbus study --dry-run`: what a study comes to, without running it."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import optuna
+import yaml
+from omegaconf import OmegaConf
+
+from trialbus.messages import events
+from trialbus.study.spec import StudySpec
+from trialbus_services.config import settings
+from trialbus_services.launcher.launcher import Plan
+from trialbus_services.launcher.provenance import masked
+from trialbus_services.optimizer.distributions import suggest
+from trialbus_services.optimizer.registry import build_sampler
+from trialbus_services.worker.command_line import command_of, values_of, variables_of
+from trialbus_services.worker.config import folder_name
+
+
+def show(plan: Plan) -> str:
+    """Return the config, the search space and the command of the first trial, as text."""
+    spec = plan.spec
+    plain = masked(OmegaConf.to_container(plan.found.config, resolve=True))
+    space = {name: msgspec.to_builtins(param) for name, param in spec.space.items()}
+    return "\n".join(
+        [
+            "# The config",
+            yaml.safe_dump(plain, sort_keys=False, allow_unicode=True),
+            f"# The search space ({len(space)} params)",
+            *(f"{name}: {_in_one_line(param)}" for name, param in space.items()),
+            "",
+            "# The first trial",
+            *_first_trial(spec, plan.bus, plan.trainer),
+        ]
+    )
+
+
+def _in_one_line(data: Any) -> str:
+    return yaml.safe_dump(
+        data, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True
+    ).strip()
+
+
+def _first_trial(spec: StudySpec, bus: settings.Bus, trainer: settings.Trainer | None) -> list[str]:
+    study = optuna.create_study(sampler=build_sampler(spec), directions=spec.directions)
+    for params in spec.enqueue:
+        study.enqueue_trial(params)
+    trial = events.TrialAssigned(
+        study=spec.name,
+        trial=0,
+        request="",
+        session="",
+        params=suggest(study.ask(), spec.space),
+        seed=spec.seed,
+        budget=spec.budget,
+        evaluation=spec.evaluation,
+        config=spec.config,
+        config_name=spec.config_name,
+    )
+    shown = [f"params: {_in_one_line(trial.params)}"]
+    if trainer is None:
+        return [*shown, "command: none; trainings ask for their trials"]
+    if trainer.function is not None:
+        return [*shown, f"function: {trainer.function}"]
+    folder = (bus.runs / folder_name(spec.name) / "0").absolute()
+    with tempfile.TemporaryDirectory() as elsewhere:
+        command = command_of(
+            [*trainer.command, *trainer.arguments], trainer.params_as, trial, Path(elsewhere)
+        )
+        filled = [argument.replace(elsewhere, str(folder)) for argument in command]
+    variables = variables_of(values_of(trial)) if trainer.params_as == "environment" else {}
+    environment = masked({**trainer.env, **variables})
+    return [
+        *shown,
+        *([f"folder: {trainer.cwd}"] if trainer.cwd else []),
+        *([f"environment: {_in_one_line(environment)}"] if environment else []),
+        f"command: {masked(shlex.join(filled))}",
+    ]

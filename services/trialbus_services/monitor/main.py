@@ -1,0 +1,76 @@
+"""Run the live page as a process."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import secrets
+import socket
+
+import uvicorn
+
+from trialbus.client.link import Link
+from trialbus.client.presence import Presence
+from trialbus.errors import SpecError
+from trialbus_services.config.settings import Bus
+from trialbus_services.config.settings import Monitor as Settings
+from trialbus_services.monitor.access import Access
+from trialbus_services.monitor.app import Monitor
+from trialbus_services.process.signals import stop_event
+
+logger = logging.getLogger(__name__)
+
+_TTL_S = 10.0
+
+
+def run(bus: Bus, monitor: Settings) -> int:
+    """Serve until SIGTERM or SIGINT and return the exit code.
+
+    Raises:
+        SpecError: The address cannot be had.
+        HubUnavailableError: No hub answered at start.
+    """
+    stop_event()  # uvicorn hands on to it the signal that ends it
+    listener = _listen(monitor)
+    with listener, Link(bus.endpoint) as link:
+        link.wait_connected(bus.connect_s)
+        loopback = _is_loopback(listener)
+        token = monitor.token
+        if token is None and not loopback:
+            token = secrets.token_urlsafe(24)
+            logger.info("token to log in with: %s", token)
+        logger.info("monitor of %s on %s", link.endpoint, _url(monitor.host, listener))
+        app = Monitor(link, bus.logs / "trials", Access(token, loopback=loopback)).app
+        config = uvicorn.Config(
+            app, log_config=None, access_log=False, timeout_graceful_shutdown=1, server_header=False
+        )
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        with Presence(link=link, kind="monitor", name="monitor", ttl_s=_TTL_S):
+            uvicorn.Server(config).run([listener])
+    return 0
+
+
+def _listen(monitor: Settings) -> socket.socket:
+    """Return a bound socket, so that a port that is taken is known before anything starts."""
+    host, port = monitor.host, monitor.port
+    try:
+        family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        return socket.create_server((host, port), family=family)
+    except socket.gaierror as error:
+        raise SpecError("monitor.host", f"{host!r} is no address of a machine: {error}") from None
+    except OSError as error:
+        raise SpecError(
+            "monitor.port",
+            f"{port} on {host} cannot be had: {os.strerror(error.errno or 0)} "
+            "(choose another; 0 lets the system choose)",
+        ) from None
+
+
+def _is_loopback(listener: socket.socket) -> bool:
+    return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
+
+
+def _url(host: str, listener: socket.socket) -> str:
+    port = listener.getsockname()[1]
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

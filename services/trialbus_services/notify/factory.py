@@ -1,0 +1,62 @@
+"""Notifiers as the section `notify` of the config names them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import hydra.utils
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from trialbus.errors import SpecError
+from trialbus.study.spec import is_mapping
+from trialbus_services.notify.notice import Notifier
+
+
+def build_notifiers(config: DictConfig) -> dict[str, Notifier]:
+    """Build the notifiers of a composed config, by their names; most have none.
+
+    Classes of your own are found from the folder of this process, or in its environment.
+
+    Raises:
+        SpecError: One cannot be made; names its key.
+    """
+    try:
+        section: Any = OmegaConf.to_container(
+            OmegaConf.create({"notify": config.get("notify")}), resolve=True, throw_on_missing=True
+        )
+    except OmegaConfBaseException as error:
+        key = str(error.full_key or "notify")
+        raise SpecError(key, str(error.msg or error).splitlines()[0]) from None
+    found = section["notify"]
+    if not found:
+        return {}
+    if not is_mapping(found):
+        raise SpecError("notify", f"{found!r} is not a mapping of names to notifiers")
+    return {str(name): _build(str(name), entry) for name, entry in found.items()}
+
+
+def _build(name: str, entry: Any) -> Notifier:
+    key = f"notify.{name}"
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise SpecError(key, "is not a name (expected letters, digits, '_', '.' and '-')")
+    if not is_mapping(entry) or "_target_" not in entry:
+        example = "_target_: trialbus_services.notify.Webhook"
+        raise SpecError(key, f"says not which notifier (expected a mapping with {example})")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        made = hydra.utils.instantiate(entry, _convert_="all")
+    except InstantiationException as error:
+        # The values may be secrets: only what Python says of them is told.
+        reason = error.__cause__ or error
+        said = str(reason).splitlines()[0]
+        raise SpecError(key, f"{entry['_target_']}: {type(reason).__name__}: {said}") from None
+    if not callable(made):
+        raise SpecError(key, f"{entry['_target_']} is not a notifier: it cannot be called")
+    return cast("Notifier", made)

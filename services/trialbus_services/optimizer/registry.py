@@ -1,0 +1,193 @@
+"""Samplers and pruners by the name of their Optuna class."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import optuna
+from optuna.pruners import BasePruner, NopPruner
+from optuna.samplers import BaseSampler, nsgaii
+
+from trialbus.errors import SpecError
+from trialbus.study.search_space import CategoricalParam, FloatParam, IntParam, Param
+from trialbus.study.spec import Component, StudySpec, is_mapping
+from trialbus.study.validation import nearest
+
+_GRID = "GridSampler"
+
+#: Arguments that are objects of classes of their own, as `{type: <class>, <argument>: <value>}`.
+_PARTS: dict[str, tuple[ModuleType, type]] = {
+    "crossover": (nsgaii, nsgaii.BaseCrossover),
+    "mutation": (nsgaii, nsgaii.BaseMutation),
+}
+
+# Samplers for which conditional params mean nothing good, and why. All others leave a param that is
+# not in every trial to independent sampling, or know what to do with it.
+_UNCONDITIONAL = {
+    _GRID: "would try a point again for each value of a param that is not in it (expected "
+    "BruteForceSampler, which does not)",
+    "CmaEsSampler": "goes over to random sampling for good when a param of its first generation is "
+    "missing later (expected TPESampler, for example)",
+}
+
+
+def build_sampler(spec: StudySpec, n_before: int = 0) -> BaseSampler:
+    """Build the sampler a study names.
+
+    Its seed, and that of samplers in it, is the study's, unless its own arguments give one, plus
+    `n_before`: a sampler that began again with the same seed would suggest again what it has
+    suggested before. A grid sampler takes its grid from the parameters.
+
+    Args:
+        spec: The study.
+        n_before: Trials the study has already.
+
+    Raises:
+        SpecError: The class or an argument of it does not exist, is refused by Optuna, or does not
+            go with conditional params.
+    """
+    component = spec.sampler
+    args = dict(component.args)
+    _check_conditions(spec)
+    if component.type == _GRID:
+        args.setdefault(
+            "search_space", {name: _grid(name, param) for name, param in spec.space.items()}
+        )
+    sampler = _build(
+        "sampler",
+        Component(type=component.type, args=args),
+        optuna.samplers,
+        BaseSampler,
+        lambda seed: (spec.seed if seed is None else seed) + n_before,
+    )
+    assert isinstance(sampler, BaseSampler)
+    return sampler
+
+
+def _check_conditions(spec: StudySpec) -> None:
+    conditional = next((name for name, param in spec.params.items() if param.when), None)
+    types = [
+        spec.sampler.type,
+        *(value.get("type") for value in spec.sampler.args.values() if is_mapping(value)),
+    ]
+    for type_ in types if conditional else ():
+        if type_ in _UNCONDITIONAL:
+            raise SpecError(
+                "sampler.type",
+                f"study.params.{conditional} has a condition, and {type_} {_UNCONDITIONAL[type_]}",
+            )
+
+
+def build_pruner(component: Component | None) -> BasePruner:
+    """Build the pruner a study names; None prunes nothing.
+
+    Raises:
+        SpecError: The class or an argument of it does not exist, or is refused by Optuna.
+    """
+    if component is None:
+        return NopPruner()
+    pruner = _build("pruner", component, optuna.pruners, BasePruner)
+    assert isinstance(pruner, BasePruner)
+    return pruner
+
+
+def _class(key: str, name: str, module: ModuleType, base: type) -> type:
+    if "." in name:
+        return _own_class(key, name, base)
+    names = [
+        n
+        for n in module.__all__
+        if isinstance(c := getattr(module, n), type) and issubclass(c, base) and c is not base
+    ]
+    if name not in names:
+        kind = base.__name__.removeprefix("Base").lower()
+        raise SpecError(f"{key}.type", f"{name!r} is not a {kind} of Optuna{nearest(name, names)}")
+    found: type = getattr(module, name)
+    return found
+
+
+def _own_class(key: str, path: str, base: type) -> type:
+    """Return a user's class, from the folder where the optimizer runs or from its environment."""
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found = pkgutil.resolve_name(path)
+    except Exception as error:
+        raise SpecError(
+            f"{key}.type", f"{path!r} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise SpecError(f"{key}.type", f"{path!r} is not a subclass of optuna's {base.__name__}")
+    return found
+
+
+def _build(
+    key: str,
+    component: Component,
+    module: ModuleType,
+    base: type,
+    seeded: Callable[[int | None], int] | None = None,
+) -> object:
+    found = _class(key, component.type, module, base)
+    known = [
+        name
+        for name in inspect.signature(found).parameters
+        if name not in {"self", "args", "kwargs"}
+    ]
+    args: dict[str, Any] = {}
+    for name, value in component.args.items():
+        if name not in known:
+            raise SpecError(
+                f"{key}.{name}", f"{component.type} has no such argument{nearest(name, known)}"
+            )
+        if is_mapping(value) and ("type" in value or "_target_" in value):
+            inner = _PARTS.get(name, (module, base))
+            args[name] = _build(f"{key}.{name}", _nested(value), *inner, seeded)
+        else:
+            args[name] = value
+    if seeded is not None and "seed" in known:
+        args["seed"] = seeded(args.get("seed"))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            return found(**args)
+    except (TypeError, ValueError, ImportError) as error:
+        raise SpecError(key, f"{component.type}({_shown(args)}): {error}") from error
+
+
+def _nested(data: Mapping[str, Any]) -> Component:
+    name = "type" if "type" in data else "_target_"
+    return Component(type=data[name], args={k: v for k, v in data.items() if k != name})
+
+
+def _grid(name: str, param: Param) -> list[Any]:
+    match param:
+        case CategoricalParam():
+            return list(param.choices)
+        case IntParam() | FloatParam() if param.low == param.high:
+            return [param.low]
+        case IntParam(log=False):
+            return list(range(param.low, param.high + 1, param.step))
+        case _ if param.step is not None and not param.log:
+            # In decimal, as Optuna counts: 0.1 + 0.1 + 0.1 is to be 0.3.
+            low, high, step = (
+                Decimal(str(number)) for number in (param.low, param.high, param.step)
+            )
+            return [float(low + i * step) for i in range(int((high - low) // step) + 1)]
+        case _:
+            raise SpecError(
+                f"study.params.{name}", "a grid needs choices or a step (expected step: <width>)"
+            )
+
+
+def _shown(args: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in args.items())

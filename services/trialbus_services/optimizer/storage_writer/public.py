@@ -1,0 +1,160 @@
+"""Write through Optuna's storage API: for every storage whose inside is not known."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, TypeVar
+
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
+
+from trialbus_services.optimizer.storage_writer.batch import Attributes, Batch, TrialChange
+from trialbus_services.optimizer.storage_writer.writer import (
+    Place,
+    Places,
+    StudyLostError,
+    is_refusal,
+    log_refusal,
+)
+
+_T = TypeVar("_T")
+
+
+class Public:
+    """The writer for JournalStorage, GrpcStorageProxy and all others; a call for each row.
+
+    What is written is taken out of the batch, so that nothing is written twice. A trial is made
+    with everything that is known of it, but rows that follow are seen one by one.
+    """
+
+    def __init__(self, storage: BaseStorage) -> None:
+        self._storage = storage
+
+    def trials(self, study_id: int) -> list[FrozenTrial]:
+        """Read all trials of a study by its id in the storage, in the order of their numbers."""
+        return sorted(self._storage.get_all_trials(study_id), key=lambda trial: trial.number)
+
+    def write(self, batch: Batch, places: Places) -> None:
+        """Write a batch.
+
+        Raises:
+            StudyLostError: Somebody else has added trials to a study.
+            Exception: The storage cannot be written now.
+        """
+        for study_id in list(batch.studies):
+            self._write_study(places[study_id], batch.studies[study_id])
+            del batch.studies[study_id]
+        for trial_id in list(batch.trials):
+            change = batch.trials[trial_id]
+            self._write_trial(places[change.study_id], change)
+            del batch.trials[trial_id]
+
+    def _write_study(self, place: Place, attributes: Attributes) -> None:
+        storage = self._storage
+        setters = (
+            (attributes.user, storage.set_study_user_attr),
+            (attributes.system, storage.set_study_system_attr),
+        )
+        for values, setter in setters:
+            for key in _each(values):
+                write = partial(setter, place.study_id, key, json.loads(values[key]))
+                _attempt(write, place, None, f"attribute {key!r}")
+
+    def _write_trial(self, place: Place, change: TrialChange) -> None:
+        if change.created and change.trial_id not in place.trials:
+            if change.head is not None:
+                _attempt(partial(self._create, place, change), place, change, "the trial")
+            return
+        trial_id = place.trials.get(change.trial_id)
+        if trial_id is None:  # refused before
+            return
+        attempt = partial(_attempt, place=place, change=change)
+        storage = self._storage
+        if change.started:
+            attempt(
+                partial(storage.set_trial_state_values, trial_id, TrialState.RUNNING),
+                what="its start",
+            )
+            change.started = False
+        for name in _each(change.params):
+            value, distribution = change.params[name]
+            attempt(
+                partial(storage.set_trial_param, trial_id, name, float(value), distribution),
+                what=f"parameter {name!r}",
+            )
+        for step in _each(change.steps):
+            attempt(
+                partial(
+                    storage.set_trial_intermediate_value, trial_id, step, float(change.steps[step])
+                ),
+                what=f"the value of step {step}",
+            )
+        setters = (
+            (change.attributes.user, storage.set_trial_user_attr),
+            (change.attributes.system, storage.set_trial_system_attr),
+        )
+        for values, setter in setters:
+            for key in _each(values):
+                attempt(
+                    partial(setter, trial_id, key, json.loads(values[key])),
+                    what=f"attribute {key!r}",
+                )
+        head = change.head
+        if head is not None and head.state.is_finished():
+            attempt(
+                partial(
+                    storage.set_trial_state_values, trial_id, head.state, list(head.values) or None
+                ),
+                what=f"its end as {head.state.name}",
+            )
+
+    def _create(self, place: Place, change: TrialChange) -> None:
+        assert change.head is not None
+        values = {
+            name: (d.to_external_repr(value), d) for name, (value, d) in change.params.items()
+        }
+        template = FrozenTrial(
+            trial_id=-1,
+            number=-1,
+            state=change.head.state,
+            value=None,
+            values=change.head.values or None,
+            datetime_start=change.head.start,
+            datetime_complete=change.head.complete,
+            params={name: value for name, (value, _) in values.items()},
+            distributions={name: distribution for name, (_, distribution) in values.items()},
+            user_attrs={k: json.loads(v) for k, v in change.attributes.user.items()},
+            system_attrs={k: json.loads(v) for k, v in change.attributes.system.items()},
+            intermediate_values=dict(change.steps),
+        )
+        trial_id = self._storage.create_new_trial(place.study_id, template)
+        number = self._storage.get_trial_number_from_id(trial_id)
+        if number != change.number:
+            if not template.state.is_finished():
+                self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
+            raise StudyLostError(
+                change.study_id,
+                f"somebody else has added trial {change.number} to the study {place.name!r} while "
+                "it was running here",
+            )
+        place.add(change.trial_id, trial_id)
+
+
+def _each(rows: dict[_T, Any]) -> Iterable[_T]:
+    """Give each key, and take it out once it is dealt with."""
+    for key in list(rows):
+        yield key
+        del rows[key]
+
+
+def _attempt(
+    write: Callable[[], object], place: Place, change: TrialChange | None, what: str
+) -> None:
+    try:
+        write()
+    except Exception as error:
+        if not is_refusal(error):
+            raise
+        log_refusal(place, change, what, error)

@@ -1,0 +1,312 @@
+"""An Optuna storage that answers from memory and is written to another behind its back."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from optuna.distributions import BaseDistribution
+from optuna.exceptions import DuplicatedStudyError, StorageInternalError
+from optuna.storages import BaseStorage, RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from trialbus_services.optimizer.genetic_parents import renumbered
+from trialbus_services.optimizer.storage_writer import schema
+from trialbus_services.optimizer.storage_writer.batch import Attributes, Head, TrialChange
+from trialbus_services.optimizer.storage_writer.memory import Memory
+from trialbus_services.optimizer.storage_writer.public import Public
+from trialbus_services.optimizer.storage_writer.queue import Queue
+from trialbus_services.optimizer.storage_writer.recorder import Recorder
+from trialbus_services.optimizer.storage_writer.tables import Tables
+from trialbus_services.optimizer.storage_writer.thinning import THINNED, Curve
+from trialbus_services.optimizer.storage_writer.writer import Place, Writer
+
+logger = logging.getLogger(__name__)
+
+_SETTLE_S = 10.0
+
+
+class WriteBehind(Memory):
+    """Studies in memory, recorded in another storage a moment after they change.
+
+    It is their only user while they are here: what somebody else writes to them in that storage is
+    not seen.
+
+    Args:
+        backend: Where studies are recorded. An `RDBStorage` of a known schema is written in
+            batches, straight to its tables; all others by their methods.
+        interval_s: Time between two batches.
+        max_points: Intermediate values of one trial that are recorded at most; None for all. A
+            longer curve is recorded at every second, fourth, ... step and at its last; the trial's
+            user attribute `trialbus:thinned` says which. Memory has all.
+        on_written: Called when a batch is written, by the thread that writes.
+
+    Source:
+        `optuna.storages.BaseStorage`, `optuna.storages.InMemoryStorage`.
+    """
+
+    def __init__(
+        self,
+        backend: BaseStorage,
+        *,
+        interval_s: float = 0.25,
+        max_points: int | None = None,
+        on_written: Callable[[], object] = lambda: None,
+    ) -> None:
+        super().__init__()
+        self._backend = backend
+        self._max_points = max_points
+        self._queue = Queue(self._lock, on_written)
+        self._writer = _writer(backend)
+        self._recorder = Recorder(self._queue, self._writer, interval_s, max_points)
+
+    @property
+    def pending(self) -> int:
+        """Number of rows that are not written yet."""
+        return len(self._queue) + self._recorder.n_kept
+
+    @property
+    def last_error(self) -> str | None:
+        """Why the newest batch that could not be written could not; it may be long ago."""
+        return self._recorder.last_error
+
+    @property
+    def failing_since(self) -> float | None:
+        """Since when nothing can be written, as `time.time()`; None if all is well."""
+        return self._recorder.failing_since
+
+    def adopt(self, study_name: str, directions: Sequence[StudyDirection]) -> int:
+        """Take a study into memory with all its trials, or make it; return its id here.
+
+        Args:
+            study_name: Its name.
+            directions: For a new study. One that exists keeps its own.
+
+        Raises:
+            StorageInternalError: The storage cannot be read, or the study there is damaged.
+        """
+        try:
+            return self.get_study_id_from_name(study_name)
+        except KeyError:
+            return self.create_new_study(directions, study_name)
+
+    def release(self, study_id: int) -> None:
+        """Let go of a study. What is not written of it yet still will be."""
+        with self._lock:
+            super().delete_study(study_id)
+            self._queue.release(study_id)
+
+    def flush(self, timeout_s: float | None = None) -> bool:
+        """Wait until everything that changed before is in the storage; tell whether it is.
+
+        Raises:
+            RuntimeError: Called inside `atomic`.
+        """
+        return self._queue.wait_written(self._queue.count, timeout_s)
+
+    def hurry(self) -> None:
+        """Ask for a write now, without waiting for it."""
+        self._queue.wake()
+
+    def mark(self) -> int:
+        """Return a ticket for everything that changed until now, for `recorded`."""
+        return self._queue.count
+
+    def recorded(self, mark: int) -> bool:
+        """Tell whether everything before a mark is in the storage."""
+        return self._queue.written >= mark
+
+    def atomic(self) -> AbstractContextManager[None]:
+        """Let what changes inside be seen in the storage all at once, or not at all.
+
+        That holds for the tables of an `RDBStorage`; others make a new trial at once.
+        """
+        return self._queue.atomic()
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Write what is left, for so long at most, and end the thread."""
+        if not self.flush(timeout_s):
+            logger.error("%d rows are not recorded: %s", self.pending, self.last_error)
+        self._recorder.stop(timeout_s=1.0)
+
+    def create_new_study(
+        self, directions: Sequence[StudyDirection], study_name: str | None = None
+    ) -> int:
+        """Make a study in both places, at once."""
+        with self._lock:
+            if study_name in self._study_name_to_id:
+                raise DuplicatedStudyError
+        recorded_id = self._backend.create_new_study(directions, study_name)
+        name = self._backend.get_study_name_from_id(recorded_id)
+        with self._lock:
+            study_id = super().create_new_study(directions, name)
+            self._recorder.places[study_id] = Place(name, recorded_id)
+        return study_id
+
+    def delete_study(self, study_id: int) -> None:
+        """Delete a study in both places, at once."""
+        place = self._recorder.places[study_id]
+        self._settle()
+        self._backend.delete_study(place.study_id)
+        self.release(study_id)
+
+    def get_study_id_from_name(self, study_name: str) -> int:
+        """Return a study's id here; one that only the storage has is taken into memory."""
+        with self._lock:
+            if study_name in self._study_name_to_id:
+                return self._study_name_to_id[study_name]
+        # It may have been here before, with changes that are on their way.
+        self._settle()
+        return self._load(study_name, self._backend.get_study_id_from_name(study_name))
+
+    def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
+        """As in `BaseStorage`."""
+        text = json.dumps(value)
+        with self._lock:
+            super().set_study_user_attr(study_id, key, value)
+            self._queue.study(study_id).user[key] = text
+
+    def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
+        """As in `BaseStorage`."""
+        with self._lock:
+            super().set_study_system_attr(study_id, key, value)
+            there = renumbered({key: value}, self._recorder.places[study_id].trials.get)
+            self._queue.study(study_id).system[key] = json.dumps(there[key])
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        """As in `BaseStorage`.
+
+        Raises:
+            StorageInternalError: The study is no longer recorded.
+        """
+        attributes = Attributes()
+        if template_trial is not None:
+            attributes.user = {k: json.dumps(v) for k, v in template_trial.user_attrs.items()}
+            attributes.system = {k: json.dumps(v) for k, v in template_trial.system_attrs.items()}
+        with self._lock:
+            if study_id in self._recorder.lost:
+                raise StorageInternalError(self._recorder.lost[study_id])
+            trial_id = super().create_new_trial(study_id, template_trial)
+            trial = self._get_trial(trial_id)
+            change = self._change(trial_id)
+            change.created = True
+            change.head = Head.of(trial)
+            # A copy of each: callers change what `get_trial` returns.
+            change.params = {
+                name: (distribution.to_internal_repr(trial.params[name]), distribution)
+                for name, distribution in trial.distributions.items()
+            }
+            change.steps = dict(trial.intermediate_values)
+            change.attributes = attributes
+            return trial_id
+
+    def set_trial_param(
+        self,
+        trial_id: int,
+        param_name: str,
+        param_value_internal: float,
+        distribution: BaseDistribution,
+    ) -> None:
+        """As in `BaseStorage`."""
+        with self._lock:
+            super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
+            self._change(trial_id).params[param_name] = (param_value_internal, distribution)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        """As in `BaseStorage`."""
+        with self._lock:
+            if not super().set_trial_state_values(trial_id, state, values):
+                return False
+            change = self._change(trial_id)
+            change.started |= state == TrialState.RUNNING
+            change.head = Head.of(self._get_trial(trial_id))
+            return True
+
+    def set_trial_intermediate_value(
+        self, trial_id: int, step: int, intermediate_value: float
+    ) -> None:
+        """As in `BaseStorage`, in a time that does not depend on the length of the curve."""
+        with self._lock:
+            super().set_trial_intermediate_value(trial_id, step, intermediate_value)
+            self._change(trial_id).steps[step] = intermediate_value
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """As in `BaseStorage`."""
+        with self._lock:
+            self.check_trial_is_updatable(trial_id, self._get_trial(trial_id).state)
+            self.amend_trial_user_attr(trial_id, key, value)
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """As in `BaseStorage`."""
+        with self._lock:
+            self.check_trial_is_updatable(trial_id, self._get_trial(trial_id).state)
+            self.amend_trial_system_attr(trial_id, key, value)
+
+    def amend_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Set a user attribute, also of a trial that has ended.
+
+        Storages other than an `RDBStorage` refuse the latter; it is logged and stays in memory.
+        """
+        text = json.dumps(value)
+        with self._lock:
+            super().amend_trial_user_attr(trial_id, key, value)
+            self._change(trial_id).attributes.user[key] = text
+
+    def amend_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Set a system attribute, also of a trial that has ended; as `amend_trial_user_attr`."""
+        text = json.dumps(value)
+        with self._lock:
+            super().amend_trial_system_attr(trial_id, key, value)
+            self._change(trial_id).attributes.system[key] = text
+
+    def _settle(self) -> None:
+        if self.failing_since is not None or not self.flush(_SETTLE_S):
+            raise StorageInternalError(f"the storage cannot be written: {self.last_error}")
+
+    def _change(self, trial_id: int) -> TrialChange:
+        study_id, number = self._trial_id_to_study_id_and_number[trial_id]
+        return self._queue.trial(study_id, trial_id, number)
+
+    def _load(self, name: str, recorded_id: int) -> int:
+        backend = self._backend
+        directions = backend.get_study_directions(recorded_id)
+        user = backend.get_study_user_attrs(recorded_id)
+        system = backend.get_study_system_attrs(recorded_id)
+        trials = self._writer.trials(recorded_id)
+        if [trial.number for trial in trials] != list(range(len(trials))):
+            raise StorageInternalError(
+                f"the trials of the study {name!r} are not numbered one by one in the storage"
+            )
+        recorded_ids = [trial._trial_id for trial in trials]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        with self._lock:
+            study_id, trial_ids = self.fill(name, directions, trials)
+            self._studies[study_id].user_attrs = dict(user)
+            here = dict(zip(recorded_ids, trial_ids, strict=True))
+            self._studies[study_id].system_attrs = renumbered(system, here.get)
+            place = Place(name, recorded_id)
+            for trial_id, there in zip(trial_ids, recorded_ids, strict=True):
+                place.add(trial_id, there)
+            for trial_id, trial in zip(trial_ids, trials, strict=True):
+                if self._max_points is not None and not trial.state.is_finished():
+                    stride = trial.user_attrs.get(THINNED, 1)
+                    place.curves[trial_id] = Curve.recorded(trial.intermediate_values, stride)
+            self._recorder.places[study_id] = place
+        return study_id
+
+
+def _writer(backend: BaseStorage) -> Writer:
+    # `optuna.storages.get_storage` wraps an RDBStorage, in a cache that is not needed here.
+    storage = getattr(backend, "_backend", backend)
+    if not isinstance(storage, RDBStorage):
+        return Public(backend)
+    reason = schema.unknown(storage)
+    if reason is None:
+        return Tables(storage)
+    logger.warning("the storage is written slowly, row by row: %s", reason)
+    return Public(storage)

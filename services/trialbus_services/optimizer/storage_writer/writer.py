@@ -1,0 +1,100 @@
+"""What a writer is, and what it and the rest of this package know of each study."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import sqlalchemy.exc
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial
+
+from trialbus_services.optimizer.storage_writer.batch import Batch, TrialChange
+from trialbus_services.optimizer.storage_writer.thinning import Curve
+
+logger = logging.getLogger(__name__)
+
+#: Errors that say: this row will never be taken. All others may pass.
+_REFUSALS = (
+    sqlalchemy.exc.IntegrityError,
+    sqlalchemy.exc.DataError,
+    UpdateFinishedTrialError,
+    KeyError,
+    OverflowError,
+    TypeError,
+    ValueError,
+)
+
+
+class StudyLostError(Exception):
+    """A study can no longer be recorded.
+
+    Args:
+        study_id: The study's id in memory.
+        reason: What happened, with the study's name.
+    """
+
+    def __init__(self, study_id: int, reason: str) -> None:
+        super().__init__(reason)
+        self.study_id = study_id
+        self.reason = reason
+
+
+@dataclass
+class Place:
+    """Where the storage keeps a study."""
+
+    name: str
+    #: The study's id there.
+    study_id: int
+    #: Trial ids there, by those of memory.
+    trials: dict[int, int] = field(default_factory=dict[int, int])
+    #: What is recorded of the curves of unfinished trials, by memory's trial ids; only if thinned.
+    curves: dict[int, Curve] = field(default_factory=dict[int, Curve])
+    #: The highest id there.
+    newest: int = 0
+
+    def add(self, trial_id: int, recorded_id: int) -> None:
+        """Note that a trial of memory is recorded."""
+        self.trials[trial_id] = recorded_id
+        self.newest = max(self.newest, recorded_id)
+
+
+#: By memory's study ids.
+Places = dict[int, Place]
+
+
+class Writer(Protocol):
+    """Writes batches to one kind of storage. `write` is called by one thread only."""
+
+    def trials(self, study_id: int) -> list[FrozenTrial]:
+        """Read all trials of a study by its id in the storage, in the order of their numbers."""
+        ...
+
+    def write(self, batch: Batch, places: Places) -> None:
+        """Write a batch; what will never be taken is logged and left out.
+
+        After an exception the same batch, or one with more in it, is to be written again: what was
+        written already does no harm.
+
+        Raises:
+            StudyLostError: A study can no longer be recorded.
+            Exception: The storage cannot be written now.
+        """
+        ...
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Tell whether an error is about what was written, and not about the storage's condition."""
+    return isinstance(error, _REFUSALS) or isinstance(error.__cause__, _REFUSALS)
+
+
+def log_refusal(place: Place, change: TrialChange | None, what: str, error: BaseException) -> None:
+    """Say what is left out, and why."""
+    whose = (
+        f"study {place.name!r}" if change is None else f"trial {change.number} of {place.name!r}"
+    )
+    cause = error.__cause__ or error
+    reason = str(getattr(cause, "orig", None) or cause).splitlines() or [type(cause).__name__]
+    logger.error("%s: the storage refuses %s, it is left out: %s", whose, what, reason[0])

@@ -1,0 +1,119 @@
+"""Trials of plain Optuna in this process, for notebooks and tests: no bus, no worker."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import optuna
+
+from trialbus.messages import events
+from trialbus.study.spec import StudySpec
+from trialbus.trainer.assignment import Assignment
+from trialbus.trainer.distributed import Ranks
+from trialbus.trainer.trial import Trial
+from trialbus_services.optimizer.distributions import suggest
+from trialbus_services.optimizer.objective import value_of
+
+
+def run_optuna_trial(
+    function: Callable[[Trial], Any], trial: optuna.Trial, spec: StudySpec
+) -> list[float]:
+    """Run a training for a trial of plain Optuna and return its objective values.
+
+    The function is what `trainer=function` runs, too. Trials may follow each other in one process:
+    what a trial leaves in Hydra's global state is cleared.
+
+    Args:
+        function: Called with the `trialbus.Trial`; what it returns are the objective values, None
+            leaves them to the evaluations.
+        trial: As `study.optimize` or `study.ask` hands it out; its pruner decides at each report,
+            if the study has one objective.
+        spec: Search space, objectives, budget and seed.
+
+    Raises:
+        optuna.TrialPruned: The pruner ended it.
+        ValueError: It ended without a value for an objective.
+
+    Example:
+        >>> study.optimize(lambda t: run_optuna_trial(train, t, spec), 20)  # doctest: +SKIP
+    """
+    channel = _OptunaChannel(trial, spec)
+    assignment = Assignment(
+        study=spec.name,
+        trial=trial.number,
+        params=suggest(trial, spec.space),
+        seed=(spec.seed or 0) + trial.number,
+        budget=spec.budget,
+        evaluation=spec.evaluation,
+        config=spec.config,
+        config_name=spec.config_name,
+    )
+    _clear_hydra()
+    try:
+        with Trial(assignment, channel, None, Ranks()) as handle:
+            values = function(handle)
+            if values is not None:
+                handle.complete(values)
+    finally:
+        _clear_hydra()
+    finished = channel.finished
+    if finished is None or finished.state == "pruned":
+        raise optuna.TrialPruned
+    return finished.values or channel.values()
+
+
+class _OptunaChannel:
+    """The channel of a trial whose reports go to Optuna at once."""
+
+    def __init__(self, trial: optuna.Trial, spec: StudySpec) -> None:
+        self.finished: events.TrialFinished | None = None
+        self._trial = trial
+        self._objectives = spec.objectives
+        self._curves: dict[str, dict[int, float]] = {o.metric: {} for o in spec.objectives}
+        self._reported = False
+
+    def publish(self, event: events.Event, *, at_once: bool = True) -> None:
+        match event:
+            case events.EvaluationComplete():
+                for name, curve in self._curves.items():
+                    if name in event.metrics:
+                        curve[event.step] = event.metrics[name]
+                first = self._objectives[0].metric
+                if len(self._objectives) == 1 and first in event.metrics:
+                    self._trial.report(event.metrics[first], event.step)
+                    self._reported = True
+            case events.TrialFinished():
+                self.finished = event
+            case _:
+                return
+
+    def pruned(self, attempt: int) -> events.Prune | None:
+        reported, self._reported = self._reported, False
+        if not (reported and self._trial.should_prune()):
+            return None
+        return events.Prune(study="", trial=self._trial.number, attempt=attempt, step=0)
+
+    def decided(self, attempt: int, step: int, wait_s: float) -> events.Prune | None:
+        return self.pruned(attempt)
+
+    def close(self) -> None:
+        return
+
+    def values(self) -> list[float]:
+        found = [value_of(self._curves[o.metric], o) for o in self._objectives]
+        for objective, value in zip(self._objectives, found, strict=True):
+            if value is None:
+                raise ValueError(f"trial {self._trial.number} reported no {objective.metric!r}")
+        return [value for value in found if value is not None]
+
+
+def _clear_hydra() -> None:
+    """Take back what `hydra.initialize` and `@hydra.main` left, if anything did."""
+    if "hydra" in sys.modules:
+        from hydra.core.global_hydra import GlobalHydra
+        from hydra.core.hydra_config import HydraConfig
+
+        GlobalHydra.instance().clear()
+        HydraConfig.instance().cfg = None

@@ -1,0 +1,1 @@
+"""Process: how processes begin, are watched, and end; where their files lie."""

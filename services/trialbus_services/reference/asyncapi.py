@@ -1,0 +1,235 @@
+"""The AsyncAPI 3 document of the bus, made from the structs: `./scripts/asyncapi`.
+
+Channels are the types of events and the connection itself; operations say which role sends and
+which receives. The output depends on nothing but the code, so docs/asyncapi.json can be compared.
+
+Source:
+    https://www.asyncapi.com/docs/reference/specification/v3.0.0
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, cast, get_args
+
+import msgspec
+
+from trialbus.messages import events
+from trialbus.protocol import frames
+
+Json: TypeAlias = dict[str, Any]
+
+#: Who sends and who receives an event of a type.
+ROUTES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "study_submitted": (("client",), ("optimizer",)),
+    "study_started": (("optimizer",), ("client", "listener")),
+    "study_finished": (("optimizer",), ("client", "reporter", "listener")),
+    "trial_requested": (("worker", "trainer"), ("optimizer",)),
+    "request_withdrawn": (("worker", "trainer"), ("optimizer",)),
+    "trial_assigned": (("optimizer",), ("worker", "trainer")),
+    "trial_started": (("trainer",), ("listener",)),
+    "evaluation_complete": (("trainer",), ("optimizer", "listener")),
+    "prune": (("optimizer", "client"), ("trainer", "optimizer", "listener")),
+    "proceed": (("optimizer",), ("trainer",)),
+    "artifact_logged": (("trainer",), ("optimizer", "listener")),
+    "stop": (("client",), ("optimizer", "listener")),
+    "pause": (("client",), ("optimizer", "listener")),
+    "resume": (("client",), ("optimizer", "listener")),
+    "enqueue": (("client",), ("optimizer",)),
+    "trial_finished": (("trainer", "worker"), ("optimizer", "listener")),
+    "trainer_lost": (("hub",), ("optimizer", "worker", "listener")),
+    "report_ready": (("reporter",), ("client", "listener")),
+}
+
+_OWN = "x_own"
+# A discriminator is not needed: each alternative names its own value of `type`.
+_NEWER = frozenset({"prefixItems", "contentEncoding", "discriminator"})
+_REF = "#/components/schemas/{name}"
+_STUDY = (
+    "Name of the study, with %, / and * written %25, %2F and %2A; empty where the event concerns "
+    "none in particular."
+)
+_TRIAL = "Number of the trial in its study, from 0; empty where the event concerns none."
+_ABOUT = (
+    "Everything that travels over a trialbus hub. The transport is ZeroMQ: a client's DEALER "
+    "connects to the hub's ROUTER, and each message is one MessagePack array, described by the "
+    "channel `connection`. The other channels are the topics of events, which travel inside "
+    "`publish` and `events`. docs/protocol.md has the rules; this document has the fields.\n\n"
+    "Schemas describe MessagePack values: a string of format `binary` is a bin, NaN and infinities "
+    "are numbers, and integers are taken where a number is expected. Receivers ignore unknown "
+    "keys, and unknown fields at the end of an array."
+)
+
+
+def document() -> Json:
+    """Return the document as plain data."""
+    to_hub, to_client = _members(frames.ToHub), _members(frames.ToClient)
+    schemas = _schemas([*events.BUILT_IN, *to_hub, *to_client, frames.Record])
+    schemas["OwnEvent"] = {
+        "title": "OwnEvent",
+        "description": "An event of a type of your own. The hub stores and delivers it untouched.",
+        "type": "object",
+        "properties": {
+            "type": {"type": "string", "pattern": "^x_"},
+            "study": {"type": "string", "default": ""},
+            "at": {"type": "number"},
+        },
+        "required": ["type"],
+    }
+    channels: Json = {"connection": _connection([*to_hub, *to_client])}
+    operations: Json = {
+        "client_sends": _operation("send", "connection", map(_snake_case, to_hub)),
+        "client_receives": _operation("receive", "connection", map(_snake_case, to_client)),
+    }
+    messages = {_snake_case(frame): _message(frame) for frame in (*to_hub, *to_client)}
+    for event in events.BUILT_IN:
+        type_ = _tag(event)
+        channels[type_] = _channel(type_, with_trial="trial" in event.__struct_fields__)
+        messages[type_] = _message(event)
+        senders, receivers = ROUTES[type_]
+        for roles, verb, action in ((senders, "sends", "send"), (receivers, "receives", "receive")):
+            for role in roles:
+                operations[f"{role}_{verb}_{type_}"] = _operation(action, type_, [type_], role)
+    channels[_OWN] = _channel("x_{name}", with_trial=True, message=_OWN) | {
+        "description": "Types of your own."
+    }
+    channels[_OWN]["parameters"]["name"] = {"description": "The rest of the type's name."}
+    operations["client_sends_own"] = _operation("send", _OWN, [_OWN], "client")
+    operations["listener_receives_own"] = _operation("receive", _OWN, [_OWN], "listener")
+    messages[_OWN] = {
+        "title": "An event of your own",
+        "contentType": "application/msgpack",
+        "payload": {"$ref": _REF.format(name="OwnEvent")},
+    }
+    return {
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "trialbus",
+            "version": str(frames.PROTOCOL),
+            "description": _ABOUT,
+            "license": {"name": "MIT"},
+        },
+        "defaultContentType": "application/msgpack",
+        "servers": {
+            "hub": {
+                "host": "{host}:{port}",
+                "protocol": "zmq",
+                "description": "A hub's ROUTER, over TCP. On one machine it is `ipc://<path>`.",
+                "variables": {"host": {"default": "127.0.0.1"}, "port": {"default": "5760"}},
+            }
+        },
+        "channels": channels,
+        "operations": operations,
+        "components": {"messages": messages, "schemas": schemas},
+    }
+
+
+def render() -> str:
+    """Return the document as it is committed."""
+    return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the document to the file given."""
+    parser = argparse.ArgumentParser(prog="asyncapi", description=main.__doc__)
+    parser.add_argument("file", type=Path)
+    cast(Path, parser.parse_args(arguments).file).write_text(render(), encoding="utf-8")
+    return 0
+
+
+def _connection(frame_types: Sequence[type[msgspec.Struct]]) -> Json:
+    return {
+        "address": None,
+        "title": "The connection to the hub",
+        "description": "One DEALER for each client; frames go both ways and every frame is whole.",
+        "messages": {_snake_case(frame): _message_ref(_snake_case(frame)) for frame in frame_types},
+    }
+
+
+def _channel(type_: str, *, with_trial: bool, message: str | None = None) -> Json:
+    parameters: Json = {"study": {"description": _STUDY}}
+    if with_trial:
+        parameters["trial"] = {"description": _TRIAL}
+    name = message or type_
+    return {
+        "address": f"{type_}/{{study}}/" + ("{trial}" if with_trial else ""),
+        "parameters": parameters,
+        "messages": {name: _message_ref(name)},
+    }
+
+
+def _operation(action: str, channel: str, messages: Any, role: str = "") -> Json:
+    base: Json = {
+        "action": action,
+        "channel": {"$ref": f"#/channels/{channel}"},
+        "messages": [{"$ref": f"#/channels/{channel}/messages/{name}"} for name in messages],
+    }
+    return base | ({"tags": [{"name": role}]} if role else {})
+
+
+def _message(struct: type[msgspec.Struct]) -> Json:
+    doc = inspect.cleandoc(struct.__doc__ or "")
+    return {
+        "name": _snake_case(struct),
+        "title": doc.partition("\n")[0],
+        "contentType": "application/msgpack",
+        "payload": {"$ref": _REF.format(name=struct.__name__)},
+    }
+
+
+def _message_ref(name: str) -> Json:
+    return {"$ref": f"#/components/messages/{name}"}
+
+
+def _schemas(structs: Sequence[type[msgspec.Struct]]) -> Json:
+    _, found = msgspec.json.schema_components(structs, ref_template=_REF)
+    schemas: Json = {name: _draft_07(schema) for name, schema in found.items()}
+    for struct in structs:
+        if struct.__struct_config__.array_like:
+            tagged = struct.__struct_config__.tag is not None
+            names = ["op"] * tagged + [field.name for field in msgspec.structs.fields(struct)]
+            for name, item in zip(names, schemas[struct.__name__]["items"], strict=True):
+                item["title"] = name
+    return {name: schemas[name] for name in sorted(schemas)}
+
+
+def _draft_07(schema: Any) -> Any:
+    """Return a schema in the dialect of AsyncAPI, which is older than the one of msgspec."""
+    if isinstance(schema, list):
+        return [_draft_07(item) for item in cast(list[Any], schema)]
+    if not isinstance(schema, dict):
+        return schema
+    old = cast(Json, schema)
+    new: Json = {key: _draft_07(value) for key, value in old.items() if key not in _NEWER}
+    if "prefixItems" in old:
+        new["items"] = _draft_07(old["prefixItems"])
+        if "items" in old:
+            new["additionalItems"] = old["items"]
+    if "contentEncoding" in old:
+        new["format"] = "binary"
+        for bound in ("minLength", "maxLength"):  # of the base64 that JSON would need
+            new.pop(bound, None)
+    if isinstance(old.get("description"), str):
+        new["description"] = inspect.cleandoc(old["description"])
+    return new
+
+
+def _members(union: Any) -> tuple[type[msgspec.Struct], ...]:
+    return get_args(union)
+
+
+def _tag(event: type[events.Event]) -> str:
+    return str(event.__struct_config__.tag)
+
+
+def _snake_case(struct: type[msgspec.Struct]) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", struct.__name__).lower()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

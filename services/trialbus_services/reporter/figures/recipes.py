@@ -1,0 +1,303 @@
+"""Which figures a study has something for, and how each is made."""
+
+# Plotly is typed in part and has no stubs.
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import optuna
+import optuna.visualization as plots
+import plotly.graph_objects as go
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial
+
+from trialbus_services.config.report_options import Options
+from trialbus_services.reporter.figures import curves, parallel, pareto, timeline
+from trialbus_services.reporter.figures.custom import own_recipes
+from trialbus_services.reporter.figures.figure import BEST, GOOD, Figure, Recipe, recolor, traces
+from trialbus_services.reporter.figures.importances import (
+    MOST_BARS,
+    draw_importances,
+    importances,
+    objective_target,
+)
+from trialbus_services.reporter.snapshot import Snapshot, is_finite
+
+_MOST_PARAMS = 12
+_MOST_POINTS = 1000
+#: The browser fills the gaps between them, which takes the square of their number.
+_MOST_CONTOUR = 120
+_MOST_HISTORY = 4000
+_MOST_TERMINATOR = 100
+_WIDE = 640
+_MANY = 1000
+
+
+def build(study: Snapshot, options: Options, original: optuna.Study) -> list[Figure]:
+    """Build the figures that are asked for, each as it is, or with the reason why it is not.
+
+    Args:
+        study: The study.
+        options: Which figures.
+        original: What users' own figures are called with.
+
+    Source:
+        `optuna.visualization`, but for the curves and the timeline; tests compare these with it.
+    """
+    recipes = _Recipes(study).all()
+    chosen = [recipe for recipe in recipes if options.wants(recipe.key.partition("-")[0])]
+    return [recipe.make() for recipe in [*chosen, *own_recipes(original, options.own)]]
+
+
+class _Recipes:
+    def __init__(self, study: Snapshot) -> None:
+        self.study = study
+        self.metrics = study.metrics
+        self.single = len(self.metrics) == 1
+        self.name = self.metrics[0]
+        self.target = objective_target(study)
+        self.complete = study.complete()
+        self.finite = [trial for trial in self.complete if is_finite(trial)]
+        self.important = list(importances(study)) if len(self.finite) > 1 else []
+        params = {name: None for trial in self.finite for name in trial.params}
+        self.params = [*self.important, *(name for name in params if name not in self.important)]
+
+        self.none = None if self.finite else _none_complete(self.complete)
+        several = None if len(self.finite) > 1 else "It takes at least two complete trials."
+        self.several = self.none or several
+        varied = None if _vary(self.finite) else "All complete trials have the same value."
+        self.varied = self.several or varied
+        no_param = None if params else "No trial has a param."
+        self.no_param = self.none or no_param
+        two_params = None if len(params) > 1 else "It takes at least two params."
+        self.two_params = self.varied or two_params
+
+    def all(self) -> list[Recipe]:
+        several = [] if self.single else [self._pareto(), self._hypervolume()]
+        return [
+            *several,
+            *self._histories(),
+            self._curves(),
+            self._importances(),
+            self._parallel(),
+            self._slices(),
+            self._contour(),
+            self._rank(),
+            self._edf(),
+            self._timeline(),
+            *([self._terminator()] if self.single else []),
+        ]
+
+    def _pareto(self) -> Recipe:
+        sample = self.study.sample(pareto.MOST_POINTS, self.study.best)
+        return Recipe(
+            "pareto",
+            "Pareto front",
+            "No trial on the front is worse than another in every objective.",
+            lambda: pareto.draw_pareto(sample),
+            self.none or (None if len(self.metrics) <= 3 else "It shows two or three objectives."),
+            tall=True,
+            note=_part(pareto.MOST_POINTS, self.complete, kept="the front among them"),
+        )
+
+    def _hypervolume(self) -> Recipe:
+        point = pareto.reference_point(self.study) if self.finite else []
+        shown = ", ".join(f"{value:.4g}" for value in point)
+        return Recipe(
+            "hypervolume",
+            "Hypervolume history",
+            f"How much of the space of objectives the front has won, from the point ({shown}).",
+            lambda: pareto.draw_hypervolume(self.study),
+            self.several,
+        )
+
+    def _histories(self) -> Iterable[Recipe]:
+        yield Recipe(
+            "history",
+            "Optimization history" if self.single else f"History of {self.name}",
+            f"Each trial's {self.name}{' and the best so far' if self.single else ''}.",
+            lambda: self._history(self.target),
+            self.none,
+            note=_part(_MOST_HISTORY, self.complete, kept=""),
+        )
+        for i, metric in enumerate(self.metrics[1:], 1):
+            target = objective_target(self.study, i)
+            yield Recipe(
+                f"history-{i}",
+                f"History of {metric}",
+                f"Each trial's {metric}.",
+                lambda target=target: self._history(target),
+                self.none,
+                note=_part(_MOST_HISTORY, self.complete, kept=""),
+            )
+
+    def _history(self, target: dict[str, Any]) -> go.Figure:
+        figure = plots.plot_optimization_history(self.study, **target)
+        for trace in traces(figure):
+            n = len(trace.x)
+            if n > _MOST_HISTORY:
+                kept = [i * n // _MOST_HISTORY for i in range(_MOST_HISTORY)]
+                trace.update({axis: [trace[axis][i] for i in kept] for axis in ("x", "y")})
+            if trace.mode == "lines":
+                trace.update(line={"color": BEST, "shape": "hv", "width": 2})
+            elif trace.showlegend is None:
+                trace.update(marker={"color": GOOD, "size": 6 if n < _MANY else 3})
+        return figure
+
+    def _curves(self) -> Recipe:
+        spec: dict[str, Any] = self.study.user_attrs.get("trialbus:spec") or {}
+        by: dict[str, str] = spec.get("prune_by") or {}
+        metric = by.get("metric") or self.name
+        reported = curves.reported(self.study)
+        return Recipe(
+            "intermediate",
+            "Intermediate values",
+            f"{metric} at every step; the best trial highlighted, pruned ones dotted and grey.",
+            lambda: curves.draw_curves(self.study, metric),
+            None if reported else "No intermediate value was reported.",
+            note=_part(curves.MOST_CURVES, reported, kind="curves"),
+        )
+
+    def _importances(self) -> Recipe:
+        explained = "an objective" if len(self.metrics) > 1 else self.name
+        n = len(self.params)
+        return Recipe(
+            "importances",
+            "Param importances",
+            f"How much of the spread of {explained} each param explains (PED-ANOVA).",
+            lambda: draw_importances(self.study),
+            self.two_params,
+            note=f"The first {MOST_BARS} of {n} params." if n > MOST_BARS else None,
+        )
+
+    def _parallel(self) -> Recipe:
+        sample = self.study.sample(parallel.MOST_LINES, self.study.best)
+        return Recipe(
+            "parallel",
+            "Parallel coordinates",
+            "A line for each complete trial, from grey through blue to orange for the best.",
+            lambda: parallel.draw_parallel(sample, self._chosen(sample)),
+            self.varied or self.no_param,
+            width=100 * (len(self._chosen(sample)) + len(self.metrics) + 1),
+            note=_part(parallel.MOST_LINES, self.complete) or self._chosen_note(),
+        )
+
+    def _slices(self) -> Recipe:
+        sample = self.study.sample(_MOST_POINTS, self.study.best)
+
+        def draw() -> go.Figure:
+            return recolor(plots.plot_slice(sample, params=self._chosen(sample), **self.target))
+
+        return Recipe(
+            "slices",
+            "Slices" if self.single else f"Slices of {self.name}",
+            f"{self.name} over each param; early trials are grey, late ones orange.",
+            draw,
+            self.no_param,
+            width=180 * len(self._chosen(sample)),
+            note=_part(_MOST_POINTS, self.complete) or self._chosen_note(),
+        )
+
+    def _contour(self) -> Recipe:
+        sample = self.study.sample(_MOST_CONTOUR, self.study.best)
+        return Recipe(
+            "contour",
+            "Contour" if self.single else f"Contour of {self.name}",
+            f"{self.name} over the two most important params.",
+            lambda: recolor(
+                plots.plot_contour(sample, params=self.important[:2], **self.target),
+                low_is_best=self.study.directions[0] is StudyDirection.MINIMIZE,
+            ),
+            self._no_pair(),
+            tall=True,
+            width=_WIDE,
+            note=_part(_MOST_CONTOUR, self.complete),
+        )
+
+    def _rank(self) -> Recipe:
+        sample = self.study.sample(_MOST_POINTS // 2, self.study.best)
+        return Recipe(
+            "rank",
+            "Rank" if self.single else f"Rank by {self.name}",
+            f"Trials over the most important params, coloured by the rank of {self.name}.",
+            lambda: plots.plot_rank(sample, params=self.important[:3], **self.target),
+            self._no_pair(),
+            tall=True,
+            width=_WIDE,
+            note=_part(_MOST_POINTS // 2, self.complete),
+        )
+
+    def _edf(self) -> Recipe:
+        return Recipe(
+            "edf",
+            "Empirical distribution",
+            f"Share of the complete trials at or below each {self.name}.",
+            lambda: plots.plot_edf(self.study, **self.target),
+            self.several,
+        )
+
+    def _timeline(self) -> Recipe:
+        begun = timeline.started(self.study)
+        n = timeline.MOST_BARS
+        return Recipe(
+            "timeline",
+            "Timeline",
+            "When and where each trial ran, and how it ended.",
+            lambda: timeline.draw_timeline(self.study),
+            None if begun else "No trial is known to have run.",
+            note=f"The last {n:,} of {len(begun):,} trials." if len(begun) > n else None,
+        )
+
+    def _terminator(self) -> Recipe:
+        def draw() -> go.Figure:
+            # It draws a bar for its progress.
+            with contextlib.redirect_stderr(io.StringIO()):
+                return plots.plot_terminator_improvement(self.study)
+
+        many = len(self.finite) > _MOST_TERMINATOR
+        most = f"It takes too long for more than {_MOST_TERMINATOR} complete trials."
+        return Recipe(
+            "terminator",
+            "Terminator improvement",
+            f"How much {self.name} might still gain from more trials.",
+            draw,
+            self.none or (most if many else None),
+        )
+
+    def _no_pair(self) -> str | None:
+        no_pair = None if len(self.important) > 1 else "No two params explain the value."
+        return self.two_params or no_pair
+
+    def _chosen(self, sample: Snapshot) -> list[str]:
+        """Return the params that have an axis: the most important ones of those in a sample."""
+        there = {name for trial in sample.complete() if is_finite(trial) for name in trial.params}
+        return [name for name in self.params if name in there][:_MOST_PARAMS]
+
+    def _chosen_note(self) -> str | None:
+        n = len(self.params)
+        return f"The first {_MOST_PARAMS} of {n} params." if n > _MOST_PARAMS else None
+
+
+def _none_complete(complete: Sequence[FrozenTrial]) -> str:
+    return "No complete trial has a finite value." if complete else "No trial was completed."
+
+
+def _vary(finite: Sequence[FrozenTrial]) -> bool:
+    return len({trial.values[0] for trial in finite}) > 1
+
+
+def _part(
+    most: int,
+    trials: Sequence[FrozenTrial],
+    *,
+    kind: str = "complete trials",
+    kept: str = "the best among them",
+) -> str | None:
+    if len(trials) <= most:
+        return None
+    return f"{most:,} of {len(trials):,} {kind}, evenly spaced{', ' + kept if kept else ''}."

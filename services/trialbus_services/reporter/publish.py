@@ -1,0 +1,77 @@
+"""Make reports so that nobody sees half of one."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import optuna
+
+from trialbus_services.config.report_options import Options
+from trialbus_services.reporter.comparison import write_comparison
+from trialbus_services.reporter.report import write_report
+
+_PREFIX = ".unfinished-"
+_ABANDONED_S = 3600.0
+
+
+def make_report(study: optuna.Study, directory: Path, options: Options) -> list[Path]:
+    """Write the report of a study and move it into place when all of it is there.
+
+    Where there was no report before, the study's folder appears as a whole. Else its files are
+    replaced one by one, the page at last; other files that lie there stay.
+
+    Args:
+        study: Any study of Optuna, running or finished; trialbus need not have written it.
+        directory: Where the study's folder is made.
+        options: What to write.
+
+    Returns:
+        The absolute paths of what was written, the page first.
+    """
+    return _make_whole(lambda made: write_report(study, made, options=options), directory)
+
+
+def make_comparison(
+    studies: Sequence[optuna.Study], directory: Path, options: Options
+) -> list[Path]:
+    """Write one page about several studies, in the same way, and return the paths."""
+    return _make_whole(lambda made: write_comparison(studies, made, options=options), directory)
+
+
+def _make_whole(write: Callable[[Path], list[Path]], directory: Path) -> list[Path]:
+    directory.mkdir(parents=True, exist_ok=True)
+    _remove_abandoned(directory)
+    # Beside the others: only within one file system is moving a single step.
+    with tempfile.TemporaryDirectory(
+        prefix=_PREFIX, dir=directory, ignore_cleanup_errors=True
+    ) as made:
+        written = [path.relative_to(made) for path in write(Path(made))]
+        page = written[0]
+        for name in sorted({path.parts[0] for path in written}, key=lambda n: n == page.parts[0]):
+            _move(Path(made), Path(name), directory, last=page)
+    return [directory.absolute() / path for path in written]
+
+
+def _move(made: Path, name: Path, directory: Path, last: Path) -> None:
+    try:
+        (made / name).rename(directory / name)
+    except OSError:  # a folder that is there already
+        files = [path.relative_to(made) for path in (made / name).rglob("*") if path.is_file()]
+        for file in sorted(files, key=lambda file: file == last):
+            (directory / file).parent.mkdir(parents=True, exist_ok=True)
+            (made / file).replace(directory / file)
+
+
+def _remove_abandoned(directory: Path) -> None:
+    """Remove what processes left that were killed while they wrote."""
+    for folder in directory.glob(f"{_PREFIX}*"):
+        try:
+            abandoned = time.time() - folder.stat().st_mtime > _ABANDONED_S
+        except FileNotFoundError:
+            continue
+        if abandoned:
+            shutil.rmtree(folder, ignore_errors=True)

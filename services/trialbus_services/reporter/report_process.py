@@ -1,0 +1,113 @@
+"""Make a report in a process of its own, so that a bad one ends neither the service nor its memory.
+
+Figures of users run in it, and a browser for pictures: it may crash, hang, or take gigabytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.forkserver
+import os
+import signal
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import optuna
+
+from trialbus.errors import TrialbusError
+from trialbus_services.config.report_options import Options
+from trialbus_services.reporter import publish
+from trialbus_services.reporter.storage_reader import load_study, open_to_read
+
+# Its server has Optuna and Plotly in memory: a report then begins at once.
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload([publish.__name__])
+_TURN_S = 0.2
+_LONGEST_S = 900.0
+
+
+class ReportError(TrialbusError):
+    """A report could not be made; the text says why."""
+
+
+@dataclass(frozen=True)
+class _Failed:
+    reason: str
+    trace: str
+
+
+def prepare() -> None:
+    """Start the server that such processes are forked from, which takes a second or two."""
+    multiprocessing.forkserver.ensure_running()
+
+
+def make_apart(
+    study: str, storage_url: str, directory: Path, options: Options, *, stop: threading.Event
+) -> list[Path] | None:
+    """Make the report of a study in a storage; None if `stop` was set before it was done.
+
+    Args:
+        study: Its name.
+        storage_url: Where it is recorded.
+        directory: Where its folder is made.
+        options: What to write.
+        stop: Ends the process and leaves no report, or the one before.
+
+    Raises:
+        ReportError: It could not be made, or took longer than a quarter of an hour.
+    """
+    ours, theirs = _CONTEXT.Pipe()
+    process = _CONTEXT.Process(
+        target=_make, args=(theirs, study, storage_url, directory, options), name=f"report {study}"
+    )
+    process.start()
+    theirs.close()
+    deadline = time.monotonic() + _LONGEST_S
+    try:
+        while not ours.poll(_TURN_S):
+            if stop.is_set():
+                return None
+            if time.monotonic() > deadline:
+                raise ReportError(f"it took longer than {_LONGEST_S:g} s")
+        answer: list[Path] | _Failed = ours.recv()
+    except (EOFError, ConnectionError):
+        process.join()
+        raise ReportError(f"the process that made it ended with code {process.exitcode}") from None
+    finally:
+        process.kill()
+        process.join()
+        ours.close()
+    if isinstance(answer, _Failed):
+        raise ReportError(answer.reason) from RuntimeError(answer.trace)
+    return answer
+
+
+def _make(
+    connection: Connection, study: str, storage_url: str, directory: Path, options: Options
+) -> None:
+    # Ctrl-C reaches all processes of a terminal; the service says when this one is to end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_service, args=(connection,), daemon=True).start()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    answer: list[Path] | _Failed
+    try:
+        loaded = load_study(study, open_to_read(storage_url), storage_url)
+        answer = publish.make_report(loaded, directory, options)
+    except Exception as error:  # noqa: BLE001 - figures and storages may fail in any way
+        said = (
+            str(error) if isinstance(error, TrialbusError) else f"{type(error).__name__}: {error}"
+        )
+        answer = _Failed(said, traceback.format_exc())
+    connection.send(answer)
+
+
+def _end_with_service(connection: Connection) -> None:
+    """End this process when the service is gone: the next one makes the report again."""
+    with contextlib.suppress(EOFError, OSError):
+        connection.recv()
+    os._exit(1)

@@ -1,0 +1,332 @@
+"""StudyView: the state of a running study, folded from its events.
+
+No I/O and no clock of its own, so a terminal, a web page and a test can all use it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from trialbus.messages import events
+from trialbus.study.spec import Direction, Objective, StudySpec
+from trialbus_services.optimizer.objective import value_of
+
+_CURVE = 256  # newest values kept of a running trial
+_NOTES = 1000  # kept where nobody takes them
+
+NoteKind: TypeAlias = Literal["complete", "pruned", "failed", "interrupted", "lost", "resumed"]
+
+
+@dataclass(frozen=True)
+class Note:
+    """Something worth telling, in one line. The text may hold words of users and programs."""
+
+    kind: NoteKind
+    text: str
+
+
+@dataclass
+class RunningTrial:
+    """A trial that runs now; where its assignment was not seen, only number and attempt are known.
+
+    Attributes:
+        step: The newest step, None before the first evaluation.
+        metrics: What that step reported.
+        curve: The newest values of the first objective's metric by step, without NaN.
+        best: The best of them all.
+        pruned_at: The step judged, once the optimizer told the trial to stop.
+        value: What it counts with, once it is complete.
+    """
+
+    number: int
+    attempt: int
+    worker: str = ""
+    slot: int = 0
+    params: dict[str, Any] = field(default_factory=dict[str, Any])
+    budget: int | None = None
+    request: str | None = None
+    session: str | None = None
+    step: int | None = None
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
+    curve: dict[int, float] = field(default_factory=dict[int, float])
+    best: float | None = None
+    pruned_at: int | None = None
+    value: float | None = None
+
+
+@dataclass(frozen=True)
+class Best:
+    """The best value so far, by the first objective, and whose it is."""
+
+    value: float
+    number: int
+    params: dict[str, Any]
+
+
+class StudyView:
+    """What is known of one study from the events applied so far.
+
+    It may join late, see events twice and meet types it does not know. `study_finished` has the
+    last word: until then a trial that did not send its values counts with what its evaluations
+    give by the study's rules, as far as the newest of them tell.
+
+    Args:
+        study: Name of the study; other studies' events are ignored.
+        clock: Seconds since the epoch.
+
+    Example:
+        >>> view = StudyView("digits")
+        >>> view.apply(events.TrialStarted(study="digits", trial=3))
+        >>> list(view.running)
+        [3]
+    """
+
+    def __init__(self, study: str, clock: Callable[[], float] = time.time) -> None:
+        self.study = study
+        self.state: Literal["submitted", "running", "finished"] = "submitted"
+        self.n_trials: int | None = None
+        self.n_before = 0  #: trials finished before this submission
+        self.n_events = 0
+        self.n_lost = 0
+        self.n_retried = 0
+        self.paused = False
+        self.metrics: list[str] = []
+        self.directions: list[Direction] = []
+        self.counts: Counter[str] = Counter()
+        self.running: dict[int, RunningTrial] = {}
+        self.finished: events.StudyFinished | None = None
+        self._clock = clock
+        self._began = self._paced_from = clock()
+        self._ended_at: float | None = None
+        self._notes: deque[Note] = deque(maxlen=_NOTES)
+        self._best_complete: Best | None = None
+        self._spec: StudySpec | None = None
+        self._submission: str | None = None  # the one that was taken up
+        self._over: set[str] = set()  # submissions that ended
+        self._next_attempt: dict[int, int] = {}  # attempts below it are over
+
+    @property
+    def metric(self) -> str | None:
+        """Metric of the first objective; None before it is known."""
+        return self.metrics[0] if self.metrics else None
+
+    @property
+    def direction(self) -> Direction:
+        """Direction of the first objective."""
+        return self.directions[0] if self.directions else "maximize"
+
+    @property
+    def best(self) -> Best | None:
+        """The best complete trial; before there is one, the best of the running ones so far."""
+        if self._best_complete is not None:
+            return self._best_complete
+        best: Best | None = None
+        for trial in self.running.values():
+            if trial.best is not None and (best is None or self._better(trial.best, best.value)):
+                best = Best(trial.best, trial.number, trial.params)
+        return best
+
+    @property
+    def n_done(self) -> int:
+        """Trials that are finished, those from before included."""
+        return self.n_before + sum(self.counts.values())
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds from the beginning of this view, or of a new run, to now or to the run's end."""
+        return (self._clock() if self._ended_at is None else self._ended_at) - self._began
+
+    @property
+    def left_s(self) -> float | None:
+        """Estimate of the seconds to go, from the pace so far; None before there is one."""
+        done = sum(self.counts.values())
+        if not done or self.n_trials is None or self.state == "finished":
+            return None
+        pace = (self._clock() - self._paced_from) / done
+        return pace * max(0, self.n_trials - self.n_done)
+
+    def take_notes(self) -> list[Note]:
+        """Return what became worth telling since the last call, oldest first."""
+        notes = list(self._notes)
+        self._notes.clear()
+        return notes
+
+    def apply(self, event: events.AnyEvent) -> None:
+        """Take in one event; one that was seen before changes only the count of events."""
+        if isinstance(event, events.UnknownEvent):
+            return
+        # A worker that serves any study belongs to none: its session says what it ran.
+        of_any = isinstance(event, events.TrainerLost | events.RequestWithdrawn) and not event.study
+        if event.study != self.study and not of_any:
+            return
+        self.n_events += event.study == self.study
+        match event:
+            case events.StudySubmitted():
+                self._submitted(event)
+            case events.StudyStarted():
+                self._started(event)
+            case events.StudyFinished():
+                self._study_finished(event)
+            case events.Pause() | events.Resume():
+                self.paused = isinstance(event, events.Pause)
+            case events.TrainerLost():
+                self._lost(event)
+            case events.RequestWithdrawn():
+                self._withdrawn(event)
+            case events.TrialEvent() if self._is_current(event):
+                self._of_trial(event)
+            case _:
+                pass
+
+    def _is_current(self, event: events.TrialEvent) -> bool:
+        over = event.attempt < self._next_attempt.get(event.trial, 0)
+        return not over and self.state != "finished"
+
+    def _of_trial(self, event: events.TrialEvent) -> None:
+        if isinstance(event, events.TrialFinished):
+            self._trial_finished(event)
+            return
+        trial = self.running.get(event.trial)
+        if trial is None or trial.attempt < event.attempt:
+            trial = self.running[event.trial] = RunningTrial(event.trial, event.attempt)
+            self._next_attempt[event.trial] = event.attempt
+            self.n_retried += event.attempt > 0
+        match event:
+            case events.TrialAssigned():
+                trial.worker, trial.slot, trial.params = event.worker, event.slot, event.params
+                trial.budget, trial.request = event.budget, event.request
+                trial.session = event.session
+            case events.EvaluationComplete():
+                self._evaluation(trial, event)
+            case events.Prune():
+                trial.pruned_at = event.step
+            case _:
+                pass
+
+    def _submitted(self, event: events.StudySubmitted) -> None:
+        self._spec = event.spec
+        if self.state == "finished":
+            self._began = self._clock()
+        self.paused = False
+        if self.state != "running":
+            self.state = "submitted"
+            self.n_trials = event.spec.n_trials
+            self.metrics, self.directions = event.spec.metrics, event.spec.directions
+
+    def _started(self, event: events.StudyStarted) -> None:
+        if event.submission == self._submission and event.n_done <= self.n_done:
+            return
+        self._submission = event.submission
+        self.state, self.finished, self._ended_at = "running", None, None
+        self.n_trials, self.n_before = event.n_trials, event.n_done
+        self.metrics, self.directions = event.metrics, event.directions
+        self.counts.clear()
+        self._paced_from = self._clock()
+        if event.n_done:
+            self._note("resumed", f"resumed with {event.n_done} of {event.n_trials} trials done")
+
+    def _evaluation(self, trial: RunningTrial, event: events.EvaluationComplete) -> None:
+        if trial.step is not None and event.step <= trial.step:
+            return
+        trial.step, trial.metrics = event.step, event.metrics
+        value = event.metrics.get(self.metric or "")
+        if value is None or math.isnan(value):
+            return
+        trial.curve[event.step] = value
+        if len(trial.curve) > _CURVE:
+            del trial.curve[next(iter(trial.curve))]
+        if trial.best is None or self._better(value, trial.best):
+            trial.best = value
+
+    def _trial_finished(self, event: events.TrialFinished) -> None:
+        trial = self.running.pop(event.trial, None)
+        if trial is None or trial.attempt != event.attempt:
+            trial = RunningTrial(event.trial, event.attempt)
+        self._next_attempt[event.trial] = event.attempt + 1
+        name = f"trial {event.trial}"
+        match event.state:
+            case "preempted":
+                self._note("interrupted", f"{name} was interrupted; it is handed out again")
+                return
+            case "failed":
+                lines = (event.error or "").strip().splitlines()
+                self._note(
+                    "failed", f"{name} failed: {lines[-1].strip() if lines else 'no reason given'}"
+                )
+            case "pruned":
+                step = trial.step if trial.pruned_at is None else trial.pruned_at
+                last = next(reversed(trial.curve.values()), None)
+                at = "" if step is None else f" at step {step}"
+                self._note("pruned", f"{name} pruned{at}{_shown(last)}")
+            case "complete":
+                value = trial.value = self._value(event, trial)
+                self._note("complete", f"{name} complete{_shown(value)}")
+                self._consider(value, trial)
+        self.counts[event.state] += 1
+
+    def _value(self, event: events.TrialFinished, trial: RunningTrial) -> float | None:
+        if event.values:
+            return event.values[0]
+        objective = self._spec.objectives[0] if self._spec else None
+        if objective is None:
+            objective = Objective(metric=self.metric or "?", direction=self.direction)
+        return trial.best if objective.aggregate == "best" else value_of(trial.curve, objective)
+
+    def _consider(self, value: float | None, trial: RunningTrial) -> None:
+        if value is None or math.isnan(value) or not self.metrics:
+            return
+        if self._best_complete is None or self._better(value, self._best_complete.value):
+            self._best_complete = Best(value, trial.number, trial.params)
+
+    def _lost(self, event: events.TrainerLost) -> None:
+        for trial in list(self.running.values()):
+            same = (trial.number, trial.attempt) == (event.trial, event.attempt)
+            if same or trial.session == event.session:
+                self._drop(trial)
+                self.n_lost += 1
+                if self._spec and trial.attempt >= self._spec.max_retries:
+                    times = f"lost {trial.attempt + 1} times"
+                    self._note("failed", f"trial {trial.number} failed: {times}")
+                    self.counts["failed"] += 1
+                else:
+                    self._note("lost", f"trial {trial.number} was lost; it is handed out again")
+
+    def _withdrawn(self, event: events.RequestWithdrawn) -> None:
+        for trial in list(self.running.values()):
+            if trial.request == event.request:
+                self._drop(trial)
+
+    def _drop(self, trial: RunningTrial) -> None:
+        del self.running[trial.number]
+        self._next_attempt[trial.number] = trial.attempt + 1
+
+    def _study_finished(self, event: events.StudyFinished) -> None:
+        if event.submission in self._over:
+            return
+        self._over.add(event.submission)
+        self.state, self.finished = "finished", event
+        self._ended_at = self._clock()
+        self.running.clear()
+        # What the optimizer counted is the truth, also of trials that ended unseen.
+        self.n_before = 0
+        self.counts = Counter(
+            complete=event.counts.complete, pruned=event.counts.pruned, failed=event.counts.failed
+        )
+        if event.best_trials:
+            best = event.best_trials[0]
+            self._best_complete = Best(best.values[0], best.number, best.params)
+
+    def _better(self, new: float, old: float) -> bool:
+        return new > old if self.direction == "maximize" else new < old
+
+    def _note(self, kind: NoteKind, text: str) -> None:
+        self._notes.append(Note(kind, text))
+
+
+def _shown(value: float | None) -> str:
+    return "" if value is None else f": {value:.5g}"

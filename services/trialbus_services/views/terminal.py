@@ -1,0 +1,321 @@
+"""The terminal's view of a running study."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
+from itertools import islice
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from trialbus_services.views.study_view import Note, NoteKind, RunningTrial, StudyView
+
+_FRAME_S = 0.125
+_PLAIN_EVERY_S = 10.0
+_PACE_S = 5.0
+_BARS = "▁▂▃▄▅▆▇█"
+_SPARK = 16
+_MOST_ROWS = 40
+_CONTROL = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\].*?(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
+_STYLES: dict[NoteKind, str] = {
+    "complete": "green",
+    "pruned": "yellow",
+    "failed": "red",
+    "interrupted": "magenta",
+    "lost": "magenta",
+    "resumed": "dim",
+}
+
+
+class TerminalView:
+    """Draws a `StudyView` while a loop feeds it.
+
+    In a terminal a live area shows progress and the running trials, and what ended scrolls by
+    above it; it is drawn at most eight times a second and is gone after the block. Elsewhere
+    plain lines are printed: one for each trial that ended, and one about the progress for every
+    tenth of the study, or after ten seconds in which something happened.
+
+    Args:
+        view: What to draw. Its notes are taken by this object.
+        console: Where to.
+        clock: Seconds from any point in time, never going back.
+
+    Example:
+        >>> with TerminalView(view, console=Console()) as terminal:  # doctest: +SKIP
+        ...     for event in inbox:
+        ...         view.apply(event)
+        ...         terminal.update()
+    """
+
+    def __init__(
+        self, view: StudyView, *, console: Console, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._view = view
+        self._console = console
+        self._clock = clock
+        self._drawn_at = -math.inf
+        self._frame_s = _FRAME_S
+        self._told: tuple[int, int] = (
+            -1,
+            -1,
+        )  # share of the study and number of events at the last progress line
+        self._live: Live | None = None
+        self._paces: deque[tuple[float, int]] = deque()  # events seen, at times
+
+    def __enter__(self) -> TerminalView:
+        if self._console.is_terminal:
+            self._live = Live(
+                self._render(self._clock()),
+                console=self._console,
+                auto_refresh=False,
+                transient=True,
+            )
+            self._live.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._tell()
+        if self._live:
+            self._live.stop()
+            self._live = None
+
+    def update(self) -> None:
+        """Draw what changed; cheap enough to call for every event."""
+        now = self._clock()
+        if self._live is None:
+            self._tell()
+            self._tell_progress(now)
+        elif now - self._drawn_at >= self._frame_s:
+            self._tell()
+            self._live.update(self._render(now), refresh=True)
+            self._drawn_at = self._clock()
+            # Drawing takes a tenth of the time at most, the events have the rest.
+            self._frame_s = max(_FRAME_S, 9 * (self._drawn_at - now))
+
+    def _tell(self) -> None:
+        notes = self._view.take_notes()
+        if notes:
+            lines = Text("\n").join(_line(note) for note in notes)
+            self._console.print(lines, soft_wrap=True)
+
+    def _tell_progress(self, now: float) -> None:
+        view = self._view
+        share = view.n_done // max(2, math.ceil((view.n_trials or 0) / 10))
+        late = now - self._drawn_at >= _PLAIN_EVERY_S and view.n_events != self._told[1]
+        if view.state == "running" and (late or share != self._told[0]):
+            self._drawn_at, self._told = now, (share, view.n_events)
+            self._console.print(_progress_line(view), highlight=False, markup=False, soft_wrap=True)
+
+    def _render(self, now: float) -> RenderableType:
+        view = self._view
+        rows = max(1, min(_MOST_ROWS, self._console.height - 8))
+        trials = sorted(view.running.values(), key=lambda trial: trial.number)
+        pace = self._pace(now)
+        counts = _counts(view)
+        counts.append(f"   {pace:.0f} events/s" if pace >= 10 else f"   {pace:.1f} events/s", "dim")
+        parts: list[RenderableType] = [Text(), _bar(view), counts, _best(view)]
+        if trials:
+            width = self._console.width
+            bars = 0 if self._console.options.ascii_only else _SPARK if width >= 100 else 10
+            wide = width >= 120
+            parts += [Text(), _table(trials[:rows], view.metric, bars=bars, wide=wide)]
+        if len(trials) > rows:
+            parts.append(Text(f"and {len(trials) - rows} more", style="dim"))
+        return Group(*parts)
+
+    def _pace(self, now: float) -> float:
+        """Return events per second over the last few seconds."""
+        seen = self._view.n_events
+        self._paces.append((now, seen))
+        while len(self._paces) > 2 and now - self._paces[1][0] >= _PACE_S:
+            self._paces.popleft()
+        since, before = self._paces[0]
+        return (seen - before) / max(now - since, _FRAME_S)
+
+
+def _line(note: Note) -> Text:
+    """Return a note with the word for what happened in its colour."""
+    text = Text(plain(note.text))
+    start = max(0, text.plain.find(note.kind))
+    text.stylize(_STYLES[note.kind], start, start + len(note.kind))
+    return text
+
+
+def _bar(view: StudyView) -> RenderableType:
+    line = Table.grid(padding=(0, 2, 0, 0), expand=True)
+    line.add_column(no_wrap=True, overflow="ellipsis", max_width=32)
+    line.add_column(ratio=1)
+    line.add_column(no_wrap=True)
+    total = view.n_trials or 1
+    left = "" if view.left_s is None else f", about {duration(view.left_s)} left"
+    bar = ProgressBar(
+        total=total,
+        completed=min(view.n_done, total),
+        style="bright_black",
+        complete_style="cyan",
+        finished_style="green",
+    )
+    done = f"{view.n_done}/{view.n_trials or '?'} trials"
+    times = (f"  {duration(view.elapsed_s)}{left}", "dim")
+    line.add_row(Text(plain(view.study), style="bold"), bar, Text.assemble(done, times))
+    return line
+
+
+def _counts(view: StudyView) -> Text:
+    if view.state == "submitted" and not view.n_done and not view.running:
+        return Text("waiting for the optimizer", style="dim")
+    text = Text(f"{len(view.running)} running", no_wrap=True, overflow="ellipsis")
+    states: tuple[NoteKind, ...] = ("complete", "pruned", "failed")
+    for state in states:
+        count = view.counts[state]
+        text.append("   ").append(f"{count} {state}", style=_STYLES[state] if count else "dim")
+    if view.n_lost:
+        text.append("   ").append(f"{view.n_lost} lost", style=_STYLES["lost"])
+        text.append(f", {view.n_retried} retried", style="dim")
+    return text
+
+
+def _best(view: StudyView) -> Text:
+    best = view.best
+    if best is None:
+        return Text("no value yet", style="dim")
+    return Text.assemble(
+        "best ",
+        (f"{best.value:.5g}", "bold green"),
+        f" {plain(view.metric or '')} in trial {best.number}   ",
+        (shown(best.params), "dim"),
+        no_wrap=True,
+        overflow="ellipsis",
+    )
+
+
+def _table(trials: Iterable[RunningTrial], metric: str | None, *, bars: int, wide: bool) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False, expand=True)
+    for name in ("trial", "slot", "step"):
+        table.add_column(name, justify="right", no_wrap=True)
+    head = Text(plain(metric or "objective"), overflow="ellipsis", no_wrap=True)
+    table.add_column(head, justify="right", no_wrap=True, max_width=24)
+    if bars:
+        table.add_column("", no_wrap=True, width=bars)
+    table.add_column(
+        "other metrics",
+        no_wrap=True,
+        overflow="ellipsis",
+        max_width=48 if wide else None,
+        ratio=None if wide else 1,
+    )
+    if wide:
+        table.add_column("params", no_wrap=True, overflow="ellipsis", ratio=1, style="dim")
+    for trial in trials:
+        value = trial.metrics.get(metric or "")
+        cells: list[RenderableType] = [
+            _number(trial),
+            str(trial.slot),
+            _step(trial),
+            Text("" if value is None else f"{value:.4g}", style="bold"),
+        ]
+        if bars:
+            cells.append(Text(sparkline(trial.curve.values(), bars), style="cyan"))
+        cells.append(_others(trial, metric))
+        if wide:
+            cells.append(Text(shown(trial.params)))
+        table.add_row(*cells)
+    return table
+
+
+def _number(trial: RunningTrial) -> Text:
+    again = (f"try {trial.attempt + 1} ", "magenta") if trial.attempt else ""
+    return Text.assemble(again, str(trial.number))
+
+
+def _step(trial: RunningTrial) -> Text:
+    if trial.pruned_at is not None:
+        return Text("stopping", style="yellow")
+    if trial.step is None:
+        return Text("starting", style="dim")
+    return Text.assemble(str(trial.step + 1), (f"/{trial.budget}" if trial.budget else "", "dim"))
+
+
+def _others(trial: RunningTrial, metric: str | None) -> Text:
+    names = islice(sorted(name for name in trial.metrics if name != metric), 8)
+    return Text("  ").join(
+        Text.assemble((f"{plain(name)} ", "dim"), f"{trial.metrics[name]:<6.3g}") for name in names
+    )
+
+
+def _progress_line(view: StudyView) -> str:
+    best = view.best
+    value = "no value yet" if best is None else f"best {best.value:.5g} in trial {best.number}"
+    left = "" if view.left_s is None else f", about {duration(view.left_s)} left"
+    done = f"{view.n_done}/{view.n_trials or '?'} trials done"
+    return f"{plain(view.study)}: {done}, {len(view.running)} running, {value}{left}"
+
+
+def sparkline(values: Iterable[float], width: int = _SPARK) -> str:
+    """Return values as a row of bars between their least and greatest; the last one is exact.
+
+    Example:
+        >>> sparkline([0.0, 0.5, 1.0])
+        '▁▄█'
+    """
+    finite = [value for value in values if math.isfinite(value)]
+    if len(finite) > width:
+        spread = (len(finite) - 1) / (width - 1)
+        finite = [finite[round(i * spread)] for i in range(width)]
+    if not finite:
+        return ""
+    low, high = min(finite) / 2, max(finite) / 2  # halves, for the difference of the greatest
+    if low == high:
+        return _BARS[0] * len(finite)
+    top = len(_BARS) - 1
+    return "".join(_BARS[int((value / 2 - low) / (high - low) * top)] for value in finite)
+
+
+def shown(params: Mapping[str, object]) -> str:
+    """Return params on one line, numbers short.
+
+    Example:
+        >>> shown({"lr": 0.00123456, "width": 64})
+        'lr=0.00123  width=64'
+    """
+    return "  ".join(
+        f"{plain(k)}={v:.3g}" if isinstance(v, float) else f"{plain(k)}={plain(str(v))}"
+        for k, v in params.items()
+    )
+
+
+def plain(text: str) -> str:
+    r"""Return the text of a user or program without what would steer a terminal.
+
+    Example:
+        >>> plain("\x1b[31mout of memory\x07")
+        'out of memory'
+    """
+    return _CONTROL.sub("", text)
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as people read them.
+
+    Example:
+        >>> duration(42.4), duration(3723)
+        ('0:42', '1:02:03')
+    """
+    whole = str(timedelta(seconds=round(seconds)))
+    return whole[3:] if whole.startswith("0:0") else whole.removeprefix("0:")
