@@ -19,7 +19,6 @@ from trialbus.client.admin import hub_status
 from trialbus.messages import events
 from trialbus.trainer.assignment import TRIAL_VARIABLE, Assignment
 from trialbus_services.config import settings
-from trialbus_services.worker.config import WorkerConfig
 
 STUDY = "digits"
 TTL_S = 1.5
@@ -345,19 +344,3 @@ def test_a_worker_of_any_study_takes_trials_of_all(optimizer: Optimizer) -> None
         assert request.study == ""
         optimizer.assign(request, study=study)
         assert optimizer.hear(events.TrialFinished).study == study
-
-
-@pytest.mark.parametrize("study", ["..", ".", "../../etc", "a/b", "x" * 300, "with space"])
-def test_a_log_stays_in_its_folder_and_belongs_to_one_study(tmp_path: Path, study: str) -> None:
-    config = WorkerConfig(endpoint="", logs=tmp_path)
-
-    def log(name: str) -> Path:
-        return config.log_of(
-            events.TrialAssigned(study=name, trial=3, attempt=1, request="", session="", params={})
-        )
-
-    assert log(study).resolve().parent.parent == tmp_path.resolve()
-    assert log(study).name == "3-1.log"
-    assert len(log(study).parent.name) < 100
-    assert len({log(name) for name in (study, "a_b", "with_space", "x" * 60)}) == 4
-    assert log("digits-v1.2").parent.name == "digits-v1.2"

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from urllib.parse import quote
+
+from trialbus.study.folder_name import name_folder
 
 #: Where checkpoints are kept; every machine that may run a trial again has to see it.
 CHECKPOINTS_VARIABLE = "TRIALBUS_CHECKPOINTS"
@@ -118,7 +119,7 @@ class Checkpoints:
 def directory_of(study: str, trial: int) -> Path:
     """Return the folder of a trial's checkpoints."""
     root = os.environ.get(CHECKPOINTS_VARIABLE, _DEFAULT)
-    return Path(root).absolute() / quote(study or "stand-alone", safe=" ") / str(trial)
+    return Path(root).absolute() / name_folder(study) / str(trial)
 
 
 def _value(checkpoint: Checkpoint) -> float:

@@ -19,8 +19,8 @@ from trialbus_services.launcher.launcher import Plan
 from trialbus_services.launcher.provenance import masked
 from trialbus_services.optimizer.distributions import suggest
 from trialbus_services.optimizer.registry import build_sampler
+from trialbus_services.process import paths
 from trialbus_services.worker.command_line import command_of, values_of, variables_of
-from trialbus_services.worker.config import folder_name
 
 
 def show(plan: Plan) -> str:
@@ -68,7 +68,7 @@ def _first_trial(spec: StudySpec, bus: settings.Bus, trainer: settings.Trainer |
         return [*shown, "command: none; trainings ask for their trials"]
     if trainer.function is not None:
         return [*shown, f"function: {trainer.function}"]
-    folder = (bus.runs / folder_name(spec.name) / "0").absolute()
+    folder = paths.run_directory(bus.runs, spec.name, 0)
     with tempfile.TemporaryDirectory() as elsewhere:
         command = command_of(
             [*trainer.command, *trainer.arguments], trainer.params_as, trial, Path(elsewhere)

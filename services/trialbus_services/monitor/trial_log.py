@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from trialbus_services.worker.config import folder_name
+from trialbus_services.process import paths
 
 _MOST = 64 << 10  # bytes at a time
 
@@ -28,7 +28,7 @@ def read_log(
     Raises:
         FileNotFoundError: There is none on this machine.
     """
-    path = logs / folder_name(study) / f"{trial:d}-{attempt:d}.log"
+    path = paths.trial_log(logs, study, trial, attempt)
     # A training could have put a link there, to a file that only this process may read.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     with os.fdopen(descriptor, "rb") as file:

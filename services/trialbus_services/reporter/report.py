@@ -14,8 +14,9 @@ import optuna
 import plotly.offline
 
 from trialbus_services.config.report_options import Options
+from trialbus_services.process.paths import report_directory
 from trialbus_services.reporter import exports, page
-from trialbus_services.reporter.atomic_files import folder_for, write
+from trialbus_services.reporter.atomic_files import write
 from trialbus_services.reporter.figures.importances import importances
 from trialbus_services.reporter.figures.recipes import build
 from trialbus_services.reporter.images import write_images
@@ -61,7 +62,8 @@ def write_report(
     facts = gather(snapshot, config)
     table = tabulate(snapshot)
     figures = build(snapshot, options, study)
-    folder = folder_for(directory, study.study_name)
+    folder = report_directory(directory, study.study_name)
+    folder.mkdir(parents=True, exist_ok=True)
     paths, notes = _write_files(folder, snapshot, facts, table, options)
     pictures, problem = write_images(figures, folder / "figures", options.images)
     if problem:

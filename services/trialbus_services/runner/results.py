@@ -17,8 +17,8 @@ from trialbus.messages import events
 from trialbus.study.nested_config import Params, laid_over, leaves
 from trialbus.study.spec import StudySpec
 from trialbus.trainer.checkpoint import directory_of
+from trialbus_services.process import paths
 from trialbus_services.runner.spec import StudyConfig
-from trialbus_services.worker.config import folder_name
 
 
 def write_results(
@@ -36,7 +36,6 @@ def write_results(
         end: How it ended.
         directory: Made if it is not there.
     """
-    name = folder_name(spec.name)
     trials = study.get_trials(deepcopy=False)
     best = study.best_trial if end.best_trials else None
     results = {
@@ -53,9 +52,9 @@ def write_results(
         "best": None if best is None else _row(best),
         "trials": [_row(trial) for trial in trials],
     }
-    written = [_write(directory / f"{name}_results.json", _json(results))]
+    written = [_write(paths.results_file(directory, spec.name), _json(results))]
     if best is not None:
-        folder = directory / name
+        folder = paths.results_directory(directory, spec.name)
         written.append(_write(folder / "best_params.json", _json(best.params)))
         config = Params(laid_over(leaves(spec.config), best.params)).nested()
         # Quoted, so that whatever the name is, it ends with the line.

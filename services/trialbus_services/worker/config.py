@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from trialbus.messages.events import TrialAssigned
-from trialbus_services.process import gpus
+from trialbus_services.process import gpus, paths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +39,4 @@ class WorkerConfig:
 
     def log_of(self, trial: TrialAssigned) -> Path:
         """Return the file for what the training of a trial prints."""
-        return self.logs / folder_name(trial.study) / f"{trial.trial}-{trial.attempt}.log"
-
-
-def folder_name(study: str) -> str:
-    """Return a folder's name for a study: the same where it can be, and never another's."""
-    safe = re.sub(r"[^\w.-]", "_", study).lstrip(".")[:60]
-    if safe == study:
-        return safe
-    return f"{safe}-{hashlib.sha256(study.encode()).hexdigest()[:8]}"
+        return paths.trial_log(self.logs, trial.study, trial.trial, trial.attempt)

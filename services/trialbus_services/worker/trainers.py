@@ -10,8 +10,8 @@ from typing import Protocol
 
 from trialbus.messages.events import TrialAssigned
 from trialbus_services.config.settings import ParamsAs
+from trialbus_services.process import paths
 from trialbus_services.worker.command_line import command_of, values_of, variables_of
-from trialbus_services.worker.config import folder_name
 from trialbus_services.worker.training_process import Exit, run_training
 
 
@@ -83,7 +83,7 @@ class CommandTrainer:
     def _folder_of(self, trial: TrialAssigned) -> Path:
         if self.cwd is not None and not Path(self.cwd).is_dir():
             raise NotADirectoryError(f"trainer.cwd={self.cwd!r} is no folder any more")
-        folder = (self.runs / folder_name(trial.study) / str(trial.trial)).absolute()
+        folder = paths.run_directory(self.runs, trial.study, trial.trial)
         if self.params_as == "file":
             folder.mkdir(parents=True, exist_ok=True)
         return folder

@@ -1,0 +1,42 @@
+"""Where the files of a study and of its trials are: every folder that is named after a study.
+
+Checkpoints are the one exception: the trainer names their folder, by the same rule.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from trialbus.study.folder_name import name_folder
+
+
+def trial_log(logs: Path, study: str, trial: int, attempt: int) -> Path:
+    """Return the file for what the training of an attempt prints.
+
+    Args:
+        logs: Folder of the logs of trials.
+        study: Name of the study.
+        trial: Number of the trial.
+        attempt: Number of the attempt.
+    """
+    return logs / name_folder(study) / f"{trial:d}-{attempt:d}.log"
+
+
+def run_directory(runs: Path, study: str, trial: int) -> Path:
+    """Return the absolute path of a trial's run directory, which all its attempts share."""
+    return (runs / name_folder(study) / f"{trial:d}").absolute()
+
+
+def report_directory(reports: Path, study: str) -> Path:
+    """Return the folder of a study's report."""
+    return reports / name_folder(study)
+
+
+def results_file(directory: Path, study: str) -> Path:
+    """Return the file in which a runner writes all trials of a study."""
+    return directory / f"{name_folder(study)}_results.json"
+
+
+def results_directory(directory: Path, study: str) -> Path:
+    """Return the folder in which a runner writes the best params and config of a study."""
+    return directory / name_folder(study)
