@@ -1,4 +1,4 @@
-"""The AsyncAPI 3 document of the bus, made from the structs: `./scripts/asyncapi`.
+"""The AsyncAPI 3 document of the bus, made from the structs: `./scripts/reference`.
 
 Channels are the types of events and the connection itself; operations say which role sends and
 which receives. The output depends on nothing but the code, so docs/asyncapi.json can be compared.
@@ -9,18 +9,18 @@ Source:
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import json
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias, cast, get_args
 
 import msgspec
 
 from trialbus.messages import events
 from trialbus.protocol import frames
+from trialbus_services.reference.fields import describe_fields
+from trialbus_services.reference.markdown import read_summary
 
 Json: TypeAlias = dict[str, Any]
 
@@ -69,7 +69,7 @@ _ABOUT = (
 def document() -> Json:
     """Return the document as plain data."""
     to_hub, to_client = _members(frames.ToHub), _members(frames.ToClient)
-    schemas = _schemas([*events.BUILT_IN, *to_hub, *to_client, frames.Record])
+    schemas = _build_schemas([*events.BUILT_IN, *to_hub, *to_client, frames.Record])
     schemas["OwnEvent"] = {
         "title": "OwnEvent",
         "description": "An event of a type of your own. The hub stores and delivers it untouched.",
@@ -88,7 +88,7 @@ def document() -> Json:
     }
     messages = {_snake_case(frame): _message(frame) for frame in (*to_hub, *to_client)}
     for event in events.BUILT_IN:
-        type_ = _tag(event)
+        type_ = get_tag(event)
         channels[type_] = _channel(type_, with_trial="trial" in event.__struct_fields__)
         messages[type_] = _message(event)
         senders, receivers = ROUTES[type_]
@@ -132,14 +132,6 @@ def document() -> Json:
 def render() -> str:
     """Return the document as it is committed."""
     return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the document to the file given."""
-    parser = argparse.ArgumentParser(prog="asyncapi", description=main.__doc__)
-    parser.add_argument("file", type=Path)
-    cast(Path, parser.parse_args(arguments).file).write_text(render(), encoding="utf-8")
-    return 0
 
 
 def _connection(frame_types: Sequence[type[msgspec.Struct]]) -> Json:
@@ -186,28 +178,62 @@ def _message_ref(name: str) -> Json:
     return {"$ref": f"#/components/messages/{name}"}
 
 
-def _schemas(structs: Sequence[type[msgspec.Struct]]) -> Json:
-    _, found = msgspec.json.schema_components(structs, ref_template=_REF)
-    schemas: Json = {name: _draft_07(schema) for name, schema in found.items()}
-    for struct in structs:
+def _build_schemas(structs: Sequence[type[msgspec.Struct]]) -> Json:
+    _, components = msgspec.json.schema_components(structs, ref_template=_REF)
+    schemas: Json = {name: _convert_to_draft_07(schema) for name, schema in components.items()}
+    for struct in _list_structs(structs):
+        schema = schemas[struct.__name__]
+        summary = read_summary(struct)
+        if summary:
+            schema["description"] = summary
+        descriptions = describe_fields(struct)
         if struct.__struct_config__.array_like:
             tagged = struct.__struct_config__.tag is not None
             names = ["op"] * tagged + [field.name for field in msgspec.structs.fields(struct)]
-            for name, item in zip(names, schemas[struct.__name__]["items"], strict=True):
+            properties = dict(zip(names, schema["items"], strict=True))
+            for name, item in properties.items():
                 item["title"] = name
+        else:
+            properties = schema["properties"]
+        for name, description in descriptions.items():
+            properties[name] = _describe(properties[name], description)
     return {name: schemas[name] for name in sorted(schemas)}
 
 
-def _draft_07(schema: Any) -> Any:
+def _describe(schema: Json, description: str) -> Json:
+    """Return a schema with a description; a reference would hide the keywords beside it."""
+    if "$ref" in schema:
+        return {"allOf": [schema], "description": description}
+    return schema | {"description": description}
+
+
+def _list_structs(types: Iterable[Any]) -> list[type[msgspec.Struct]]:
+    """Return the structs among types, and those that their fields hold, each once."""
+    structs: dict[type[msgspec.Struct], None] = {}
+    waiting = list(types)
+    while waiting:
+        type_ = waiting.pop(0)
+        if isinstance(type_, type) and issubclass(type_, msgspec.Struct):
+            if type_ not in structs:
+                structs[type_] = None
+                waiting += [field.type for field in msgspec.structs.fields(type_)]
+        else:
+            waiting += get_args(type_)
+    return list(structs)
+
+
+def _convert_to_draft_07(schema: Any) -> Any:
     """Return a schema in the dialect of AsyncAPI, which is older than the one of msgspec."""
     if isinstance(schema, list):
-        return [_draft_07(item) for item in cast(list[Any], schema)]
+        return [_convert_to_draft_07(item) for item in cast(list[Any], schema)]
     if not isinstance(schema, dict):
         return schema
     old = cast(Json, schema)
-    new: Json = {key: _draft_07(value) for key, value in old.items() if key not in _NEWER}
+    new: Json = {
+        key: _convert_to_draft_07(value) for key, value in old.items() if key not in _NEWER
+    }
     if "prefixItems" in old:
-        new["items"] = _draft_07(old["prefixItems"])
+        new["items"] = _convert_to_draft_07(old["prefixItems"])
         if "items" in old:
             new["additionalItems"] = old["items"]
     if "contentEncoding" in old:
@@ -223,13 +249,10 @@ def _members(union: Any) -> tuple[type[msgspec.Struct], ...]:
     return get_args(union)
 
 
-def _tag(event: type[events.Event]) -> str:
+def get_tag(event: type[events.Event]) -> str:
+    """Return the name of an event on the wire."""
     return str(event.__struct_config__.tag)
 
 
 def _snake_case(struct: type[msgspec.Struct]) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", struct.__name__).lower()
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
