@@ -14,7 +14,7 @@ from trialbus.callbacks.evaluation import Callbacks, EvaluationCallback
 from trialbus.callbacks.optuna import OptunaCallback, OptunaCallbackConfig
 from trialbus.errors import SpecError
 from trialbus.study.spec import is_mapping
-from trialbus.study.validation import nearest
+from trialbus.study.validation import format_expected
 from trialbus.trainer.trial import Trial
 
 #: Where a worker puts the section `callbacks` of its config for the trainings it starts, as JSON.
@@ -103,7 +103,7 @@ def _check(found: Mapping[str, Any], type_: type[Any], where: str) -> None:
     known = [f.name for f in fields(type_)]
     for key in found:
         if key not in known:
-            raise SpecError(f"{where}.{key}", f"no such key{nearest(key, known)}")
+            raise SpecError(f"{where}.{key}", f"no such key{format_expected(key, known)}")
 
 
 def _made(where: str, settings: dict[str, Any], trial: Trial | None) -> EvaluationCallback:

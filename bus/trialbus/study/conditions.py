@@ -8,12 +8,12 @@ heads: {type: int, low: 1, high: 8, when: {kind: transformer}}
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from trialbus.study.search_space import CategoricalParam, Choice, FloatParam, Param
+from trialbus.study.validation import format_expected
 
 
 def unmet(param: Param, values: Mapping[str, Any]) -> str | None:
@@ -63,9 +63,7 @@ def in_order(space: Mapping[str, Param]) -> dict[str, Param]:
 
 def _check(key: str, param: Param, name: str, space: Mapping[str, Param]) -> None:
     if name not in space:
-        near = difflib.get_close_matches(name, space, 1)
-        meant = f"; did you mean {near[0]!r}?" if near else f" (expected one of {', '.join(space)})"
-        raise ValueError(f"{key} is no param{meant}")
+        raise ValueError(f"{key} is no param{format_expected(name, space)}")
     other = space[name]
     wanted = _values(param, name)
     if not wanted:

@@ -16,7 +16,7 @@ from trialbus.errors import SpecError
 from trialbus.study.conditions import in_order, unmet
 from trialbus.study.nested_config import Params, laid_over, leaves
 from trialbus.study.search_space import Choice, Param, fixed
-from trialbus.study.validation import checked, nearest
+from trialbus.study.validation import convert, format_expected
 
 Direction: TypeAlias = Literal["minimize", "maximize"]
 NanPolicy: TypeAlias = Literal["fail", "prune", "ignore", "worst"]
@@ -352,10 +352,10 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
     spec: dict[str, Any] = {
         **data,
         "params": {
-            name: checked(f"study.params.{name}", param, Param) for name, param in params.items()
+            name: convert(f"study.params.{name}", param, Param) for name, param in params.items()
         },
         "objectives": tuple(
-            checked(
+            convert(
                 "study.objective" if len(objectives) == 1 else f"study.objective[{i}]",
                 entry,
                 Objective,
@@ -365,7 +365,7 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
         "sampler": _component("sampler", sampler),
         "pruner": None if pruner is None else _component("pruner", pruner),
     }
-    loaded: StudySpec = checked("study", spec, StudySpec)
+    loaded: StudySpec = convert("study", spec, StudySpec)
     return loaded
 
 
@@ -378,7 +378,7 @@ def check_keys(study: Iterable[str]) -> None:
     known = {"objective", *StudySpec.__struct_fields__} - NOT_WRITTEN
     for key in study:
         if key not in known:
-            raise SpecError(f"study.{key}", f"no such key{nearest(key, known)}")
+            raise SpecError(f"study.{key}", f"no such key{format_expected(key, known)}")
 
 
 def is_mapping(data: Any) -> TypeGuard[Mapping[str, Any]]:

@@ -19,7 +19,7 @@ from trialbus.errors import (
     SpecError,
     TrialbusError,
 )
-from trialbus.study.validation import nearest
+from trialbus.study.validation import format_expected
 from trialbus_services.cli import hydra_app
 from trialbus_services.config import settings
 from trialbus_services.config.composing import Composed
@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
         case [name, *options] if name in _TOOLS:
             return _tool(name, options)
         case [name, *_]:
-            hint = nearest(name, [*_COMMANDS, *_TOOLS])
+            hint = format_expected(name, [*_COMMANDS, *_TOOLS])
             print(f"error: there is no command {name!r}{hint}", file=sys.stderr)
             return WRONG_INPUT
         case _:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import difflib
 import shlex
 import sys
 import time
@@ -21,6 +20,7 @@ from trialbus.client.subscriber import Subscriber, subscribe
 from trialbus.errors import HubUnavailableError, SpecError
 from trialbus.messages import events
 from trialbus.protocol.endpoint import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE
+from trialbus.study.validation import find_nearest
 from trialbus_services.process.child import WRONG_INPUT
 from trialbus_services.views.history import History, read_histories
 from trialbus_services.views.study_view import StudyView
@@ -75,9 +75,9 @@ def watch(arguments: Sequence[str]) -> int:
 def _chosen(histories: dict[str, History], name: str | None) -> History | None:
     """Return the study to show; None if there is a choice, which is printed then."""
     if name is not None and name not in histories:
-        near = difflib.get_close_matches(name, histories, n=1)
+        near = find_nearest(name, histories)
         known = ", ".join(map(plain, histories))
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {known or 'none yet'}"
+        hint = f"did you mean {near!r}?" if near else f"there are: {known or 'none yet'}"
         raise SpecError("study", f"no study {name!r} was submitted on this bus; {hint}")
     if name is not None:
         return histories[name]

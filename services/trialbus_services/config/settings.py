@@ -23,7 +23,7 @@ from trialbus.errors import SpecError
 from trialbus.protocol.endpoint import resolve
 from trialbus.protocol.security import HUB_KEY_VARIABLE, KEY_VARIABLE
 from trialbus.study.spec import StudySpec, check_keys, is_mapping, load_spec
-from trialbus.study.validation import checked
+from trialbus.study.validation import convert
 from trialbus_services.config import base_config
 from trialbus_services.config.report_options import Options
 from trialbus_services.config.search_space import explicit
@@ -194,7 +194,7 @@ def section(config: DictConfig, name: str, type_: type[_S]) -> _S:
     Raises:
         SpecError: A key is unknown, missing or of the wrong type; names the key and the value.
     """
-    found: _S = checked(name, _plain(config, name), type_)
+    found: _S = convert(name, _plain(config, name), type_)
     return found
 
 

@@ -21,7 +21,7 @@ from rich.console import Console
 
 from trialbus.errors import SpecError
 from trialbus.study.spec import Inherited, StudySpec
-from trialbus.study.validation import nearest
+from trialbus.study.validation import format_expected
 from trialbus_services.config import settings
 from trialbus_services.config.composing import Composed, composed
 from trialbus_services.launcher import launcher
@@ -196,7 +196,7 @@ def _phase(phase: str, arguments: Sequence[str]) -> Generator[Composed]:
     """Compose the config of a phase in place of the one that the arguments name."""
     known = GlobalHydra.instance().config_loader().get_group_options("phase", ObjectType.CONFIG)
     if phase not in known:
-        raise SpecError("from_phase", f"there is no phase {phase!r}{nearest(phase, known)}")
+        raise SpecError("from_phase", f"there is no phase {phase!r}{format_expected(phase, known)}")
     others = [o for o in arguments if o.lstrip("+~").partition("=")[0] not in ("phase", "phases")]
     with composed([*others, f"phase={phase}"]) as found:
         yield found

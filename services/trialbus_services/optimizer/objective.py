@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from typing import TypeAlias
 
 from trialbus.errors import SpecError
 from trialbus.study.spec import Direction, Objective
+from trialbus.study.validation import find_nearest
 
 #: Values by step.
 Curve: TypeAlias = Mapping[int, float]
@@ -73,8 +73,8 @@ def aggregation(
             step = int(argument)
             return lambda curve: curve.get(step)
         case _:
-            near = difflib.get_close_matches(name, _EXPECTED, 1)
-            meant = f"; did you mean {_EXPECTED[near[0]]}?" if near else ""
+            near = find_nearest(name, _EXPECTED)
+            meant = f"; did you mean {_EXPECTED[near]}?" if near else ""
             raise SpecError(
                 f"{key}.aggregate",
                 f"{text!r} is not one of {', '.join(_EXPECTED.values())}{meant}",

@@ -19,7 +19,7 @@ from optuna.samplers import BaseSampler, nsgaii
 from trialbus.errors import SpecError
 from trialbus.study.search_space import CategoricalParam, FloatParam, IntParam, Param
 from trialbus.study.spec import Component, StudySpec, is_mapping
-from trialbus.study.validation import nearest
+from trialbus.study.validation import format_expected
 
 _GRID = "GridSampler"
 
@@ -109,7 +109,9 @@ def _class(key: str, name: str, module: ModuleType, base: type) -> type:
     ]
     if name not in names:
         kind = base.__name__.removeprefix("Base").lower()
-        raise SpecError(f"{key}.type", f"{name!r} is not a {kind} of Optuna{nearest(name, names)}")
+        raise SpecError(
+            f"{key}.type", f"{name!r} is not a {kind} of Optuna{format_expected(name, names)}"
+        )
     found: type = getattr(module, name)
     return found
 
@@ -147,7 +149,8 @@ def _build(
     for name, value in component.args.items():
         if name not in known:
             raise SpecError(
-                f"{key}.{name}", f"{component.type} has no such argument{nearest(name, known)}"
+                f"{key}.{name}",
+                f"{component.type} has no such argument{format_expected(name, known)}",
             )
         if is_mapping(value) and ("type" in value or "_target_" in value):
             inner = _PARTS.get(name, (module, base))

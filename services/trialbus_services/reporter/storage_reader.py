@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
 
 import optuna
@@ -13,6 +12,7 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from sqlalchemy.engine import make_url
 
 from trialbus.errors import SpecError
+from trialbus.study.validation import find_nearest
 from trialbus_services.optimizer.storage import JOURNAL, check_url, shown
 
 _KEY = "storage.url"
@@ -76,9 +76,9 @@ def load_study(name: str, storage: BaseStorage, shown_as: str) -> optuna.Study:
     """
     names = study_names(storage, shown_as)
     if name not in names:
-        near = difflib.get_close_matches(name, names, n=1)
+        near = find_nearest(name, names)
         others = f"it has {', '.join(names[:10])}" if names else "it has none"
-        hint = f"did you mean {near[0]!r}?" if near else others
+        hint = f"did you mean {near!r}?" if near else others
         raise SpecError("study", f"there is no study {name!r} in {shown(shown_as)!r}; {hint}")
     return optuna.load_study(study_name=name, storage=storage)
 

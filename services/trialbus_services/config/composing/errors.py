@@ -17,7 +17,7 @@ from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from trialbus.errors import SpecError
-from trialbus.study.validation import nearest
+from trialbus.study.validation import format_expected
 from trialbus_services.config.composing.provenance import Sources
 
 _TYPES = {
@@ -91,7 +91,7 @@ def _wrong_value(error: Exception, cause: OmegaConfBaseException, sources: Sourc
     elif isinstance(cause, ConfigAttributeError | ConfigKeyError):
         parent = cause.parent_node
         names = list(map(str, parent)) if isinstance(parent, DictConfig) else []
-        problem = f"no such key{nearest(key.rpartition('.')[2], names)}"
+        problem = f"no such key{format_expected(key.rpartition('.')[2], names)}"
     within = _IN_CONFIG.match(str(error))
     if within is None:
         return ConfigError(key, problem, sources.of(key))
@@ -112,7 +112,7 @@ def _unreadable_override(error: OverrideParseException) -> str:
 
 def _no_such_config(error: MissingConfigException, sources: Sources) -> ConfigError:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
-    problem = f"there is no {name!r}{nearest(name, error.options or ())}"
+    problem = f"there is no {name!r}{format_expected(name, error.options or ())}"
     if not group:
         return ConfigError("--config-name", problem, None)
     within = _IN_CONFIG.match(str(error))
