@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from trialbus_services.process import exit_codes
+
 
 def main() -> int:
     """Run the command line, or say what to install for it.
@@ -18,7 +20,7 @@ def main() -> int:
             'install them with: pip install "trialbus[services]"',
             file=sys.stderr,
         )
-        return 1
+        return exit_codes.FAILED
     return cli.main()
 
 

@@ -11,6 +11,7 @@ from trialbus.errors import TrialbusError
 from trialbus.trainer.artifacts import directory
 from trialbus_services.config import settings
 from trialbus_services.optimizer.storage import check_url
+from trialbus_services.process import exit_codes
 
 
 def command(storage: settings.Storage, dashboard: settings.Dashboard) -> list[str]:
@@ -42,4 +43,4 @@ def run(storage: settings.Storage, dashboard: settings.Dashboard) -> int:
     try:
         return subprocess.run(command(storage, dashboard), check=False).returncode
     except KeyboardInterrupt:
-        return 130
+        return exit_codes.INTERRUPTED

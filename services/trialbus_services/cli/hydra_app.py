@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from trialbus.errors import TrialbusError
 from trialbus_services.config import composing
 from trialbus_services.config.composing import Composed
+from trialbus_services.process import exit_codes
 
 #: Options of Hydra that are followed by a value.
 _WITH_VALUE = frozenset(
@@ -67,9 +68,9 @@ def complete(commands: Iterable[str], applications: Iterable[str], arguments: li
         begun = "" if line.endswith(" ") or not words[1:] else words[-1]
         if len(words) - bool(begun) < 2:
             print(" ".join(command for command in commands if command.startswith(begun)))
-            return 0
+            return exit_codes.DONE
         if words[1] not in applications:
-            return 0
+            return exit_codes.DONE
         rest = line[line.index(words[1], len(words[0])) + len(words[1]) :].lstrip()
         # Hydra looks at the overrides alone; what is offered depends on the tree, too.
         arguments = [*arguments, *(f"{found[1]}={found[2]}" for found in _TREE.finditer(rest))]

@@ -22,6 +22,7 @@ from trialbus.messages.codec import decode_with
 from trialbus.messages.topics import escaped
 from trialbus.protocol.endpoint import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE
 from trialbus.protocol.frames import Record
+from trialbus_services.process import exit_codes
 
 _CONNECT_S = 5.0
 _LOOK_AGAIN_S = 0.1
@@ -65,11 +66,11 @@ def events(arguments: list[str]) -> int:
             while options.follow:
                 _follow(inbox, show)
     except KeyboardInterrupt:
-        return 0
+        return exit_codes.DONE
     except BrokenPipeError:
         # Python would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+    return exit_codes.DONE
 
 
 def status(arguments: list[str]) -> int:
@@ -84,13 +85,13 @@ def status(arguments: list[str]) -> int:
             rate = hub_status(link, _CONNECT_S)["end"] - found["end"]
         except HubUnavailableError as error:
             print(f"error: {error}", file=sys.stderr)
-            return 1
+            return exit_codes.FAILED
     found["events_per_s"] = rate
     if options.json:
         print(json.dumps(found))
     else:
         _print_status(Console(), found)
-    return 0
+    return exit_codes.DONE
 
 
 def forget(arguments: list[str]) -> int:
@@ -115,8 +116,8 @@ def forget(arguments: list[str]) -> int:
                 _wait_forgotten(link, escaped(options.study))
         except TrialbusError as error:
             print(f"error: {error}", file=sys.stderr)
-            return 1
-    return 0
+            return exit_codes.FAILED
+    return exit_codes.DONE
 
 
 def _wait_forgotten(link: Link, study: str) -> None:

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from trialbus.protocol.security import new_keys
+from trialbus_services.process import exit_codes
 
 
 def keys(arguments: list[str]) -> int:
@@ -27,8 +28,8 @@ def keys(arguments: list[str]) -> int:
         print(new_keys(folder, "service", "service"))
         print(new_keys(folder, "trainer", "trainer"))
         print(f"use them: trialbus study bus=curve bus.keys.dir={folder}")
-        return 0
+        return exit_codes.DONE
     path = new_keys(folder, options.name, options.role, options.study)
     print(f"{path}: the key of a {options.role}; hand it to its owner over a safe way")
     print(f"use it: TRIALBUS_KEY={path.name} TRIALBUS_HUB_KEY=hub.pub, with the file hub.pub")
-    return 0
+    return exit_codes.DONE

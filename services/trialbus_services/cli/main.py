@@ -13,17 +13,14 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 from trialbus.errors import (
-    HubRefusedError,
-    LogError,
-    LogInUseError,
-    SpecError,
     TrialbusError,
 )
 from trialbus.study.validation import format_expected
 from trialbus_services.cli import hydra_app
 from trialbus_services.config import settings
 from trialbus_services.config.composing import Composed
-from trialbus_services.process.child import ALREADY_SERVED, WRONG_INPUT, stop_with_parent
+from trialbus_services.process import exit_codes
+from trialbus_services.process.child import stop_with_parent
 
 _USAGE = """\
 usage: trialbus COMMAND [HYDRA OVERRIDES | OPTIONS]
@@ -59,18 +56,15 @@ DRY_RUN = "--dry-run"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit code.
-
-    0 done, 1 failed, 2 wrong input, 3 another one serves already, 130 interrupted.
-    """
+    """Run the command line and return its exit code, see `exit_codes`."""
     arguments = sys.argv[1:] if argv is None else argv
     match arguments:
         case [] | ["-h" | "--help", *_]:
             print(_USAGE)
-            return 0 if arguments else WRONG_INPUT
+            return exit_codes.DONE if arguments else exit_codes.WRONG_INPUT
         case ["--version", *_]:
             print(version("trialbus"))
-            return 0
+            return exit_codes.DONE
         case ["-sc" | "--shell-completion", *_]:
             return hydra_app.complete([*_COMMANDS, *_TOOLS], _COMMANDS, arguments)
         case [name, *overrides] if name in _COMMANDS:
@@ -80,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
         case [name, *_]:
             hint = format_expected(name, [*_COMMANDS, *_TOOLS])
             print(f"error: there is no command {name!r}{hint}", file=sys.stderr)
-            return WRONG_INPUT
+            return exit_codes.WRONG_INPUT
         case _:
             raise AssertionError(arguments)
 
@@ -108,9 +102,9 @@ def _run(name: str, arguments: list[str]) -> int:
         return hydra_app.run(name, arguments, serve)
     except TrialbusError as error:
         print(f"error: {error}", file=sys.stderr)
-        return _exit_code(error)
+        return exit_codes.for_error(error)
     except KeyboardInterrupt:
-        return 130
+        return exit_codes.INTERRUPTED
 
 
 def _tool(name: str, options: list[str]) -> int:
@@ -138,16 +132,10 @@ def _tool(name: str, options: list[str]) -> int:
         return tools[name](options)
     except ModuleNotFoundError as error:
         print(f'error: {error}; pip install "trialbus[{name}]"', file=sys.stderr)
-        return 1
+        return exit_codes.FAILED
     except TrialbusError as error:
         print(f"error: {error}", file=sys.stderr)
-        return _exit_code(error)
-
-
-def _exit_code(error: TrialbusError) -> int:
-    if isinstance(error, LogInUseError | HubRefusedError):
-        return ALREADY_SERVED
-    return WRONG_INPUT if isinstance(error, SpecError | LogError) else 1
+        return exit_codes.for_error(error)
 
 
 def _hub(found: Composed) -> int:
@@ -165,7 +153,7 @@ def _hub(found: Composed) -> int:
         keep_finished_s=bus.keep_finished_s,
     )
     serve(hub)
-    return 0
+    return exit_codes.DONE
 
 
 def _optimizer(found: Composed) -> int:
@@ -235,7 +223,7 @@ def _dry_run(found: Composed) -> int:
 
     for plan in plans(found):
         print(show(plan))
-    return 0
+    return exit_codes.DONE
 
 
 _TOOLS = ("report", "watch", "events", "status", "forget", "keys", "metrics")

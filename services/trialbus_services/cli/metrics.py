@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from trialbus.client.admin import hub_status
 from trialbus.client.link import Link
 from trialbus.errors import HubUnavailableError
+from trialbus_services.process import exit_codes
 
 _TIMEOUT_S = 3.0
 
@@ -81,4 +82,4 @@ def metrics(arguments: list[str], stop: threading.Event | None = None) -> int:
         finally:
             server.shutdown()
             thread.join()
-    return 0
+    return exit_codes.DONE

@@ -13,12 +13,11 @@ import optuna
 from trialbus_services.config import settings
 from trialbus_services.config.composing import composed
 from trialbus_services.optimizer.storage import shown
-from trialbus_services.process.child import WRONG_INPUT
+from trialbus_services.process import exit_codes
 from trialbus_services.reporter.publish import make_comparison, make_report
 from trialbus_services.reporter.storage_reader import load_study, open_to_read, study_names
 
 _OVERRIDE = re.compile(r"[+~]*[\w./@-]+=")
-_INTERRUPTED = 130
 _MORE = """\
 examples:
   trialbus report digits                            from the storage of the configuration
@@ -62,7 +61,7 @@ def report(arguments: Sequence[str]) -> int:
     if not options.study:
         print(f"error: which study? {shown(url)!r} has:", file=sys.stderr)
         print("\n".join(study_names(storage, url)) or "none", file=sys.stderr)
-        return WRONG_INPUT
+        return exit_codes.WRONG_INPUT
     studies = [load_study(name, storage, url) for name in dict.fromkeys(options.study)]
     try:
         if options.compare:
@@ -72,8 +71,8 @@ def report(arguments: Sequence[str]) -> int:
                 print(*make_report(study, directory, section), sep="\n", flush=True)
     except KeyboardInterrupt:
         print("interrupted; reports that were there before are as they were", file=sys.stderr)
-        return _INTERRUPTED
-    return 0
+        return exit_codes.INTERRUPTED
+    return exit_codes.DONE
 
 
 def _parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -21,10 +21,10 @@ from trialbus.errors import HubUnavailableError, SpecError
 from trialbus.messages import events
 from trialbus.protocol.endpoint import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE
 from trialbus.study.validation import find_nearest
-from trialbus_services.process.child import WRONG_INPUT
+from trialbus_services.process import exit_codes
 from trialbus_services.views.history import History, read_histories
 from trialbus_services.views.study_view import StudyView
-from trialbus_services.views.summary import exit_code, print_summary
+from trialbus_services.views.summary import print_summary
 from trialbus_services.views.terminal import TerminalView, plain
 
 _CONNECT_S = 5.0
@@ -32,7 +32,6 @@ _TICK_S = 0.125
 _QUIET_S = 3.0
 _KNOCK_S = 0.5
 _REPORT_S = 120.0
-_INTERRUPTED = 130
 
 
 def watch(arguments: Sequence[str]) -> int:
@@ -57,7 +56,7 @@ def watch(arguments: Sequence[str]) -> int:
         link.wait_connected(_CONNECT_S)
         history = _chosen(read_histories(link), options.study)
         if history is None:
-            return WRONG_INPUT
+            return exit_codes.WRONG_INPUT
         try:
             return _Watch(history, link, console).run()
         except KeyboardInterrupt:
@@ -69,7 +68,7 @@ def watch(arguments: Sequence[str]) -> int:
                 markup=False,
                 soft_wrap=True,
             )
-            return _INTERRUPTED
+            return exit_codes.INTERRUPTED
 
 
 def _chosen(histories: dict[str, History], name: str | None) -> History | None:
@@ -128,7 +127,7 @@ class _Watch:
             wall_s=self._view.elapsed_s,
             report=Path(report[0]) if report else None,
         )
-        return exit_code(finished)
+        return exit_codes.for_study(finished)
 
     def _follow(self, inbox: Subscriber[events.AnyEvent]) -> events.StudyFinished:
         """Show what happens until the study has ended; nothing if it has."""

@@ -25,16 +25,15 @@ from trialbus_services.optimizer.outcome import Judge
 from trialbus_services.optimizer.pruning import warm_up
 from trialbus_services.optimizer.registry import build_pruner, build_sampler
 from trialbus_services.optimizer.storage import check_url, shown
-from trialbus_services.process import gpus
+from trialbus_services.process import exit_codes, gpus
 from trialbus_services.views.study_view import StudyView
-from trialbus_services.views.summary import exit_code, print_summary
+from trialbus_services.views.summary import print_summary
 from trialbus_services.views.terminal import TerminalView
 
 logger = logging.getLogger(__name__)
 
 _TICK_S = 0.25
 _REPORT_S = 120.0
-_INTERRUPTED = 130
 
 
 @dataclass(frozen=True)
@@ -91,9 +90,9 @@ def run(planned: Plan, console: Console) -> int:
         TrialbusError: The config is wrong, or a service cannot be had.
     """
     try:
-        return exit_code(launch(planned, console))
+        return exit_codes.for_study(launch(planned, console))
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return exit_codes.INTERRUPTED
 
 
 def launch(planned: Plan, console: Console, *, report: bool = True) -> events.StudyFinished:

@@ -27,6 +27,7 @@ from trialbus_services.config.composing import Composed, composed
 from trialbus_services.launcher import launcher
 from trialbus_services.optimizer.running_study import END, SPEC
 from trialbus_services.optimizer.storage import shown, stored_study
+from trialbus_services.process import exit_codes
 from trialbus_services.views.terminal import shown as shown_params
 
 _RECORD_S = 10.0
@@ -51,7 +52,7 @@ def run(found: Composed) -> int:
             code = _run_phase(composed_, f"phase {phase} ({number} of {len(phases)})", console)
         if code:
             return code
-    return 0
+    return exit_codes.DONE
 
 
 def plans(found: Composed) -> Generator[launcher.Plan]:
@@ -75,7 +76,7 @@ def _run_phase(found: Composed, title: str, console: Console) -> int:
     study = stored_study(url, spec.name)
     if study is not None and _finished(study) and _n_done(study) >= _wanted(study, spec):
         console.print(f"{title}: finished, {_summary(study)}", highlight=False, markup=False)
-        return 0
+        return exit_codes.DONE
     console.rule(title, style="dim")
     code = launcher.run(launcher.plan(found, _study(found, console)), console)
     if code == 0:

@@ -17,6 +17,7 @@ from trialbus_services.config.settings import Bus
 from trialbus_services.config.settings import Monitor as Settings
 from trialbus_services.monitor.access import Access
 from trialbus_services.monitor.app import Monitor
+from trialbus_services.process import exit_codes
 from trialbus_services.process.signals import stop_event
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def run(bus: Bus, monitor: Settings) -> int:
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         with Presence(link=link, kind="monitor", name="monitor", ttl_s=_TTL_S):
             uvicorn.Server(config).run([listener])
-    return 0
+    return exit_codes.DONE
 
 
 def _listen(monitor: Settings) -> socket.socket:

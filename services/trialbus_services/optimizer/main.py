@@ -11,6 +11,7 @@ from trialbus_services.config.settings import Optimizer as HowTo
 from trialbus_services.optimizer.sampling import warm_up
 from trialbus_services.optimizer.service import Optimizer
 from trialbus_services.optimizer.storage import open_storage, shown
+from trialbus_services.process import exit_codes
 from trialbus_services.process.signals import stop_event
 
 logger = logging.getLogger(__name__)
@@ -32,4 +33,4 @@ def run(bus: Bus, storage: Storage, how: HowTo) -> int:
     )
     logger.info("optimizer on %s, recording into %s", bus.endpoint, shown(storage.url))
     optimizer.run(stop.is_set)
-    return 0
+    return exit_codes.DONE

@@ -13,13 +13,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from trialbus.errors import TrialbusError
+from trialbus_services.process import exit_codes
 
 _PARENT_VARIABLE = "TRIALBUS_PARENT_ON_STDIN"
 _MAX_RESTARTS = 5
-#: Exit code of a service that would fail again in the same way.
-WRONG_INPUT = 2
-#: Exit code of a service that is not needed: another one has its place.
-ALREADY_SERVED = 3
 _STEADY_S = 30.0
 _STOP_S = 20.0
 
@@ -59,9 +56,9 @@ class Child:
             if time.monotonic() - self._started > _STEADY_S:
                 self._restarts = 0
             return True
-        if code == ALREADY_SERVED:
+        if code == exit_codes.ALREADY_SERVED:
             return False
-        if self._restarts == _MAX_RESTARTS or code == WRONG_INPUT:
+        if self._restarts == _MAX_RESTARTS or code == exit_codes.WRONG_INPUT:
             raise TrialbusError(
                 f"the {self.name} ended with code {code}: {self._last_line()} (log: {self.log})"
             )

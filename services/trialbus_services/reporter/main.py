@@ -20,6 +20,7 @@ from trialbus_services.config.settings import Bus, Report, Storage
 from trialbus_services.notify.listener import listening
 from trialbus_services.notify.notice import Notifier
 from trialbus_services.optimizer.storage import shown
+from trialbus_services.process import exit_codes
 from trialbus_services.process.signals import stop_event
 from trialbus_services.reporter.report_process import ReportError, make_apart, prepare
 
@@ -53,7 +54,7 @@ def run(
             listening(notifiers or {}, link, stop),
         ):
             _serve(link, storage.url, report, stop)
-    return 0
+    return exit_codes.DONE
 
 
 def _serve(link: Link, storage_url: str, report: Report, stop: threading.Event) -> None:

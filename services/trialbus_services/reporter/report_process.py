@@ -21,6 +21,7 @@ import optuna
 
 from trialbus.errors import TrialbusError
 from trialbus_services.config.report_options import Options
+from trialbus_services.process import exit_codes
 from trialbus_services.reporter import publish
 from trialbus_services.reporter.storage_reader import load_study, open_to_read
 
@@ -110,4 +111,4 @@ def _end_with_service(connection: Connection) -> None:
     """End this process when the service is gone: the next one makes the report again."""
     with contextlib.suppress(EOFError, OSError):
         connection.recv()
-    os._exit(1)
+    os._exit(exit_codes.FAILED)

@@ -73,11 +73,6 @@ def print_summary(
     _print_advice(console, finished)
 
 
-def exit_code(finished: events.StudyFinished) -> int:
-    """Return what a command that followed a study to its end exits with: 1 without a result."""
-    return 0 if finished.reason != "failed" and finished.best_trials else 1
-
-
 def _facts(
     finished: events.StudyFinished,
     metrics: Sequence[str],

@@ -28,11 +28,10 @@ from types import ModuleType
 from typing import Any
 
 import trialbus
-from trialbus_services.process import guard
+from trialbus_services.process import exit_codes, guard
 
 READY = b"ready"
 
-_FAILED = 1
 _PARALLEL = 1 << 20  # elements; PyTorch divides the work from 2**15 on
 _HANGS_S = 10.0  # a machine under load is slow to fork
 _LOOK_S = 0.01
@@ -48,15 +47,15 @@ def main(target: str) -> int:
         traceback.print_exc()
         reason = " ".join(traceback.format_exception_only(error)[-1].split())
         requests.sendall(f"{reason}\n".encode())
-        return _FAILED
+        return exit_codes.FAILED
     # What is there now is never collected, so that its pages stay shared.
     gc.collect()
     gc.freeze()
     requests.sendall(READY + b"\n")
     if not _serve(requests):
-        return 0
+        return exit_codes.DONE
     _train(function)
-    return 0
+    return exit_codes.DONE
 
 
 def _import(target: str) -> Callable[[trialbus.Trial], Any]:
@@ -144,7 +143,7 @@ def _guard(line: int, log: int) -> bool:
     while not request.endswith(b"\n"):
         more = os.read(0, 1 << 16)
         if not more:  # the worker is gone
-            os._exit(_FAILED)
+            os._exit(exit_codes.FAILED)
         request += more
     told = json.loads(request)
     os.environ.update(told["env"])

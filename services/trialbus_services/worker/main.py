@@ -11,7 +11,7 @@ from typing import Any
 from trialbus.callbacks.factory import CALLBACKS_VARIABLE
 from trialbus_services.config.settings import Bus, Worker
 from trialbus_services.config.settings import Trainer as TrainerSettings
-from trialbus_services.process import gpus
+from trialbus_services.process import exit_codes, gpus
 from trialbus_services.worker import service
 from trialbus_services.worker.config import WorkerConfig
 from trialbus_services.worker.trainers import CommandTrainer, Trainer
@@ -46,7 +46,7 @@ def run(
         connect_s=bus.connect_s,
     )
     asyncio.run(_serve(config, _trainer(bus, worker, trainer, callbacks or {})))
-    return 0
+    return exit_codes.DONE
 
 
 def _trainer(

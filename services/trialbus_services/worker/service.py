@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import signal
 import socket
 import uuid
 from pathlib import Path
@@ -18,6 +17,7 @@ from trialbus.client.subscriber import Subscriber, subscribe
 from trialbus.messages import events
 from trialbus.protocol.endpoint import resolve
 from trialbus.trainer.assignment import environment
+from trialbus_services.process import exit_codes
 from trialbus_services.worker.config import WorkerConfig
 from trialbus_services.worker.trainers import Trainer
 from trialbus_services.worker.training_process import Exit
@@ -26,14 +26,6 @@ logger = logging.getLogger(__name__)
 
 _LOOK_S = 0.5
 _AFTERWARDS_S = 1.0
-#: How a training ends that was told to; shells and trainers make the last two of it.
-_TOLD_TO_END = {
-    -signal.SIGTERM,
-    -signal.SIGINT,
-    -signal.SIGHUP,
-    128 + signal.SIGTERM,
-    128 + signal.SIGINT,
-}
 
 
 class Worker:
@@ -165,7 +157,9 @@ class Worker:
             if not training.cancelled() and not training.exception():
                 # Whoever ends every process of a job ends the training a moment before the worker
                 # has heard of it: then this is no failure.
-                await asyncio.sleep(_AFTERWARDS_S if training.result().code in _TOLD_TO_END else 0)
+                await asyncio.sleep(
+                    _AFTERWARDS_S if training.result().code in exit_codes.TOLD_TO_END else 0
+                )
         except asyncio.CancelledError:
             training.cancel()
             await asyncio.wait([training])
