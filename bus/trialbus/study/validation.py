@@ -50,7 +50,8 @@ def convert(key: str, data: Any, type_: type[_T] | Any) -> Any:
                 inner_key,
                 f"{value!r} is not one of its values{format_expected(str(value), choices)}",
             ) from None
-        value_text = f" (got {value!r})" if inner_path and value is not None else ""
+        is_shown = inner_path and value is not None and not isinstance(value, Mapping)
+        value_text = f" (got {value!r})" if is_shown else ""
         raise SpecError(inner_key, f"{problem}{value_text}") from None
 
 

@@ -18,7 +18,7 @@ from trialbus.study.nested_config import Params, laid_over, leaves
 from trialbus.study.spec import StudySpec
 from trialbus.trainer.checkpoint import directory_of
 from trialbus_services.process import paths
-from trialbus_services.runner.spec import StudyConfig
+from trialbus_services.runner.study_config import StudyConfig
 
 
 def write_results(

@@ -23,7 +23,8 @@ from trialbus_services.launcher.phases import wait_recorded
 from trialbus_services.optimizer.storage import shown, stored_study
 from trialbus_services.process import gpus
 from trialbus_services.runner.results import tidy_checkpoints, write_results
-from trialbus_services.runner.spec import RunnerSpec, StudyConfig, load, parse
+from trialbus_services.runner.spec import RunnerSpec, load, parse
+from trialbus_services.runner.study_config import StudyConfig
 from trialbus_services.runner.training import Training, check_not_imported, overrides_of
 from trialbus_services.worker.command_line import hydra_text
 

@@ -1,0 +1,31 @@
+"""A mapping out of a YAML file that a user wrote."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from trialbus.errors import SpecError
+from trialbus.study.spec import is_mapping
+
+
+def read_mapping(path: Path) -> Mapping[str, Any]:
+    """Read a YAML file that holds a mapping, and fill in what refers to other values by `${...}`.
+
+    Raises:
+        SpecError: The file cannot be read, or holds no mapping; its key is the path.
+    """
+    try:
+        data = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except OSError as error:
+        raise SpecError(str(path), f"cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise SpecError(str(path), f"cannot be read: {' '.join(str(error).split())}") from None
+    if not is_mapping(data):
+        raise SpecError(str(path), f"holds {type(data).__name__} (expected a mapping)")
+    return data
