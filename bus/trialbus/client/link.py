@@ -210,12 +210,16 @@ class Link:
         dealer.set(zmq.SNDHWM, 1000)
         dealer.set(zmq.RCVHWM, 1000)
         dealer.set(zmq.MAXMSGSIZE, 64 << 20)
-        dealer.set(zmq.HEARTBEAT_IVL, 5000)
-        dealer.set(zmq.HEARTBEAT_TIMEOUT, 15000)
         dealer.set(zmq.RECONNECT_IVL, 50)
         dealer.set(zmq.RECONNECT_IVL_MAX, 2000)
         dealer.set(zmq.CONNECT_TIMEOUT, 3000)
+        # The kernel notices a host that is gone. libzmq's own heartbeats can end this process by
+        # an assertion, see `trialbus.hub.router`.
         dealer.set(zmq.TCP_KEEPALIVE, 1)
+        dealer.set(zmq.TCP_KEEPALIVE_IDLE, 5)
+        dealer.set(zmq.TCP_KEEPALIVE_INTVL, 5)
+        dealer.set(zmq.TCP_KEEPALIVE_CNT, 2)
+        dealer.set(zmq.TCP_MAXRT, 15000)
         dealer.set(zmq.IPV6, 1)
         if self._keys is not None:
             dealer.set(zmq.CURVE_SERVERKEY, self._keys.hub.encode())

@@ -45,6 +45,11 @@ class Fetches:
             return 0.0
         return self._waiting.next_deadline() or float("inf")
 
+    def clear(self) -> None:
+        """Forget all fetches: their peers were disconnected, and fetch anew."""
+        self._new.clear()
+        self._waiting = WaitingRoom()
+
     def take(self, peer: bytes, fetch: frames.Fetch) -> None:
         """Put a fetch into its peer's line, or refuse it."""
         if not all(map(is_pattern, fetch.patterns)):

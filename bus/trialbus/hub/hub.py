@@ -97,18 +97,28 @@ class Hub:
 
     def run(self) -> None:
         """Serve until `stop` is called."""
-        poller = zmq.Poller()
-        poller.register(self._router.socket, zmq.POLLIN)
-        poller.register(self._wake_out, zmq.POLLIN)
         try:
             while not self._stopping:
-                poller.poll(self._poll_ms())
-                self._turn()
+                poller = zmq.Poller()
+                poller.register(self._router.socket, zmq.POLLIN)
+                poller.register(self._wake_out, zmq.POLLIN)
+                while not self._stopping and not self._router.is_flooded:
+                    poller.poll(self._poll_ms())
+                    self._turn()
+                if self._router.is_flooded:
+                    self._hang_up()
         finally:
             self._router.close()
             self.log.close()
             self._wake_in.close()
             self._wake_out.close()
+
+    def _hang_up(self) -> None:
+        """Drop all connections, since one of them sends more than the hub can read."""
+        self._router.counters["floods"] += 1
+        logger.warning("a peer floods the hub: all connections are dropped, and may come back")
+        self._fetches.clear()
+        self._router.reopen()
 
     @property
     def wake_fd(self) -> int:
@@ -121,6 +131,8 @@ class Hub:
         self._wake_in.send(b"\0")
 
     def _poll_ms(self) -> int:
+        if self._router.has_kept:
+            return 0
         due = min(
             self._fetches.due,
             self._next_presence if len(self._sessions) else float("inf"),
@@ -143,12 +155,15 @@ class Hub:
                 logger.warning("events could not be removed: %s", error)
 
     def _receive(self) -> None:
+        self._router.begin_turn()
         size = 0
         for _ in range(_TURN_FRAMES):
             try:
                 peer, parts = self._router.receive()
             except zmq.Again:
                 return
+            if not parts:
+                continue
             if parts == [b""]:  # libzmq's probe: the peer has just connected
                 self._router.send(
                     peer, frames.Welcome(frames.PROTOCOL, self.log.log_id, self.log.end)
@@ -168,6 +183,7 @@ class Hub:
                 peer, frames.BAD_FRAME, f"not a frame of this protocol: {error}", None
             )
             return
+        self._router.charge(peer, message)
         forbidden = self._router.forbids(peer, message)
         if forbidden is None:
             self._dispatch(peer, message)
@@ -292,7 +308,8 @@ class Hub:
         records: list[Record] = []
         if change:
             try:
-                records = self.log.append(change)
+                with self._router.lent():
+                    records = self.log.append(change)
             except sqlite3.Error as error:
                 # Publishers keep what is not acknowledged and send it again.
                 self._router.counters["failed_commits"] += 1

@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import time
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -157,10 +158,17 @@ class Gatekeeper:
         self._read = self._stamp()
         self._unreadable: _Stamp | None = None
         self._allowed = _read_allowed(self._path)
+        self._banned_until: dict[str, float] = {}
+
+    def ban(self, public: str, seconds: float) -> None:
+        """Let nobody connect with a public key for a while."""
+        self._banned_until[public] = time.monotonic() + seconds
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Tell whether the owner of a public key (Z85) may connect; asked by the ZAP thread."""
-        return self.grant(key.decode()) is not None
+        public = key.decode()
+        banned_until = self._banned_until.get(public, 0.0)
+        return time.monotonic() >= banned_until and self.grant(public) is not None
 
     def grant(self, public: str) -> Grant | None:
         """Return what the owner of a public key may do; None for a stranger."""

@@ -1,0 +1,73 @@
+"""A peer that speaks ZMTP 3.1 over a plain socket, and so can do what libzmq would not."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+
+_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
+_COMMAND, _LONG = 4, 2
+
+#: A heartbeat without a time-to-live, as a frame.
+PING = bytes([_COMMAND, 7]) + b"\x04PING\x00\x00"
+
+
+def frame(body: bytes) -> bytes:
+    """Return a message of one part as bytes on the wire."""
+    if len(body) < 256:
+        return bytes([0, len(body)]) + body
+    return bytes([_LONG]) + struct.pack(">Q", len(body)) + body
+
+
+class ZmtpPeer:
+    """A connection to a hub's socket file, as a DEALER after its handshake.
+
+    Raises:
+        OSError: Nobody listens there, or the handshake was cut off.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.settimeout(10)
+        try:
+            self._socket.connect(endpoint.removeprefix("ipc://"))
+            self._socket.sendall(_GREETING)
+            self._read(len(_GREETING))
+            properties = b"".join(
+                bytes([len(name)]) + name + struct.pack(">I", len(value)) + value
+                for name, value in ((b"Socket-Type", b"DEALER"), (b"Identity", b""))
+            )
+            ready = b"\x05READY" + properties
+            self._socket.sendall(bytes([_COMMAND, len(ready)]) + ready)
+        except OSError:
+            self.close()
+            raise
+
+    def send(self, data: bytes) -> None:
+        """Send bytes as they are, however long the hub takes to read them."""
+        self._socket.sendall(data)
+
+    def send_some(self, data: bytes) -> None:
+        """Send as many bytes as the kernel takes at once."""
+        self._socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            self._socket.send(data)
+        self._socket.settimeout(10)
+
+    def __enter__(self) -> ZmtpPeer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection at once."""
+        self._socket.close()
+
+    def _read(self, size: int) -> None:
+        while size:
+            data = self._socket.recv(size)
+            if not data:
+                raise ConnectionResetError("the hub closed the connection")
+            size -= len(data)
