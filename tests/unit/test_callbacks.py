@@ -236,9 +236,12 @@ def test_without_a_trial_there_is_nobody_to_report_to() -> None:
         ({"optuna": {"report_interval": 0}}, "callbacks.optuna: report_interval 0 is below 1"),
         ({"optuna": {"direction": "up"}}, "direction 'up' is unknown .expected maximize"),
         ({"optuna": {"use_best_value": True}}, "use_best_value: needs metric_name"),
-        ({"others": {"a": {}}}, "callbacks.others.a._target_: None is not the import path"),
+        ({"others": {"a": {}}}, "callbacks.others.a._target_: None is not an import path"),
         ({"others": {"a": {"_target_": "no.Such"}}}, "'no.Such' cannot be imported"),
-        ({"others": {"a": {"_target_": "os.path"}}}, "'os.path' is not an EvaluationCallback"),
+        (
+            {"others": {"a": {"_target_": "os.path"}}},
+            "'os.path' is not a subclass of trialbus's EvaluationCallback",
+        ),
         (
             {"others": {"a": {"_target_": f"{__name__}.WithTrial", "color": 1}}},
             "callbacks.others.a: .*color",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import os
-import pkgutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -14,6 +13,7 @@ from trialbus.callbacks.evaluation import Callbacks, EvaluationCallback
 from trialbus.callbacks.optuna import OptunaCallback, OptunaCallbackConfig
 from trialbus.errors import SpecError
 from trialbus.study.spec import is_mapping
+from trialbus.study.user_code import load_class
 from trialbus.study.validation import format_expected
 from trialbus.trainer.trial import Trial
 
@@ -109,14 +109,7 @@ def _check(found: Mapping[str, Any], type_: type[Any], where: str) -> None:
 def _made(where: str, settings: dict[str, Any], trial: Trial | None) -> EvaluationCallback:
     target = settings.pop(_TARGET, None)
     settings.pop("enabled", None)
-    if not isinstance(target, str):
-        raise SpecError(f"{where}.{_TARGET}", f"{target!r} is not the import path of a class")
-    try:
-        class_ = pkgutil.resolve_name(target)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise SpecError(f"{where}.{_TARGET}", f"{target!r} cannot be imported: {error}") from None
-    if not (inspect.isclass(class_) and issubclass(class_, EvaluationCallback)):
-        raise SpecError(f"{where}.{_TARGET}", f"{target!r} is not an EvaluationCallback")
+    class_ = load_class(f"{where}.{_TARGET}", target, EvaluationCallback)
     if "trial" in inspect.signature(class_).parameters:
         settings["trial"] = trial
     try:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
-from pathlib import Path
 from typing import Any, cast
 
 import hydra.utils
@@ -14,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from trialbus.errors import SpecError
 from trialbus.study.spec import is_mapping
+from trialbus.study.user_code import load_function
 from trialbus_services.notify.notice import Notifier
 
 
@@ -47,11 +46,9 @@ def _build(name: str, entry: Any) -> Notifier:
     if not is_mapping(entry) or "_target_" not in entry:
         example = "_target_: trialbus_services.notify.Webhook"
         raise SpecError(key, f"says not which notifier (expected a mapping with {example})")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
+    target = load_function(f"{key}._target_", entry["_target_"])
     try:
-        made = hydra.utils.instantiate(entry, _convert_="all")
+        made = hydra.utils.instantiate({**entry, "_target_": target}, _convert_="all")
     except InstantiationException as error:
         # The values may be secrets: only what Python says of them is told.
         reason = error.__cause__ or error

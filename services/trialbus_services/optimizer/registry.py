@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import inspect
-import pkgutil
-import sys
 import warnings
 from collections.abc import Callable, Mapping
 from decimal import Decimal
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +16,7 @@ from optuna.samplers import BaseSampler, nsgaii
 from trialbus.errors import SpecError
 from trialbus.study.search_space import CategoricalParam, FloatParam, IntParam, Param
 from trialbus.study.spec import Component, StudySpec, is_mapping
+from trialbus.study.user_code import load_class
 from trialbus.study.validation import format_expected
 
 _GRID = "GridSampler"
@@ -100,8 +98,8 @@ def build_pruner(component: Component | None) -> BasePruner:
 
 
 def _class(key: str, name: str, module: ModuleType, base: type) -> type:
-    if "." in name:
-        return _own_class(key, name, base)
+    if "." in name or ":" in name:
+        return load_class(f"{key}.type", name, base)
     names = [
         n
         for n in module.__all__
@@ -113,22 +111,6 @@ def _class(key: str, name: str, module: ModuleType, base: type) -> type:
             f"{key}.type", f"{name!r} is not a {kind} of Optuna{format_expected(name, names)}"
         )
     found: type = getattr(module, name)
-    return found
-
-
-def _own_class(key: str, path: str, base: type) -> type:
-    """Return a user's class, from the folder where the optimizer runs or from its environment."""
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    try:
-        found = pkgutil.resolve_name(path)
-    except Exception as error:
-        raise SpecError(
-            f"{key}.type", f"{path!r} cannot be imported: {type(error).__name__}: {error}"
-        ) from error
-    if not (isinstance(found, type) and issubclass(found, base)):
-        raise SpecError(f"{key}.type", f"{path!r} is not a subclass of optuna's {base.__name__}")
     return found
 
 

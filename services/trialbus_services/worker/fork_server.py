@@ -14,7 +14,6 @@ it the exit code.
 from __future__ import annotations
 
 import gc
-import importlib
 import json
 import os
 import signal
@@ -28,6 +27,7 @@ from types import ModuleType
 from typing import Any
 
 import trialbus
+from trialbus.study.user_code import load_function
 from trialbus_services.process import exit_codes, guard
 
 READY = b"ready"
@@ -41,11 +41,15 @@ def main(target: str) -> int:
     """Serve until the worker is gone; return the exit code. Returns in forked trainings, too."""
     requests = socket.socket(fileno=os.dup(0))
     try:
-        function = _import(target)
+        function = load_function("trainer.function", target)
         _check()
     except BaseException as error:  # noqa: BLE001 - a module may end in any way
         traceback.print_exc()
-        reason = " ".join(traceback.format_exception_only(error)[-1].split())
+        if isinstance(error, trialbus.SpecError):
+            problem = error.problem.removeprefix(f"{target!r} ")  # the worker names it itself
+        else:
+            problem = traceback.format_exception_only(error)[-1]
+        reason = " ".join(problem.split())
         requests.sendall(f"{reason}\n".encode())
         return exit_codes.FAILED
     # What is there now is never collected, so that its pages stay shared.
@@ -56,11 +60,6 @@ def main(target: str) -> int:
         return exit_codes.DONE
     _train(function)
     return exit_codes.DONE
-
-
-def _import(target: str) -> Callable[[trialbus.Trial], Any]:
-    module, _, name = target.partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def _check() -> None:

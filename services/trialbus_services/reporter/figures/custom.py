@@ -12,10 +12,10 @@ from functools import partial, update_wrapper
 from importlib.metadata import entry_points
 from typing import Any
 
-import hydra.utils
 import optuna
 import plotly.graph_objects as go
 
+from trialbus.study.user_code import load_function
 from trialbus_services.reporter.figures.figure import Recipe
 
 logger = logging.getLogger(__name__)
@@ -45,13 +45,13 @@ def own_recipes(study: optuna.Study, calls: Mapping[str, Mapping[str, Any]]) -> 
         (entry.name.replace("_", " ").capitalize(), entry.load)
         for entry in sorted(entry_points(group=GROUP))
     ]
-    found += [(title, partial(_named, call)) for title, call in calls.items()]
+    found += [(title, partial(_load_figure, title, call)) for title, call in calls.items()]
     return [_recipe(study, title, load) for title, load in found]
 
 
-def _named(call: Mapping[str, Any]) -> _Draw:
+def _load_figure(title: str, call: Mapping[str, Any]) -> _Draw:
     """Return the function that a mapping names, with its arguments and its docstring."""
-    function = hydra.utils.get_method(str(call["_target_"]))
+    function = load_function(f"report.own.{title}._target_", call["_target_"])
     arguments = {name: value for name, value in call.items() if name != "_target_"}
     return update_wrapper(partial(function, **arguments), function)
 
