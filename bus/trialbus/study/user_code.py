@@ -65,7 +65,7 @@ def load_function(key: str, path: object) -> Callable[..., Any]:
     return value
 
 
-def _load(key: str, path: object) -> Any:
+def _load(key: str, path: object) -> object:
     if not isinstance(path, str) or not _IMPORT_PATH.fullmatch(path):
         raise SpecError(
             key, f"{path!r} is not an import path (expected module.Class or module:function)"

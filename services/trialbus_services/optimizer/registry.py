@@ -97,7 +97,7 @@ def build_pruner(component: Component | None) -> BasePruner:
     return pruner
 
 
-def _class(key: str, name: str, module: ModuleType, base: type) -> type:
+def _class(key: str, name: str, module: ModuleType, base: type[object]) -> type[object]:
     if "." in name or ":" in name:
         return load_class(f"{key}.type", name, base)
     names = [
