@@ -13,14 +13,14 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
 from support.studies import KINDS, large, ordinary
-from trialbus_services.config.report_options import Options
+from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.reporter.comparison import write_comparison
 from trialbus_services.reporter.report import write_report
 
 MOST_BYTES = 15_000_000
 # Generous: what is measured is printed, not judged.
 DEADLINE_MS = 50_000
-ONE_FILE = Options(files=[])
+ONE_FILE = ReportSettings(files=[])
 
 OpenPage = Callable[..., Page]
 Screenshot = Callable[[Page, str], Path]
@@ -130,7 +130,7 @@ def test_the_table_has_pages(pages: dict[int, Path], page: Page) -> None:
 def test_plotly_is_found_inside_the_page_and_beside_it(
     plotly_js: str, tmp_path: Path, page: Page
 ) -> None:
-    options = Options(files=[], figures=["history"], plotly_js=plotly_js)  # type: ignore[arg-type]
+    options = ReportSettings(files=[], figures=["history"], plotly_js=plotly_js)  # type: ignore[arg-type]
     show(page, write_report(ordinary(), tmp_path, options=options)[0])
     assert draw_all(page) == 1
 

@@ -37,10 +37,10 @@ FAMILY = (
 
 WORKER = (
     "import sys, logging, msgspec\n"
-    "from trialbus_services import settings\n"
+    "from trialbus_services.config import settings\n"
     "from trialbus_services.worker.main import run\n"
     "logging.basicConfig(level=logging.INFO)\n"
-    "types = (settings.Bus, settings.Worker, settings.Trainer)\n"
+    "types = (settings.BusSettings, settings.WorkerSettings, settings.TrainerSettings)\n"
     "sections = [msgspec.json.decode(a, type=t) for a, t in zip(sys.argv[1:4], types)]\n"
     "sys.exit(run(*sections, study=sys.argv[4]))\n"
 )
@@ -68,9 +68,9 @@ class Optimizer:
         self, command: Sequence[str], *, slots: int = 1, study: str = STUDY
     ) -> Managed:
         sections = (
-            settings.Bus(endpoint=self._bus.endpoint, dir=str(self._bus.directory / "log")),
-            settings.Worker(name="w", slots=slots, ttl_s=TTL_S, grace_s=3),
-            settings.Trainer(command=list(command), cwd=str(self.folder)),
+            settings.BusSettings(endpoint=self._bus.endpoint, dir=str(self._bus.directory / "log")),
+            settings.WorkerSettings(name="w", slots=slots, ttl_s=TTL_S, grace_s=3),
+            settings.TrainerSettings(command=list(command), cwd=str(self.folder)),
         )
         arguments = [msgspec.json.encode(section).decode() for section in sections]
         return self._bus.run("worker", [sys.executable, "-c", WORKER, *arguments, study])

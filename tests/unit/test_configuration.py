@@ -14,7 +14,8 @@ import trialbus
 from support.client import SPEC
 from trialbus.testing import TestBus
 from trialbus_services import run_optuna_trial
-from trialbus_services.config import base_config, settings
+from trialbus_services.config import sections
+from trialbus_services.config.base_config import read_base_config
 
 CONFIG = {"env": {"size": 3, "name": "maze"}, "lr": 1.0}
 
@@ -85,7 +86,7 @@ def test_the_base_may_be_a_yaml_file_whose_references_are_filled_in(
         "trial_overrides": {"env": {"size": 40}},
     }
     config = {"study": study, "sampler": {"type": "TPESampler"}, "pruner": None}
-    spec = settings.study(OmegaConf.create(config))
+    spec = sections.read_study(OmegaConf.create(config))
     assert spec.config == {"env": {"depth": 3, "size": 40}}
 
 
@@ -106,10 +107,10 @@ def test_a_file_that_is_no_configuration_is_refused(
     if text is not None:
         Path("base.yaml").write_text(text)
     with pytest.raises(trialbus.SpecError) as caught:
-        base_config.read("base.yaml")
+        read_base_config("base.yaml")
     assert words in str(caught.value)
 
 
 def test_what_is_no_path_of_a_file_is_left_as_it_is() -> None:
-    assert base_config.read("small") == "small"
-    assert base_config.read(CONFIG) is CONFIG
+    assert read_base_config("small") == "small"
+    assert read_base_config(CONFIG) is CONFIG

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from trialbus import SpecError
-from trialbus_services.config.settings import Worker
+from trialbus_services.config.settings import WorkerSettings
 from trialbus_services.process import gpus
 
 
@@ -51,4 +51,4 @@ def test_more_slots_than_there_is_room_for_are_refused(
 @pytest.mark.parametrize(("here", "per_trial"), [(-1, 1), (1, 0), (1, 1.5)])
 def test_numbers_that_mean_nothing_are_refused(here: int, per_trial: float) -> None:
     with pytest.raises(ValueError, match=r"expected"):
-        Worker(gpus=here, gpus_per_trial=per_trial)
+        WorkerSettings(gpus=here, gpus_per_trial=per_trial)

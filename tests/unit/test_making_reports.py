@@ -13,10 +13,10 @@ from optuna.storages.journal import JournalFileBackend
 
 from support.stories import record
 from trialbus_services.cli.main import main
-from trialbus_services.config.report_options import Options
+from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.reporter.publish import make_report
 
-OPTIONS = Options(figures=["history"], files=["csv", "params"])
+OPTIONS = ReportSettings(figures=["history"], files=["csv", "params"])
 QUICK = "report.figures=[history]"
 
 

@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from trialbus.study.folder_name import name_folder
-from trialbus_services.config.report_options import Options
+from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.process import paths
 from trialbus_services.reporter.report import write_report
 
@@ -99,6 +99,6 @@ def test_two_studies_whose_names_are_alike_have_two_reports(tmp_path: Path) -> N
     for name in ("lr sweep/a", "lr_sweep_a", "LR_sweep_a"):
         study = optuna.create_study(study_name=name)
         study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
-        write_report(study, tmp_path, options=Options(figures=[], files=["summary"]))
+        write_report(study, tmp_path, options=ReportSettings(figures=[], files=["summary"]))
     summaries = [path.read_text() for path in tmp_path.glob("*/summary.md")]
     assert len(summaries) == len({text.splitlines()[0] for text in summaries}) == 3

@@ -13,13 +13,13 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from support.studies import KINDS, Direction, ordinary, study, trial
-from trialbus_services.config.report_options import FIGURES, ON_DEMAND, Options
+from trialbus_services.config.report_settings import FIGURES, ON_DEMAND, ReportSettings
 from trialbus_services.reporter.number_format import duration
 from trialbus_services.reporter.report import write_report
 from trialbus_services.reporter.snapshot import Snapshot
 from trialbus_services.reporter.summary import gather
 
-PAGE_ONLY = Options(files=[], plotly_js="beside")
+PAGE_ONLY = ReportSettings(files=[], plotly_js="beside")
 # What the page says of each kind, and figures that it then must have.
 SAYS: dict[str, tuple[str, set[str]]] = {
     "ordinary": ("6 pruned", {*FIGURES} - ON_DEMAND - {"pareto", "hypervolume"}),
@@ -76,7 +76,7 @@ def test_plotly_can_lie_beside_the_page(tmp_path: Path) -> None:
 
 
 def test_the_page_has_the_figures_that_were_asked_for(tmp_path: Path) -> None:
-    options = Options(files=[], figures=["timeline", "edf", "terminator"])
+    options = ReportSettings(files=[], figures=["timeline", "edf", "terminator"])
     page = write_report(study(*map(trial, range(4))), tmp_path, options=options)[0].read_text()
     assert shown(page) == {"timeline", "edf", "terminator"}
 
@@ -170,7 +170,7 @@ def test_failed_trials_are_grouped_by_the_last_line_of_their_error() -> None:
 )
 def test_a_mistake_in_the_options_is_named(given: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
-        Options(**given)
+        ReportSettings(**given)
 
 
 @pytest.mark.parametrize(

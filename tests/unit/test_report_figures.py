@@ -19,7 +19,7 @@ import pytest
 from optuna.trial import TrialState
 
 from support.studies import KINDS, large, ordinary, study, trial
-from trialbus_services.config.report_options import Options
+from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.reporter.figures import curves, custom, parallel
 from trialbus_services.reporter.figures.figure import Figure, traces
 from trialbus_services.reporter.figures.importances import importances
@@ -38,7 +38,7 @@ def ten_thousand() -> optuna.Study:
 
 
 def figures(of: optuna.Study, **options: Any) -> dict[str, Figure]:
-    return {figure.key: figure for figure in build(Snapshot(of), Options(**options), of)}
+    return {figure.key: figure for figure in build(Snapshot(of), ReportSettings(**options), of)}
 
 
 def drawn(of: optuna.Study, key: str, **options: Any) -> go.Figure:
@@ -230,7 +230,7 @@ def test_own_figures_that_fail_are_said_on_the_page_and_harm_nothing_else(tmp_pa
         name: {"_target_": f"test_report_figures.{name}"}
         for name in ("broken", "no_figure", "not_there")
     }
-    page = write_report(ordinary(), tmp_path, options=Options(files=[], own=calls))[0]
+    page = write_report(ordinary(), tmp_path, options=ReportSettings(files=[], own=calls))[0]
     text = page.read_text()
     assert "KeyError: &#39;&lt;b&gt;study&lt;/b&gt;&#39;" in text
     assert "it is a int (expected a plotly.graph_objects.Figure)" in text

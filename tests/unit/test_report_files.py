@@ -16,7 +16,7 @@ import yaml
 from optuna.trial import TrialState
 
 from support.studies import KINDS, ordinary, study, trial
-from trialbus_services.config.report_options import Options
+from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.reporter.comparison import write_comparison
 from trialbus_services.reporter.report import write_report
 
@@ -24,7 +24,7 @@ NO_FIGURE: dict[str, Any] = {"figures": [], "plotly_js": "beside"}
 
 
 def written(made: Any, tmp_path: Path, *files: str, **options: Any) -> dict[str, Path]:
-    chosen = Options(files=list(files), **NO_FIGURE, **options)
+    chosen = ReportSettings(files=list(files), **NO_FIGURE, **options)
     return {path.name: path for path in write_report(made, tmp_path, options=chosen)}
 
 
@@ -158,7 +158,7 @@ def test_without_pyarrow_the_rest_is_written_and_the_page_says_why(
 
 @pytest.mark.timeout(180)
 def test_figures_are_written_as_pictures(tmp_path: Path) -> None:
-    options = Options(files=[], figures=["history"], images=["png", "svg"])
+    options = ReportSettings(files=[], figures=["history"], images=["png", "svg"])
     made = study(*map(trial, range(4)))
     _, png, svg = write_report(made, tmp_path, options=options)
     assert png.read_bytes().startswith(b"\x89PNG")
@@ -171,7 +171,7 @@ def test_without_a_browser_the_page_says_that_there_are_no_pictures(
 ) -> None:
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "nowhere"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    options = Options(files=[], figures=["history"], images=["png"])
+    options = ReportSettings(files=[], figures=["history"], images=["png"])
     (page,) = write_report(study(trial(0)), tmp_path, options=options)
     assert "No pictures: there is no Chrome or Chromium" in page.read_text()
 
@@ -189,7 +189,9 @@ def test_a_comparison_has_the_studies_side_by_side(tmp_path: Path) -> None:
 
 def test_a_comparison_takes_studies_of_every_kind(tmp_path: Path) -> None:
     made = [make() for make in KINDS.values()]
-    page = write_comparison(made, tmp_path, options=Options(plotly_js="beside"))[0].read_text()
+    page = write_comparison(made, tmp_path, options=ReportSettings(plotly_js="beside"))[
+        0
+    ].read_text()
     assert "study (1)" in page
     assert f"study ({len(made)}) has several objectives: it is in the table only." in page
     assert "could not be drawn" not in page
@@ -197,7 +199,9 @@ def test_a_comparison_takes_studies_of_every_kind(tmp_path: Path) -> None:
 
 def test_a_comparison_of_studies_without_a_complete_trial_says_so(tmp_path: Path) -> None:
     empty = [study(name="a"), study(trial(0, TrialState.PRUNED), name="b")]
-    page = write_comparison(empty, tmp_path, options=Options(plotly_js="beside"))[0].read_text()
+    page = write_comparison(empty, tmp_path, options=ReportSettings(plotly_js="beside"))[
+        0
+    ].read_text()
     assert "No study with one objective has a complete trial." in page
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from trialbus import CategoricalParam, FloatParam, IntParam, SpecError
 from trialbus.study.search_space import Param
-from trialbus_services.config.search_space import explicit, listed
+from trialbus_services.config.search_space import expand_list, expand_params
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ from trialbus_services.config.search_space import explicit, listed
     ids=str,
 )
 def test_every_form_is_the_param_that_it_says(written: Any, param: Param) -> None:
-    found = explicit({"optimizer.lr": written})["optimizer.lr"]
+    found = expand_params({"optimizer.lr": written})["optimizer.lr"]
     assert msgspec.convert(found, Param) == param
 
 
@@ -64,7 +64,7 @@ def test_every_form_is_the_param_that_it_says(written: Any, param: Param) -> Non
 )
 def test_what_is_no_search_space_is_refused_with_a_reason(written: str, words: str) -> None:
     with pytest.raises(SpecError, match=words):
-        explicit({"lr": written})
+        expand_params({"lr": written})
 
 
 def test_a_list_of_named_parameters_is_the_same_space() -> None:
@@ -74,7 +74,7 @@ def test_a_list_of_named_parameters_is_the_same_space() -> None:
         {"name": "act", "type": "categorical", "choices": ["relu", None], "low": None},
         {"name": "heads", "type": "int_log", "low": 1, "high": 8, "when": {"act": "relu"}},
     ]
-    assert {name: msgspec.convert(p, Param) for name, p in listed(parameters).items()} == {
+    assert {name: msgspec.convert(p, Param) for name, p in expand_list(parameters).items()} == {
         "optimizer.lr": FloatParam(low=1e-5, high=0.1, log=True),
         "layers": IntParam(low=1, high=5, step=2),
         "act": CategoricalParam(choices=("relu", None)),
@@ -94,4 +94,4 @@ def test_a_list_of_named_parameters_is_the_same_space() -> None:
 )
 def test_a_wrong_list_of_parameters_names_its_entry(parameters: Any, words: str) -> None:
     with pytest.raises(SpecError, match=words):
-        listed(parameters, "studies[0].parameters")
+        expand_list(parameters, "studies[0].parameters")

@@ -14,7 +14,7 @@ from trialbus_services.optimizer.storage import check_url
 from trialbus_services.process import exit_codes
 
 
-def command(storage: settings.Storage, dashboard: settings.Dashboard) -> list[str]:
+def command(storage: settings.StorageSettings, dashboard: settings.DashboardSettings) -> list[str]:
     """Return the command that serves it.
 
     Raises:
@@ -38,7 +38,7 @@ def command(storage: settings.Storage, dashboard: settings.Dashboard) -> list[st
     ]
 
 
-def run(storage: settings.Storage, dashboard: settings.Dashboard) -> int:
+def run(storage: settings.StorageSettings, dashboard: settings.DashboardSettings) -> int:
     """Serve it until it is interrupted and return the exit code."""
     try:
         return subprocess.run(command(storage, dashboard), check=False).returncode

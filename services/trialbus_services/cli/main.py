@@ -17,7 +17,7 @@ from trialbus.errors import (
 )
 from trialbus.study.validation import format_expected
 from trialbus_services.cli import hydra_app
-from trialbus_services.config import settings
+from trialbus_services.config import sections, settings
 from trialbus_services.config.composing import Composed
 from trialbus_services.process import exit_codes
 from trialbus_services.process.child import stop_with_parent
@@ -90,8 +90,8 @@ def _run(name: str, arguments: list[str]) -> int:
         command = _dry_run
 
     def serve(found: Composed) -> int:
-        settings.set_log_level(found.config)
-        keys = settings.bus(found.config).keys
+        sections.set_log_level(found.config)
+        keys = sections.read_bus(found.config).keys
         if keys is not None:
             # Every link of this process, and of the services it starts, finds them there.
             os.environ.update(keys.environment(keys.service))
@@ -142,7 +142,7 @@ def _hub(found: Composed) -> int:
     from trialbus.hub.hub import Hub, serve
     from trialbus.protocol.security import Gatekeeper
 
-    bus = settings.bus(found.config)
+    bus = sections.read_bus(found.config)
     gatekeeper = Gatekeeper(bus.keys.dir, bus.keys.hub) if bus.keys else None
     hub = Hub(
         bus.endpoint,
@@ -160,9 +160,9 @@ def _optimizer(found: Composed) -> int:
     from trialbus_services.optimizer.main import run
 
     return run(
-        settings.bus(found.config),
-        settings.section(found.config, "storage", settings.Storage),
-        settings.section(found.config, "optimizer", settings.Optimizer),
+        sections.read_bus(found.config),
+        sections.read_section(found.config, settings.StorageSettings),
+        sections.read_section(found.config, settings.OptimizerSettings),
     )
 
 
@@ -170,11 +170,11 @@ def _worker(found: Composed) -> int:
     from trialbus_services.worker.main import run
 
     return run(
-        settings.bus(found.config),
-        settings.section(found.config, "worker", settings.Worker),
-        settings.trainer(found.config),
-        study=settings.study(found.config).name,
-        callbacks=settings.callbacks(found.config),
+        sections.read_bus(found.config),
+        sections.read_section(found.config, settings.WorkerSettings),
+        sections.read_trainer(found.config),
+        study=sections.read_study(found.config).name,
+        callbacks=sections.read_callbacks(found.config),
     )
 
 
@@ -183,9 +183,9 @@ def _reporter(found: Composed) -> int:
     from trialbus_services.reporter.main import run
 
     return run(
-        settings.bus(found.config),
-        settings.section(found.config, "storage", settings.Storage),
-        settings.section(found.config, "report", settings.Report),
+        sections.read_bus(found.config),
+        sections.read_section(found.config, settings.StorageSettings),
+        sections.read_section(found.config, settings.ReporterSettings),
         build_notifiers(found.config),
     )
 
@@ -194,8 +194,8 @@ def _dashboard(found: Composed) -> int:
     from trialbus_services.cli.dashboard import run
 
     return run(
-        settings.section(found.config, "storage", settings.Storage),
-        settings.section(found.config, "dashboard", settings.Dashboard),
+        sections.read_section(found.config, settings.StorageSettings),
+        sections.read_section(found.config, settings.DashboardSettings),
     )
 
 
@@ -206,8 +206,8 @@ def _monitor(found: Composed) -> int:
         raise TrialbusError(f'{error}; pip install "trialbus[monitor]"') from None
 
     return run(
-        settings.bus(found.config),
-        settings.section(found.config, "monitor", settings.Monitor),
+        sections.read_bus(found.config),
+        sections.read_section(found.config, settings.MonitorSettings),
     )
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import optuna
 
-from trialbus_services.config import settings
+from trialbus_services.config import sections, settings
 from trialbus_services.config.composing import composed
 from trialbus_services.optimizer.storage import shown
 from trialbus_services.process import exit_codes
@@ -53,8 +53,8 @@ def report(arguments: Sequence[str]) -> int:
         parser.error("--compare needs two studies or more")
     tree = [] if options.config_dir is None else [f"--config-dir={options.config_dir}"]
     with composed([*tree, *overrides]) as found:
-        url = options.storage or settings.section(found.config, "storage", settings.Storage).url
-        section = settings.section(found.config, "report", settings.Report)
+        url = options.storage or sections.read_section(found.config, settings.StorageSettings).url
+        section = sections.read_section(found.config, settings.ReporterSettings)
     directory = options.dir or Path(section.dir)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = open_to_read(url)

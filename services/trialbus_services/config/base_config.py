@@ -1,4 +1,4 @@
-"""The configuration that a study's trials begin with, where it is a file."""
+"""The configuration that all trials of a study begin with, read where it is a YAML file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from trialbus_services.config.yaml_file import read_mapping
 _SUFFIXES = (".yaml", ".yml")
 
 
-def read(base: Any) -> Any:
-    """Return a study's `base_config`, read from its file where it is the path of a YAML file.
+def read_base_config(base: Any) -> Any:
+    """Return the `base_config` of a study; the content of the file if it is a path of YAML.
 
-    A path is relative to the working directory. What the file refers to by `${...}` is filled in.
+    A path is relative to the working directory. References in the file, `${...}`, are filled in.
 
     Raises:
         SpecError: The file cannot be read, or holds no mapping; names the file.

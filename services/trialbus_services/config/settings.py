@@ -1,69 +1,65 @@
-"""The composed Hydra config, checked section by section and typed.
+"""The sections of the config as types: every key with its type, default and meaning.
 
-A service reads only its own sections, so a mistake in a study never keeps the hub from starting.
+The schema that Hydra knows is made from these structs, and docs/reference/config.md too.
 """
 
 from __future__ import annotations
 
-import logging
-import os
-import re
-import shutil
-import sys
-from importlib.machinery import PathFinder
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Literal, TypeAlias
 
 import msgspec
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from trialbus.callbacks import CallbackFactory
-from trialbus.errors import SpecError
-from trialbus.protocol.endpoint import resolve
 from trialbus.protocol.security import HUB_KEY_VARIABLE, KEY_VARIABLE
-from trialbus.study.spec import StudySpec, check_keys, is_mapping, load_spec
-from trialbus.study.validation import convert
-from trialbus_services.config import base_config
-from trialbus_services.config.report_options import Options
-from trialbus_services.config.search_space import explicit
+from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.process import gpus
 
-_LEAST_TOKEN = 16  # characters that nobody tries one by one
-_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_MIN_TOKEN_LENGTH = 16  # characters that nobody tries one by one
 
 #: Overrides of Hydra, `--name=value`, environment variables, or a JSON file.
 ParamsAs: TypeAlias = Literal["overrides", "flags", "environment", "file"]
 
 
-class Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """CURVE keys: a folder of them, and which one is whose."""
+class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """CURVE keys, in the folder that `trialbus keys init` makes."""
 
     dir: str
+    """Folder of the keys: `<name>.key` (secret), `<name>.pub`, and `allowed.json`, the list of the
+    keys that the hub lets in."""
     hub: str = "hub"
+    """Name of the hub's own key."""
     service: str = "service"
+    """Name of the key of the optimizer, the workers, the reporter and `trialbus study`."""
     trainer: str = "trainer"
+    """Name of the key that a worker hands to the trainings it starts."""
 
     def path(self, name: str) -> str:
-        """Return the absolute path of a key file."""
+        """Return the absolute path of a secret key's file."""
         return str((Path(self.dir) / f"{name}.key").absolute())
 
     def environment(self, name: str) -> dict[str, str]:
-        """Return the variables under which clients find a key, and the hub's."""
+        """Return the environment variables that give a client a key, and the hub's public key."""
         hub = (Path(self.dir) / f"{self.hub}.pub").absolute()
         return {KEY_VARIABLE: self.path(name), HUB_KEY_VARIABLE: str(hub)}
 
 
-class Bus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class BusSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where the hub is and how it keeps its log."""
 
     endpoint: str
+    """Address of the hub: `ipc://<path>` for one machine or `tcp://<host>:<port>`."""
     dir: str
+    """Folder of the event log, of the logs of services and trials, and of the run dirs."""
     sync: Literal["full", "normal"] = "full"
+    """What acknowledged events survive: `full` a power failure, `normal` the crash of a process."""
     insecure: bool = False
+    """Whether the endpoint may be one that other machines reach without keys."""
     connect_s: float = 10.0
+    """Seconds that a service waits for the hub when it starts."""
     keep_finished_s: float | None = None
-    keys: Keys | None = None
+    """Seconds that the log keeps the events of a study after its end; null keeps them for ever."""
+    keys: KeySettings | None = None
+    """Keys of the bus; null for a bus without encryption, on one machine."""
 
     def __post_init__(self) -> None:
         for name in ("connect_s", "keep_finished_s"):
@@ -73,27 +69,34 @@ class Bus(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     @property
     def logs(self) -> Path:
-        """Where services and trials write what they print."""
+        """Folder for what services and trials print."""
         return Path(self.dir) / "logs"
 
     @property
     def runs(self) -> Path:
-        """Where trials have a folder of their own."""
+        """Folder of the run directories of trials."""
         return Path(self.dir) / "runs"
 
 
-class Storage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where studies are recorded."""
+class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The Optuna storage that studies are recorded in."""
 
     url: str
+    """URL of the storage: `sqlite:///<file>`, `postgresql+psycopg://...`, `mysql+pymysql://...`,
+    `journal://<file>`, or `memory://`, which is gone when the optimizer stops."""
 
 
-class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the optimizer suggests and records."""
+class OptimizerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the optimizer suggests params and records trials."""
 
     ahead: int = 1
+    """Number of suggestions that each study keeps ready; 0 suggests when a slot asks, which gives
+    the sequence of plain Optuna for a seed."""
     record_every_s: float = 0.25
+    """Seconds between two batches that are written to the storage."""
     max_points: int | None = None
+    """Most points of one trial's curve in the storage, 2 or more, evenly spaced; null stores all.
+    The log keeps all."""
 
     def __post_init__(self) -> None:
         if self.ahead < 0:
@@ -106,26 +109,44 @@ class Optimizer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
             )
 
 
-class Trainer(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a worker runs for a trial: a program, or a function in a warm process."""
+class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a worker runs for a trial: a program, or a function in a process forked for it."""
 
     command: list[str] = []
+    """Program and its first arguments, for example `[python, train.py]`; for `function` empty."""
     arguments: list[str] = []
+    """Further arguments of the program. `{study}`, `{trial}`, `{attempt}`, `{seed}`, `{budget}`,
+    `{run_dir}` and `{params_file}` are filled in, here and in `command`."""
     params_as: ParamsAs = "environment"
+    """How params reach the program: `environment` (`TRIALBUS_PARAM_LR=0.1`), `flags` (`--lr=0.1`),
+    `overrides` of Hydra (`lr=0.1`), or `file` (JSON, whose path is `{params_file}`, by default the
+    last argument)."""
     function: str | None = None
+    """Function that runs a trial, `module:function`, in place of `command`. Its module is imported
+    once, and a process is forked for each trial."""
     env: dict[str, str] = {}
+    """Environment variables that are added to the worker's."""
     cwd: str | None = None
+    """Working directory of trainings, where the module of `function` is found too; null for the
+    worker's."""
 
 
-class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How a worker runs trials."""
 
     name: str | None = None
+    """Name of the worker in views and logs; null for `<host>-<pid>`."""
     slots: int = 2
+    """Number of trials that run at the same time."""
     grace_s: float = 5.0
+    """Seconds between SIGTERM and SIGKILL when a training is ended."""
     ttl_s: float = 10.0
+    """Seconds of silence after which the worker and its trials count as lost."""
     gpus: int | list[int | str] | Literal["auto"] | None = None
+    """GPUs that are divided among the slots by `CUDA_VISIBLE_DEVICES`: a number, a list of ids,
+    `auto` for all of this machine, or null to leave the variable alone."""
     gpus_per_trial: float = 1.0
+    """GPUs of one trial: a whole number, or a share such as 0.5 for two trials on one GPU."""
 
     def __post_init__(self) -> None:
         if self.slots < 1:
@@ -137,184 +158,61 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         gpus.check(self.gpus, self.gpus_per_trial)
 
 
-class Launcher(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class LauncherSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Who runs the trials of a study that is started here."""
 
     worker: bool = True
+    """Whether `trialbus study` starts a worker, unless one serves the study already; false leaves
+    the trials to workers and trainings that are started elsewhere."""
 
 
-class Report(Options, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where reports are written, and what they consist of."""
+class ReporterSettings(ReportSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the reporter writes reports, and what they consist of."""
 
     dir: str
+    """Folder in which each study's report has a folder, named after the study."""
 
 
-class Monitor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the live page is served, and to whom."""
+class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where `trialbus monitor` serves the live page, and to whom."""
 
     host: str = "127.0.0.1"
+    """Address to serve on. Beyond loopback the page asks for the token."""
     port: int = 8053
+    """Port to serve on; 0 lets the system choose."""
     token: str | None = None
+    """Token that the page asks for, of 16 characters or more; null makes one where it is needed,
+    and prints it."""
 
     def __post_init__(self) -> None:
         if not self.host:
             raise ValueError("host is empty (expected an address, for example 127.0.0.1)")
         if not 0 <= self.port < 1 << 16:
             raise ValueError(f"port {self.port} is not a port (expected 0 to 65535)")
-        if self.token is not None and len(self.token) < _LEAST_TOKEN:
-            raise ValueError(f"token is too short (expected {_LEAST_TOKEN} characters or more)")
+        if self.token is not None and len(self.token) < _MIN_TOKEN_LENGTH:
+            raise ValueError(
+                f"token is too short (expected {_MIN_TOKEN_LENGTH} characters or more)"
+            )
 
 
-class Dashboard(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where `trialbus dashboard` serves."""
+class DashboardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where `trialbus dashboard` serves Optuna's dashboard."""
 
     host: str = "127.0.0.1"
+    """Address to serve on. The dashboard knows no passwords: leave it on loopback."""
     port: int = 8052
+    """Port to serve on."""
 
 
-#: The sections that are made of one type each.
+#: The sections that are made of one type each, in the order of the reference.
 SECTIONS: dict[str, type[msgspec.Struct]] = {
-    "bus": Bus,
-    "storage": Storage,
-    "optimizer": Optimizer,
-    "trainer": Trainer,
-    "worker": Worker,
-    "launcher": Launcher,
-    "report": Report,
-    "monitor": Monitor,
-    "dashboard": Dashboard,
+    "bus": BusSettings,
+    "storage": StorageSettings,
+    "optimizer": OptimizerSettings,
+    "trainer": TrainerSettings,
+    "worker": WorkerSettings,
+    "launcher": LauncherSettings,
+    "report": ReporterSettings,
+    "monitor": MonitorSettings,
+    "dashboard": DashboardSettings,
 }
-
-_S = TypeVar("_S", bound=msgspec.Struct)
-
-
-def section(config: DictConfig, name: str, type_: type[_S]) -> _S:
-    """Return one section of the config, typed.
-
-    Raises:
-        SpecError: A key is unknown, missing or of the wrong type; names the key and the value.
-    """
-    found: _S = convert(name, _plain(config, name), type_)
-    return found
-
-
-def bus(config: DictConfig) -> Bus:
-    """Return the section `bus` with its endpoint made absolute."""
-    found = section(config, "bus", Bus)
-    return msgspec.structs.replace(found, endpoint=resolve(found.endpoint))
-
-
-def study(config: DictConfig) -> StudySpec:
-    """Return the study with its sampler and pruner.
-
-    Raises:
-        SpecError: See `trialbus.load_spec`.
-    """
-    # Before what is missing: that may be there under a misspelt name.
-    check_keys(map(str, config.get("study") or ()))
-    found = _plain(config, "study")
-    if is_mapping(found) and is_mapping(found.get("params")):
-        found = {**found, "params": explicit(found["params"])}
-    if is_mapping(found) and "base_config" in found:
-        found = {**found, "base_config": base_config.read(found["base_config"])}
-    return load_spec(
-        found,
-        sampler=_plain(config, "sampler"),
-        pruner=_plain(config, "pruner", optional=True),
-    )
-
-
-def trainer(config: DictConfig) -> Trainer:
-    """Return the section `trainer`.
-
-    Raises:
-        SpecError: As `section` does, or the program does not exist.
-    """
-    found = section(config, "trainer", Trainer)
-    folder = Path(found.cwd or ".")
-    if not folder.is_dir():
-        raise SpecError("trainer.cwd", f"{found.cwd!r} is not a folder")
-    if found.function is None:
-        _check_command(found, folder)
-    else:
-        _check_function(found, folder)
-    return found
-
-
-def callbacks(config: DictConfig) -> dict[str, Any]:
-    """Return the section `callbacks`, which only a training can build.
-
-    Raises:
-        SpecError: See `trialbus.callbacks.CallbackFactory`.
-    """
-    found = _plain(config, "callbacks")
-    CallbackFactory(found)
-    return found
-
-
-def _check_command(trainer: Trainer, folder: Path) -> None:
-    command = trainer.command
-    if not command:
-        raise SpecError("trainer.command", "[] is empty (expected a program and its arguments)")
-    program = command[0]
-    if not (shutil.which(program) or shutil.which(folder / program)):
-        raise SpecError(
-            "trainer.command",
-            f"{program!r} is not a program that can be run here (in {command!r})",
-        )
-    for argument in command[1:2]:
-        if argument.endswith(".py") and not (folder / argument).is_file():
-            raise SpecError("trainer.command", f"there is no file {argument!r} (in {command!r})")
-
-
-def _check_function(trainer: Trainer, folder: Path) -> None:
-    if trainer.command:
-        raise SpecError("trainer", "has both a command and a function (expected one of them)")
-    if not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", trainer.function or ""):
-        raise SpecError(
-            "trainer.function",
-            f"{trainer.function!r} is not module:function (for example my_project.train:main)",
-        )
-    # Looked for, and not imported: that is for the worker, in the environment of the trainings.
-    module = (trainer.function or "").split(":")[0].split(".")[0]
-    more = trainer.env.get("PYTHONPATH", "").split(os.pathsep)
-    if PathFinder.find_spec(module, [str(folder), *filter(None, more), *sys.path]) is None:
-        raise SpecError(
-            "trainer.function",
-            f"{trainer.function!r}: there is no module {module!r} in {str(folder)!r} "
-            "or the environment (expected one that can be imported; trainer.cwd is its folder)",
-        )
-
-
-def set_log_level(config: DictConfig) -> None:
-    """Let the log of this process tell as much as `log_level` says.
-
-    Raises:
-        SpecError: It is no level.
-    """
-    level = config.get("log_level")
-    if level not in _LEVELS:
-        raise SpecError("log_level", f"{level!r} is unknown (expected {', '.join(_LEVELS)})")
-    logging.getLogger().setLevel(level)
-
-
-def _plain(config: DictConfig, name: str, *, optional: bool = False) -> Any:
-    try:
-        # An empty mapping is what the schema has where nothing was chosen.
-        section = config.get(name)
-        data = (
-            OmegaConf.to_container(section, resolve=True, throw_on_missing=True)
-            if section
-            else None
-        )
-    except MissingMandatoryValue as error:
-        raise SpecError(
-            str(error.full_key), "has no value yet (??? stands for one that has to be given)"
-        ) from None
-    except OmegaConfBaseException as error:
-        raise SpecError(
-            str(error.full_key or name), str(error.msg or error).splitlines()[0]
-        ) from None
-    if data is None and not optional:
-        raise SpecError(name, "the section is empty")
-    return data

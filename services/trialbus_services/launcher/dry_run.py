@@ -47,7 +47,9 @@ def _in_one_line(data: Any) -> str:
     ).strip()
 
 
-def _first_trial(spec: StudySpec, bus: settings.Bus, trainer: settings.Trainer | None) -> list[str]:
+def _first_trial(
+    spec: StudySpec, bus: settings.BusSettings, trainer: settings.TrainerSettings | None
+) -> list[str]:
     study = optuna.create_study(sampler=build_sampler(spec), directions=spec.directions)
     for params in spec.enqueue:
         study.enqueue_trial(params)

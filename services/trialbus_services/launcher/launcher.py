@@ -16,7 +16,7 @@ from trialbus.client.subscriber import Subscriber, subscribe
 from trialbus.messages import events
 from trialbus.protocol.endpoint import check_reachable
 from trialbus.study.spec import StudySpec
-from trialbus_services.config import settings
+from trialbus_services.config import sections, settings
 from trialbus_services.config.composing import Composed
 from trialbus_services.launcher.provenance import origin
 from trialbus_services.launcher.supervisor import Services
@@ -50,9 +50,9 @@ class Plan:
 
     found: Composed
     spec: StudySpec
-    bus: settings.Bus
-    storage: settings.Storage
-    trainer: settings.Trainer | None
+    bus: settings.BusSettings
+    storage: settings.StorageSettings
+    trainer: settings.TrainerSettings | None
 
 
 def plan(found: Composed, spec: StudySpec | None = None) -> Plan:
@@ -66,21 +66,22 @@ def plan(found: Composed, spec: StudySpec | None = None) -> Plan:
         SpecError: A value cannot be used.
     """
     config = found.config
-    spec = settings.study(config) if spec is None else spec
+    spec = sections.read_study(config) if spec is None else spec
     check(spec)
-    bus = settings.bus(config)
+    bus = sections.read_bus(config)
     check_reachable(bus.endpoint, guarded=bus.keys is not None, insecure=bus.insecure)
-    storage = settings.section(config, "storage", settings.Storage)
+    storage = sections.read_section(config, settings.StorageSettings)
     check_url(storage.url)
-    for name in settings.SECTIONS.keys() - {"trainer"}:
-        settings.section(config, name, settings.SECTIONS[name])
-    settings.callbacks(config)
+    for type_ in settings.SECTIONS.values():
+        if type_ is not settings.TrainerSettings:
+            sections.read_section(config, type_)
+    sections.read_callbacks(config)
     build_notifiers(config)
-    if not settings.section(config, "launcher", settings.Launcher).worker:
+    if not sections.read_section(config, settings.LauncherSettings).worker:
         return Plan(found, spec, bus, storage, None)
-    worker = settings.section(config, "worker", settings.Worker)
+    worker = sections.read_section(config, settings.WorkerSettings)
     gpus.devices(worker.gpus, worker.gpus_per_trial, worker.slots)
-    return Plan(found, spec, bus, storage, settings.trainer(config))
+    return Plan(found, spec, bus, storage, sections.read_trainer(config))
 
 
 def run(planned: Plan, console: Console) -> int:

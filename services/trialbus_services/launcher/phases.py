@@ -22,7 +22,7 @@ from rich.console import Console
 from trialbus.errors import SpecError
 from trialbus.study.spec import Inherited, StudySpec
 from trialbus.study.validation import format_expected
-from trialbus_services.config import settings
+from trialbus_services.config import sections, settings
 from trialbus_services.config.composing import Composed, composed
 from trialbus_services.launcher import launcher
 from trialbus_services.optimizer.running_study import END, SPEC
@@ -72,7 +72,7 @@ def plans(found: Composed) -> Generator[launcher.Plan]:
 
 
 def _run_phase(found: Composed, title: str, console: Console) -> int:
-    url, spec = _url(found.config), settings.study(found.config)
+    url, spec = _url(found.config), sections.read_study(found.config)
     study = stored_study(url, spec.name)
     if study is not None and _finished(study) and _n_done(study) >= _wanted(study, spec):
         console.print(f"{title}: finished, {_summary(study)}", highlight=False, markup=False)
@@ -105,7 +105,7 @@ def wait_recorded(url: str, name: str) -> optuna.Study:
 def _study(composed_: Composed, console: Console) -> StudySpec:
     """Return the study of a config, with what an earlier phase gives it."""
     config = composed_.config
-    spec = settings.study(config)
+    spec = sections.read_study(config)
     phase = config.get("from_phase")
     if phase is None:
         return spec
@@ -131,7 +131,7 @@ def _kept(config: DictConfig, spec: StudySpec, phase: str) -> Inherited | None:
 def _best(found: Composed, phase: str) -> Inherited:
     own = [o for o in found.arguments if o.startswith(("--", "storage", "bus", "hydra."))]
     with _phase(phase, own) as earlier:
-        name = settings.study(earlier.config).name
+        name = sections.read_study(earlier.config).name
         chosen = earlier.arguments
     url = _url(found.config)
     command = f"run it first: trialbus study {shlex.join(chosen)}"
@@ -204,4 +204,4 @@ def _phase(phase: str, arguments: Sequence[str]) -> Generator[Composed]:
 
 
 def _url(config: DictConfig) -> str:
-    return settings.section(config, "storage", settings.Storage).url
+    return sections.read_section(config, settings.StorageSettings).url

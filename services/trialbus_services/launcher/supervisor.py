@@ -29,7 +29,7 @@ class Services:
 
     def __init__(
         self,
-        bus: settings.Bus,
+        bus: settings.BusSettings,
         storage: str,
         study: str,
         overrides: list[str],

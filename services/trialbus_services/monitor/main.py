@@ -13,8 +13,7 @@ import uvicorn
 from trialbus.client.link import Link
 from trialbus.client.presence import Presence
 from trialbus.errors import SpecError
-from trialbus_services.config.settings import Bus
-from trialbus_services.config.settings import Monitor as Settings
+from trialbus_services.config.settings import BusSettings, MonitorSettings
 from trialbus_services.monitor.access import Access
 from trialbus_services.monitor.app import Monitor
 from trialbus_services.process import exit_codes
@@ -25,7 +24,7 @@ logger = logging.getLogger(__name__)
 _TTL_S = 10.0
 
 
-def run(bus: Bus, monitor: Settings) -> int:
+def run(bus: BusSettings, monitor: MonitorSettings) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code.
 
     Raises:
@@ -52,7 +51,7 @@ def run(bus: Bus, monitor: Settings) -> int:
     return exit_codes.DONE
 
 
-def _listen(monitor: Settings) -> socket.socket:
+def _listen(monitor: MonitorSettings) -> socket.socket:
     """Return a bound socket, so that a port that is taken is known before anything starts."""
     host, port = monitor.host, monitor.port
     try:

@@ -6,8 +6,7 @@ import logging
 
 import optuna
 
-from trialbus_services.config.settings import Bus, Storage
-from trialbus_services.config.settings import Optimizer as HowTo
+from trialbus_services.config.settings import BusSettings, OptimizerSettings, StorageSettings
 from trialbus_services.optimizer.sampling import warm_up
 from trialbus_services.optimizer.service import Optimizer
 from trialbus_services.optimizer.storage import open_storage, shown
@@ -17,7 +16,7 @@ from trialbus_services.process.signals import stop_event
 logger = logging.getLogger(__name__)
 
 
-def run(bus: Bus, storage: Storage, how: HowTo) -> int:
+def run(bus: BusSettings, storage: StorageSettings, settings: OptimizerSettings) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     stop = stop_event()
@@ -27,9 +26,9 @@ def run(bus: Bus, storage: Storage, how: HowTo) -> int:
         open_storage(storage.url),
         storage_url=storage.url,
         connect_s=bus.connect_s,
-        ahead=how.ahead,
-        record_every_s=how.record_every_s,
-        max_points=how.max_points,
+        ahead=settings.ahead,
+        record_every_s=settings.record_every_s,
+        max_points=settings.max_points,
     )
     logger.info("optimizer on %s, recording into %s", bus.endpoint, shown(storage.url))
     optimizer.run(stop.is_set)

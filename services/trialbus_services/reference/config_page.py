@@ -72,7 +72,7 @@ _TOP_LEVEL = (
 #: Sections whose files differ too much for one of them to be the default.
 _WITHOUT_DEFAULT_FILE = frozenset({"trainer"})
 _LINKS = {
-    "Keys": "#buskeys",
+    "KeySettings": "#buskeys",
     "Objective": "#studyobjective",
     "PruneBy": "#studyprune_by",
     "Evaluation": "#studyevaluation",
@@ -93,7 +93,7 @@ def render() -> str:
             "## Top level",
             format_fields(_TOP_LEVEL, name="key"),
             _render_section("bus", defaults),
-            _render("bus.keys", settings.Keys),
+            _render("bus.keys", settings.KeySettings),
             *(_render_section(name, defaults) for name in settings.SECTIONS if name != "bus"),
             _COMPONENTS,
             _render_study(),

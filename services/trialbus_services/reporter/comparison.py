@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 import plotly.offline
 
-from trialbus_services.config.report_options import Options
+from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.reporter import page
 from trialbus_services.reporter.atomic_files import write
 from trialbus_services.reporter.figures.comparison import build_comparison
@@ -20,11 +20,11 @@ from trialbus_services.reporter.images import write_images
 from trialbus_services.reporter.snapshot import Snapshot
 from trialbus_services.reporter.summary import Facts, gather
 
-_DEFAULT = Options()
+_DEFAULT = ReportSettings()
 
 
 def write_comparison(
-    studies: Sequence[optuna.Study], directory: Path, *, options: Options = _DEFAULT
+    studies: Sequence[optuna.Study], directory: Path, *, options: ReportSettings = _DEFAULT
 ) -> list[Path]:
     """Write `comparison.html`: histories, distributions and importances of studies side by side.
 

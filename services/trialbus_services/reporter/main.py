@@ -16,7 +16,7 @@ from trialbus.client.publisher import Publisher
 from trialbus.client.subscriber import replay, subscribe
 from trialbus.errors import HubUnavailableError
 from trialbus.messages import events
-from trialbus_services.config.settings import Bus, Report, Storage
+from trialbus_services.config.settings import BusSettings, ReporterSettings, StorageSettings
 from trialbus_services.notify.listener import listening
 from trialbus_services.notify.notice import Notifier
 from trialbus_services.optimizer.storage import shown
@@ -35,7 +35,10 @@ _AGAIN_S = 1.0
 
 
 def run(
-    bus: Bus, storage: Storage, report: Report, notifiers: Mapping[str, Notifier] | None = None
+    bus: BusSettings,
+    storage: StorageSettings,
+    report: ReporterSettings,
+    notifiers: Mapping[str, Notifier] | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code.
 
@@ -57,7 +60,7 @@ def run(
     return exit_codes.DONE
 
 
-def _serve(link: Link, storage_url: str, report: Report, stop: threading.Event) -> None:
+def _serve(link: Link, storage_url: str, report: ReporterSettings, stop: threading.Event) -> None:
     with (
         subscribe(
             events.StudyFinished, name=_NAME, start="earliest", autocommit=False, link=link
@@ -92,7 +95,7 @@ def _is_answered(link: Link, event: events.StudyFinished, stop: threading.Event)
 
 
 def _report(
-    event: events.StudyFinished, storage_url: str, report: Report, stop: threading.Event
+    event: events.StudyFinished, storage_url: str, report: ReporterSettings, stop: threading.Event
 ) -> events.ReportReady | None:
     """Make the report of a study, or say why there is none; None if told to stop."""
     for attempt in range(1, _TRIES + 1):

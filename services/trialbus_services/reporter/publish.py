@@ -10,7 +10,7 @@ from pathlib import Path
 
 import optuna
 
-from trialbus_services.config.report_options import Options
+from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.reporter.comparison import write_comparison
 from trialbus_services.reporter.report import write_report
 
@@ -18,7 +18,7 @@ _PREFIX = ".unfinished-"
 _ABANDONED_S = 3600.0
 
 
-def make_report(study: optuna.Study, directory: Path, options: Options) -> list[Path]:
+def make_report(study: optuna.Study, directory: Path, options: ReportSettings) -> list[Path]:
     """Write the report of a study and move it into place when all of it is there.
 
     Where there was no report before, the study's folder appears as a whole. Else its files are
@@ -36,7 +36,7 @@ def make_report(study: optuna.Study, directory: Path, options: Options) -> list[
 
 
 def make_comparison(
-    studies: Sequence[optuna.Study], directory: Path, options: Options
+    studies: Sequence[optuna.Study], directory: Path, options: ReportSettings
 ) -> list[Path]:
     """Write one page about several studies, in the same way, and return the paths."""
     return _make_whole(lambda made: write_comparison(studies, made, options=options), directory)

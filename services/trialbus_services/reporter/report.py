@@ -13,7 +13,7 @@ from typing import Any
 import optuna
 import plotly.offline
 
-from trialbus_services.config.report_options import Options
+from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.process.paths import report_directory
 from trialbus_services.reporter import exports, page
 from trialbus_services.reporter.atomic_files import write
@@ -26,14 +26,14 @@ from trialbus_services.reporter.table import Table, tabulate
 
 logger = logging.getLogger(__name__)
 
-_DEFAULT = Options()
+_DEFAULT = ReportSettings()
 
 
 def write_report(
     study: optuna.Study,
     directory: Path,
     *,
-    options: Options = _DEFAULT,
+    options: ReportSettings = _DEFAULT,
     metrics: Sequence[str] | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> list[Path]:
@@ -56,7 +56,8 @@ def write_report(
 
     Example:
         >>> study = optuna.load_study(study_name="digits", storage=url)  # doctest: +SKIP
-        >>> write_report(study, Path("reports"), options=Options(images=["png"]))  # doctest: +SKIP
+        >>> options = ReportSettings(images=["png"])
+        >>> write_report(study, Path("reports"), options=options)  # doctest: +SKIP
     """
     snapshot = Snapshot(study, metrics)
     facts = gather(snapshot, config)
@@ -78,7 +79,7 @@ def write_report(
 
 
 def _write_files(
-    folder: Path, study: Snapshot, facts: Facts, table: Table, options: Options
+    folder: Path, study: Snapshot, facts: Facts, table: Table, options: ReportSettings
 ) -> tuple[list[Path], list[str]]:
     wanted = set(options.files)
     paths: list[Path] = []

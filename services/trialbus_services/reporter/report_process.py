@@ -20,7 +20,7 @@ from pathlib import Path
 import optuna
 
 from trialbus.errors import TrialbusError
-from trialbus_services.config.report_options import Options
+from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.process import exit_codes
 from trialbus_services.reporter import publish
 from trialbus_services.reporter.storage_reader import load_study, open_to_read
@@ -48,7 +48,7 @@ def prepare() -> None:
 
 
 def make_apart(
-    study: str, storage_url: str, directory: Path, options: Options, *, stop: threading.Event
+    study: str, storage_url: str, directory: Path, options: ReportSettings, *, stop: threading.Event
 ) -> list[Path] | None:
     """Make the report of a study in a storage; None if `stop` was set before it was done.
 
@@ -89,7 +89,7 @@ def make_apart(
 
 
 def _make(
-    connection: Connection, study: str, storage_url: str, directory: Path, options: Options
+    connection: Connection, study: str, storage_url: str, directory: Path, options: ReportSettings
 ) -> None:
     # Ctrl-C reaches all processes of a terminal; the service says when this one is to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -167,9 +167,9 @@ class OptunaRunner:
         if port is None:
             yield
             return
-        where = settings.Dashboard(port=port)
+        where = settings.DashboardSettings(port=port)
         serving = subprocess.Popen(
-            [*dashboard.command(settings.Storage(url=url), where), "--quiet"],
+            [*dashboard.command(settings.StorageSettings(url=url), where), "--quiet"],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -10,8 +10,8 @@ import msgspec
 from trialbus.errors import SpecError
 from trialbus.study.nested_config import Params, laid_over, leaves
 from trialbus.study.spec import Direction, StudySpec, load_spec
-from trialbus_services.config import base_config
-from trialbus_services.config.search_space import listed
+from trialbus_services.config.base_config import read_base_config
+from trialbus_services.config.search_space import expand_list
 
 #: Keys of a spec file, and the field of a study (by its dotted name) that each one gives.
 _FIELDS: Mapping[str, str] = {
@@ -151,9 +151,9 @@ class StudyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def _collect_fields(self) -> dict[str, Any]:
         """Return the fields of the study by dotted name."""
         values = msgspec.structs.asdict(self) | {
-            "parameters": listed(self.parameters, "study.params"),
+            "parameters": expand_list(self.parameters, "study.params"),
             "use_best_value": "best" if self.use_best_value else "last",
-            "base_config": base_config.read(self.base_config),
+            "base_config": read_base_config(self.base_config),
             "trial_overrides": self._merge_configs(),
         }
         fields: dict[str, Any] = {}

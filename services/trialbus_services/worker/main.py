@@ -9,8 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trialbus.callbacks.factory import CALLBACKS_VARIABLE
-from trialbus_services.config.settings import Bus, Worker
-from trialbus_services.config.settings import Trainer as TrainerSettings
+from trialbus_services.config.settings import BusSettings, TrainerSettings, WorkerSettings
 from trialbus_services.process import exit_codes, gpus
 from trialbus_services.worker import service
 from trialbus_services.worker.config import WorkerConfig
@@ -19,8 +18,8 @@ from trialbus_services.worker.warm import WarmTrainer
 
 
 def run(
-    bus: Bus,
-    worker: Worker,
+    bus: BusSettings,
+    worker: WorkerSettings,
     trainer: TrainerSettings,
     *,
     study: str,
@@ -50,7 +49,7 @@ def run(
 
 
 def _trainer(
-    bus: Bus, worker: Worker, trainer: TrainerSettings, callbacks: Mapping[str, Any]
+    bus: BusSettings, worker: WorkerSettings, trainer: TrainerSettings, callbacks: Mapping[str, Any]
 ) -> Trainer:
     # A trainer gets a key of its own, which allows less than the worker's.
     keys = bus.keys.environment(bus.keys.trainer) if bus.keys else {}

@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from trialbus_services.config.report_options import Options
+from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.reporter.figures import curves, parallel, pareto, timeline
 from trialbus_services.reporter.figures.custom import own_recipes
 from trialbus_services.reporter.figures.figure import BEST, GOOD, Figure, Recipe, recolor, traces
@@ -38,7 +38,7 @@ _WIDE = 640
 _MANY = 1000
 
 
-def build(study: Snapshot, options: Options, original: optuna.Study) -> list[Figure]:
+def build(study: Snapshot, options: ReportSettings, original: optuna.Study) -> list[Figure]:
     """Build the figures that are asked for, each as it is, or with the reason why it is not.
 
     Args:

@@ -1,0 +1,176 @@
+"""Sections of the composed Hydra config, read one by one into their types and checked.
+
+A service reads only the sections it needs, so a mistake in a study never keeps the hub from
+starting.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+import sys
+from importlib.machinery import PathFinder
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from trialbus.callbacks import CallbackFactory
+from trialbus.errors import SpecError
+from trialbus.protocol.endpoint import resolve
+from trialbus.study.spec import StudySpec, check_keys, is_mapping, load_spec
+from trialbus.study.validation import convert
+from trialbus_services.config.base_config import read_base_config
+from trialbus_services.config.search_space import expand_params
+from trialbus_services.config.settings import SECTIONS, BusSettings, TrainerSettings
+
+_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
+_NAMES = {type_: name for name, type_ in SECTIONS.items()}
+
+_S = TypeVar("_S", bound=msgspec.Struct)
+
+
+def read_section(config: DictConfig, type_: type[_S]) -> _S:
+    """Return the section of the config that has a type of `settings.SECTIONS`.
+
+    Raises:
+        SpecError: A key is unknown, missing or of the wrong type; names the key and the value.
+
+    Example:
+        >>> read_section(config, WorkerSettings).slots  # doctest: +SKIP
+        2
+    """
+    name = _NAMES[type_]
+    section: _S = convert(name, _to_plain(config, name), type_)
+    return section
+
+
+def read_bus(config: DictConfig) -> BusSettings:
+    """Return the section `bus` with its endpoint made absolute."""
+    bus = read_section(config, BusSettings)
+    return msgspec.structs.replace(bus, endpoint=resolve(bus.endpoint))
+
+
+def read_study(config: DictConfig) -> StudySpec:
+    """Return the specification of the study, with its sampler and pruner.
+
+    Raises:
+        SpecError: See `trialbus.load_spec`.
+    """
+    # Before the keys that are missing: one may be there under a misspelt name.
+    check_keys(map(str, config.get("study") or ()))
+    study = _to_plain(config, "study")
+    if is_mapping(study) and is_mapping(study.get("params")):
+        study = {**study, "params": expand_params(study["params"])}
+    if is_mapping(study) and "base_config" in study:
+        study = {**study, "base_config": read_base_config(study["base_config"])}
+    return load_spec(
+        study,
+        sampler=_to_plain(config, "sampler"),
+        pruner=_to_plain(config, "pruner", optional=True),
+    )
+
+
+def read_trainer(config: DictConfig) -> TrainerSettings:
+    """Return the section `trainer`, once the program or the module is known to be there.
+
+    Raises:
+        SpecError: As `read_section`; or the program, the module or the folder does not exist.
+    """
+    trainer = read_section(config, TrainerSettings)
+    folder = Path(trainer.cwd or ".")
+    if not folder.is_dir():
+        raise SpecError("trainer.cwd", f"{trainer.cwd!r} is not a folder")
+    if trainer.function is None:
+        _check_command(trainer.command, folder)
+    else:
+        _check_function(trainer.function, trainer, folder)
+    return trainer
+
+
+def read_callbacks(config: DictConfig) -> dict[str, Any]:
+    """Return the section `callbacks` as plain data; the callbacks are built in the trainings.
+
+    Raises:
+        SpecError: See `trialbus.callbacks.CallbackFactory`.
+    """
+    callbacks = _to_plain(config, "callbacks")
+    CallbackFactory(callbacks)
+    return callbacks
+
+
+def set_log_level(config: DictConfig) -> None:
+    """Set the level of this process's log to `log_level`.
+
+    Raises:
+        SpecError: The level is unknown.
+    """
+    level = config.get("log_level")
+    if level not in _LEVELS:
+        raise SpecError("log_level", f"{level!r} is unknown (expected {', '.join(_LEVELS)})")
+    logging.getLogger().setLevel(level)
+
+
+def _check_command(command: list[str], folder: Path) -> None:
+    if not command:
+        raise SpecError("trainer.command", "[] is empty (expected a program and its arguments)")
+    program = command[0]
+    if not (shutil.which(program) or shutil.which(folder / program)):
+        raise SpecError(
+            "trainer.command",
+            f"{program!r} is not a program that can be run here (in {command!r})",
+        )
+    for argument in command[1:2]:
+        if argument.endswith(".py") and not (folder / argument).is_file():
+            raise SpecError("trainer.command", f"there is no file {argument!r} (in {command!r})")
+
+
+def _check_function(function: str, trainer: TrainerSettings, folder: Path) -> None:
+    if trainer.command:
+        raise SpecError("trainer", "has both a command and a function (expected one of them)")
+    if not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", function):
+        raise SpecError(
+            "trainer.function",
+            f"{function!r} is not module:function (for example my_project.train:main)",
+        )
+    # Searched, not imported: the worker imports the module in the environment of the trainings.
+    module = function.split(":", maxsplit=1)[0].split(".", maxsplit=1)[0]
+    python_path = trainer.env.get("PYTHONPATH", "").split(os.pathsep)
+    if PathFinder.find_spec(module, [str(folder), *filter(None, python_path), *sys.path]) is None:
+        raise SpecError(
+            "trainer.function",
+            f"{function!r}: there is no module {module!r} in {str(folder)!r} "
+            "or the environment (expected one that can be imported; trainer.cwd is its folder)",
+        )
+
+
+def _to_plain(config: DictConfig, name: str, *, optional: bool = False) -> Any:
+    """Return a section as plain data, its references filled in.
+
+    Raises:
+        SpecError: A value is missing or a reference leads nowhere; or the section is empty and not
+            `optional`.
+    """
+    try:
+        # The schema has an empty mapping where no file of a group was chosen.
+        section = config.get(name)
+        data = (
+            OmegaConf.to_container(section, resolve=True, throw_on_missing=True)
+            if section
+            else None
+        )
+    except MissingMandatoryValue as error:
+        raise SpecError(
+            str(error.full_key), "has no value yet (??? stands for one that has to be given)"
+        ) from None
+    except OmegaConfBaseException as error:
+        raise SpecError(
+            str(error.full_key or name), str(error.msg or error).splitlines()[0]
+        ) from None
+    if data is None and not optional:
+        raise SpecError(name, "the section is empty")
+    return data
