@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -49,11 +50,13 @@ class Memory(InMemoryStorage):
     def amend_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Set a user attribute, also of a trial that has ended."""
         with self._lock:
-            trial = self._get_trial(trial_id)
+            trial = copy.copy(self._get_trial(trial_id))
             trial.user_attrs = {**trial.user_attrs, key: value}
+            self._set_trial(trial_id, trial)
 
     def amend_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Set a system attribute, also of a trial that has ended."""
         with self._lock:
-            trial = self._get_trial(trial_id)
+            trial = copy.copy(self._get_trial(trial_id))
             trial.system_attrs = {**trial.system_attrs, key: value}
+            self._set_trial(trial_id, trial)
