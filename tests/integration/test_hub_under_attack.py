@@ -33,6 +33,7 @@ FLOODS: dict[str, Callable[[int], bytes]] = {
     "fetch": lambda i: frames.encode(frames.Fetch(i, 0, ["x_none/*/*"], wait_ms=60_000)),
     "noise": lambda _: b"\xc1" * 20,
 }
+HUB = [sys.executable, "-m", "trialbus.hub", "--endpoint"]
 _MEMORY = 1 << 30
 
 
@@ -153,3 +154,31 @@ def test_what_arrives_while_the_disk_stalls_is_bounded_and_sent_again(bus: Bus) 
         publisher.flush(30)
     assert memory < _MEMORY
     assert logged_steps(bus) == [0, 1]
+
+
+def test_a_second_hub_does_not_take_the_socket_of_a_live_one(bus: Bus) -> None:
+    first = bus.processes["hub"]
+    other = bus.run("second", [*first.command[:-1], str(bus.directory / "other")])
+    assert other.wait(20) == 1
+    assert "another hub serves it" in other.printed()
+    publish_in_turn(bus, 1)
+    first.kill()  # its socket file stays, and is nobody's
+    first.start()
+    publish_in_turn(bus, 1)
+
+
+def test_nobody_else_may_read_the_files_of_the_log(bus: Bus) -> None:
+    publish_in_turn(bus, 1)
+    folder = bus.directory / "log"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in folder.glob("events.*")}
+    assert set(modes.values()) == {"0o600"}, modes
+
+
+def test_a_folder_that_cannot_hold_the_log_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    bus = Bus(tmp_path)
+    hub = bus.run("hub", [*HUB, bus.endpoint, "--dir", str(tmp_path / "file" / "log")])
+    assert hub.wait(20) == 1
+    assert "cannot hold the log: Not a directory" in hub.printed()
+    assert "Traceback" not in hub.printed()

@@ -97,12 +97,18 @@ class EventLog:
 
     def __init__(self, directory: Path | str, *, sync: Sync = "full") -> None:
         self.path = Path(directory) / "events.db"
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = self._take_lock()
+        try:
+            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = self._take_lock()
+        except OSError as error:
+            raise LogError(
+                f"bus.dir={str(directory)!r} cannot hold the log: {error.strerror}; "
+                "choose a folder that this user may write"
+            ) from None
         try:
             self._db = self._open(sync)
             self._load()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self._lock.close()
             raise LogError(
                 f"{self.path} cannot be read as an event log ({error}); "
@@ -233,7 +239,8 @@ class EventLog:
         return removed
 
     def _take_lock(self) -> IO[str]:
-        lock = (self.path.parent / "events.lock").open("a+")
+        path = self.path.parent / "events.lock"
+        lock = os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "a+")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -247,6 +254,8 @@ class EventLog:
         return lock
 
     def _open(self, sync: Sync) -> sqlite3.Connection:
+        # SQLite gives the files beside it the same mode.
+        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         # A hub may run in another thread than the one that made it, but only ever in one.
         db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
         db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # counts for a new file only

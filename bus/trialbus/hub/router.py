@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 import time
 from collections import Counter, deque
@@ -24,6 +25,7 @@ _REFUSED_LOG_S = 5.0
 _MANY_PEERS = 100_000
 _LINGER_MS = 500
 _DOMAIN = "trialbus"  # of ZAP
+_PROBE_S = 1.0  # for another hub on the same socket file to accept a connection
 _BAN_S = 10.0  # for a key whose owner floods the hub
 _STALL_S = 0.5  # the log may take so long for a turn before others read the socket
 _RELIEF_FRAMES = 20_000  # read in one go meanwhile
@@ -223,8 +225,14 @@ class Router:
             self._zap.configure_curve_callback(_DOMAIN, self._gatekeeper)
         self.socket = self._make()
         if self._endpoint.startswith("ipc://"):
-            folder = Path(self._endpoint.removeprefix("ipc://")).parent
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path = Path(self._endpoint.removeprefix("ipc://"))
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if _is_served(path):  # libzmq would take the file away from the other hub
+                self._close_socket(linger_ms=0)
+                raise TrialbusError(
+                    f"bus.endpoint={self._endpoint!r} cannot be bound: another hub serves it; "
+                    "end that one first, or choose another endpoint"
+                )
         try:
             self.socket.bind(self._endpoint)
         except zmq.ZMQError as error:
@@ -261,3 +269,16 @@ class Router:
             router.set(zmq.CURVE_SECRETKEY, self._gatekeeper.keys.secret.encode())
             router.set(zmq.ZAP_DOMAIN, _DOMAIN.encode())
         return router
+
+
+def _is_served(path: Path) -> bool:
+    """Tell whether a process listens on a socket file."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_PROBE_S)
+        try:
+            probe.connect(str(path))
+        except TimeoutError:
+            return True  # its queue of connections is full
+        except OSError:
+            return False
+    return True
