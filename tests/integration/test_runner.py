@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,27 @@ def test_a_prune_raised_in_a_callback_ends_the_training_and_a_failed_study_leave
     [trial] = optuna.load_study(study_name="second", storage=storage).trials
     assert trial.state is optuna.trial.TrialState.COMPLETE
     assert Path("sweep_results/second/report.html").exists()
+
+
+def test_a_study_refused_for_what_the_storage_has_fails_with_the_optimizers_reason(
+    bus: Bus,
+) -> None:
+    storage = "sqlite:///optuna_studies.db"
+    optuna.create_study(study_name="refused", storage=storage, direction="minimize")
+    running = runner(bus, study("refused"), max_concurrent_trials=1)
+    with pytest.raises(trialbus.TrialbusError, match=r"study .refused. failed: .*direction"):
+        running.run_study(running.spec.studies[0])
+
+
+def test_a_study_that_is_refused_before_it_is_stored_fails_with_the_optimizers_reason(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sampler can be imported here, and not by the optimizer."""
+    folder = bus.directory / "elsewhere"
+    folder.mkdir()
+    (folder / "only_here.py").write_text("from optuna.samplers import RandomSampler as Mine")
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
+    sampler = {"type": "only_here.Mine"}
+    running = runner(bus, study("refused", sampler=sampler), max_concurrent_trials=1)
+    with pytest.raises(trialbus.TrialbusError, match=r"study .refused. failed: .*only_here"):
+        running.run_study(running.spec.studies[0])

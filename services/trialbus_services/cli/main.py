@@ -191,9 +191,9 @@ def _reporter(found: Composed) -> int:
 
 
 def _dashboard(found: Composed) -> int:
-    from trialbus_services.cli.dashboard import run
+    from trialbus_services.launcher.dashboard import run_dashboard
 
-    return run(
+    return run_dashboard(
         sections.read_section(found.config, settings.StorageSettings),
         sections.read_section(found.config, settings.DashboardSettings),
     )

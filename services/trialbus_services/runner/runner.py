@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +14,10 @@ from rich.markup import escape
 from rich.panel import Panel
 
 from trialbus.errors import SpecError, TrialbusError
-from trialbus_services.cli import dashboard
 from trialbus_services.config import settings
 from trialbus_services.config.composing import composed
 from trialbus_services.launcher import launcher
+from trialbus_services.launcher.dashboard import serve_dashboard
 from trialbus_services.launcher.phases import wait_recorded
 from trialbus_services.optimizer.storage import shown, stored_study
 from trialbus_services.process import gpus
@@ -38,7 +37,7 @@ class OptunaRunner:
         trainer: What trials run, in place of the spec's `trainer`: a command, `module:function`,
             or a function at the top level of a module, called with each `trialbus.Trial`.
         overrides: Of `trialbus study`, for what a spec does not say: `bus.dir=/tmp/bus`.
-        console: Takes what happens.
+        console: Console on which progress is shown.
 
     Raises:
         SpecError: The spec cannot be used; names the file, the key and the value.
@@ -59,7 +58,7 @@ class OptunaRunner:
         console: Console | None = None,
     ) -> None:
         if (spec_path is None) == (spec is None):
-            raise SpecError("spec_path", "there is none, or a spec beside it (expected one of two)")
+            raise SpecError("spec_path", "expected either spec_path or spec")
         self._folder = Path(spec_path).parent if spec_path is not None else Path()
         if spec_path is not None:
             self.spec = load(Path(spec_path))
@@ -94,17 +93,20 @@ class OptunaRunner:
                 f"false, and {shown(url)!r} has a study {spec.name!r} already (expected true, or "
                 "another study_name)",
             )
-        overrides = self._overrides_of(study_config)
-        plots = self.spec.generate_plots or self.spec.save_study_plots
-        with self._dashboard(url):
+        overrides = self._collect_overrides(study_config)
+        report = self.spec.generate_plots or self.spec.save_study_plots
+        with self._serve_dashboard(url):
             with composed(overrides) as found:
-                planned = launcher.plan(found, spec)
-                end = launcher.launch(planned, self._console, report=plots)
-            study = wait_recorded(url, spec.name)
-        for path in write_results(study, spec, end, Path(self.spec.results_dir)):
-            self._console.print(f"results  {path}", highlight=False, markup=False, soft_wrap=True)
-        tidy_checkpoints(study, study_config)
-        if end.reason == "failed" or not end.best_trials:
+                plan = launcher.plan(found, spec)
+                end = launcher.launch(plan, self._console, report=report)
+            # A study that the optimizer refused has no end in the storage, or is not there at all.
+            failed = end.reason == "failed"
+            study = stored_study(url, spec.name) if failed else wait_recorded(url, spec.name)
+        if study is not None:
+            for path in write_results(study, spec, end, Path(self.spec.results_dir)):
+                self._print(f"results  {path}")
+            tidy_checkpoints(study, study_config)
+        if study is None or failed or not end.best_trials:
             reason = (end.error or end.reason).strip().splitlines()[-1]
             raise TrialbusError(f"study {spec.name!r} failed: {reason}")
         return study
@@ -116,38 +118,38 @@ class OptunaRunner:
             TrialbusError: Studies failed; the others have run.
         """
         check_not_imported()
-        self._introduce()
-        done: list[optuna.Study] = []
+        self._print_introduction()
+        studies: list[optuna.Study] = []
         failures: list[str] = []
         for study in self.spec.studies:
             try:
-                done.append(self.run_study(study))
+                studies.append(self.run_study(study))
             except TrialbusError as error:
-                failures.append(f"{error}")
+                failures.append(str(error))
         if self.spec.notify_on_complete:
             self._console.bell()
         if failures:
             raise TrialbusError("; ".join(failures))
-        return done
+        return studies
 
-    def _introduce(self) -> None:
+    def _print_introduction(self) -> None:
         spec = self.spec
-        lines = [line for line in (spec.description, _listed(spec)) if line]
+        lines = [line for line in (spec.description, _list_studies(spec)) if line]
         title = escape(" ".join(filter(None, [spec.name or "studies", spec.version])))
         self._console.print(Panel.fit(escape("\n".join(lines)), title=title, title_align="left"))
 
-    def _overrides_of(self, study: StudyConfig) -> list[str]:
+    def _collect_overrides(self, study: StudyConfig) -> list[str]:
+        """Return the overrides of `trialbus study` that run a study as the spec says."""
         most = self.spec.max_concurrent_trials
         slots = most if study.n_jobs in (None, -1) else min(most, study.n_jobs or most)
-        room = gpus.capacity(len(gpus.present()), self.spec.gpu_per_trial)
-        if room and room < slots:
-            self._console.print(
-                f"{room} trials at once in place of {slots}, for that many GPUs are here "
+        capacity = gpus.capacity(len(gpus.present()), self.spec.gpu_per_trial)
+        if capacity and capacity < slots:
+            self._print(
+                f"{capacity} trials at once in place of {slots}, for that many GPUs are here "
                 f"(gpu_per_trial {self.spec.gpu_per_trial:g})",
                 style="yellow",
-                highlight=False,
             )
-            slots = room
+            slots = capacity
         return [
             f"study.name={hydra_text(study.study_name)}",
             f"storage.url={hydra_text(study.storage)}",
@@ -161,29 +163,22 @@ class OptunaRunner:
         ]
 
     @contextmanager
-    def _dashboard(self, url: str) -> Generator[None]:
+    def _serve_dashboard(self, url: str) -> Generator[None]:
         """Serve Optuna's dashboard during the block, where the spec names a port."""
         port = self.spec.dashboard_port
         if port is None:
             yield
             return
-        where = settings.DashboardSettings(port=port)
-        serving = subprocess.Popen(
-            [*dashboard.command(settings.StorageSettings(url=url), where), "--quiet"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self._console.print(f"dashboard  http://{where.host}:{port}", highlight=False)
-        try:
+        dashboard = settings.DashboardSettings(port=port)
+        with serve_dashboard(settings.StorageSettings(url=url), dashboard):
+            self._print(f"dashboard  http://{dashboard.host}:{port}")
             yield
-        finally:
-            serving.terminate()
-            serving.wait()
+
+    def _print(self, line: str, style: str | None = None) -> None:
+        self._console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
-def _listed(spec: RunnerSpec) -> str:
+def _list_studies(spec: RunnerSpec) -> str:
     return "\n".join(
         f"{study.study_name}: {study.n_trials} trials, {study.direction} {study.metric_name}"
         for study in spec.studies

@@ -1,0 +1,76 @@
+"""Optuna's own dashboard on the storage of a config, with the files that trials kept."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from trialbus.errors import TrialbusError
+from trialbus.trainer.artifacts import directory
+from trialbus_services.config import settings
+from trialbus_services.optimizer.storage import JOURNAL, check_url
+from trialbus_services.process.exit_codes import INTERRUPTED
+
+_PROGRAM = "optuna-dashboard"
+
+
+def run_dashboard(storage: settings.StorageSettings, dashboard: settings.DashboardSettings) -> int:
+    """Serve the dashboard until it is interrupted and return the exit code.
+
+    Raises:
+        TrialbusError: The storage cannot be shown, or the dashboard is not installed.
+    """
+    try:
+        return subprocess.run(build_command(storage, dashboard), check=False).returncode
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+@contextmanager
+def serve_dashboard(
+    storage: settings.StorageSettings, dashboard: settings.DashboardSettings
+) -> Generator[None]:
+    """Serve the dashboard during the block, in a process that prints nothing.
+
+    Raises:
+        TrialbusError: The storage cannot be shown, or the dashboard is not installed.
+    """
+    process = subprocess.Popen(
+        [*build_command(storage, dashboard), "--quiet"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def build_command(
+    storage: settings.StorageSettings, dashboard: settings.DashboardSettings
+) -> list[str]:
+    """Return the command that serves the dashboard.
+
+    Raises:
+        TrialbusError: The storage cannot be shown, or the dashboard is not installed.
+    """
+    check_url(storage.url)
+    if storage.url == "memory://":
+        raise TrialbusError("storage.url: 'memory://' cannot be seen by another process")
+    beside_python = shutil.which(_PROGRAM, path=str(Path(sys.executable).parent))
+    program = beside_python or shutil.which(_PROGRAM)
+    if program is None:
+        raise TrialbusError(f'{_PROGRAM} is not installed: pip install "trialbus[dashboard]"')
+    directory().mkdir(parents=True, exist_ok=True)
+    return [
+        *(program, storage.url.removeprefix(JOURNAL)),  # it tells a journal by its file
+        *("--host", dashboard.host, "--port", str(dashboard.port)),
+        *("--artifact-dir", str(directory())),
+    ]
