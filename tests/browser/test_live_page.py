@@ -19,6 +19,7 @@ from support.monitor import Page
 from support.processes import Bus
 from support.until import until
 from trialbus.protocol import security
+from trialbus_services.optimizer.attributes import PRUNED_BY
 
 OpenPage = Callable[..., BrowserPage]
 Screenshot = Callable[[BrowserPage, str], Path]
@@ -188,7 +189,7 @@ def test_a_study_is_steered_by_clicks(
     worker.next(trialbus.Stop, study=STUDY)
     worker.finish(worker_trial(worker), "pruned")
     expect(page.locator("#state")).to_have_text("stopped", timeout=SLOW_MS)
-    until(lambda: "trialbus:pruned_by" in stored(bus).trials[0].user_attrs, 20)
+    until(lambda: PRUNED_BY in stored(bus).trials[0].user_attrs, 20)
 
 
 def worker_trial(worker: Client) -> trialbus.TrialAssigned:

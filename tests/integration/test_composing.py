@@ -13,6 +13,7 @@ import pytest
 
 from support.commands import small_study
 from support.processes import Bus
+from trialbus_services.optimizer.attributes import METRICS, ORIGIN
 
 TRIALBUS = str(Path(sys.executable).with_name("trialbus"))
 
@@ -130,7 +131,7 @@ def test_a_study_keeps_where_it_comes_from_without_passwords(bus: Bus) -> None:
     found = optuna.load_study(
         study_name="quadratic", storage=f"sqlite:///{folder}/optuna_studies.db"
     )
-    origin: dict[str, Any] = found.user_attrs["trialbus:origin"]
+    origin: dict[str, Any] = found.user_attrs[ORIGIN]
     assert origin["git"] == {"commit": commit, "dirty": True}
     assert origin["versions"]["optuna"] == optuna.__version__
     assert origin["config"]["study"]["n_trials"] == 2
@@ -168,8 +169,8 @@ def test_the_config_s_callbacks_reach_a_training_through_services_of_the_same_tr
     )
     for trial in found.trials:
         assert sorted(trial.intermediate_values) == [0, 2]
-        assert set(trial.user_attrs["trialbus:metrics"]) == {"loss"}
-    assert found.user_attrs["trialbus:origin"]["config"]["callbacks"]["optuna"]["metric_name"]
+        assert set(trial.user_attrs[METRICS]) == {"loss"}
+    assert found.user_attrs[ORIGIN]["config"]["callbacks"]["optuna"]["metric_name"]
 
 
 def test_several_studies_run_one_after_the_other(bus: Bus) -> None:

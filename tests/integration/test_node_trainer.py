@@ -12,6 +12,7 @@ import optuna
 import pytest
 
 from support.processes import Bus
+from trialbus_services.optimizer.attributes import METRICS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "node"
 
@@ -46,4 +47,4 @@ def test_a_study_of_trainers_in_javascript_is_recorded_and_pruned(bus: Bus) -> N
     for trial in stored.get_trials(states=[optuna.trial.TrialState.COMPLETE]):
         assert sorted(trial.intermediate_values) == list(range(20))
         assert trial.value == trial.intermediate_values[19]
-        assert set(trial.user_attrs["trialbus:metrics"]) == {"val/loss", "train/loss"}
+        assert set(trial.user_attrs[METRICS]) == {"val/loss", "train/loss"}

@@ -24,6 +24,7 @@ from support.sampler import sampler_of
 from support.until import until
 from trialbus.client.admin import hub_status
 from trialbus.messages import events
+from trialbus_services.optimizer.attributes import ATTEMPT, ERROR, LATE, STATE
 
 THRESHOLD = msgspec.structs.replace(
     SPEC, pruner=trialbus.Component(type="ThresholdPruner", args={"upper": 10}), n_trials=2
@@ -145,7 +146,7 @@ def test_poisonous_events_are_counted_and_harm_nobody(
     found = stored(bus)
     assert found.trials[trial.trial].intermediate_values == {0: 1.0}
     assert found.trials[trial.trial].value == 1.0
-    assert found.trials[before.trial].user_attrs["trialbus:late"]["count"] == 1
+    assert found.trials[before.trial].user_attrs[LATE]["count"] == 1
     assert last.trial == 2
 
 
@@ -222,7 +223,7 @@ def test_lost_preempted_and_failed_trials_are_told_apart(
     worker.finish(again)
     assert worker.next(trialbus.StudyFinished).counts == events.TrialCounts(complete=1, failed=2)
     attributes = [trial.user_attrs for trial in stored(bus).trials]
-    assert [found.get("trialbus:state") for found in attributes] == ["lost", "failed", None]
-    assert [found.get("trialbus:attempt") for found in attributes] == [0, 0, 1]
-    assert attributes[0]["trialbus:error"] == "lost 1 times (study.max_retries=0)"
-    assert attributes[1]["trialbus:error"] == "no luck"
+    assert [found.get(STATE) for found in attributes] == ["lost", "failed", None]
+    assert [found.get(ATTEMPT) for found in attributes] == [0, 0, 1]
+    assert attributes[0][ERROR] == "lost 1 times (study.max_retries=0)"
+    assert attributes[1][ERROR] == "no luck"

@@ -13,6 +13,7 @@ import pytest
 
 from support import trainer
 from support.processes import Bus
+from trialbus_services.optimizer.attributes import END, SPEC
 
 pytestmark = pytest.mark.timeout(180)  # several studies in a row
 
@@ -65,7 +66,7 @@ def stored(bus: Bus, name: str) -> optuna.Study:
 
 
 def inherited(bus: Bus, name: str) -> dict[str, Any]:
-    return stored(bus, name).user_attrs["trialbus:spec"]["inherited"]
+    return stored(bus, name).user_attrs[SPEC]["inherited"]
 
 
 def test_phases_run_in_order_each_with_the_best_params_of_the_one_before(bus: Bus) -> None:
@@ -109,7 +110,7 @@ def test_an_unfinished_phase_is_no_ground_for_the_next_and_a_started_one_keeps_i
     assert code == 2
     assert "'first' is not finished: study 'one'" in printed
     assert "has 1 trials done" in printed
-    one.set_user_attr("trialbus:end", "exhausted")
+    one.set_user_attr(END, "exhausted")
     code, printed = run(bus, "phase=second", "study.n_trials=1")
     assert code == 0, printed
     assert inherited(bus, "two")["trial"] == 0

@@ -16,6 +16,7 @@ from optuna.trial import TrialState
 from support.databases import ALL, SQL, Databases, reopened
 from support.random_study import DISTRIBUTIONS, Direction, open_study, play, rows, trials
 from support.until import until
+from trialbus_services.optimizer.attributes import THINNED
 from trialbus_services.optimizer.storage_writer import WriteBehind
 
 DIRECTIONS: list[list[Direction]] = [["minimize"], ["minimize", "maximize"]]
@@ -256,7 +257,7 @@ def test_a_long_curve_is_recorded_thinly(databases: Databases, stride: int) -> N
             behind.set_trial_state_values(0, TrialState.COMPLETE, [1.0])
         behind.close()
     trial = recorded(backend, "s", 0)
-    gap = trial.user_attrs["trialbus:thinned"]
+    gap = trial.user_attrs[THINNED]
     assert gap == 32 if stride == 1 else gap >= 32
     assert sorted(trial.intermediate_values) == [
         step for step in steps if (step - 1) % gap == 0 or step == steps[-1]

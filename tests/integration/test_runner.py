@@ -17,6 +17,7 @@ import trialbus
 from support import runner_training
 from support.processes import Bus
 from trialbus_services import OptunaRunner
+from trialbus_services.optimizer.attributes import METRICS, SLOT
 from trialbus_services.runner import RunnerSpec
 
 pytestmark = pytest.mark.timeout(180)  # several studies in a row
@@ -60,8 +61,8 @@ def test_a_function_is_trained_with_all_that_the_spec_says_and_results_are_writt
     done = running.run_study(running.spec.studies[0])
     assert isinstance(done, optuna.Study)
     assert [trial.value for trial in done.trials] == [t.params["agent.x"] - 1 for t in done.trials]
-    slots = [trial.user_attrs["trialbus:slot"] for trial in done.trials]
-    reached = [trial.user_attrs["trialbus:metrics"] for trial in done.trials]
+    slots = [trial.user_attrs[SLOT] for trial in done.trials]
+    reached = [trial.user_attrs[METRICS] for trial in done.trials]
     assert [metrics["gpu"] for metrics in reached] == [{0: 3.0, 1: 5.0}[slot] for slot in slots]
     assert {(metrics["depth"], metrics["interval"]) for metrics in reached} == {(7.0, 4.0)}
     # Each training's own callback heard of the first evaluation before the second was reported.

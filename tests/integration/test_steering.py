@@ -15,6 +15,7 @@ from support.client import SPEC, Client, optimizer, stored
 from support.processes import Bus
 from support.until import until
 from trialbus.client.admin import hub_status
+from trialbus_services.optimizer.attributes import ENQUEUED, ENQUEUED_BY, PRUNED_BY
 
 STUDY = SPEC.name
 
@@ -52,8 +53,8 @@ def test_an_enqueued_trial_survives_the_optimizer_s_death_and_is_run_once(
     assert worker.publisher.flush(10)
     service.start()
     (waiting,) = until(lambda: trials(bus, TrialState.WAITING), 30)
-    assert waiting.user_attrs["trialbus:enqueued"] == wish
-    assert waiting.user_attrs["trialbus:enqueued_by"] == "ada@desk"
+    assert waiting.user_attrs[ENQUEUED] == wish
+    assert waiting.user_attrs[ENQUEUED_BY] == "ada@desk"
     service.restart()  # perhaps before the offset was committed: then the wish is read again
     assert worker.run_one().params["x"] == 1.25
     while worker.run_one().trial < 7:
@@ -129,7 +130,7 @@ def test_a_trial_pruned_by_a_person_is_told_and_recorded_as_theirs(
     assert heard.attempt == trial.attempt
     worker.finish(trial, "pruned")
     (pruned,) = until(lambda: trials(bus, TrialState.PRUNED), 20)
-    assert pruned.user_attrs["trialbus:pruned_by"] == "ada@desk: flat"
+    assert pruned.user_attrs[PRUNED_BY] == "ada@desk: flat"
     channel.close()
 
 
@@ -151,5 +152,5 @@ def test_a_trial_pruned_by_a_person_is_not_handed_out_again_when_its_trainer_is_
     for step in steps if first == "prune" else reversed(steps):
         step()
     (pruned,) = until(lambda: trials(bus, TrialState.PRUNED), 20)
-    assert pruned.user_attrs["trialbus:pruned_by"] == "ada@desk"
+    assert pruned.user_attrs[PRUNED_BY] == "ada@desk"
     assert worker.ask().trial == 1

@@ -16,6 +16,7 @@ from support.client import SPEC, Client, optimizer, stored
 from support.processes import Bus, Managed
 from support.until import until
 from trialbus.messages import events
+from trialbus_services.optimizer.attributes import CURVE, ERROR
 
 TWO = (
     trialbus.Objective(metric="loss", direction="minimize"),
@@ -70,7 +71,7 @@ def test_several_objectives_are_pruned_by_the_metric_that_is_named(
     assert [trial.values for trial in found.trials[:3]] == [[1, 1], [2, 1], [3, 1]]
     assert found.trials[3].state == TrialState.PRUNED
     assert [trial.intermediate_values for trial in found.trials] == [{}] * 4
-    assert found.trials[0].user_attrs["trialbus:curve"] == {"0": 1.0, "1": 1.0}
+    assert found.trials[0].user_attrs[CURVE] == {"0": 1.0, "1": 1.0}
     # Optuna's own sampler goes on with it: it refuses pruned trials with intermediate values here.
     found.sampler = optuna.samplers.TPESampler(n_startup_trials=1, seed=0)
     found.ask({"x": optuna.distributions.FloatDistribution(-3, 3)})
@@ -270,7 +271,7 @@ def test_without_a_metric_of_a_constraint_the_trial_fails_and_says_so(
     worker.submit(study(constraints=("size <= 10",), n_trials=1))
     run(worker, 0.0)
     assert end(worker).counts.failed == 1
-    error = stored(bus).trials[0].user_attrs["trialbus:error"]
+    error = stored(bus).trials[0].user_attrs[ERROR]
     assert error == "study.constraints[0] 'size <= 10' needs size; the trainer reported: loss"
 
 

@@ -17,6 +17,8 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from trialbus_services.optimizer.attributes import ATTEMPT, ERROR, ORIGIN, SLOT, SPEC, STATE, WORKER
+
 Direction = Literal["minimize", "maximize"]
 
 BEGUN = datetime(2026, 3, 1, 9, 30)  # noqa: DTZ001 - Optuna's times have no zone
@@ -41,7 +43,7 @@ def trial(
     value = 1 - (x - 0.4) ** 2 if isinstance(x, float) else 0.5
     if values is None and state is TrialState.COMPLETE:
         values = [value]
-    attrs = dict(user_attrs or {}) | ({"trialbus:error": error} if error else {})
+    attrs = dict(user_attrs or {}) | ({ERROR: error} if error else {})
     made = create_trial(
         state=state,
         values=values,
@@ -73,25 +75,25 @@ def ordinary(name: str = "study") -> optuna.Study:
         *(trial(n, user_attrs=_place(n)) for n in range(20)),
         *(trial(n, TrialState.PRUNED, steps=2, user_attrs=_place(n)) for n in range(20, 26)),
         trial(26, TrialState.FAIL, error="Traceback\nRuntimeError: out of memory"),
-        trial(27, TrialState.FAIL, error="gone", user_attrs={"trialbus:state": "lost"}),
+        trial(27, TrialState.FAIL, error="gone", user_attrs={STATE: "lost"}),
         name=name,
     )
-    found.set_user_attr("trialbus:spec", {"objectives": [{"metric": "val/accuracy"}], "seed": 7})
+    found.set_user_attr(SPEC, {"objectives": [{"metric": "val/accuracy"}], "seed": 7})
     origin = {
         "config": {"sampler": {"name": "tpe"}},
         "command": "trialbus study sampler=tpe",
         "git": {"commit": "0123abcd", "dirty": False},
         "versions": {"optuna": "5.0.0"},
     }
-    found.set_user_attr("trialbus:origin", origin)
+    found.set_user_attr(ORIGIN, origin)
     return found
 
 
 def _place(number: int) -> dict[str, Any]:
     return {
-        "trialbus:worker": f"node{number % 2}",
-        "trialbus:slot": number // 2 % 2,
-        "trialbus:attempt": 1,
+        WORKER: f"node{number % 2}",
+        SLOT: number // 2 % 2,
+        ATTEMPT: 1,
     }
 
 
@@ -165,9 +167,9 @@ def large(n_trials: int, name: str = "large") -> optuna.Study:
         steps = chance.randint(2, 8) if failed or pruned else 20
         state = TrialState.FAIL if failed else TrialState.PRUNED if pruned else TrialState.COMPLETE
         slot = min(range(4), key=lambda i: free[i])
-        attrs = {"trialbus:worker": f"node{slot // 2}", "trialbus:slot": slot % 2}
+        attrs = {WORKER: f"node{slot // 2}", SLOT: slot % 2}
         if failed:
-            attrs["trialbus:error"] = "Traceback\nRuntimeError: out of memory"
+            attrs[ERROR] = "Traceback\nRuntimeError: out of memory"
         made = create_trial(
             state=state,
             values=[value] if state is TrialState.COMPLETE else None,

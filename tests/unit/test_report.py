@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from support.studies import KINDS, Direction, ordinary, study, trial
 from trialbus_services.config.report_settings import FIGURES, ON_DEMAND, ReportSettings
+from trialbus_services.optimizer.attributes import ORIGIN, THINNED
 from trialbus_services.reporter.number_format import duration
 from trialbus_services.reporter.report import write_report
 from trialbus_services.reporter.snapshot import Snapshot
@@ -102,7 +103,7 @@ def test_names_and_errors_cannot_become_markup(tmp_path: Path) -> None:
         trial(9, TrialState.FAIL, params={nasty: 0.5, "y": 0.5}, error=nasty),
         name=f"../{nasty}",
     )
-    evil.set_user_attr("trialbus:origin", {"git": nasty, "command": nasty})
+    evil.set_user_attr(ORIGIN, {"git": nasty, "command": nasty})
     page, *others = write_report(evil, tmp_path, metrics=[nasty], config={"name": nasty})
     assert nasty not in page.read_text()
     summary = next(path for path in others if path.name == "summary.md")
@@ -137,7 +138,7 @@ def test_what_pruning_saved_is_counted_in_steps_and_in_time() -> None:
 
 def test_a_thinned_curve_counts_with_all_its_steps() -> None:
     def thinned(number: int, state: TrialState, last: int) -> FrozenTrial:
-        found = trial(number, state, user_attrs={"trialbus:thinned": "4"})
+        found = trial(number, state, user_attrs={THINNED: "4"})
         found.intermediate_values = dict.fromkeys([*range(0, last, 4), last], 0.5)
         return found
 

@@ -20,6 +20,7 @@ from optuna.trial import TrialState
 
 from support.studies import KINDS, large, ordinary, study, trial
 from trialbus_services.config.report_settings import ReportSettings
+from trialbus_services.optimizer.attributes import CURVE, SPEC, WORKER
 from trialbus_services.reporter.figures import curves, custom, parallel
 from trialbus_services.reporter.figures.figure import Figure, traces
 from trialbus_services.reporter.figures.importances import importances
@@ -141,10 +142,10 @@ def test_each_objective_is_explained_in_its_own_direction() -> None:
 
 
 def test_curves_of_several_objectives_are_those_that_prune() -> None:
-    curve = {"trialbus:curve": {"0": 0.5, "3": 0.75}}
+    curve = {CURVE: {"0": 0.5, "3": 0.75}}
     trials = [trial(n, values=[n, n], steps=0, user_attrs=curve) for n in range(3)]
     made = study(*trials, directions=["minimize", "minimize"])
-    made.set_user_attr("trialbus:spec", {"prune_by": {"metric": "val/loss"}})
+    made.set_user_attr(SPEC, {"prune_by": {"metric": "val/loss"}})
     figure = drawn(made, "intermediate")
     assert points(figure, "x", "y") == [[[0, 3], [0.5, 0.75]]] * 3
     layout: Any = figure.layout  # pyright: ignore[reportUnknownVariableType]
@@ -258,7 +259,7 @@ def test_installed_packages_add_figures(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_hover_texts_have_the_users_attributes_and_not_trialbuses() -> None:
-    attrs = {"note": "mine", "trialbus:worker": "node1", "long": "x" * 1000}
+    attrs = {"note": "mine", WORKER: "node1", "long": "x" * 1000}
     trials = (trial(n, values=[n, n], user_attrs=attrs) for n in range(9))
     made = study(*trials, directions=["minimize", "minimize"])
     hovers = " ".join(str(trace.text) for trace in traces(drawn(made, "pareto")))

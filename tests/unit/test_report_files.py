@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 
 from support.studies import KINDS, ordinary, study, trial
 from trialbus_services.config.report_settings import ReportSettings
+from trialbus_services.optimizer.attributes import ERROR
 from trialbus_services.reporter.comparison import write_comparison
 from trialbus_services.reporter.report import write_report
 
@@ -85,7 +86,7 @@ def test_json_has_everything_and_is_strict(tmp_path: Path) -> None:
     assert found["origin"]["git"] == {"commit": "0123abcd", "dirty": False}
     assert found["trials"][28]["values"] == ["Infinity"]
     assert found["trials"][28]["intermediate_values"] == {"3": "NaN", "4": "-Infinity"}
-    assert found["trials"][26]["user_attrs"]["trialbus:error"].endswith("out of memory")
+    assert found["trials"][26]["user_attrs"][ERROR].endswith("out of memory")
     assert found["saved_by_pruning"]["s"] > 0
 
 

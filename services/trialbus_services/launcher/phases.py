@@ -25,7 +25,7 @@ from trialbus.study.validation import format_expected
 from trialbus_services.config import sections, settings
 from trialbus_services.config.composing import Composed, composed
 from trialbus_services.launcher import launcher
-from trialbus_services.optimizer.running_study import END, SPEC
+from trialbus_services.optimizer.attributes import END, SPEC
 from trialbus_services.optimizer.storage import shown, stored_study
 from trialbus_services.process import exit_codes
 from trialbus_services.views.terminal import shown as shown_params

@@ -5,9 +5,7 @@ from __future__ import annotations
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus.study.spec import StudySpec
-
-#: User attribute of a trial that failed: why.
-ERROR = "trialbus:error"
+from trialbus_services.optimizer.attributes import ERROR
 
 
 class Failures:

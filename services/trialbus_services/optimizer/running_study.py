@@ -22,31 +22,38 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus.messages import events
+from trialbus_services.optimizer.attributes import (
+    ATTEMPT,
+    END,
+    ENQUEUED,
+    ENQUEUED_BY,
+    ERROR,
+    FOREIGN,
+    LATE,
+    METRICS,
+    ORIGIN,
+    PRUNED_BY,
+    REQUEST,
+    SLOT,
+    SPEC,
+    STATE,
+    SUBMISSION,
+    WORKER,
+)
 from trialbus_services.optimizer.convergence import Progress
 from trialbus_services.optimizer.distributions import check_directions, check_space
 from trialbus_services.optimizer.evaluations import Reported
-from trialbus_services.optimizer.failures import ERROR, Failures
+from trialbus_services.optimizer.failures import Failures
 from trialbus_services.optimizer.ledger import Book, Closed, OpenTrial
 from trialbus_services.optimizer.outcome import Judge
 from trialbus_services.optimizer.pruning import Driver
 from trialbus_services.optimizer.registry import build_pruner, build_sampler
 from trialbus_services.optimizer.sampling import Suggester
 from trialbus_services.optimizer.storage_writer import WriteBehind
-from trialbus_services.optimizer.trial_supply import REQUEST, create_trial
+from trialbus_services.optimizer.trial_supply import create_trial
 
 logger = logging.getLogger(__name__)
 
-_FOREIGN = "trialbus:foreign"
-#: User attribute of a study: its specification.
-SPEC = "trialbus:spec"
-#: User attribute of a study: why it ended, None while it runs.
-END = "trialbus:end"
-_SUBMISSION = "trialbus:submission"
-_ORIGIN = "trialbus:origin"
-_LATE = "trialbus:late"
-_ENQUEUED = "trialbus:enqueued"
-_ENQUEUED_BY = "trialbus:enqueued_by"
-_PRUNED_BY = "trialbus:pruned_by"
 _ARTIFACTS = "artifacts:"  # optuna.artifacts._upload.ARTIFACTS_ATTR_PREFIX
 _MAX_METRICS = 1000
 
@@ -213,10 +220,10 @@ class RunningStudy:
         if event.trial not in self._finished and event.trial not in self._trial_ids:
             return
         trial_id = self._trial_id(event.trial)
-        noted = self._storage.get_trial(trial_id).user_attrs.get(_LATE, {"count": 0, "offset": -1})
+        noted = self._storage.get_trial(trial_id).user_attrs.get(LATE, {"count": 0, "offset": -1})
         if offset > noted["offset"]:
             late = {"count": noted["count"] + 1, "offset": offset}
-            self._storage.amend_trial_user_attr(trial_id, _LATE, late)
+            self._storage.amend_trial_user_attr(trial_id, LATE, late)
 
     def log_artifact(self, event: events.ArtifactLogged) -> None:
         """Note that a trial kept a file, as `optuna.artifacts.upload_artifact` does."""
@@ -236,11 +243,11 @@ class RunningStudy:
         if event.enqueue in self._enqueued:
             return
         self._enqueued.add(event.enqueue)
-        attributes = {_ENQUEUED: event.enqueue} | ({_ENQUEUED_BY: event.by} if event.by else {})
+        attributes = {ENQUEUED: event.enqueue} | ({ENQUEUED_BY: event.by} if event.by else {})
         self._study.enqueue_trial(event.params, user_attrs=attributes)
         waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
         self.sampler.enqueue(
-            next(t for t in waiting if t.user_attrs.get(_ENQUEUED) == event.enqueue)
+            next(t for t in waiting if t.user_attrs.get(ENQUEUED) == event.enqueue)
         )
 
     def close(self, closed: Closed) -> None:
@@ -256,17 +263,17 @@ class RunningStudy:
         state, values = outcome.state, outcome.values
         trial_id = self._trial_id(number)
         attributes: dict[str, Any] = {
-            "trialbus:attempt": closed.trial.attempt,
-            "trialbus:worker": closed.trial.worker,
-            "trialbus:slot": closed.trial.slot,
-            "trialbus:metrics": last_metrics,
+            ATTEMPT: closed.trial.attempt,
+            WORKER: closed.trial.worker,
+            SLOT: closed.trial.slot,
+            METRICS: last_metrics,
             **self._driver.curve(reported.curve(number, self._driver.metric)),
         }
         if closed.trial.pruned_by:
-            attributes[_PRUNED_BY] = closed.trial.pruned_by
+            attributes[PRUNED_BY] = closed.trial.pruned_by
         if state is TrialState.FAIL:
             attributes |= {
-                "trialbus:state": "lost" if closed.cause == "lost" else "failed",
+                STATE: "lost" if closed.cause == "lost" else "failed",
                 ERROR: outcome.error,
             }
         with self._storage.atomic(), warnings.catch_warnings():
@@ -334,37 +341,37 @@ class RunningStudy:
         trials = self._study.get_trials(deepcopy=False)
         running = [trial for trial in trials if trial.state == TrialState.RUNNING]
         attributes = self._study.user_attrs
-        if _FOREIGN not in attributes:
+        if FOREIGN not in attributes:
             # Trials that run already are somebody else's; from now on they are ours.
-            attributes = {_FOREIGN: [trial.number for trial in running]}
-            self._study.set_user_attr(_FOREIGN, attributes[_FOREIGN])
+            attributes = {FOREIGN: [trial.number for trial in running]}
+            self._study.set_user_attr(FOREIGN, attributes[FOREIGN])
         check_space(self.spec, trials)
         self._study.set_user_attr(SPEC, msgspec.to_builtins(self.spec))
         if book.origin:
-            self._study.set_user_attr(_ORIGIN, book.origin)
+            self._study.set_user_attr(ORIGIN, book.origin)
         if attributes.get(END) is not None:
             self._study.set_user_attr(END, None)
         for trial in trials:
             self._trial_ids[trial.number] = self._storage.get_trial_id_from_study_id_trial_number(
                 self._id, trial.number
             )
-            self._enqueued.add(trial.user_attrs.get(_ENQUEUED, ""))
+            self._enqueued.add(trial.user_attrs.get(ENQUEUED, ""))
             if trial.state.is_finished():
                 self._finished.add(trial.number)
                 self._counts[trial.state] += 1
         ended = [t for t in trials if t.state.is_finished() and t.datetime_complete]
         ended.sort(key=lambda trial: trial.datetime_complete or datetime.min)  # noqa: DTZ901
-        submission, n_failed = attributes.get(_SUBMISSION, ("", 0))
+        submission, n_failed = attributes.get(SUBMISSION, ("", 0))
         if submission != book.submission:
             n_failed = self._counts[TrialState.FAIL]
-            self._study.set_user_attr(_SUBMISSION, [book.submission, n_failed])
+            self._study.set_user_attr(SUBMISSION, [book.submission, n_failed])
         self.failures.restore(ended, n_failed)
         for trial in ended:
             feasible = all(violation <= 0 for violation in trial.constraints.values())
             self.progress.take(trial.state, trial.values, feasible=feasible)
         for number in set(book.open) - set(self._trial_ids):
             del book.open[number]
-        self._unclaimed = [trial for trial in running if trial.number not in attributes[_FOREIGN]]
+        self._unclaimed = [trial for trial in running if trial.number not in attributes[FOREIGN]]
 
     def _enqueue(self) -> None:
         """Let the trials that the specification names wait, those that are not there yet."""

@@ -7,12 +7,10 @@ from datetime import datetime
 
 from optuna.trial import FrozenTrial, TrialState
 
+from trialbus_services.optimizer.attributes import REQUEST
 from trialbus_services.optimizer.genetic_parents import renumbered
 from trialbus_services.optimizer.sampling import Suggestion
 from trialbus_services.optimizer.storage_writer import WriteBehind
-
-#: User attribute of a trial: the request that it was made for.
-REQUEST = "trialbus:request"
 
 
 def create_trial(

@@ -11,7 +11,8 @@ import optuna
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-_CURVE = "trialbus:curve"
+from trialbus_services.optimizer.attributes import CURVE, PREFIX, SPEC
+
 _LONGEST_ATTRIBUTE = 80
 
 
@@ -105,7 +106,7 @@ def curve(trial: FrozenTrial) -> dict[int, float]:
     """
     if trial.intermediate_values:
         return trial.intermediate_values
-    aside: dict[str, float] = trial.user_attrs.get(_CURVE) or {}
+    aside: dict[str, float] = trial.user_attrs.get(CURVE) or {}
     return {int(step): value for step, value in aside.items()}
 
 
@@ -122,7 +123,7 @@ def is_finite(trial: FrozenTrial) -> bool:
 def _metrics(study: optuna.Study) -> list[str]:
     """Return the name of each objective: Optuna's, trialbus's, or a number."""
     n = len(study.directions)
-    spec: dict[str, Any] = study.user_attrs.get("trialbus:spec") or {}
+    spec: dict[str, Any] = study.user_attrs.get(SPEC) or {}
     objectives: list[dict[str, Any]] = spec.get("objectives") or []
     if study.metric_names:
         return study.metric_names
@@ -140,4 +141,4 @@ def _shown(trial: FrozenTrial) -> FrozenTrial:
 
 
 def _is_short(name: str, value: Any) -> bool:
-    return not name.startswith("trialbus:") and len(str(value)) <= _LONGEST_ATTRIBUTE
+    return not name.startswith(PREFIX) and len(str(value)) <= _LONGEST_ATTRIBUTE

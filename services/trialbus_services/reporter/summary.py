@@ -11,12 +11,9 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from trialbus_services.optimizer.attributes import ERROR, ORIGIN, SPEC, STATE, THINNED
 from trialbus_services.reporter.snapshot import Snapshot, curve
 
-ERROR = "trialbus:error"
-STATE = "trialbus:state"
-SPEC = "trialbus:spec"
-ORIGIN = "trialbus:origin"
 _NO_REASON = "no reason was recorded"
 
 
@@ -140,7 +137,7 @@ def _saved(trials: Sequence[FrozenTrial]) -> Saved | None:
 def _steps(trial: FrozenTrial) -> int:
     """Return how many steps a trial reported; a long curve may be recorded in part."""
     steps = curve(trial)
-    if "trialbus:thinned" in trial.user_attrs and len(steps) > 1:
+    if THINNED in trial.user_attrs and len(steps) > 1:
         return max(steps) - min(steps) + 1
     return len(steps)
 

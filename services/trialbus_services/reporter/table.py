@@ -6,12 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from trialbus_services.optimizer.attributes import ATTEMPT, SLOT, WORKER
 from trialbus_services.reporter.snapshot import Snapshot, curve, is_feasible
 from trialbus_services.reporter.summary import state_of
-
-WORKER = "trialbus:worker"
-SLOT = "trialbus:slot"
-ATTEMPT = "trialbus:attempt"
 
 
 @dataclass(frozen=True)

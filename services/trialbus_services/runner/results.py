@@ -17,6 +17,7 @@ from trialbus.messages import events
 from trialbus.study.nested_config import Params, laid_over, leaves
 from trialbus.study.spec import StudySpec
 from trialbus.trainer.checkpoint import directory_of
+from trialbus_services.optimizer.attributes import ERROR
 from trialbus_services.process import paths
 from trialbus_services.runner.study_config import StudyConfig
 
@@ -93,7 +94,7 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
         "params": trial.params,
         "steps": len(trial.intermediate_values),
         "duration_s": None if duration is None else duration.total_seconds(),
-        "error": trial.user_attrs.get("trialbus:error"),
+        "error": trial.user_attrs.get(ERROR),
     }
 
 

@@ -10,10 +10,9 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus.study.spec import StudySpec
+from trialbus_services.optimizer.attributes import CURVE
 from trialbus_services.optimizer.pruning.mirror import Mirror
 from trialbus_services.optimizer.pruning.pruning import build_pruning
-
-_CURVE = "trialbus:curve"
 
 
 class Driver:
@@ -85,7 +84,7 @@ class Driver:
         """Return the user attributes that keep a finished trial's curve, if it is kept aside."""
         if not self._aside or not values:
             return {}
-        return {_CURVE: {str(step): value for step, value in sorted(values.items())}}
+        return {CURVE: {str(step): value for step, value in sorted(values.items())}}
 
     def finish(self, number: int, state: TrialState) -> None:
         """Take in that a trial ended."""
@@ -107,6 +106,6 @@ class Driver:
 def _with_curve(trial: FrozenTrial) -> FrozenTrial:
     """Return a trial with the curve kept aside in the place of its intermediate values."""
     found = copy.copy(trial)
-    curve: dict[str, float] = trial.user_attrs.get(_CURVE, {})
+    curve: dict[str, float] = trial.user_attrs.get(CURVE, {})
     found.intermediate_values = {int(step): value for step, value in curve.items()}
     return found

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from trialbus_services.optimizer.attributes import THINNED
 from trialbus_services.optimizer.storage_writer.batch import TrialChange
-
-#: The trial user attribute that says which steps a thinned curve has.
-THINNED = "trialbus:thinned"
 
 
 @dataclass(slots=True)

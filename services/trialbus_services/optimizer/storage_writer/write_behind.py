@@ -14,6 +14,7 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from trialbus_services.optimizer.attributes import THINNED
 from trialbus_services.optimizer.genetic_parents import renumbered
 from trialbus_services.optimizer.storage_writer import schema
 from trialbus_services.optimizer.storage_writer.batch import Attributes, Head, TrialChange
@@ -22,7 +23,7 @@ from trialbus_services.optimizer.storage_writer.public import Public
 from trialbus_services.optimizer.storage_writer.queue import Queue
 from trialbus_services.optimizer.storage_writer.recorder import Recorder
 from trialbus_services.optimizer.storage_writer.tables import Tables
-from trialbus_services.optimizer.storage_writer.thinning import THINNED, Curve
+from trialbus_services.optimizer.storage_writer.thinning import Curve
 from trialbus_services.optimizer.storage_writer.writer import Place, Writer
 
 logger = logging.getLogger(__name__)

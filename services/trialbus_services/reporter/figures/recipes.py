@@ -17,6 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 from trialbus_services.config.report_settings import ReportSettings
+from trialbus_services.optimizer.attributes import SPEC
 from trialbus_services.reporter.figures import curves, parallel, pareto, timeline
 from trialbus_services.reporter.figures.custom import own_recipes
 from trialbus_services.reporter.figures.figure import BEST, GOOD, Figure, Recipe, recolor, traces
@@ -150,7 +151,7 @@ class _Recipes:
         return figure
 
     def _curves(self) -> Recipe:
-        spec: dict[str, Any] = self.study.user_attrs.get("trialbus:spec") or {}
+        spec: dict[str, Any] = self.study.user_attrs.get(SPEC) or {}
         by: dict[str, str] = spec.get("prune_by") or {}
         metric = by.get("metric") or self.name
         reported = curves.reported(self.study)

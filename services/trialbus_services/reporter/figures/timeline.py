@@ -11,9 +11,9 @@ from datetime import datetime
 import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
+from trialbus_services.optimizer.attributes import SLOT, WORKER
 from trialbus_services.reporter.snapshot import Snapshot
 from trialbus_services.reporter.summary import state_of
-from trialbus_services.reporter.table import SLOT, WORKER
 
 MOST_BARS = 1000
 STATES = {

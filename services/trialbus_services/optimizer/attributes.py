@@ -1,0 +1,79 @@
+"""Keys of the attributes that trialbus keeps on studies and trials in an Optuna storage.
+
+All are user attributes, so that every tool that reads the storage shows them. They are on disk
+wherever a study was ever recorded: a key is never renamed, and its value keeps its shape.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+PREFIX: Final = "trialbus:"
+"""Beginning of every key below; attributes of users have none of this beginning."""
+
+# User attributes of a study
+
+SPEC: Final = "trialbus:spec"
+"""Specification of the study: a mapping, as `msgspec.to_builtins` gives it of a `StudySpec`."""
+
+ORIGIN: Final = "trialbus:origin"
+"""Config, versions, commit and command that the study came from: `StudySubmitted.origin`."""
+
+SUBMISSION: Final = "trialbus:submission"
+"""Newest submission and the trials that had failed before: a list `[submission, n_failed]`."""
+
+FOREIGN: Final = "trialbus:foreign"
+"""Numbers of the trials that somebody else ran when trialbus took the study over: a list."""
+
+END: Final = "trialbus:end"
+"""Reason why the study ended, as `StudyFinished.reason`; None while the study runs."""
+
+# User attributes of a trial
+
+REQUEST: Final = "trialbus:request"
+"""Id of the request that the trial was created for."""
+
+ENQUEUED: Final = "trialbus:enqueued"
+"""Id of the `enqueue` command that the trial was created for."""
+
+ENQUEUED_BY: Final = "trialbus:enqueued_by"
+"""Name of the person who enqueued the trial; absent where the command has none."""
+
+PRUNED_BY: Final = "trialbus:pruned_by"
+"""Person who pruned the trial, with their reason: `<by>: <reason>`, or `<by>`."""
+
+ATTEMPT: Final = "trialbus:attempt"
+"""Attempt at which the trial ended, from 0."""
+
+WORKER: Final = "trialbus:worker"
+"""Name of the worker that ran the last attempt; empty for a free-standing trainer."""
+
+SLOT: Final = "trialbus:slot"
+"""Index of the slot in that worker."""
+
+METRICS: Final = "trialbus:metrics"
+"""Newest value of every metric that the last attempt reported: a mapping from name to float."""
+
+STATE: Final = "trialbus:state"
+"""How a failed trial failed: `failed` (its trainer says so) or `lost`; absent on others."""
+
+ERROR: Final = "trialbus:error"
+"""Error of a failed trial: a text of one or more lines; absent on others."""
+
+CURVE: Final = "trialbus:curve"
+"""Values of the metric that decides about pruning, where that is not the objective's.
+
+A mapping from step, written as text, to float.
+"""
+
+THINNED: Final = "trialbus:thinned"
+"""Distance of the steps whose intermediate values are recorded: an int.
+
+Absent where every step is recorded.
+"""
+
+LATE: Final = "trialbus:late"
+"""Evaluations that came too late to count: `{"count": int, "offset": int}`.
+
+`offset` is the newest of them in the log.
+"""
