@@ -24,7 +24,7 @@ def folder() -> Iterator[None]:
     shutil.rmtree(shared_ring.directory(ENDPOINT), ignore_errors=True)
 
 
-def made(capacity: int = 4096) -> shared_ring.Ring:
+def made(capacity: int = 4096) -> shared_ring.SharedRing:
     found = shared_ring.create(ENDPOINT, IDENTITY, capacity)
     assert found is not None
     return found
@@ -50,7 +50,7 @@ def test_it_holds_what_a_queue_would_hold_around_and_around() -> None:
             memory.free(count)
             for _ in range(count):
                 model.popleft()
-        assert memory.events() == list(model)
+        assert memory.read_events() == list(model)
     assert refused > 100
     memory.free(len(model))
     memory.close()

@@ -1,1 +1,1 @@
-"""Client: a process's connection to the hub, with all that publishes and subscribes over it."""
+"""Client side of the bus: the connection to the hub, publishers, subscribers and sessions."""

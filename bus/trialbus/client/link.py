@@ -1,8 +1,18 @@
-"""Link: one client's connection to the hub, with the only thread that touches its socket.
+"""The link: a client's connection to the hub, and the only thread that touches its socket.
 
-Parts (a publisher's outbox, a subscription, a presence session) are attached to a link and driven
-by its thread. They never wait for the network; the link tells them when a hub has welcomed it
-and what it sent, and lets them send while it takes frames.
+Parts (a publisher's sender, a subscriber's fetcher, a presence session) are attached to a link and
+driven by its thread. A part never waits for the network: the link tells every part when a hub has
+welcomed the connection and which frames arrived, and calls `work` so that each can send.
+
+The thread waits in `_wait` between two turns. Any thread may request a turn:
+
+| request | flag | when the turn comes |
+|---|---|---|
+| `wake` | `_wake_requested` | at once |
+| `wake_later` | `_later_requested` | at once; while the thread rests, at `_rests_until` |
+
+The thread rests for 25 ms after a turn that only `wake_later` requested. While it rests it does
+not read from the hub either. A turn that `wake` requested ends the rest.
 """
 
 from __future__ import annotations
@@ -25,39 +35,43 @@ from trialbus.protocol.security import ClientKeys, client_keys
 
 logger = logging.getLogger(__name__)
 
-#: Sends a frame; False when there is no connection that takes it.
+#: Sends a frame; returns False when no connection accepts the frame.
 Send: TypeAlias = Callable[[Any], bool]
 
 _IDLE_S = 60.0
-_REST_S = 25e-3  # what is offered, and what comes from the hub after it, waits for so long at most
+_REST_S = 25e-3  # longest delay of a turn by `wake_later`, and of the frames that arrive after it
 
 
 class Part(Protocol):
-    """What a link drives. Every method runs in the link's thread."""
+    """An activity that a link drives. Every method runs in the link's thread."""
 
     def on_welcome(self, welcome: frames.Welcome) -> None:
-        """A connection was made, or made again: what was under way on the old one is void."""
+        """Handle a new connection: unanswered frames of the previous connection are void."""
 
     def on_frame(self, frame: frames.ToClient) -> None:
-        """A frame came; most concern another part."""
+        """Handle a frame from the hub; most frames concern another part."""
 
     def work(self, send: Send, now: float) -> float | None:
-        """Send what is to be sent and return when to be called again, if nothing happens before."""
+        """Send the frames that are due and return the time of the next call, on the clock of `now`.
+
+        None means that only a frame or a wake-up gives the part something to do.
+        """
 
     def on_close(self) -> None:
-        """The link closes; nothing will be sent any more."""
+        """Handle the end of the link; nothing is sent after this call."""
 
 
 class Link:
-    """A connection to the hub at `endpoint` that is made again whenever it is lost.
+    """A connection to the hub at `endpoint` that reconnects whenever the connection is lost.
 
-    Returns at once; nothing fails while no hub is there. A forked child must open a link of its
-    own: the parent's is dead in it.
+    The constructor returns at once, and nothing fails while no hub is running. A forked child must
+    open a link itself: the parent's link does not work there.
 
     Args:
-        endpoint: `ipc://<path>` or `tcp://<host>:<port>`; None takes `$TRIALBUS_ENDPOINT` or the
+        endpoint: `ipc://<path>` or `tcp://<host>:<port>`; None means `$TRIALBUS_ENDPOINT` or the
             default.
-        keys: For a hub that asks for them; None takes those the environment names.
+        keys: CURVE keys for a hub that requires them; None means the keys that the environment
+            names.
 
     Example:
         >>> with Link("ipc://.trialbus/hub.sock") as link:  # doctest: +SKIP
@@ -75,11 +89,11 @@ class Link:
         self._welcome: frames.Welcome | None = None
         self._connected = threading.Event()
         self._closing = False
-        self._awake = False  # the thread will look at its parts before it waits
-        self._asked = False  # somebody wants it to, since it began to
-        self._offered = False  # or has something to send that may wait
-        self._resting = False  # it looked for that alone lately, and will again at `_rested_at`
-        self._rested_at = 0.0
+        self._is_awake = False  # the thread checks the requests below before it waits
+        self._wake_requested = False
+        self._later_requested = False
+        self._is_resting = False
+        self._rests_until = 0.0
         self._wake_read, self._wake_write = os.pipe()
         self._thread = threading.Thread(target=self._run, name="trialbus-link", daemon=True)
         self._thread.start()
@@ -92,20 +106,20 @@ class Link:
 
     @property
     def connected(self) -> bool:
-        """Whether the hub has answered on the present connection."""
+        """Whether the hub has answered on the current connection."""
         return self._connected.is_set()
 
     def wait_connected(self, timeout_s: float) -> None:
         """Wait until the hub answers.
 
         Raises:
-            HubUnavailableError: It did not within `timeout_s` seconds.
+            HubUnavailableError: The hub did not answer within `timeout_s` seconds.
         """
         if not self._connected.wait(timeout_s):
             raise HubUnavailableError(self.endpoint, timeout_s)
 
     def attach(self, part: Part) -> None:
-        """Drive a part from now on."""
+        """Start driving a part."""
         with self._lock:
             self._joining.append(part)
         self.wake()
@@ -123,27 +137,27 @@ class Link:
             return self._requests
 
     def wake(self) -> None:
-        """Make the thread look at its parts soon. Cheap; may be called from any thread."""
-        self._asked = True
-        self._call()
+        """Make the link's thread call every part at once. Cheap; safe from any thread."""
+        self._wake_requested = True
+        self._signal_thread()
 
-    def offer(self) -> None:
-        """Do as `wake` does, but let it wait if the thread was called by this lately.
+    def wake_later(self) -> None:
+        """Make the link's thread call every part within 25 ms; at once unless the thread rests.
 
-        Each time it looks costs the caller more than the event does: it takes the interpreter, and
-        the caches from the training.
+        A turn of the thread costs the caller more than the event does: the thread takes the
+        interpreter, and the processor's caches, from the training.
         """
-        self._offered = True
-        if not self._resting:
-            self._call()
+        self._later_requested = True
+        if not self._is_resting:
+            self._signal_thread()
 
-    def _call(self) -> None:
-        if not self._awake and not self._closing:
-            self._awake = True
+    def _signal_thread(self) -> None:
+        if not self._is_awake and not self._closing:
+            self._is_awake = True
             os.write(self._wake_write, b"\0")
 
     def close(self) -> None:
-        """End the thread and the connection. What parts still hold is not sent."""
+        """End the thread and the connection. Events that parts still hold are not sent."""
         if self._closing or self.pid != os.getpid():
             return
         self._closing = True
@@ -155,10 +169,10 @@ class Link:
     def _run(self) -> None:
         context = zmq.Context()
         dealer = self._connect(context)
-        calls, everything = zmq.Poller(), zmq.Poller()
-        calls.register(self._wake_read, zmq.POLLIN)
-        everything.register(self._wake_read, zmq.POLLIN)
-        everything.register(dealer, zmq.POLLIN)
+        wakeups, wakeups_and_frames = zmq.Poller(), zmq.Poller()
+        wakeups.register(self._wake_read, zmq.POLLIN)
+        wakeups_and_frames.register(self._wake_read, zmq.POLLIN)
+        wakeups_and_frames.register(dealer, zmq.POLLIN)
 
         def send(frame: frames.ToHub) -> bool:
             try:
@@ -170,40 +184,40 @@ class Link:
 
         due: float | None = None
         while not self._closing:
-            self._pause(due, calls, everything)
-            asked, self._asked = self._asked, False
-            offered, self._offered = self._offered, False
+            self._wait(due, wakeups, wakeups_and_frames)
+            wake_requested, self._wake_requested = self._wake_requested, False
+            later_requested, self._later_requested = self._later_requested, False
             self._receive(dealer)
             due = self._work(send)
-            if asked:
-                self._rested_at = 0.0  # whoever asked may wait for an answer
-            elif offered:
-                self._rested_at = time.monotonic() + _REST_S
+            if wake_requested:
+                self._rests_until = 0.0  # the caller may be waiting for the hub's answer
+            elif later_requested:
+                self._rests_until = time.monotonic() + _REST_S
         self._work(send)
         for part in (*self._parts, *self._joining):
             part.on_close()
         dealer.close(linger=200)
         context.term()
 
-    def _pause(self, due: float | None, calls: zmq.Poller, everything: zmq.Poller) -> None:
-        """Wait until there is something to do; while it rests, for calls only."""
+    def _wait(self, due: float | None, wakeups: zmq.Poller, wakeups_and_frames: zmq.Poller) -> None:
+        """Wait until `due`, a wake-up or a frame; a resting thread ignores frames."""
         now = time.monotonic()
-        self._resting = now < self._rested_at
-        self._awake = False
-        # Either may have been set by one that found this thread awake, or resting, still.
-        if not self._asked and (self._resting or not self._offered):
-            until = now + _IDLE_S if due is None else due
-            if self._resting:
-                until = min(until, self._rested_at)
-            wait_ms = max(0, math.ceil((until - now) * 1000))
-            for source, _ in (calls if self._resting else everything).poll(wait_ms):
+        self._is_resting = now < self._rests_until
+        self._is_awake = False
+        # A caller that still saw this thread awake, or resting, set a flag without a signal.
+        if not self._wake_requested and (self._is_resting or not self._later_requested):
+            wait_until = now + _IDLE_S if due is None else due
+            if self._is_resting:
+                wait_until = min(wait_until, self._rests_until)
+            wait_ms = max(0, math.ceil((wait_until - now) * 1000))
+            for source, _ in (wakeups if self._is_resting else wakeups_and_frames).poll(wait_ms):
                 if source == self._wake_read:
                     os.read(self._wake_read, 64)
-        self._awake = True
+        self._is_awake = True
 
     def _connect(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
         dealer = context.socket(zmq.DEALER)
-        # Together these make libzmq probe on every reconnect, and the hub answer with Welcome.
+        # With these two, libzmq sends a probe on every reconnect, and the hub answers with Welcome.
         dealer.set(zmq.IMMEDIATE, 1)
         dealer.set(zmq.PROBE_ROUTER, 1)
         dealer.set(zmq.LINGER, 0)

@@ -1,4 +1,4 @@
-"""Outbox: what a publisher accepted and the hub has not acknowledged yet."""
+"""The outbox: events that a publisher accepted and the hub has not acknowledged yet."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from collections import deque
 
 import msgspec
 
-from trialbus.client.shared_ring import Ring
+from trialbus.client.shared_ring import SharedRing
 from trialbus.protocol.frames import BATCH_BYTES, BATCH_EVENTS
 
 
 class Outbox:
     """A bounded queue of numbered events.
 
-    The training thread puts events in; the link's thread takes batches out to send, drops what is
-    acknowledged, and goes back to the oldest unacknowledged event when told to. All methods may
-    be called from any thread.
+    The training thread puts events in. The link's thread reads batches to send, removes
+    acknowledged events and goes back to the oldest unacknowledged event to send again. All
+    methods may be called from any thread.
 
     Args:
         capacity: Largest number of events held.
-        ring: Keeps the events where they outlive this process; it bounds them, too.
-        events: What a ring that was adopted holds already.
-        last: Sequence number of the newest of them.
+        ring: Shared memory in which the events outlive this process; its size is another bound.
+        events: Topic and body of every event that an adopted ring holds.
+        last: Sequence number of the newest of `events`.
     """
 
     def __init__(
         self,
         capacity: int,
-        ring: Ring | None = None,
+        ring: SharedRing | None = None,
         events: list[tuple[str, bytes]] | None = None,
         last: int = 0,
     ) -> None:
@@ -39,18 +39,18 @@ class Outbox:
         self.changed = threading.Condition(self._lock)
         self._ring = ring
         self._events: deque[tuple[str, bytes]] = deque(events or [])
-        self._sent = 0  # how many of the oldest events are under way
+        self._n_sent = 0  # how many of the oldest events are sent and unacknowledged
 
     def __len__(self) -> int:
         return len(self._events)
 
     @property
     def base(self) -> int:
-        """Sequence number of the oldest event held; one past the newest when it is empty."""
+        """Sequence number of the oldest event held; `last + 1` when the outbox is empty."""
         return self.last - len(self._events) + 1
 
     def put(self, topic: str, body: bytes) -> int | None:
-        """Take an event and return its sequence number; None when there is no room."""
+        """Append an event and return its sequence number, or None when the outbox is full."""
         with self._lock:
             if len(self._events) >= self.capacity:
                 return None
@@ -62,34 +62,35 @@ class Outbox:
             return seq
 
     def drop_oldest(self) -> bool:
-        """Give up the oldest event that is not under way; False when there is none."""
+        """Drop the oldest event; False when the outbox is empty or some of its events are sent."""
         with self.changed:
-            if self._sent or not self._events:
+            if self._n_sent or not self._events:
                 return False
             self._free(1)
             return True
 
     def wait_for_room(self, timeout_s: float) -> bool:
-        """Wait until a quarter of what is held now is gone; False if it is not in time.
+        """Wait until a quarter of the events held now is acknowledged; False on a timeout.
 
-        Not until the first room: each turn between two threads costs as much as many events.
+        A publisher that woke for every free place would switch threads for every event.
         """
         with self.changed:
-            enough = len(self._events) * 3 // 4
-            return self.changed.wait_for(lambda: len(self._events) <= enough, timeout_s)
+            n_allowed = len(self._events) * 3 // 4
+            return self.changed.wait_for(lambda: len(self._events) <= n_allowed, timeout_s)
 
-    def batch(self, window: int) -> tuple[int, list[tuple[str, msgspec.Raw]]]:
-        """Return the next unsent events with the first one's number, without marking them sent.
+    def next_batch(self, window: int) -> tuple[int, list[tuple[str, msgspec.Raw]]]:
+        """Return the sequence number of the first unsent event, and the next events to send.
 
-        At most `BATCH_EVENTS` and about `BATCH_BYTES`, and none beyond `window` events under way.
+        A batch holds at most `BATCH_EVENTS` events and about `BATCH_BYTES`. No more than `window`
+        events may be sent and unacknowledged. `mark_sent` has to follow when the batch was sent.
         """
         with self.changed:
-            room = min(BATCH_EVENTS, window - self._sent)
-            first = self.base + self._sent
+            room = min(BATCH_EVENTS, window - self._n_sent)
+            first = self.base + self._n_sent
             events: list[tuple[str, msgspec.Raw]] = []
             size = 0
             for topic, body in itertools.islice(
-                self._events, self._sent, self._sent + max(room, 0)
+                self._events, self._n_sent, self._n_sent + max(room, 0)
             ):
                 size += len(body)
                 if events and size > BATCH_BYTES:
@@ -98,28 +99,28 @@ class Outbox:
             return first, events
 
     def mark_sent(self, count: int) -> None:
-        """Note that the next `count` unsent events are under way."""
+        """Mark the next `count` unsent events as sent."""
         with self.changed:
-            self._sent += count
+            self._n_sent += count
 
     def go_back(self) -> None:
-        """Treat everything as unsent."""
+        """Mark every event as unsent."""
         with self.changed:
-            self._sent = 0
+            self._n_sent = 0
 
     def acknowledge(self, last: int) -> bool:
-        """Drop everything up to `last`; True if that was progress."""
+        """Remove every event up to sequence number `last`; False when there was none."""
         with self.changed:
             count = min(last - self.base + 1, len(self._events))
             if count <= 0:
                 return False
             self._free(count)
-            self._sent = max(0, self._sent - count)
+            self._n_sent = max(0, self._n_sent - count)
             self.changed.notify_all()
             return True
 
     def close(self) -> None:
-        """Leave what is left in the ring to whoever adopts it."""
+        """Close the ring; the next adopter on this host sends the events left in the ring."""
         with self.changed:
             if self._ring is not None:
                 self._ring.close()

@@ -1,4 +1,4 @@
-"""Presence: tells the hub that this process is alive, so that others learn when it is not."""
+"""A session: tells the hub that this process is alive, and others when the process is lost."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _RETRY_S = 0.5
 
 
 class Presence:
-    """A session that the link's thread keeps alive.
+    """A session that the link's thread keeps alive by heartbeats.
 
-    When nothing is heard of it for its time-to-live, the hub publishes `trainer_lost` about it;
-    after that the session is gone for good and `lost` is true.
+    When the hub receives no heartbeat for the session's time-to-live, it publishes `trainer_lost`.
+    A lost session never comes back, and `lost` is true.
 
     Args:
-        endpoint: Where the hub is; None takes `$TRIALBUS_ENDPOINT` or the default.
-        link: A link to share, instead of an endpoint.
-        kind: `trainer`, `worker`, `optimizer`, `reporter` or a name of your own.
-        name: For people, and for `exclusive`.
-        ttl_s: Time-to-live in seconds; a sign of life is sent three times within it.
-        study: Study, trial and attempt that a trainer works on.
-        trial: See `study`.
-        attempt: See `study`.
-        info: Anything others should see in the hub's status.
-        exclusive: Let only one live session of this kind and name exist; `wait_registered` waits
-            for another one to end.
+        endpoint: Address of the hub; None means `$TRIALBUS_ENDPOINT` or the default.
+        link: A link to share, in place of an endpoint.
+        kind: `trainer`, `worker`, `optimizer`, `reporter` or another name.
+        name: Name of the session for people, and for `exclusive`.
+        ttl_s: Time-to-live in seconds; three heartbeats are sent in that time.
+        study: Study of the trial that a trainer works on.
+        trial: Number of that trial.
+        attempt: Attempt of that trial.
+        info: Texts that the hub's status shows with the session.
+        exclusive: Allow only one live session of this kind and name; `wait_registered` waits for
+            another such session to end.
 
     Example:
         >>> with Presence(kind="worker", name="node-3", ttl_s=10):  # doctest: +SKIP
@@ -69,14 +69,14 @@ class Presence:
             info=dict(info or {}),
             exclusive=exclusive,
         )
-        self._own_link = link is None
+        self._owns_link = link is None
         self._link = Link(endpoint) if link is None else link
         self._lost = threading.Event()
         self._registered = threading.Event()
         self._conflict: HubRefusedError | None = None
         self._due = 0.0
-        self._ending = False
-        self._known = False  # to the hub
+        self._is_ending = False
+        self._is_known = False  # the hub knows this session
         self._link.attach(self)
 
     def __enter__(self) -> Presence:
@@ -87,7 +87,7 @@ class Presence:
 
     @property
     def lost(self) -> bool:
-        """Whether the hub declared this session lost. It does not come back."""
+        """Whether the hub has declared this session lost, which is final."""
         return self._lost.is_set()
 
     def wait_registered(self, timeout_s: float) -> None:
@@ -101,12 +101,12 @@ class Presence:
             raise self._conflict or HubUnavailableError(self._link.endpoint, timeout_s)
 
     def inform(self, info: Mapping[str, str]) -> None:
-        """Show others something new in the hub's status, with the next sign of life."""
+        """Replace the texts that the hub's status shows, with the next heartbeat."""
         self._hello = msgspec.structs.replace(self._hello, info=dict(info))
         self._registered.clear()
 
     def assign(self, study: str, trial: int, attempt: int) -> None:
-        """Tell the hub which trial this session works on from now on."""
+        """Tell the hub which trial this session works on now."""
         self._hello = msgspec.structs.replace(
             self._hello, study=study, trial=trial, attempt=attempt
         )
@@ -115,22 +115,22 @@ class Presence:
         self._link.wake()
 
     def close(self) -> None:
-        """End the session; nobody is told that it was lost."""
-        self._ending = True
+        """End the session; the hub publishes no `trainer_lost`."""
+        self._is_ending = True
         self._link.wake()
-        if self._own_link:
+        if self._owns_link:
             self._link.close()
 
     # --- the link's thread ---
 
     def on_welcome(self, welcome: frames.Welcome) -> None:
-        """Show up at once: the hub may have been without us for long."""
+        """Send a heartbeat at once: the time-to-live may be almost over."""
         self._due = 0.0
 
     def on_frame(self, frame: frames.ToClient) -> None:
-        """Take the hub's answer to a sign of life."""
+        """Handle the hub's answer to a heartbeat."""
         if isinstance(frame, frames.Seen) and frame.session == self.session:
-            self._known = True
+            self._is_known = True
             self._registered.set()
         elif isinstance(frame, frames.Refused) and frame.about == self.session:
             if frame.code == frames.SESSION_LOST:
@@ -138,11 +138,11 @@ class Presence:
             self._conflict = HubRefusedError(frame.code, frame.reason)
 
     def work(self, send: Send, now: float) -> float | None:
-        """Send a sign of life when it is due."""
-        if self._ending and self._known:
-            self._known = False
+        """Send a heartbeat when the next one is due."""
+        if self._is_ending and self._is_known:
+            self._is_known = False
             send(frames.Bye(self.session))
-        if self._ending or self.lost:
+        if self._is_ending or self.lost:
             return None
         if now >= self._due:
             registered = self._registered.is_set()
@@ -153,4 +153,4 @@ class Presence:
         return self._due
 
     def on_close(self) -> None:
-        """Nothing is left to be done."""
+        """Do nothing: `close` has said goodbye, or the session is to be reported as lost."""

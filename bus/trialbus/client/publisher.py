@@ -1,4 +1,4 @@
-"""Publisher: hands events to the bus in microseconds, whether or not a hub is there."""
+"""A publisher: accepts events in microseconds, whether or not a hub is running."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ WhenFull: TypeAlias = Literal["block", "raise", "drop_oldest"]
 class Publisher:
     """Publishes events in order, each exactly once in the hub's log.
 
-    `publish` puts the event into an outbox and returns; a thread of the publisher's link sends
-    it, sends it again after a lost connection, and drops it once the hub has it on disk. Safe
-    to use from any thread. In a forked child it goes on under an identity of its own.
+    `publish` puts the event into an outbox and returns. The link's thread sends the event,
+    sends the event again after a lost connection, and removes it once the hub has it on disk. Safe
+    to use from any thread. In a forked child, the publisher continues under a new publisher id.
 
     Args:
-        endpoint: Where the hub is; None takes `$TRIALBUS_ENDPOINT` or the default.
-        link: A link to share, instead of an endpoint; it stays open when the publisher closes.
-        capacity: Events held while the hub is away.
-        ring_bytes: Size of the shared memory that keeps them, another bound; 0 for none.
+        endpoint: Address of the hub; None means `$TRIALBUS_ENDPOINT` or the default.
+        link: A link to share, in place of an endpoint; `close` leaves a shared link open.
+        capacity: Largest number of events that the outbox holds while the hub is away.
+        ring_bytes: Size of the outbox's shared memory, another bound; 0 for no shared memory.
         when_full: What `publish` does when the outbox is full: `block` waits up to `block_s`
-            seconds and then raises, `raise` raises at once, `drop_oldest` gives up the oldest event
-            that is not under way and counts it in `dropped` (for telemetry only).
-        block_s: Seconds that `block` waits.
+            seconds and then raises, `raise` raises at once, `drop_oldest` drops the oldest event
+            unless events are being sent, and counts it in `dropped` (for telemetry only).
+        block_s: Seconds for which `block` waits.
 
     Delivery:
-        An event whose `publish` returned is delivered once the hub is reachable, also when this
-        process is killed: it lies in shared memory, and any other publisher on the host finds it
-        there and sends it. Where shared memory cannot be had, `survives` is false, and events
-        that were not sent are lost with the process.
+        An event whose `publish` returned is delivered once the hub is reachable, even when this
+        process is killed: the event is in shared memory, and another publisher on the host finds
+        and sends it. Where shared memory is not available, `survives` is false, and unsent events
+        are lost with the process.
 
     Example:
         >>> with Publisher() as publisher:  # doctest: +SKIP
@@ -66,10 +66,10 @@ class Publisher:
         self._capacity = capacity
         self._ring_bytes = ring_bytes
         self._endpoint = endpoint if link is None else link.endpoint
-        self._own_link = link is None
-        self.dropped = 0  #: events given up by `drop_oldest`
-        self._closed = False
-        self._begin(Link(endpoint) if link is None else link)
+        self._owns_link = link is None
+        self.dropped = 0  #: number of events dropped by `drop_oldest`
+        self._is_closed = False
+        self._start(Link(endpoint) if link is None else link)
         _open.add(self)
 
     def __enter__(self) -> Publisher:
@@ -80,33 +80,33 @@ class Publisher:
 
     @property
     def pending(self) -> int:
-        """Events accepted and not yet acknowledged."""
+        """Number of events accepted and not yet acknowledged."""
         return len(self._outbox)
 
     @property
     def refused(self) -> int:
-        """How often the hub said that it cannot take events now, for example for a full disk."""
+        """Number of refusals by the hub, for example because its disk is full."""
         return self._sender.refused
 
     def publish(self, event: events.Event, *, at_once: bool = True) -> int:
         """Accept an event and return its sequence number, from 1.
 
         Args:
-            event: What to publish.
-            at_once: Send it now; else it, and the hub's answer, may each wait for 25 ms where
-                events follow each other quickly, so that a training is disturbed less often.
+            event: The event to publish.
+            at_once: Send the event now. False: the event and the hub's answer may each wait for
+                25 ms where events follow each other quickly, which disturbs a training less often.
 
         Raises:
-            OutboxFullError: No room, by the rule of `when_full`; nothing was accepted.
+            OutboxFullError: The outbox is full, by the rule of `when_full`; nothing was accepted.
             ValueError: The event is larger than `frames.MAX_EVENT`.
-            HubRefusedError: This client's key does not allow what it published before.
+            HubRefusedError: The hub refused an earlier event: this client's key does not allow it.
             ClosedError: `close` was called.
         """
-        if self._closed:
+        if self._is_closed:
             raise ClosedError("publish() on a closed publisher")
-        if self._forked:
-            self._own_link = True
-            self._begin(Link(self._endpoint))
+        if self._is_forked:
+            self._owns_link = True
+            self._start(Link(self._endpoint))
         if self._sender.forbidden is not None:
             raise self._sender.forbidden
         topic, body = event.topic, codec.encode(event)
@@ -116,7 +116,7 @@ class Publisher:
         if at_once or seq % frames.BATCH_EVENTS == 0:
             self._link.wake()
         else:
-            self._link.offer()
+            self._link.wake_later()
         return seq
 
     @property
@@ -129,52 +129,55 @@ class Publisher:
         return self._outbox.base > seq
 
     def flush(self, timeout_s: float | None = None) -> bool:
-        """Wait until the hub has everything accepted so far; False if it does not in time."""
+        """Wait until the hub has every event accepted so far on disk; False on a timeout."""
         outbox = self._outbox
-        goal = outbox.last
+        last = outbox.last
         self._link.wake()
         with outbox.changed:
-            return outbox.changed.wait_for(lambda: outbox.base > goal, timeout_s)
+            return outbox.changed.wait_for(lambda: outbox.base > last, timeout_s)
 
     def close(self, timeout_s: float = 5.0) -> bool:
-        """Flush for up to `timeout_s` seconds and close; False if something was not delivered."""
-        if self._closed:
+        """Flush for up to `timeout_s` seconds and close; False if an event was not is_delivered."""
+        if self._is_closed:
             return True
-        self._closed = True
+        self._is_closed = True
         _open.discard(self)
-        if self._forked:
+        if self._is_forked:
             return True
-        delivered = self._sender.forbidden is None and self.flush(timeout_s)
-        if not delivered and self.survives:
-            logger.info("closed with %d events that others on this host will send", self.pending)
-        elif not delivered:
+        is_delivered = self._sender.forbidden is None and self.flush(timeout_s)
+        if not is_delivered and self.survives:
+            logger.info(
+                "closed with %d unsent events, which other publishers on this host will send",
+                self.pending,
+            )
+        elif not is_delivered:
             logger.warning(
-                "closed with %d events that no hub at %s took in %g s",
+                "closed with %d events that the hub at %s did not acknowledge within %g s",
                 self.pending,
                 self._link.endpoint,
                 timeout_s,
             )
         self._link.detach(self._sender)
-        if self._own_link:
+        if self._owns_link:
             self._link.close()
         self._outbox.close()
-        return delivered
+        return is_delivered
 
-    def note_fork(self) -> None:
-        """Begin anew with the next event: this process is a child of the one that made it."""
-        self._forked = True
+    def mark_forked(self) -> None:
+        """Mark that this process is a forked child; the next event starts a new outbox."""
+        self._is_forked = True
 
-    def _begin(self, link: Link) -> None:
-        self._forked = False
+    def _start(self, link: Link) -> None:
+        self._is_forked = False
         self._link = link
         identity = uuid.uuid4().bytes
-        memory = (
+        ring = (
             shared_ring.create(link.endpoint, identity, self._ring_bytes)
             if self._ring_bytes
             else None
         )
-        self.survives = memory is not None  #: whether events outlive this process
-        self._outbox = Outbox(self._capacity, memory)
+        self.survives = ring is not None  #: whether events outlive this process
+        self._outbox = Outbox(self._capacity, ring)
         self._sender = Sender(identity, self._outbox)
         link.attach(self._sender)
         link.attach(Adopter(link))
@@ -186,8 +189,8 @@ class Publisher:
             if self._when_full == "drop_oldest" and outbox.drop_oldest():
                 self.dropped += 1
                 continue
-            left = deadline - time.monotonic()
-            if left <= 0 or not outbox.wait_for_room(left):
+            left_s = deadline - time.monotonic()
+            if left_s <= 0 or not outbox.wait_for_room(left_s):
                 raise OutboxFullError(
                     outbox.capacity, self._block_s if self._when_full == "block" else 0.0
                 )
@@ -197,12 +200,12 @@ class Publisher:
 _open: weakref.WeakSet[Publisher] = weakref.WeakSet()
 
 
-def _note_fork() -> None:
+def _mark_forked() -> None:
     for publisher in _open:
-        publisher.note_fork()
+        publisher.mark_forked()
 
 
-os.register_at_fork(after_in_child=_note_fork)
+os.register_at_fork(after_in_child=_mark_forked)
 
 
 @atexit.register

@@ -1,15 +1,16 @@
-"""Ring: an outbox's events in shared memory, where they outlive the process that accepted them.
+"""A ring buffer in shared memory: an outbox's events outlive the process that accepted them.
 
-A file in memory (`/dev/shm`), mapped. Its owner holds a lock on it for as long as it lives, by
-which anyone can tell a dead owner's ring from a living one's. Layout, in native byte order:
+A ring is a mapped file in memory (`/dev/shm`). The owning process holds a lock on the file while
+it lives; a ring without a lock belongs to a dead process. Layout, in native byte order:
 
     0   magic, 8 bytes        24  tail: bytes ever freed
     8   capacity in bytes     32  publisher id, 16 bytes
-    16  head: bytes ever put  64  records, around and around
+    16  head: bytes ever put  64  records; the first follows the last
 
-A record is an 8-byte word of its size and, in the upper half, the length of its topic, a word with
-its sequence number, the topic and the body. It begins at a multiple of 8. Storing `head` is one
-aligned 8-byte write: before it the event was not accepted, after it the event is whole.
+A record is an 8-byte word with the record's size and, in the upper half, the length of the topic;
+a word with the sequence number; the topic; and the body. A record begins at a multiple of 8.
+Storing `head` is one aligned 8-byte write: before the write the event is not accepted, after the
+write the event is complete.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import tempfile
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 logger = logging.getLogger(__name__)
 
@@ -35,12 +37,20 @@ _MAGIC = b"TBRING01"
 _START = 64
 _HEAD, _TAIL = 2, 3  # in 8-byte words
 _WORDS = 16  # bytes before the topic
-_WRAP = 0xFFFFFFFF  # in place of a size: go on at the beginning; there may be room for no more
+_WRAP = 0xFFFFFFFF  # in place of a size, which is all that may fit: the next record is the first
 _SUFFIX = ".ring"
 
 
-class Ring:
-    """A ring file that this process holds the lock of. Made by `create` and `adopt_all`."""
+class Event(NamedTuple):
+    """An event read from a ring."""
+
+    seq: int
+    topic: str
+    body: bytes
+
+
+class SharedRing:
+    """A ring whose lock this process holds. Made by `create` and `adopt_all`."""
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
@@ -50,14 +60,13 @@ class Ring:
         self._words = memoryview(self._memory).cast("Q")
         self._capacity = int(self._words[1])
         self._end = len(self._memory)
-        # Known here, too: `append` does little, and touches little that no cache holds any more
-        # after a step of training.
+        # Copies: after a step of training the processor's caches no longer hold the mapped words.
         self._head, self._tail = int(self._words[_HEAD]), int(self._words[_TAIL])
         self.publisher = bytes(self._memory[32:48])
         self._sizes: deque[int] = deque()
 
     def append(self, seq: int, topic: bytes, body: bytes) -> bool:
-        """Put an event; False when there is no room for it."""
+        """Append an event; False when the ring has no room for the event."""
         data = topic + body
         size = _WORDS + len(data)
         space = (size + 7) & -8
@@ -81,27 +90,27 @@ class Ring:
         return True
 
     def free(self, count: int) -> None:
-        """Forget the oldest `count` events."""
+        """Remove the oldest `count` events."""
         self._tail += sum(self._sizes.popleft() for _ in range(count))
         self._words[_TAIL] = self._tail
 
     def close(self) -> None:
-        """Remove the file if it is empty; else leave it to whoever adopts it."""
+        """Close the ring and remove an empty ring's file; an adopter finds a file with events."""
         if self._head == self._tail:
             self.path.unlink(missing_ok=True)
         self._words.release()
         self._memory.close()
         unlock(self._lock)
 
-    def events(self) -> list[tuple[int, str, bytes]]:
-        """Read what is in it, oldest first: sequence number, topic, body.
+    def read_events(self) -> list[Event]:
+        """Read every event in the ring, oldest first.
 
         Raises:
-            ValueError: It is not a ring, or damaged.
+            ValueError: A record is damaged.
         """
         position = self._tail
         self._sizes.clear()
-        found: list[tuple[int, str, bytes]] = []
+        events: list[Event] = []
         skipped = 0
         while position < self._head:
             at = _START + position % self._capacity
@@ -115,16 +124,17 @@ class Ring:
                 raise ValueError(f"a record of {size} bytes at {at}")
             body_at = at + _WORDS + topic_length
             topic = self._memory[at + _WORDS : body_at].decode()
-            found.append((self._words[(at >> 3) + 1], topic, self._memory[body_at : at + size]))
+            seq, body = self._words[(at >> 3) + 1], self._memory[body_at : at + size]
+            events.append(Event(seq, topic, body))
             space = (size + 7) & -8
             self._sizes.append(skipped + space)
             position += space
             skipped = 0
-        return found
+        return events
 
 
-def create(endpoint: str, publisher: bytes, capacity: int = DEFAULT_BYTES) -> Ring | None:
-    """Make a ring for a publisher on this host; None where shared memory cannot be had."""
+def create(endpoint: str, publisher: bytes, capacity: int = DEFAULT_BYTES) -> SharedRing | None:
+    """Create the ring of a publisher; None on a host without shared memory."""
     path = directory(endpoint) / f"{publisher.hex()}{_SUFFIX}"
     unfinished = path.with_suffix(".new")
     capacity = -(-capacity // 8) * 8
@@ -132,7 +142,7 @@ def create(endpoint: str, publisher: bytes, capacity: int = DEFAULT_BYTES) -> Ri
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with unfinished.open("xb") as file:
             if sys.platform == "linux":
-                # Reserved now: a full memory file system would kill the process at the first write.
+                # Reserve the memory now: a write to a full memory file system kills the process.
                 os.posix_fallocate(file.fileno(), 0, _START + capacity)
             else:
                 file.truncate(_START + capacity)
@@ -141,11 +151,10 @@ def create(endpoint: str, publisher: bytes, capacity: int = DEFAULT_BYTES) -> Ri
         if lock is None:
             return None
         unfinished.rename(path)
-        return Ring(path, lock)
+        return SharedRing(path, lock)
     except OSError as error:
         logger.warning(
-            "no shared memory for the outbox (%s): events that are not sent yet will not "
-            "survive this process",
+            "no shared memory for the outbox (%s): unsent events will not survive this process",
             error,
         )
         with contextlib.suppress(OSError):
@@ -153,8 +162,8 @@ def create(endpoint: str, publisher: bytes, capacity: int = DEFAULT_BYTES) -> Ri
         return None
 
 
-def adopt_all(endpoint: str) -> Iterator[tuple[Ring, list[tuple[int, str, bytes]]]]:
-    """Yield every ring on this host whose owner is dead, locked, with the events it holds."""
+def adopt_all(endpoint: str) -> Iterator[tuple[SharedRing, list[Event]]]:
+    """Lock and yield every ring on this host whose owner is dead, with the events of the ring."""
     try:
         paths = [path for path in directory(endpoint).iterdir() if path.suffix == _SUFFIX]
     except FileNotFoundError:
@@ -164,10 +173,12 @@ def adopt_all(endpoint: str) -> Iterator[tuple[Ring, list[tuple[int, str, bytes]
         if lock is None:
             continue
         try:
-            ring = Ring(path, lock)
-            events = ring.events()
+            ring = SharedRing(path, lock)
+            events = ring.read_events()
         except (ValueError, TypeError, OSError, IndexError) as error:
-            logger.warning("put aside a damaged outbox, %s: %s", path, error)
+            logger.warning(
+                "renamed a damaged outbox to %s: %s", path.with_suffix(".damaged"), error
+            )
             path.rename(path.with_suffix(".damaged"))
             unlock(lock)
             continue
@@ -186,13 +197,13 @@ def directory(endpoint: str) -> Path:
 
 
 def try_lock(path: Path) -> int | None:
-    """Return a descriptor that holds the lock of a file; None if somebody else does, or it is gone.
+    """Lock a file and return the descriptor; None if another process holds the lock.
 
-    It is not held by forked children, so that one that lives on does not make its dead parent
-    look alive.
+    None also if the file does not exist any more. Forked children give the lock up, so that a child
+    that outlives its parent does not make the parent look alive.
     """
     try:
-        # Not the descriptor of a mapping, which a child would keep, and the lock with it.
+        # Not the mapping's descriptor: a forked child would keep that descriptor, and the lock.
         lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
@@ -201,26 +212,26 @@ def try_lock(path: Path) -> int | None:
     except OSError:
         os.close(lock)
         return None
-    if not path.exists():  # adopted and removed in between
+    if not path.exists():  # another process adopted and removed the ring in between
         os.close(lock)
         return None
-    _held.add(lock)
+    _locks.add(lock)
     return lock
 
 
 def unlock(lock: int) -> None:
     """Give up a lock."""
-    if lock in _held:
-        _held.remove(lock)
+    if lock in _locks:
+        _locks.remove(lock)
         os.close(lock)
 
 
-_held: set[int] = set()
+_locks: set[int] = set()
 
 
-def _let_go_in_child() -> None:
-    for lock in list(_held):
+def _unlock_in_child() -> None:
+    for lock in list(_locks):
         unlock(lock)
 
 
-os.register_at_fork(after_in_child=_let_go_in_child)
+os.register_at_fork(after_in_child=_unlock_in_child)

@@ -1,4 +1,4 @@
-"""Subscriber: reads the log from an offset on, live, at its own pace."""
+"""A subscriber: reads matching events of the log from an offset on, and waits for new ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, cast, overload
 
 import msgspec
 
-from trialbus.client.fetcher import Reader, Start
+from trialbus.client.fetcher import Fetcher, Start
 from trialbus.client.link import Link
 from trialbus.errors import HubUnavailableError
 from trialbus.messages import events
@@ -23,7 +23,7 @@ from trialbus.protocol.frames import Record
 __all__ = ["Record", "Subscriber", "replay", "subscribe"]
 
 _COMMIT_EVERY_S = 0.5
-_LOOK_S = 30.0  # an idle subscriber learns this often how far the log has gone
+_IDLE_S = 30.0  # an idle subscriber with a durable name checks for a commit this often
 
 E_co = TypeVar("E_co", bound=events.AnyEvent, covariant=True)
 T = TypeVar("T", bound=events.Event)
@@ -32,20 +32,20 @@ T = TypeVar("T", bound=events.Event)
 class Subscriber(Generic[E_co]):
     """An iterator over events, also an async iterator and a context manager. Made by `subscribe`.
 
-    Iterating never ends by itself: it waits for events that are still to come. A body that does
-    not fit its type is skipped and counted in `unreadable`. Not for use by two threads at once.
+    Iteration does not end: it waits for future events. An event whose body does not fit its type is
+    skipped and counted in `unreadable`. Not for use by two threads at once.
     """
 
-    def __init__(self, reader: Reader, link: Link, *, own_link: bool, autocommit: bool) -> None:
-        self._reader = reader
+    def __init__(self, fetcher: Fetcher, link: Link, *, owns_link: bool, autocommit: bool) -> None:
+        self._fetcher = fetcher
         self._link = link
-        self._own_link = own_link
+        self._owns_link = owns_link
         self._autocommit = autocommit
         self._batch: deque[Record] = deque()
         self._committed_at = time.monotonic()
         self._committed: int | None = None
-        self.unreadable = 0  #: events whose body could not be decoded
-        #: Offset after the last event taken; None before the first.
+        self.unreadable = 0  #: number of events whose body could not be decoded
+        #: Offset after the last event returned; None before the first event.
         self.offset: int | None = None
 
     def __enter__(self) -> Subscriber[E_co]:
@@ -74,94 +74,94 @@ class Subscriber(Generic[E_co]):
     async def __aiter__(self) -> AsyncIterator[E_co]:
         loop = asyncio.get_running_loop()
         while True:
-            event = self._take()
+            event = self._take_event()
             if event is not None:
                 yield event
                 continue
             arrived = asyncio.Event()
-            self._reader.on_arrival = partial(loop.call_soon_threadsafe, arrived.set)
+            self._fetcher.on_arrival = partial(loop.call_soon_threadsafe, arrived.set)
             try:
-                if not self._reader.available:
+                if not self._fetcher.available:
                     await asyncio.wait_for(arrived.wait(), self._commit_in_s())
             except TimeoutError:
                 continue
             finally:
-                self._reader.on_arrival = None
-            self._batch.extend(self._reader.take())
+                self._fetcher.on_arrival = None
+            self._batch.extend(self._fetcher.take_batch())
 
     def wake_on_arrival(self, wake: Callable[[], object]) -> None:
-        """Call `wake`, from another thread, when something arrives or the subscriber closes."""
-        self._reader.on_arrival = wake
+        """Register a function that another thread calls on every arrival, and on closing."""
+        self._fetcher.on_arrival = wake
 
     @property
     def available(self) -> bool:
-        """Whether `next` would return, or raise, at once."""
-        return bool(self._batch) or self._reader.available
+        """Whether `next` would return an event, or raise, at once."""
+        return bool(self._batch) or self._fetcher.available
 
     @property
     def caught_up(self) -> bool:
-        """Whether everything that was in the log when the hub last spoke has been taken."""
-        return self._reader.position >= self._reader.log_end and not self.available
+        """Whether every event before the end of the log, as the hub last gave it, has been read."""
+        return self._fetcher.position >= self._fetcher.log_end and not self.available
 
     def next(self, timeout_s: float | None = None) -> E_co | None:
-        """Return the next event, or None if none comes within `timeout_s` seconds.
+        """Return the next event, or None if no event arrives within `timeout_s` seconds.
 
         Raises:
             LogResetError: The hub serves another log than before.
             HubRefusedError: The hub refuses the subscription.
-            ClosedError: It was closed.
+            ClosedError: The subscriber was closed.
         """
         deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        while (event := self._take()) is None:
-            left = max(0.0, deadline - time.monotonic())
-            batch = self._reader.wait(min(left, self._commit_in_s()))
-            if not batch and left <= 0:
+        while (event := self._take_event()) is None:
+            left_s = max(0.0, deadline - time.monotonic())
+            batch = self._fetcher.wait_for_batch(min(left_s, self._commit_in_s()))
+            if not batch and left_s <= 0:
                 return None
             self._batch.extend(batch)
         return event
 
     def records(self, timeout_s: float | None = None) -> list[Record]:
-        """Return the next batch of undecoded events; empty if none comes in time.
+        """Return the next batch of undecoded events; empty after `timeout_s` seconds without one.
 
-        For services that commit together with what they wrote. Raises as `next` does.
+        For services that commit after they stored a batch. Raises the same errors as `next`.
         """
-        records = list(self._batch) or self._reader.wait(timeout_s)
+        records = list(self._batch) or self._fetcher.wait_for_batch(timeout_s)
         self._batch.clear()
         if records:
             self.offset = records[-1].offset + 1
         return records
 
     def read_to(self, end: int | None, timeout_s: float = 10.0) -> Iterator[Record]:
-        """Yield the records up to offset `end`, or to where the log ends now, and stop there.
+        """Yield the records before offset `end`; None means the present end of the log.
 
         Raises:
-            HubUnavailableError: The hub did not go on within `timeout_s` seconds.
+            HubUnavailableError: The hub sent no progress for `timeout_s` seconds.
         """
         self.wait_ready(timeout_s)
-        reader = self._reader
-        goal = reader.log_end if end is None else end
+        fetcher = self._fetcher
+        end = fetcher.log_end if end is None else end
         while True:
-            position = reader.position
-            batch = reader.take()
+            position = fetcher.position
+            batch = fetcher.take_batch()
             for record in batch:
-                if record.offset >= goal:
+                if record.offset >= end:
                     return
                 self.offset = record.offset + 1
                 yield record
-            if not batch and position >= goal:
+            if not batch and position >= end:
                 return
-            if not batch and not reader.wait_moved(position, timeout_s):
+            if not batch and not fetcher.wait_for_progress(position, timeout_s):
                 raise HubUnavailableError(self._link.endpoint, timeout_s)
 
     def wait_ready(self, timeout_s: float = 10.0) -> int:
-        """Wait until the place to start from is settled and return it.
+        """Wait until the hub has answered and return the offset at which the subscriber starts.
 
-        What is published after this returned is not missed.
+        No matching event published after this call returned is missed.
 
         Raises:
             HubUnavailableError: No hub answered in time.
         """
-        offset = self._reader.wait_ready(timeout_s)
+        offset = self._fetcher.wait_ready(timeout_s)
         if offset is None:
             raise HubUnavailableError(self._link.endpoint, timeout_s)
         if self.offset is None:
@@ -169,46 +169,46 @@ class Subscriber(Generic[E_co]):
         return offset
 
     def commit(self, offset: int | None = None, *, wait_s: float = 0.0) -> bool:
-        """Keep, under the durable name, that everything before `offset` is dealt with.
+        """Store `offset` under the durable name: every event before `offset` is processed.
 
         Args:
-            offset: None means: everything taken so far.
-            wait_s: Seconds to wait for the hub to have it on disk.
+            offset: None means the offset after the last event returned.
+            wait_s: Seconds to wait until the hub has the commit on disk.
 
         Returns:
-            Whether it is known to be on disk.
+            Whether the commit is known to be on disk.
         """
         offset = self.offset if offset is None else offset
         if offset is None:
             return False
         self._committed_at = time.monotonic()
         self._committed = offset
-        done = self._reader.commit(offset)
+        done = self._fetcher.commit(offset)
         self._link.wake()
         return done.wait(wait_s)
 
     def close(self) -> None:
-        """Commit what was taken, where commits are automatic, and end."""
-        if self._reader.closed:
+        """Close the subscriber; with `autocommit`, commit the events returned so far before."""
+        if self._fetcher.closed:
             return
         if self._autocommit and self.offset is not None and self._link.connected:
             self.commit(wait_s=1.0)
-        self._reader.on_close()
-        self._link.detach(self._reader)
-        if self._own_link:
+        self._fetcher.on_close()
+        self._link.detach(self._fetcher)
+        if self._owns_link:
             self._link.close()
 
     def _commit_in_s(self) -> float:
-        """Return seconds until a commit is due, or might become so."""
+        """Return the seconds until the next automatic commit is due, or has to be checked."""
         if not self._autocommit or self.offset == self._committed:
-            return _LOOK_S
+            return _IDLE_S
         return max(0.0, self._committed_at + _COMMIT_EVERY_S - time.monotonic())
 
-    def _take(self) -> E_co | None:
-        """Return the next event at hand. The one before it is dealt with by now."""
+    def _take_event(self) -> E_co | None:
+        """Return the next event that has arrived; the previous event counts as processed."""
         if self._autocommit and not self._batch:
-            # What did not match is dealt with, too: it holds nothing back.
-            self.offset = self._reader.passed(self.offset)
+            # Events that do not match count as processed too, so that the log may drop them.
+            self.offset = self._fetcher.skip_unmatched(self.offset)
         if self._commit_in_s() <= 0:
             self.commit()
         while self._batch:
@@ -258,20 +258,21 @@ def subscribe(
     """Subscribe to events by type, study and trial.
 
     Args:
-        types: Event classes, or their names; none means all.
+        types: Event classes, or names of event types; without any, every type.
         study: Only events of this study.
         trial: Only events of the trial with this number.
         start: `now`, `earliest`, or an offset.
-        name: A durable name: the hub keeps how far it got, and the next subscriber of that
-            name goes on from there, `start` counting only for the first. One at a time may use it.
-        autocommit: With a name, commit every half second what the loop has come past. Turn it off
-            to call `commit` yourself, after what you made of the events is safe.
-        endpoint: Where the hub is; None takes `$TRIALBUS_ENDPOINT` or the default.
-        link: A link to share, instead of an endpoint.
+        name: A durable name: the hub stores the committed offset under this name, and the next
+            subscriber of the name continues there; `start` applies to the first one only. One
+            subscriber at a time may use a name.
+        autocommit: With a name, commit the processed events every half second. Turn this off to
+            call `commit` after the results of processing are safe.
+        endpoint: Address of the hub; None means `$TRIALBUS_ENDPOINT` or the default.
+        link: A link to share, in place of an endpoint.
 
     Delivery:
-        Every matching event in the order of the log, without gaps. After a crash, a durable
-        name sees again what it had not committed.
+        Every matching event in the order of the log, without gaps. After a crash, the subscriber
+        of a durable name receives the uncommitted events again.
 
     Example:
         >>> for event in subscribe(trialbus.EvaluationComplete, study="digits"):  # doctest: +SKIP
@@ -279,11 +280,13 @@ def subscribe(
     """
     names = [t if isinstance(t, str) else str(t.__struct_config__.tag) for t in types]
     patterns = [pattern(name_, study, trial) for name_ in names] or [pattern(None, study, trial)]
-    own_link = link is None
+    owns_link = link is None
     link = Link(endpoint) if link is None else link
-    reader = Reader(link, patterns, start, name)
-    link.attach(reader)
-    return Subscriber(reader, link, own_link=own_link, autocommit=autocommit and name is not None)
+    fetcher = Fetcher(link, patterns, start, name)
+    link.attach(fetcher)
+    return Subscriber(
+        fetcher, link, owns_link=owns_link, autocommit=autocommit and name is not None
+    )
 
 
 def replay(
@@ -296,7 +299,7 @@ def replay(
     link: Link | None = None,
     timeout_s: float = 10.0,
 ) -> Iterator[Record]:
-    """Read a finite range of the log: from `start` up to `end`, or to where the log ends now.
+    """Yield the matching records from offset `start` up to `end`; None means the log's present end.
 
     Raises:
         HubUnavailableError: No hub answered within `timeout_s` seconds.

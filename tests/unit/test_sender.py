@@ -1,0 +1,142 @@
+"""A sender sends an outbox in order, and again what is lost, on a simulated clock."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytest
+
+from trialbus.client.outbox import Outbox
+from trialbus.client.sender import Sender
+from trialbus.protocol import frames
+
+PUBLISHER = b"p" * 16
+LOG = frames.Welcome(frames.PROTOCOL, "log", end=0)
+
+
+class Session:
+    """A sender with a simulated clock, and a connection that a test can break."""
+
+    def __init__(self, count: int) -> None:
+        self.outbox = Outbox(100_000)
+        self.sender = Sender(PUBLISHER, self.outbox)
+        self.now = 0.0
+        self.is_connected = True
+        self.next_call: float | None = None
+        self._sent: list[int] = []
+        self.put(count)
+        self.sender.on_welcome(LOG)
+
+    def put(self, count: int) -> None:
+        for _ in range(count):
+            self.outbox.put("t/s/0", b"\x80")
+
+    def send(self, frame: Any) -> bool:
+        assert isinstance(frame, frames.Publish)
+        assert frame.base == self.outbox.base
+        if self.is_connected:
+            self._sent += range(frame.first, frame.first + len(frame.events))
+        return self.is_connected
+
+    def work(self, after_s: float = 0.0) -> list[int]:
+        """Advance the clock, let the sender work, and return the numbers of the events sent."""
+        self.now += after_s
+        self._sent = []
+        self.next_call = self.sender.work(self.send, self.now)
+        return self._sent
+
+    def acknowledge(self, last: int, publisher: bytes = PUBLISHER) -> None:
+        self.sender.on_frame(frames.Ack(publisher, last))
+
+    def refuse(self, code: int) -> None:
+        self.sender.on_frame(frames.Refused(code, "disk is full", PUBLISHER.hex()))
+
+
+def test_every_event_is_sent_once_and_new_ones_after_them() -> None:
+    session = Session(3)
+    assert session.work() == [1, 2, 3]
+    session.put(2)
+    assert session.work(after_s=0.1) == [4, 5]
+    session.acknowledge(5)
+    assert session.work(after_s=100.0) == []
+    assert session.next_call is None
+
+
+def test_what_is_not_acknowledged_is_sent_again_after_waits_that_double_up_to_a_bound() -> None:
+    session = Session(2)
+    session.work()
+    waits: list[float] = []
+    for _ in range(6):
+        assert session.next_call is not None
+        waits.append(session.next_call - session.now)
+        assert session.work(after_s=waits[-1] - 0.01) == []
+        assert session.work(after_s=0.02) == [1, 2]
+    assert waits == pytest.approx([1.0, 2.0, 4.0, 8.0, 8.0, 8.0])
+
+
+def test_an_acknowledgement_is_progress_that_begins_the_wait_anew() -> None:
+    session = Session(3)
+    session.work()
+    assert session.work(after_s=1.1) == [1, 2, 3]
+    session.now += 1.9
+    session.acknowledge(1)
+    assert session.work() == []
+    assert session.next_call == pytest.approx(session.now + 1.0)
+    assert session.work(after_s=1.1) == [2, 3]
+
+
+def test_an_acknowledgement_for_another_publisher_changes_nothing() -> None:
+    session = Session(1)
+    session.work()
+    session.acknowledge(1, publisher=b"another")
+    assert len(session.outbox) == 1
+
+
+def test_a_new_connection_gets_every_unacknowledged_event_at_once() -> None:
+    session = Session(4)
+    session.work()
+    session.acknowledge(2)
+    session.sender.on_welcome(LOG)
+    assert session.work() == [3, 4]
+
+
+def test_a_connection_that_accepts_no_frame_is_tried_again_soon() -> None:
+    session = Session(2)
+    session.is_connected = False
+    assert session.work() == []
+    assert session.next_call is not None
+    assert 0 < session.next_call <= 0.5
+    session.is_connected = True
+    assert session.work(after_s=session.next_call) == [1, 2]
+
+
+def test_no_more_than_a_window_of_events_is_unacknowledged() -> None:
+    session = Session(10_000)
+    sent = session.work()
+    assert sent == list(range(1, len(sent) + 1))
+    assert len(sent) < 10_000
+    assert session.work() == []
+    session.acknowledge(100)
+    assert session.work() == list(range(len(sent) + 1, len(sent) + 101))
+
+
+def test_a_refusal_is_counted_and_logged_once_and_the_events_are_kept(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    session = Session(1)
+    session.work()
+    with caplog.at_level(logging.WARNING):
+        session.refuse(frames.NO_SPACE)
+        session.refuse(frames.NO_SPACE)
+    assert session.sender.refused == 2
+    assert caplog.text.count("disk is full") == 1
+    assert session.sender.forbidden is None
+    assert session.work(after_s=1.1) == [1]
+
+
+def test_a_refusal_for_good_is_kept_for_the_publisher_to_raise() -> None:
+    session = Session(1)
+    session.refuse(frames.FORBIDDEN)
+    assert session.sender.forbidden is not None
+    assert session.sender.forbidden.code == frames.FORBIDDEN
