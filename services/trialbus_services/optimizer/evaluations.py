@@ -1,4 +1,4 @@
-"""What the open trials of a study have reported."""
+"""Evaluations of the open trials of a study."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Reported:
-    """What open trials have reported, by their numbers."""
+class OpenEvaluations:
+    """Evaluations of the open trials of a study, by the number of the trial."""
 
     #: Values by metric and step, of the metrics that the study looks at.
     curves: dict[int, dict[str, dict[int, float]]] = field(

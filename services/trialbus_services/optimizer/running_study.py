@@ -42,7 +42,7 @@ from trialbus_services.optimizer.attributes import (
 )
 from trialbus_services.optimizer.convergence import Progress
 from trialbus_services.optimizer.distributions import check_directions, check_space
-from trialbus_services.optimizer.evaluations import Reported
+from trialbus_services.optimizer.evaluations import OpenEvaluations
 from trialbus_services.optimizer.failures import Failures
 from trialbus_services.optimizer.ledger import Book, Closed, OpenTrial
 from trialbus_services.optimizer.outcome import Judge
@@ -100,7 +100,7 @@ class RunningStudy:
         found = [direction.name.lower() for direction in self._study.directions]
         check_directions(spec, found)
         self.progress = Progress(spec)
-        self.reported = before.reported if before else Reported()
+        self.reported = before.reported if before else OpenEvaluations()
         self._finished: set[int] = set()
         self._counts: Counter[TrialState] = Counter()
         #: Running in the storage when it was opened. Those that the log, read to its end, does not

@@ -64,7 +64,7 @@ class Tell:
 
 
 @dataclass(frozen=True)
-class Enqueue:
+class WaitingTrial:
     """A trial waits in the real study, under the number it has there."""
 
     trial: FrozenTrial
@@ -90,5 +90,5 @@ class Failed:
     error: str
 
 
-ToProcess: TypeAlias = Start | Request | Tell | Enqueue
+ToProcess: TypeAlias = Start | Request | Tell | WaitingTrial
 FromProcess: TypeAlias = Answer | Exhausted | Failed

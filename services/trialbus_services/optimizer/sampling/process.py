@@ -14,12 +14,12 @@ from optuna.trial import TrialState
 from trialbus.study.spec import Component, is_mapping
 from trialbus_services.optimizer.sampling.messages import (
     Answer,
-    Enqueue,
     Exhausted,
     Failed,
     Request,
     Start,
     Tell,
+    WaitingTrial,
 )
 from trialbus_services.optimizer.sampling.shadow import Shadow
 
@@ -69,7 +69,7 @@ def _answer(connection: Connection) -> None:
                 shadow.tell(message)
                 if shadow.stopped and not stopped:
                     connection.send(Exhausted())
-            case Enqueue(trial):
+            case WaitingTrial(trial):
                 shadow.add(trial)
             case unknown:
                 raise TypeError(f"a sampler process cannot take {unknown!r}")

@@ -21,7 +21,6 @@ from trialbus_services.optimizer.sampling import process
 from trialbus_services.optimizer.sampling.latency import Latencies, Latency
 from trialbus_services.optimizer.sampling.messages import (
     Answer,
-    Enqueue,
     Exhausted,
     Failed,
     FromProcess,
@@ -30,6 +29,7 @@ from trialbus_services.optimizer.sampling.messages import (
     Suggestion,
     Tell,
     ToProcess,
+    WaitingTrial,
 )
 from trialbus_services.optimizer.sampling.shadow import slim
 
@@ -188,7 +188,7 @@ class Suggester:
         """
         if trial.number not in self._enqueued:
             self._enqueued.add(trial.number)
-            self._outbox.put(Enqueue(trial))
+            self._outbox.put(WaitingTrial(trial))
 
     def close(self) -> None:
         """End the process; may be called again."""

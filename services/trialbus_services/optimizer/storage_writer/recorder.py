@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from trialbus_services.optimizer.storage_writer.batch import Batch, TrialChange
 from trialbus_services.optimizer.storage_writer.queue import Queue
-from trialbus_services.optimizer.storage_writer.thinning import Curve
+from trialbus_services.optimizer.storage_writer.thinning import RecordedCurve
 from trialbus_services.optimizer.storage_writer.writer import Place, Places, StudyLostError, Writer
 
 logger = logging.getLogger(__name__)
@@ -113,6 +113,6 @@ class Recorder:
 
 
 def _thin(place: Place, change: TrialChange, max_points: int) -> None:
-    place.curves.setdefault(change.trial_id, Curve()).thin(change, max_points)
+    place.curves.setdefault(change.trial_id, RecordedCurve()).thin(change, max_points)
     if change.head is not None and change.head.state not in _OPEN:
         del place.curves[change.trial_id]

@@ -10,7 +10,7 @@ from trialbus_services.optimizer.storage_writer.batch import TrialChange
 
 
 @dataclass(slots=True)
-class Curve:
+class RecordedCurve:
     """The steps of one trial that are recorded: every `stride`-th, and the last."""
 
     stride: int = 1
@@ -18,7 +18,7 @@ class Curve:
     first: int | None = None
 
     @classmethod
-    def recorded(cls, steps: Iterable[int], stride: int) -> Curve:
+    def recorded(cls, steps: Iterable[int], stride: int) -> RecordedCurve:
         """Return the curve of a trial that was read from the storage."""
         found = set(steps)
         return cls(stride, found, min(found, default=None))

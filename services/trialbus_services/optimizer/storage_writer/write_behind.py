@@ -23,7 +23,7 @@ from trialbus_services.optimizer.storage_writer.public import Public
 from trialbus_services.optimizer.storage_writer.queue import Queue
 from trialbus_services.optimizer.storage_writer.recorder import Recorder
 from trialbus_services.optimizer.storage_writer.tables import Tables
-from trialbus_services.optimizer.storage_writer.thinning import Curve
+from trialbus_services.optimizer.storage_writer.thinning import RecordedCurve
 from trialbus_services.optimizer.storage_writer.writer import Place, Writer
 
 logger = logging.getLogger(__name__)
@@ -296,7 +296,9 @@ class WriteBehind(Memory):
             for trial_id, trial in zip(trial_ids, trials, strict=True):
                 if self._max_points is not None and not trial.state.is_finished():
                     stride = trial.user_attrs.get(THINNED, 1)
-                    place.curves[trial_id] = Curve.recorded(trial.intermediate_values, stride)
+                    place.curves[trial_id] = RecordedCurve.recorded(
+                        trial.intermediate_values, stride
+                    )
             self._recorder.places[study_id] = place
         return study_id
 

@@ -11,7 +11,7 @@ from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
 
 from trialbus_services.optimizer.storage_writer.batch import Batch, TrialChange
-from trialbus_services.optimizer.storage_writer.thinning import Curve
+from trialbus_services.optimizer.storage_writer.thinning import RecordedCurve
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ class Place:
     #: Trial ids there, by those of memory.
     trials: dict[int, int] = field(default_factory=dict[int, int])
     #: What is recorded of the curves of unfinished trials, by memory's trial ids; only if thinned.
-    curves: dict[int, Curve] = field(default_factory=dict[int, Curve])
+    curves: dict[int, RecordedCurve] = field(default_factory=dict[int, RecordedCurve])
     #: The highest id there.
     newest: int = 0
 
