@@ -18,7 +18,7 @@ from benchmarks import peers, ray_tune
 from benchmarks.bus import bench, result
 from benchmarks.optimizer import Bench
 from trialbus.messages import events
-from trialbus.trainer.assignment import environment
+from trialbus.trainer.assignment import make_environment
 from trialbus_services.worker.trainers import CommandTrainer, Trainer
 from trialbus_services.worker.warm import WarmTrainer
 
@@ -84,7 +84,7 @@ async def _starts(trainer: Trainer, endpoint: str, folder: Path, size: Size) -> 
             study="s", trial=number, request="", session="", params={"lr": 0.1}
         )
         began = time.time()
-        done = await trainer.run(trial, environment(trial, endpoint), log)
+        done = await trainer.run(trial, make_environment(trial, endpoint), log)
         if done.code:
             raise RuntimeError(done.log_tail)
         taken.append((json.loads(log.read_text().splitlines()[0]) - began) * 1e3)

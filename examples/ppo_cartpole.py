@@ -158,7 +158,7 @@ def evaluate(agent: Agent, episodes: int, seed: int) -> dict[str, float]:
 
 
 def train(trial: trialbus.Trial) -> None:
-    trial.fill_in(defaults=DEFAULTS, budget=40)
+    trial.set_defaults(defaults=DEFAULTS, budget=40)
     torch.set_num_threads(1)
     torch.manual_seed(trial.seed)
     agent = Agent(trial.params["agent.width"])

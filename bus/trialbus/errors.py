@@ -94,4 +94,18 @@ class ClosedError(TrialbusError):
 
 
 class TrialPruned(Exception):  # noqa: N818 - the name Optuna users know
-    """The optimizer pruned this trial. Let it leave the training loop; it is not an error."""
+    """The trial was pruned. Let the exception leave the training loop; it is not an error.
+
+    Attributes:
+        step: Step that was judged; None where the script itself raised the exception.
+        reason: The pruner and the value it judged, or what a person wrote; may be empty.
+        by: Person who asked for the prune; empty if the optimizer did.
+    """
+
+    def __init__(
+        self, message: str = "", *, step: int | None = None, reason: str = "", by: str = ""
+    ) -> None:
+        self.step = step
+        self.reason = reason
+        self.by = by
+        super().__init__(message)

@@ -31,7 +31,7 @@ from trialbus.client.subscriber import replay, subscribe
 from trialbus.hub.hub import Hub
 from trialbus.messages import events
 from trialbus.study.spec import Evaluation
-from trialbus.trainer.assignment import environment
+from trialbus.trainer.assignment import make_environment
 
 _BEGIN_S = 10.0
 
@@ -115,7 +115,7 @@ class TestBus:
             evaluation=evaluation or Evaluation(),
             config=dict(config or {}),
         )
-        for name, value in environment(assigned, self.endpoint).items():
+        for name, value in make_environment(assigned, self.endpoint).items():
             setenv(name, value)
 
     def prune(self, *, study: str = "test", trial: int = 0, attempt: int = 0) -> None:

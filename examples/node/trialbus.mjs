@@ -32,7 +32,8 @@ export class Trial {
   /** The trial a worker started this process for. */
   constructor(endpoint = process.env.TRIALBUS_ENDPOINT, trial = process.env.TRIALBUS_TRIAL) {
     if (!endpoint || !trial) throw new Error("start this with a worker: TRIALBUS_ENDPOINT and TRIALBUS_TRIAL are missing");
-    Object.assign(this, JSON.parse(trial)); // study, trial, attempt, params, seed, budget
+    const assigned = JSON.parse(trial); // the trial_assigned event of this trial
+    for (const name of ["study", "trial", "attempt", "params", "seed", "budget", "config"]) this[name] = assigned[name];
     this.#socket.connect(endpoint);
     this.#listen();
     this.#timers.push(setInterval(() => this.#tick(), RESEND_MS));

@@ -10,7 +10,6 @@ import optuna
 
 from trialbus.messages import events
 from trialbus.study.spec import StudySpec
-from trialbus.trainer.assignment import Assignment
 from trialbus.trainer.distributed import Ranks
 from trialbus.trainer.trial import Trial
 from trialbus_services.optimizer.distributions import suggest
@@ -40,7 +39,7 @@ def run_optuna_trial(
         >>> study.optimize(lambda t: run_optuna_trial(train, t, spec), 20)  # doctest: +SKIP
     """
     channel = _OptunaChannel(trial, spec)
-    assignment = Assignment(
+    assigned = events.TrialAssigned(
         study=spec.name,
         trial=trial.number,
         params=suggest(trial, spec.space),
@@ -52,7 +51,7 @@ def run_optuna_trial(
     )
     _clear_hydra()
     try:
-        with Trial(assignment, channel, None, Ranks()) as handle:
+        with Trial(assigned, channel, None, Ranks()) as handle:
             values = function(handle)
             if values is not None:
                 handle.complete(values)
@@ -72,7 +71,8 @@ class _OptunaChannel:
         self._trial = trial
         self._objectives = spec.objectives
         self._curves: dict[str, dict[int, float]] = {o.metric: {} for o in spec.objectives}
-        self._reported = False
+        self._is_reported = False
+        self._step = 0
 
     def publish(self, event: events.Event, *, at_once: bool = True) -> None:
         match event:
@@ -83,20 +83,22 @@ class _OptunaChannel:
                 first = self._objectives[0].metric
                 if len(self._objectives) == 1 and first in event.metrics:
                     self._trial.report(event.metrics[first], event.step)
-                    self._reported = True
+                    self._is_reported, self._step = True, event.step
             case events.TrialFinished():
                 self.finished = event
             case _:
                 return
 
-    def pruned(self, attempt: int) -> events.Prune | None:
-        reported, self._reported = self._reported, False
-        if not (reported and self._trial.should_prune()):
+    def find_prune(self, attempt: int) -> events.Prune | None:
+        is_reported, self._is_reported = self._is_reported, False
+        if not (is_reported and self._trial.should_prune()):
             return None
-        return events.Prune(study="", trial=self._trial.number, attempt=attempt, step=0)
+        reason = type(self._trial.study.pruner).__name__
+        number = self._trial.number
+        return events.Prune(trial=number, attempt=attempt, step=self._step, reason=reason)
 
-    def decided(self, attempt: int, step: int, wait_s: float) -> events.Prune | None:
-        return self.pruned(attempt)
+    def wait_for_decision(self, attempt: int, step: int, wait_s: float) -> events.Prune | None:
+        return self.find_prune(attempt)
 
     def close(self) -> None:
         return

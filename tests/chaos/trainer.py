@@ -14,7 +14,7 @@ import time
 from types import FrameType
 
 import trialbus
-from trialbus.trainer.assignment import environment
+from trialbus.trainer.assignment import make_environment
 
 #: One step in the account: when it ended, by the monotonic clock, and the seconds `report` took.
 STEP = struct.Struct("=dd")
@@ -31,7 +31,7 @@ def main() -> None:
     assigned = trialbus.TrialAssigned(
         study="outage", trial=0, request="outage", session="outage", params={}, seed=0
     )
-    os.environ.update(environment(assigned, endpoint))
+    os.environ.update(make_environment(assigned, endpoint))
     account = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     with trialbus.attach() as trial:
         step = 0

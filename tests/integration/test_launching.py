@@ -18,7 +18,7 @@ import trialbus
 from support.client import stored
 from support.processes import Bus
 from trialbus.testing import TestBus
-from trialbus.trainer.assignment import environment
+from trialbus.trainer.assignment import make_environment
 from trialbus_services.config.settings import ParamsAs
 from trialbus_services.worker.command_line import command_of, values_of, variables_of
 from trialbus_services.worker.trainers import CommandTrainer
@@ -272,7 +272,7 @@ async def test_a_hydra_application_ends_its_trial_by_what_it_returns(
     )
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(
-            trainer.run(trial, environment(trial, played.endpoint), tmp_path / "log")
+            trainer.run(trial, make_environment(trial, played.endpoint), tmp_path / "log")
         )
         if how == "prune":
             tasks.create_task(

@@ -8,7 +8,6 @@ import sys
 import uuid
 from collections.abc import Iterator
 
-import msgspec
 import pytest
 import torch
 
@@ -32,7 +31,7 @@ def inbox(bus: Bus) -> Iterator[trialbus.Subscriber[trialbus.Event | trialbus.Un
 
 @pytest.fixture(autouse=True)
 def environment(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in assignment.environment(ASSIGNED, bus.endpoint).items():
+    for name, value in assignment.make_environment(ASSIGNED, bus.endpoint).items():
         monkeypatch.setenv(name, value)
 
 
@@ -195,8 +194,8 @@ def test_a_trainer_that_gets_no_trial_in_time_takes_its_request_back(
 
 
 def test_an_assignment_survives_its_way_through_the_environment() -> None:
-    given = assignment.environment(ASSIGNED, "ipc://x")
-    back = msgspec.json.decode(given["TRIALBUS_TRIAL"], type=assignment.Assignment)
+    given = assignment.make_environment(ASSIGNED, "ipc://x")
+    back = assignment.parse_assignment(given["TRIALBUS_TRIAL"])
     assert (back.study, back.trial, back.attempt, back.params, back.seed, back.budget) == (
         "s",
         7,

@@ -20,7 +20,7 @@ import trialbus
 from support.processes import Bus
 from support.until import until, until_async
 from trialbus.testing import TestBus
-from trialbus.trainer.assignment import environment
+from trialbus.trainer.assignment import make_environment
 from trialbus_services.worker.warm import WarmTrainer
 
 TRAININGS = """
@@ -157,7 +157,7 @@ class Warm:
 
     def begin(self, trainer: WarmTrainer, number: int = 0) -> asyncio.Task[Any]:
         trial = assigned(number)
-        env = environment(trial, self.bus.endpoint)
+        env = make_environment(trial, self.bus.endpoint)
         return asyncio.create_task(trainer.run(trial, env, self.log(number)))
 
     async def family(self, number: int = 0) -> list[int]:

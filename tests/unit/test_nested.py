@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trialbus.study.nested_config import Params, laid_over, leaves
+from trialbus.study.nested_config import Params, flatten_config, merge_configs
 
 PARAMS = Params({"lr": 0.1, "model.width": 64, "model.head.depth": 2})
 
@@ -44,8 +44,8 @@ def test_a_value_that_others_lie_below_is_found_and_cannot_be_nested(
 
 def test_leaves_are_the_values_of_a_configuration_by_dotted_name() -> None:
     config: dict[str, Any] = {"a": {"b": 1, "c": [{"d": 2}], "e": {}}, "f.g": None}
-    assert leaves(config) == {"a.b": 1, "a.c": [{"d": 2}], "a.e": {}, "f.g": None}
-    assert leaves(Params(leaves(config)).nested()) == leaves(config)
+    assert flatten_config(config) == {"a.b": 1, "a.c": [{"d": 2}], "a.e": {}, "f.g": None}
+    assert flatten_config(Params(flatten_config(config)).nested()) == flatten_config(config)
 
 
 @pytest.mark.parametrize(
@@ -64,11 +64,11 @@ def test_leaves_are_the_values_of_a_configuration_by_dotted_name() -> None:
 )
 def test_a_configuration_that_cannot_travel_is_refused(config: dict[Any, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        leaves(config)
+        flatten_config(config)
 
 
 def test_a_value_takes_the_place_of_all_below_it_and_of_one_it_lies_below() -> None:
     below = {"a.b": 1, "a.c": 2, "ab": 3, "d": 4}
-    assert laid_over(below, {"a.b": 9}) == {"a.b": 9, "a.c": 2, "ab": 3, "d": 4}
-    assert laid_over(below, {"a": 9}) == {"a": 9, "ab": 3, "d": 4}
-    assert laid_over(below, {"d.e.f": 9}) == {"a.b": 1, "a.c": 2, "ab": 3, "d.e.f": 9}
+    assert merge_configs(below, {"a.b": 9}) == {"a.b": 9, "a.c": 2, "ab": 3, "d": 4}
+    assert merge_configs(below, {"a": 9}) == {"a": 9, "ab": 3, "d": 4}
+    assert merge_configs(below, {"d.e.f": 9}) == {"a.b": 1, "a.c": 2, "ab": 3, "d.e.f": 9}

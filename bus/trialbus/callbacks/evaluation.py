@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from trialbus.errors import TrialPruned
 from trialbus.messages.events import EvaluationComplete
-from trialbus.trainer.metrics import flatten
+from trialbus.trainer.metrics import flatten_metrics
 from trialbus.trainer.trial import Trial
 
 logger = logging.getLogger(__name__)
@@ -155,7 +155,7 @@ class Callbacks(EvaluationCallback):
                 trial=trial.number if trial else 0,
                 attempt=trial.attempt if trial else 0,
                 step=step,
-                metrics=flatten(metrics),
+                metrics=flatten_metrics(metrics),
                 elapsed_s=time.monotonic() - self._began,
             )
         )

@@ -176,8 +176,8 @@ class TrialAssigned(TrialEvent, frozen=True, kw_only=True):
         config_name: Name of a configuration of the trainer's own to begin with, or None.
     """
 
-    request: str
-    session: str
+    request: str = ""
+    session: str = ""
     params: dict[str, Any]
     seed: int = 0
     budget: int | None = None

@@ -16,11 +16,12 @@ from trialbus.study.search_space import CategoricalParam, Choice, FloatParam, Pa
 from trialbus.study.validation import format_expected
 
 
-def unmet(param: Param, values: Mapping[str, Any]) -> str | None:
+def find_unmet_condition(param: Param, values: Mapping[str, Any]) -> str | None:
     """Return the condition on a param that a trial with these values does not meet, if any.
 
     Example:
-        >>> unmet(FloatParam(low=0, high=1, when={"kind": "mlp"}), {"kind": "transformer"})
+        >>> param = FloatParam(low=0, high=1, when={"kind": "mlp"})
+        >>> find_unmet_condition(param, {"kind": "transformer"})
         'kind=mlp'
     """
     for name in param.when:
@@ -30,7 +31,7 @@ def unmet(param: Param, values: Mapping[str, Any]) -> str | None:
     return None
 
 
-def in_order(space: Mapping[str, Param]) -> dict[str, Param]:
+def order_by_conditions(space: Mapping[str, Param]) -> dict[str, Param]:
     """Return a search space with every param after those that its conditions name.
 
     Otherwise its order is kept.

@@ -68,7 +68,7 @@ class Params(Mapping[str, Any]):
         return found
 
 
-def leaves(config: Mapping[str, Any]) -> dict[str, Any]:
+def flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a nested configuration by dotted name.
 
     A list is one value, and so is an empty mapping. A name in it may be dotted itself.
@@ -78,7 +78,7 @@ def leaves(config: Mapping[str, Any]) -> dict[str, Any]:
             another, or a value is none that JSON can hold.
 
     Example:
-        >>> leaves({"model": {"width": 64, "sizes": [3, 5]}, "env.name": "maze"})
+        >>> flatten_config({"model": {"width": 64, "sizes": [3, 5]}, "env.name": "maze"})
         {'model.width': 64, 'model.sizes': [3, 5], 'env.name': 'maze'}
     """
     found: dict[str, Any] = {}
@@ -93,7 +93,7 @@ def leaves(config: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def laid_over(below: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def merge_configs(below: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return values by dotted name with others laid over them.
 
     A value takes the place of the one of its name, of all below it, and of one it lies below.

@@ -13,8 +13,8 @@ from typing import Any, Literal, TypeAlias, TypeGuard, cast
 import msgspec
 
 from trialbus.errors import SpecError
-from trialbus.study.conditions import in_order, unmet
-from trialbus.study.nested_config import Params, laid_over, leaves
+from trialbus.study.conditions import find_unmet_condition, order_by_conditions
+from trialbus.study.nested_config import Params, flatten_config, merge_configs
 from trialbus.study.search_space import Choice, Param, fixed
 from trialbus.study.validation import convert, format_expected
 
@@ -211,7 +211,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"early_stop_min_delta {self.early_stop_min_delta:g} is below 0")
         self._check_pruning()
         self._check_fixed()
-        in_order(self._unordered)
+        order_by_conditions(self._unordered)
         self._check_enqueued()
         self._check_config()
 
@@ -227,7 +227,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(f"{key}.{name} is no param (expected one of {known})")
             if not self.params[name].contains(value):
                 raise ValueError(f"{key}.{name} {value!r} is outside of {self.params[name]}")
-            missing = unmet(self.params[name], {**self.fixed, **params})
+            missing = find_unmet_condition(self.params[name], {**self.fixed, **params})
             if missing is not None:
                 raise ValueError(
                     f"{key}.{name} {value!r} would not be in the trial: "
@@ -269,7 +269,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
         base = {} if isinstance(self.base_config, str) else self.base_config or {}
         for name, config in (("base_config", base), ("trial_overrides", self.trial_overrides)):
             try:
-                leaves(config)
+                flatten_config(config)
             except ValueError as error:
                 raise ValueError(f"{name}.{error}") from None
         size = len(msgspec.json.encode(self.config))
@@ -283,7 +283,9 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     def config(self) -> dict[str, Any]:
         """What `base_config` and `trial_overrides` come to, nested."""
         base = self.base_config if isinstance(self.base_config, dict) else {}
-        return Params(laid_over(leaves(base), leaves(self.trial_overrides))).nested()
+        return Params(
+            merge_configs(flatten_config(base), flatten_config(self.trial_overrides))
+        ).nested()
 
     @property
     def config_name(self) -> str | None:
@@ -293,7 +295,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def space(self) -> dict[str, Param]:
         """All parameters, those that are fixed too, each after those that its conditions name."""
-        return in_order(self._unordered)
+        return order_by_conditions(self._unordered)
 
     @property
     def _unordered(self) -> dict[str, Param]:

@@ -1,4 +1,4 @@
-"""Artifacts: files of a trial, kept where Optuna's artifact store finds them."""
+"""Artifacts: files of a trial, copied to where Optuna's artifact store finds them."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from pathlib import Path
 
 from trialbus.messages import events
 
-#: A folder, as `optuna.artifacts.FileSystemArtifactStore` takes it.
+#: Folder of artifacts, as `optuna.artifacts.FileSystemArtifactStore` expects it.
 ARTIFACTS_VARIABLE = "TRIALBUS_ARTIFACTS"
 _DEFAULT = ".trialbus/artifacts"
-_UNKNOWN = "application/octet-stream"
+_UNKNOWN_MIMETYPE = "application/octet-stream"
 
 
-def directory() -> Path:
+def locate_artifacts() -> Path:
     """Return the folder of artifacts."""
     return Path(os.environ.get(ARTIFACTS_VARIABLE, _DEFAULT))
 
 
-def store(path: Path, *, study: str, trial: int, attempt: int) -> events.ArtifactLogged:
-    """Copy a file into the folder of artifacts and return what to tell about it.
+def store_artifact(path: Path, *, study: str, trial: int, attempt: int) -> events.ArtifactLogged:
+    """Copy a file into the folder of artifacts and return the event that announces the copy.
 
     Raises:
-        OSError: It is not a file that can be read, or the folder cannot be written.
+        OSError: The file cannot be read, or the folder cannot be written.
 
     Source:
         `optuna.artifacts.upload_artifact`.
     """
-    folder = directory()
+    folder = locate_artifacts()
     folder.mkdir(parents=True, exist_ok=True)
     artifact = str(uuid.uuid4())
     draft = folder / f".{artifact}"
@@ -46,6 +46,6 @@ def store(path: Path, *, study: str, trial: int, attempt: int) -> events.Artifac
         attempt=attempt,
         artifact=artifact,
         filename=path.name,
-        mimetype=mimetype or _UNKNOWN,
+        mimetype=mimetype or _UNKNOWN_MIMETYPE,
         encoding=encoding,
     )

@@ -1,11 +1,10 @@
-"""Assignments: a trial as it is handed to the process that runs it."""
+"""Assignment: how a trial reaches the process that runs it, as a `trial_assigned` event."""
 
 from __future__ import annotations
 
 import socket
 import time
 import uuid
-from typing import Any
 
 import msgspec
 
@@ -13,12 +12,11 @@ from trialbus.client.link import Link
 from trialbus.client.presence import Presence
 from trialbus.client.publisher import Publisher
 from trialbus.client.subscriber import Subscriber, subscribe
-from trialbus.errors import TrialbusError
+from trialbus.errors import SpecError, TrialbusError
 from trialbus.messages import events
 from trialbus.protocol.endpoint import ENDPOINT_VARIABLE
-from trialbus.study.spec import Evaluation
 
-#: Set by the worker for the process of a trial: an `Assignment` as JSON.
+#: Set by the worker for the process of a trial: its `TrialAssigned` as JSON.
 TRIAL_VARIABLE = "TRIALBUS_TRIAL"
 
 #: Seconds of silence after which a trainer counts as lost.
@@ -27,32 +25,30 @@ TTL_S = 30.0
 _CONNECT_S = 10.0
 
 
-class Assignment(msgspec.Struct, frozen=True, kw_only=True):
-    """A trial, as `$TRIALBUS_TRIAL` holds it."""
-
-    study: str
-    trial: int
-    attempt: int = 0
-    params: dict[str, Any]
-    seed: int = 0
-    budget: int | None = None
-    evaluation: Evaluation = Evaluation()
-    config: dict[str, Any] = {}
-    config_name: str | None = None
-
-
-def environment(event: events.TrialAssigned, endpoint: str) -> dict[str, str]:
+def make_environment(assigned: events.TrialAssigned, endpoint: str) -> dict[str, str]:
     """Return the environment variables that make `attach` in another process return this trial."""
     return {
         ENDPOINT_VARIABLE: endpoint,
-        TRIAL_VARIABLE: msgspec.json.encode(_assignment(event)).decode(),
+        TRIAL_VARIABLE: msgspec.json.encode(assigned).decode(),
     }
 
 
-def ask_for(
+def parse_assignment(text: str) -> events.TrialAssigned:
+    """Return the assignment that the text of `$TRIALBUS_TRIAL` holds.
+
+    Raises:
+        SpecError: The text is not JSON, or lacks a field without a default.
+    """
+    try:
+        return msgspec.json.decode(text, type=events.TrialAssigned)
+    except msgspec.DecodeError as error:
+        raise SpecError(f"${TRIAL_VARIABLE}", f"{text!r} is not a trial: {error}") from None
+
+
+def request_trial(
     study: str, endpoint: str | None, timeout_s: float | None
-) -> tuple[Link, Presence, Assignment]:
-    """Ask the optimizer for a trial of a study and wait for it.
+) -> tuple[Link, Presence, events.TrialAssigned]:
+    """Request a trial of a study from the optimizer and wait for it.
 
     Returns:
         An open link, a session registered as the trial's trainer, and the trial.
@@ -73,13 +69,13 @@ def ask_for(
     )
     try:
         with (
-            subscribe(events.TrialAssigned, study=study, link=link) as answers,
+            subscribe(events.TrialAssigned, study=study, link=link) as assignments,
             Publisher(link=link) as publisher,
         ):
-            answers.wait_ready(_CONNECT_S if timeout_s is None else timeout_s)
+            assignments.wait_ready(_CONNECT_S if timeout_s is None else timeout_s)
             publisher.publish(request)
             try:
-                answer = _answer(answers, request.request, timeout_s)
+                assigned = _wait_for_assignment(assignments, request.request, timeout_s)
             except BaseException:
                 publisher.publish(events.RequestWithdrawn(study=study, request=request.request))
                 raise
@@ -87,16 +83,17 @@ def ask_for(
         presence.close()
         link.close()
         raise
-    presence.assign(study, answer.trial, answer.attempt)
-    return link, presence, _assignment(answer)
+    presence.assign(study, assigned.trial, assigned.attempt)
+    return link, presence, assigned
 
 
-def _answer(
-    answers: Subscriber[events.TrialAssigned], request: str, timeout_s: float | None
+def _wait_for_assignment(
+    assignments: Subscriber[events.TrialAssigned], request: str, timeout_s: float | None
 ) -> events.TrialAssigned:
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     while True:
-        event = answers.next(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        remaining_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        event = assignments.next(remaining_s)
         if event is None:
             raise TrialbusError(
                 f"no trial was handed out within {timeout_s:g} s; is the optimizer running, "
@@ -104,17 +101,3 @@ def _answer(
             )
         if event.request == request:
             return event
-
-
-def _assignment(event: events.TrialAssigned) -> Assignment:
-    return Assignment(
-        study=event.study,
-        trial=event.trial,
-        attempt=event.attempt,
-        params=event.params,
-        seed=event.seed,
-        budget=event.budget,
-        evaluation=event.evaluation,
-        config=event.config,
-        config_name=event.config_name,
-    )

@@ -1,4 +1,4 @@
-"""Channels: where the events of a trial go, and where its prune command comes from."""
+"""Channels: how a trial's events leave the process, and how commands for the trial arrive."""
 
 from __future__ import annotations
 
@@ -11,42 +11,41 @@ from trialbus.client.presence import Presence
 from trialbus.client.publisher import Publisher
 from trialbus.client.subscriber import subscribe
 from trialbus.messages import events
-from trialbus.trainer.assignment import Assignment
 
 _FLUSH_S = 10.0
 
 
 class Channel(Protocol):
-    """Where a trial's events go, and where its prune command comes from."""
+    """How a trial's events leave the process, and how prune commands for the trial arrive."""
 
     def publish(self, event: events.Event, *, at_once: bool = True) -> None:
-        """Take an event without waiting; if not `at_once`, it may be sent a moment later."""
+        """Accept an event without waiting; if not `at_once`, it may be sent a moment later."""
 
-    def pruned(self, attempt: int) -> events.Prune | None:
-        """Return the prune command for this attempt, if it has come."""
+    def find_prune(self, attempt: int) -> events.Prune | None:
+        """Return the prune command for this attempt, if one has arrived."""
 
-    def decided(self, attempt: int, step: int, wait_s: float) -> events.Prune | None:
-        """Wait for the decision about a step, for so long at most; None is to go on."""
+    def wait_for_decision(self, attempt: int, step: int, wait_s: float) -> events.Prune | None:
+        """Wait at most `wait_s` for the decision about a step; None means to go on."""
 
     def close(self) -> None:
-        """Hand over what is left and end."""
+        """Hand over the events that are left and close the connection."""
 
 
 class BusChannel:
-    """A trial's channel over a link: outbox, prune command and presence share its thread."""
+    """A trial's channel over a link: outbox, commands and presence share the link's thread."""
 
-    def __init__(self, link: Link, presence: Presence, assignment: Assignment) -> None:
+    def __init__(self, link: Link, presence: Presence, assigned: events.TrialAssigned) -> None:
         self._link = link
         self._presence = presence
-        # Attached before the publisher, so that it stands in the log before the first report.
+        # Subscribed before the publisher is made, so that it stands in the log before any report.
         self._commands = subscribe(
             events.Prune,
             events.Proceed,
-            study=assignment.study,
-            trial=assignment.trial,
+            study=assigned.study,
+            trial=assigned.trial,
             link=link,
         )
-        self._arrived = False  # a command, since `pruned` looked last
+        self._has_arrived = False  # a command, since `find_prune` was called last
         self._commands.wake_on_arrival(self._note_arrival)
         self._publisher = Publisher(link=link)
 
@@ -54,19 +53,19 @@ class BusChannel:
         """Put an event into the outbox."""
         self._publisher.publish(event, at_once=at_once)
 
-    def pruned(self, attempt: int) -> events.Prune | None:
-        """Return the prune command for this attempt, if it has come."""
-        if not self._arrived:
+    def find_prune(self, attempt: int) -> events.Prune | None:
+        """Return the prune command for this attempt, if one has arrived."""
+        if not self._has_arrived:
             return None
-        self._arrived = False
+        self._has_arrived = False
         while self._commands.available:
             event = self._commands.next(0.0)
             if isinstance(event, events.Prune) and event.attempt == attempt:
                 return event
         return None
 
-    def decided(self, attempt: int, step: int, wait_s: float) -> events.Prune | None:
-        """Wait for the decision about a step."""
+    def wait_for_decision(self, attempt: int, step: int, wait_s: float) -> events.Prune | None:
+        """Wait at most `wait_s` for the decision about a step; None means to go on."""
         deadline = time.monotonic() + wait_s
         while (event := self._commands.next(max(0.0, deadline - time.monotonic()))) is not None:
             if event.attempt != attempt:
@@ -81,60 +80,55 @@ class BusChannel:
         return None
 
     def close(self) -> None:
-        """Hand over what is in the outbox, say goodbye, and end."""
+        """Send what is in the outbox, end the session and close the link."""
         self._publisher.close(_FLUSH_S)
         self._presence.close()
         self._link.close()
 
     def _note_arrival(self) -> None:
-        self._arrived = True
+        self._has_arrived = True
 
 
-class Printer:
-    """The channel of a stand-alone trial."""
+class PrintingChannel:
+    """The channel of a stand-alone trial: prints evaluations and the trial's end."""
 
     def publish(self, event: events.Event, *, at_once: bool = True) -> None:
-        """Print an event that a person wants to see."""
+        """Print an evaluation or the trial's end."""
         match event:
             case events.EvaluationComplete():
-                shown = "  ".join(f"{name} {value:.5g}" for name, value in event.metrics.items())
-                say(f"step {event.step}  {shown}  ({event.elapsed_s:.1f} s)")
+                metrics = "  ".join(f"{name} {value:.5g}" for name, value in event.metrics.items())
+                print_line(f"step {event.step}  {metrics}  ({event.elapsed_s:.1f} s)")
             case events.TrialFinished():
-                say(event.state)
+                print_line(event.state)
             case _:
                 return
 
-    def pruned(self, attempt: int) -> None:
-        """Nobody prunes a trial that stands alone."""
-        return
+    def find_prune(self, attempt: int) -> None:
+        """Return None: no optimizer prunes a stand-alone trial."""
 
-    def decided(self, attempt: int, step: int, wait_s: float) -> None:
-        """Nobody decides about a trial that stands alone."""
-        return
+    def wait_for_decision(self, attempt: int, step: int, wait_s: float) -> None:
+        """Return None: no optimizer decides about a stand-alone trial."""
 
     def close(self) -> None:
-        """Nothing is left to be done."""
-        return
+        """Close nothing."""
 
 
-class Listener:
-    """The channel of a rank that only follows: rank 0 speaks for the trial."""
+class SilentChannel:
+    """The channel of every rank but 0 in distributed training: rank 0 speaks for the trial."""
 
     def publish(self, event: events.Event, *, at_once: bool = True) -> None:
-        """Rank 0 publishes it."""
+        """Drop the event, which rank 0 publishes too."""
 
-    def pruned(self, attempt: int) -> None:
-        """Rank 0 hears of it."""
-        return
+    def find_prune(self, attempt: int) -> None:
+        """Return None: rank 0 receives the command and shares it."""
 
-    def decided(self, attempt: int, step: int, wait_s: float) -> None:
-        """Rank 0 waits for it."""
-        return
+    def wait_for_decision(self, attempt: int, step: int, wait_s: float) -> None:
+        """Return None: rank 0 waits and shares the decision."""
 
     def close(self) -> None:
-        """Nothing is left to be done."""
+        """Close nothing."""
 
 
-def say(line: str) -> None:
-    """Tell the user of a training script something; it may have no logging set up."""
+def print_line(line: str) -> None:
+    """Print a line for the user of a training script, which may have no logging set up."""
     print(f"trialbus: {line}", file=sys.stderr, flush=True)  # noqa: T201

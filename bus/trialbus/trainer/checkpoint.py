@@ -1,4 +1,4 @@
-"""Checkpoints of a trial, which its next attempt goes on from."""
+"""Checkpoint: saved state of a training, from which the next attempt at its trial goes on."""
 
 from __future__ import annotations
 
@@ -14,35 +14,34 @@ from typing import Literal
 
 from trialbus.study.folder_name import name_folder
 
-#: Where checkpoints are kept; every machine that may run a trial again has to see it.
+#: Folder of checkpoints; every machine that may run a trial again has to see the folder.
 CHECKPOINTS_VARIABLE = "TRIALBUS_CHECKPOINTS"
 _DEFAULT = ".trialbus/checkpoints"
-# At the end of the name of what is being written; torch.save takes no name that begins with a dot.
+# Suffix of a checkpoint while it is written; torch.save refuses a name that begins with a dot.
 _DRAFT = ".draft"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What was saved at one step.
-
-    Attributes:
-        path: File or folder, as it was written.
-        step: The step given to `save`.
-        value: The value given to `save`.
-    """
+    """A checkpoint of one step of a training."""
 
     path: Path
+    """File or folder that the training wrote."""
+
     step: int
+    """Step that was given to `save`."""
+
     value: float | None
+    """Value that was given to `save`; None if none was."""
 
 
 class Checkpoints:
     """The checkpoints of one trial, in a folder that all its attempts share.
 
     Attributes:
-        directory: The folder; made when something is saved.
-        keep_last: How many of the newest are kept, at least one.
-        keep_best_n: How many of those with the best values are kept beside them.
+        directory: The folder; created at the first `save`.
+        keep_last: Number of newest checkpoints to keep, at least one.
+        keep_best_n: Number of checkpoints with the best values to keep besides the newest.
         mode: Whether the best value is the highest (`max`) or the lowest (`min`).
 
     Example:
@@ -58,19 +57,20 @@ class Checkpoints:
         self.keep_best_n = 0
         self.mode: Literal["min", "max"] = "max"
         if fresh and directory.exists():
-            # Of a study of the same name that was deleted: this trial has never run before.
+            # A deleted study of the same name left them: this trial has never run before.
             shutil.rmtree(directory)
 
     @contextmanager
     def save(self, step: int, value: float | None = None) -> Generator[Path]:
-        """Yield a path to write a file or a folder to; it counts once the block has ended well.
+        """Yield a path to write a file or a folder to, which is kept once the block ends normally.
 
-        One that is cut off leaves the others as they are. Those not to be kept are removed.
+        A checkpoint that is cut off leaves the others as they are. Afterwards the checkpoints
+        beyond `keep_last` and `keep_best_n` are removed.
 
         Args:
-            step: What the training has done until now; saved once more, it takes the old one's
-                place.
-            value: What `keep_best_n` goes by.
+            step: Step that the training has reached; a second checkpoint of a step replaces the
+                first.
+            value: Value by which `keep_best_n` ranks the checkpoint.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         draft = self.directory / f"{uuid.uuid4().hex}{_DRAFT}"
@@ -78,55 +78,55 @@ class Checkpoints:
             yield draft
             _sync(draft)
             mark = "" if value is None else f"_{value!r}"
-            old = [found.path for found in self.all() if found.step == step]
+            old_paths = [checkpoint.path for checkpoint in self.all() if checkpoint.step == step]
             final = self.directory / f"{step:010d}{mark}"
             if final.is_dir():
                 _remove(final)
             draft.replace(final)
-            for path in old:
+            for path in old_paths:
                 if path != final:
                     _remove(path)
         finally:
             _remove(draft)
-        self._tidy()
+        self._remove_surplus()
 
     def latest(self) -> Checkpoint | None:
-        """Return the one of the highest step, or None if there is none."""
-        return max(self.all(), key=lambda found: found.step, default=None)
+        """Return the checkpoint of the highest step, or None if the trial has no checkpoint."""
+        return max(self.all(), key=lambda checkpoint: checkpoint.step, default=None)
 
     def best(self) -> Checkpoint | None:
-        """Return the one of the best value, or None if none has a value."""
-        return next(iter(self._ranked()), None)
+        """Return the checkpoint of the best value, or None if no checkpoint has a value."""
+        return next(iter(self._rank()), None)
 
     def all(self) -> list[Checkpoint]:
-        """Return all there are, in the order of their steps."""
+        """Return the checkpoints of the trial in the order of their steps."""
         if not self.directory.is_dir():
             return []
-        names = sorted(self.directory.iterdir())
-        return [_parsed(path) for path in names if path.suffix != _DRAFT]
+        paths = sorted(self.directory.iterdir())
+        return [_parse(path) for path in paths if path.suffix != _DRAFT]
 
-    def _ranked(self) -> list[Checkpoint]:
-        valued = [found for found in self.all() if math.isfinite(_value(found))]
-        return sorted(valued, key=_value, reverse=self.mode == "max")
+    def _rank(self) -> list[Checkpoint]:
+        valued = [checkpoint for checkpoint in self.all() if math.isfinite(_get_value(checkpoint))]
+        return sorted(valued, key=_get_value, reverse=self.mode == "max")
 
-    def _tidy(self) -> None:
-        found = self.all()
-        kept = {*found[-max(1, self.keep_last) :], *self._ranked()[: self.keep_best_n]}
-        for checkpoint in set(found) - kept:
+    def _remove_surplus(self) -> None:
+        checkpoints = self.all()
+        kept = {*checkpoints[-max(1, self.keep_last) :], *self._rank()[: self.keep_best_n]}
+        for checkpoint in set(checkpoints) - kept:
             _remove(checkpoint.path)
 
 
-def directory_of(study: str, trial: int) -> Path:
+def locate_checkpoints(study: str, trial: int) -> Path:
     """Return the folder of a trial's checkpoints."""
     root = os.environ.get(CHECKPOINTS_VARIABLE, _DEFAULT)
     return Path(root).absolute() / name_folder(study) / str(trial)
 
 
-def _value(checkpoint: Checkpoint) -> float:
+def _get_value(checkpoint: Checkpoint) -> float:
     return math.nan if checkpoint.value is None else checkpoint.value
 
 
-def _parsed(path: Path) -> Checkpoint:
+def _parse(path: Path) -> Checkpoint:
     step, _, value = path.name.partition("_")
     return Checkpoint(path, int(step), float(value) if value else None)
 

@@ -1,4 +1,4 @@
-"""Ranks: in distributed training one process speaks for the trial, and all of them hear."""
+"""Ranks: in distributed training rank 0 speaks for the trial and shares what it receives."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _T = TypeVar("_T")
 
 
 class Ranks:
-    """The processes that train together, as `torch.distributed` knows them when this is made.
+    """The processes that train one model together, as `torch.distributed` knows them.
 
-    Nothing is imported for it: where the script has not set up a process group, it trains alone.
+    torch is not imported: a script that has not set up a process group trains in one process.
 
     Attributes:
-        rank: This process's, 0 where it trains alone.
+        rank: Rank of this process, 0 if it trains alone.
 
     Raises:
-        TrialbusError: `torchrun` started several processes, and there is no process group yet.
+        TrialbusError: `torchrun` started several processes, and no process group exists yet.
 
     Source:
         `torch.distributed`.
@@ -28,23 +28,23 @@ class Ranks:
 
     def __init__(self) -> None:
         torch_distributed = cast(Any, sys.modules.get("torch.distributed"))
-        several = bool(
+        is_distributed = bool(
             torch_distributed
             and torch_distributed.is_available()
             and torch_distributed.is_initialized()
             and torch_distributed.get_world_size() > 1
         )
-        self.rank: int = torch_distributed.get_rank() if several else 0
-        self._group: Any = torch_distributed if several else None
+        self.rank: int = torch_distributed.get_rank() if is_distributed else 0
+        self._group: Any = torch_distributed if is_distributed else None
         world = os.environ.get("WORLD_SIZE", "1") if "TORCHELASTIC_RUN_ID" in os.environ else "1"
-        if not several and world != "1":
+        if not is_distributed and world != "1":
             raise TrialbusError(
                 f"this is one of {world} processes of torchrun without a process group: call "
                 "torch.distributed.init_process_group() before trialbus.attach()"
             )
 
     def share(self, value: _T) -> _T:
-        """Return what rank 0 gave, in every rank; all of them have to call this alike."""
+        """Return the value of rank 0 in every rank; all ranks have to call this alike."""
         if self._group is None:
             return value
         values = [value]

@@ -1,4 +1,4 @@
-"""Notice that this process is told to end, while a trial runs in it."""
+"""Termination: notices SIGTERM while a trial runs in this process."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from typing import Any
 
 
 class Termination:
-    """From its making to `release`, notes SIGTERM: Slurm, Ray and workers end trainings with it.
+    """Handler of SIGTERM until `release`: Slurm, Ray and workers end trainings with that signal.
 
-    What the script does about the signal is still done. Where it does nothing, the training is left
-    by `SystemExit(143)`, so that its `finally` blocks run. Only the main thread can do this; in
-    another nothing is noted.
+    The script's own handler is still called. Without one, `SystemExit(143)` ends the training, so
+    that its `finally` blocks run. Python handles signals in the main thread only; in another
+    thread the signal is not noticed.
 
     Attributes:
-        noted: Whether the signal has come.
+        is_requested: Whether the signal has arrived.
     """
 
     def __init__(self) -> None:
-        self.noted = False
-        self._before: Any = None
-        self._installed = threading.current_thread() is threading.main_thread()
-        if self._installed:
-            self._before = signal.getsignal(signal.SIGTERM)
-            # None: something that is not Python's takes it. SIG_IGN: the script wants it so.
-            self._installed = self._before is signal.SIG_DFL or callable(self._before)
-        if self._installed:
-            signal.signal(signal.SIGTERM, self._note)
+        self.is_requested = False
+        self._previous_handler: Any = None
+        self._is_installed = threading.current_thread() is threading.main_thread()
+        if self._is_installed:
+            handler = self._previous_handler = signal.getsignal(signal.SIGTERM)
+            # None: a handler not made in Python. SIG_IGN: the script ignores the signal on purpose.
+            self._is_installed = handler is signal.SIG_DFL or callable(handler)
+        if self._is_installed:
+            signal.signal(signal.SIGTERM, self._handle)
 
     def release(self) -> None:
-        """Leave the signal as it was found, unless somebody else has taken it in between."""
-        mine = self._installed and threading.current_thread() is threading.main_thread()
-        if mine and signal.getsignal(signal.SIGTERM) == self._note:
-            signal.signal(signal.SIGTERM, self._before)
-        self._installed = False
+        """Restore the handler that was there before, unless the script has set another since."""
+        is_restorable = self._is_installed and threading.current_thread() is threading.main_thread()
+        if is_restorable and signal.getsignal(signal.SIGTERM) == self._handle:
+            signal.signal(signal.SIGTERM, self._previous_handler)
+        self._is_installed = False
 
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.noted = True
-        if callable(self._before):
-            self._before(number, frame)
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.is_requested = True
+        if callable(self._previous_handler):
+            self._previous_handler(number, frame)
         else:
             raise SystemExit(128 + number)

@@ -1,4 +1,4 @@
-"""Trial: what a training script uses.
+"""Trial: the handle through which a training script runs one trial.
 
 ```python
 with trialbus.attach(defaults={"lr": 1e-3}, budget=20) as trial:
@@ -29,13 +29,24 @@ from trialbus.client.link import Link
 from trialbus.client.presence import Presence
 from trialbus.errors import SpecError, TrialPruned
 from trialbus.messages import events
-from trialbus.study.nested_config import Params, laid_over, leaves
-from trialbus.trainer.artifacts import store
-from trialbus.trainer.assignment import TRIAL_VARIABLE, TTL_S, Assignment, ask_for
-from trialbus.trainer.channel import BusChannel, Channel, Listener, Printer, say
-from trialbus.trainer.checkpoint import Checkpoints, directory_of
+from trialbus.study.nested_config import Params, flatten_config, merge_configs
+from trialbus.trainer.artifacts import store_artifact
+from trialbus.trainer.assignment import (
+    TRIAL_VARIABLE,
+    TTL_S,
+    parse_assignment,
+    request_trial,
+)
+from trialbus.trainer.channel import (
+    BusChannel,
+    Channel,
+    PrintingChannel,
+    SilentChannel,
+    print_line,
+)
+from trialbus.trainer.checkpoint import Checkpoints, locate_checkpoints
 from trialbus.trainer.distributed import Ranks
-from trialbus.trainer.metrics import flatten
+from trialbus.trainer.metrics import flatten_metrics
 from trialbus.trainer.termination import Termination
 
 _TRACEBACK_LINES = 20
@@ -60,27 +71,29 @@ class Trial:
         evaluation: How to evaluate, as the study says: `.interval` and `.episodes`, None where it
             does not.
         config_name: Name of the configuration to begin with, where `study.base_config` is one.
-        rank: Of this process in distributed training, else 0.
+        prune_command: The prune command that `report` or `should_prune` found for this attempt: its
+            `step`, `reason` and `by`; else None.
+        rank: Rank of this process in distributed training, else 0.
     """
 
     def __init__(
-        self, assignment: Assignment, channel: Channel, budget: int | None, ranks: Ranks
+        self, assigned: events.TrialAssigned, channel: Channel, budget: int | None, ranks: Ranks
     ) -> None:
-        self.study = assignment.study
-        self.number = assignment.trial
-        self.attempt = assignment.attempt
-        self.params = Params(assignment.params)
-        self.evaluation = assignment.evaluation
-        self.config_name = assignment.config_name
-        self._config = leaves(assignment.config)
-        self.seed = assignment.seed
-        self._budget = budget if assignment.budget is None else assignment.budget
+        self.study = assigned.study
+        self.number = assigned.trial
+        self.attempt = assigned.attempt
+        self.params = Params(assigned.params)
+        self.evaluation = assigned.evaluation
+        self.config_name = assigned.config_name
+        self._config = flatten_config(assigned.config)
+        self.seed = assigned.seed
+        self._budget = budget if assigned.budget is None else assigned.budget
         self.rank = ranks.rank
         self._ranks = ranks
         self._channel = channel
-        self._began = time.monotonic()
-        self._prune: events.Prune | None = None
-        self._finished = False
+        self._attached_mono_s = time.monotonic()
+        self.prune_command: events.Prune | None = None
+        self._is_finished = False
         self._termination = Termination()
         channel.publish(
             events.TrialStarted(
@@ -101,7 +114,7 @@ class Trial:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
-        if self._termination.noted:
+        if self._termination.is_requested:
             self._finish("preempted", error="told to end by SIGTERM")
         elif error is None or (isinstance(error, SystemExit) and not error.code):
             self.complete()
@@ -114,8 +127,8 @@ class Trial:
             self._finish("failed", error="\n".join(lines[-_TRACEBACK_LINES:]))
         self._channel.close()
         self._termination.release()
-        if _given.trial is self:
-            _given.trial = None
+        if _attached.trial is self:
+            _attached.trial = None
         return isinstance(error, TrialPruned)
 
     @property
@@ -125,16 +138,16 @@ class Trial:
         What they share are the study's `base_config` and `trial_overrides`. It is read as `params`
         are; `config.nested()` is a nested dict.
         """
-        return Params(laid_over(self._config, self.params))
+        return Params(merge_configs(self._config, self.params))
 
     @cached_property
     def checkpoint(self) -> Checkpoints:
-        """Where to save the training, for the next attempt to go on from.
+        """The checkpoints of this trial, which its next attempt goes on from.
 
         The folder is in `$TRIALBUS_CHECKPOINTS`, by default `.trialbus/checkpoints`.
         """
         number = self.number if self.study else self.seed  # one run by hand is not the next one's
-        return Checkpoints(directory_of(self.study, number), fresh=self.attempt == 0)
+        return Checkpoints(locate_checkpoints(self.study, number), fresh=self.attempt == 0)
 
     @property
     def budget(self) -> int:
@@ -161,7 +174,8 @@ class Trial:
                 default a prune is noticed at the first report after it arrived.
 
         Raises:
-            TrialPruned: The trial was pruned. Let it leave the training.
+            TrialPruned: The trial was pruned; let the exception leave the training. Its attributes
+                `step`, `reason` and `by` say why, and who asked for it.
             TypeError: A metric is not one number; names its key.
             ValueError: `step` is negative, or above 2**31 - 1.
             OutboxFullError: The hub has been away for so long that the outbox is full.
@@ -177,17 +191,17 @@ class Trial:
                 trial=self.number,
                 attempt=self.attempt,
                 step=operator.index(step),
-                metrics=flatten(metrics),
-                elapsed_s=time.monotonic() - self._began,
+                metrics=flatten_metrics(metrics),
+                elapsed_s=time.monotonic() - self._attached_mono_s,
                 answer=wait > 0,
             ),
             at_once=wait > 0,
         )
-        if wait > 0 and self._prune is None:
-            decided = self._channel.decided(self.attempt, step, wait)
-            self._prune = self._ranks.share(decided)
+        if wait > 0 and self.prune_command is None:
+            prune = self._channel.wait_for_decision(self.attempt, step, wait)
+            self.prune_command = self._ranks.share(prune)
         if self.should_prune():
-            raise TrialPruned(f"trial {self.number} of {self.study!r} was pruned")
+            raise self._make_pruned()
 
     def log_artifact(self, path: str | os.PathLike[str]) -> str:
         """Keep a copy of a file with the trial and return its id.
@@ -201,34 +215,50 @@ class Trial:
         Raises:
             OSError: It is not a file that can be read, or the folder cannot be written.
         """
-        event = store(Path(path), study=self.study, trial=self.number, attempt=self.attempt)
+        event = store_artifact(
+            Path(path), study=self.study, trial=self.number, attempt=self.attempt
+        )
         self._channel.publish(event)
         return event.artifact
 
     def should_prune(self) -> bool:
-        """Tell whether a prune command has arrived for this attempt.
+        """Tell whether a prune command has arrived for this attempt; `prune_command` then holds it.
 
         In distributed training every rank has to ask alike, by this or by `report`.
         """
-        if self._prune is None:
-            self._prune = self._ranks.share(self._channel.pruned(self.attempt))
-        return self._prune is not None
+        if self.prune_command is None:
+            self.prune_command = self._ranks.share(self._channel.find_prune(self.attempt))
+        return self.prune_command is not None
 
     def complete(self, values: SupportsFloat | Sequence[SupportsFloat] | None = None) -> None:
-        """End the trial now.
+        """Complete the trial now.
 
         Args:
-            values: Its objective value, or values; without them its evaluations decide.
+            values: The trial's objective value, or values; None leaves them to its evaluations.
 
         Raises:
-            TypeError: They are not numbers.
+            TypeError: A value is not a number.
         """
-        self._finish("complete", values=None if values is None else _numbers(values))
+        self._finish("complete", values=None if values is None else _convert_values(values))
 
-    def fill_in(self, defaults: Mapping[str, Any] | None = None, budget: int | None = None) -> None:
-        """Take params and a budget for what the study does not say, as `attach` does."""
-        self.params = Params(_filled(self.params, defaults, self._config))
+    def set_defaults(
+        self, defaults: Mapping[str, Any] | None = None, budget: int | None = None
+    ) -> None:
+        """Set params and a budget where the study leaves them open, as `attach` does."""
+        self.params = Params(_add_defaults(self.params, defaults, self._config))
         self._budget = budget if self._budget is None else self._budget
+
+    def _make_pruned(self) -> TrialPruned:
+        prune = self.prune_command
+        assert prune is not None
+        by = f" by {prune.by}" if prune.by else ""
+        reason = f": {prune.reason}" if prune.reason else ""
+        return TrialPruned(
+            f"trial {self.number} of {self.study!r} was pruned{by} at step {prune.step}{reason}",
+            step=prune.step,
+            reason=prune.reason,
+            by=prune.by,
+        )
 
     def _finish(
         self,
@@ -237,8 +267,8 @@ class Trial:
         values: list[float] | None = None,
         error: str | None = None,
     ) -> None:
-        if not self._finished:
-            self._finished = True
+        if not self._is_finished:
+            self._is_finished = True
             self._channel.publish(
                 events.TrialFinished(
                     study=self.study,
@@ -252,7 +282,7 @@ class Trial:
 
 
 @dataclass
-class _Given:
+class _Attached:
     """The worker's trial that this process runs, once it is attached."""
 
     trial: Trial | None = None
@@ -260,7 +290,7 @@ class _Given:
     pid: int = 0
 
 
-_given = _Given()
+_attached = _Attached()
 
 
 def attach(
@@ -299,59 +329,54 @@ def attach(
         >>> with attach(defaults={"lr": 1e-3}, budget=20) as trial:  # doctest: +SKIP
         ...     trial.report(0, {"loss": train(trial.params["lr"])})
     """
-    given = os.environ.get(TRIAL_VARIABLE)
-    if _given.trial is not None and (_given.text, _given.pid) == (given, os.getpid()):
-        _given.trial.fill_in(defaults, budget)
-        return _given.trial
+    text = os.environ.get(TRIAL_VARIABLE)
+    if _attached.trial is not None and (_attached.text, _attached.pid) == (text, os.getpid()):
+        _attached.trial.set_defaults(defaults, budget)
+        return _attached.trial
     ranks = Ranks()
     channel: Channel
     if ranks.rank:
-        assignment, channel = Assignment(study="", trial=0, params={}), Listener()
-    elif given:
-        assignment, channel = _handed(given, defaults, endpoint)
+        assigned, channel = events.TrialAssigned(trial=0, params={}), SilentChannel()
+    elif text:
+        assigned = parse_assignment(text)
+        link, presence = _register(assigned, endpoint)
+        channel = BusChannel(link, presence, assigned)
     elif study is not None:
-        link, presence, asked = ask_for(study, endpoint, timeout_s)
-        assignment = _with_defaults(asked, defaults)
-        channel = BusChannel(link, presence, assignment)
+        link, presence, assigned = request_trial(study, endpoint, timeout_s)
+        channel = BusChannel(link, presence, assigned)
     else:
-        assignment, channel = _alone(defaults), Printer()
-    trial = Trial(ranks.share(assignment), channel, budget, ranks)
-    if given:
-        _given.trial, _given.text, _given.pid = trial, given, os.getpid()
+        assigned, channel = _make_stand_alone(), PrintingChannel()
+    trial = Trial(ranks.share(_with_defaults(assigned, defaults)), channel, budget, ranks)
+    if text:
+        _attached.trial, _attached.text, _attached.pid = trial, text, os.getpid()
     return trial
 
 
-def _handed(
-    text: str, defaults: Mapping[str, Any] | None, endpoint: str | None
-) -> tuple[Assignment, Channel]:
-    try:
-        assignment = msgspec.json.decode(text, type=Assignment)
-    except msgspec.DecodeError as error:
-        raise SpecError(f"${TRIAL_VARIABLE}", f"{text!r} is not a trial: {error}") from None
+def _register(assigned: events.TrialAssigned, endpoint: str | None) -> tuple[Link, Presence]:
+    """Register this process with the hub as the trainer of a trial."""
     link = Link(endpoint)
     presence = Presence(
         link=link,
         kind="trainer",
         ttl_s=TTL_S,
-        study=assignment.study,
-        trial=assignment.trial,
-        attempt=assignment.attempt,
+        study=assigned.study,
+        trial=assigned.trial,
+        attempt=assigned.attempt,
         info={"host": socket.gethostname(), "pid": str(os.getpid())},
     )
-    assignment = _with_defaults(assignment, defaults)
-    return assignment, BusChannel(link, presence, assignment)
+    return link, presence
 
 
-def _alone(defaults: Mapping[str, Any] | None) -> Assignment:
-    say(
+def _make_stand_alone() -> events.TrialAssigned:
+    print_line(
         f"stand-alone (no ${TRIAL_VARIABLE} and no study given): "
         "default params, reports are printed"
     )
     seed = random.SystemRandom().randrange(2**31)
-    return Assignment(study="", trial=0, params=dict(defaults or {}), seed=seed)
+    return events.TrialAssigned(trial=0, params={}, seed=seed)
 
 
-def _numbers(values: SupportsFloat | Sequence[SupportsFloat]) -> list[float]:
+def _convert_values(values: SupportsFloat | Sequence[SupportsFloat]) -> list[float]:
     several = list(values) if isinstance(values, Sequence) else [values]
     try:
         if isinstance(values, str | bytes):
@@ -363,17 +388,19 @@ def _numbers(values: SupportsFloat | Sequence[SupportsFloat]) -> list[float]:
         ) from None
 
 
-def _with_defaults(assignment: Assignment, defaults: Mapping[str, Any] | None) -> Assignment:
-    params = _filled(assignment.params, defaults, leaves(assignment.config))
-    return msgspec.structs.replace(assignment, params=params)
+def _with_defaults(
+    assigned: events.TrialAssigned, defaults: Mapping[str, Any] | None
+) -> events.TrialAssigned:
+    params = _add_defaults(assigned.params, defaults, flatten_config(assigned.config))
+    return msgspec.structs.replace(assigned, params=params)
 
 
-def _filled(
+def _add_defaults(
     params: Mapping[str, Any], defaults: Mapping[str, Any] | None, config: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return params with defaults for those that the study does not search.
 
-    What the study sets for all trials comes before a default of the same name.
+    A value of the study's configuration comes before a default of the same name.
     """
-    given = {name: config.get(name, default) for name, default in (defaults or {}).items()}
-    return {**given, **params}
+    defaults = {name: config.get(name, default) for name, default in (defaults or {}).items()}
+    return {**defaults, **params}

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trialbus.errors import TrialbusError
-from trialbus.trainer.artifacts import directory
+from trialbus.trainer.artifacts import locate_artifacts
 from trialbus_services.config import settings
 from trialbus_services.optimizer.storage import JOURNAL, check_url
 from trialbus_services.process.exit_codes import INTERRUPTED
@@ -68,9 +68,9 @@ def build_command(
     program = beside_python or shutil.which(_PROGRAM)
     if program is None:
         raise TrialbusError(f'{_PROGRAM} is not installed: pip install "trialbus[dashboard]"')
-    directory().mkdir(parents=True, exist_ok=True)
+    locate_artifacts().mkdir(parents=True, exist_ok=True)
     return [
         *(program, storage.url.removeprefix(JOURNAL)),  # it tells a journal by its file
         *("--host", dashboard.host, "--port", str(dashboard.port)),
-        *("--artifact-dir", str(directory())),
+        *("--artifact-dir", str(locate_artifacts())),
     ]

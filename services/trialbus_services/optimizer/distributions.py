@@ -16,7 +16,7 @@ from optuna.distributions import (
 from optuna.trial import FrozenTrial
 
 from trialbus.errors import SpecError
-from trialbus.study.conditions import unmet
+from trialbus.study.conditions import find_unmet_condition
 from trialbus.study.search_space import CategoricalParam, FloatParam, IntParam, Param
 from trialbus.study.spec import StudySpec
 
@@ -46,7 +46,7 @@ def suggest(trial: optuna.Trial, params: Mapping[str, Param]) -> dict[str, Any]:
     """
     found: dict[str, Any] = {}
     for name, param in params.items():
-        if unmet(param, found) is None:
+        if find_unmet_condition(param, found) is None:
             found[name] = _suggest(trial, name, param)
     return found
 

@@ -14,9 +14,9 @@ import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus.messages import events
-from trialbus.study.nested_config import Params, laid_over, leaves
+from trialbus.study.nested_config import Params, flatten_config, merge_configs
 from trialbus.study.spec import StudySpec
-from trialbus.trainer.checkpoint import directory_of
+from trialbus.trainer.checkpoint import locate_checkpoints
 from trialbus_services.optimizer.attributes import ERROR
 from trialbus_services.process import paths
 from trialbus_services.runner.study_config import StudyConfig
@@ -57,7 +57,7 @@ def write_results(
     if best is not None:
         folder = paths.results_directory(directory, spec.name)
         written.append(_write(folder / "best_params.json", _json(best.params)))
-        config = Params(laid_over(leaves(spec.config), best.params)).nested()
+        config = Params(merge_configs(flatten_config(spec.config), best.params)).nested()
         # Quoted, so that whatever the name is, it ends with the line.
         text = (
             "# @package _global_\n"
@@ -80,7 +80,7 @@ def tidy_checkpoints(study: optuna.Study, config: StudyConfig) -> None:
         complete.sort(key=lambda trial: trial.value or 0.0, reverse=best_first)
         kept = {trial.number for trial in complete[: config.keep_best_n]}
     for trial in trials:
-        folder = directory_of(config.study_name, trial.number)
+        folder = locate_checkpoints(config.study_name, trial.number)
         if trial.number not in kept and folder.is_dir():
             shutil.rmtree(folder)
 

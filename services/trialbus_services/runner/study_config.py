@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from trialbus.errors import SpecError
-from trialbus.study.nested_config import Params, laid_over, leaves
+from trialbus.study.nested_config import Params, flatten_config, merge_configs
 from trialbus.study.spec import Direction, StudySpec, load_spec
 from trialbus_services.config.base_config import read_base_config
 from trialbus_services.config.search_space import expand_list
@@ -170,12 +170,12 @@ class StudyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         merged: dict[str, Any] = {}
         for key in ("training_config", "trial_overrides"):
             try:
-                merged = laid_over(merged, leaves(getattr(self, key)))
+                merged = merge_configs(merged, flatten_config(getattr(self, key)))
             except ValueError as error:
                 raise SpecError(key, str(error)) from None
         if self.report_interval > 1:
             callback = {"metric_name": self.metric_name, "report_interval": self.report_interval}
-            merged = laid_over(merged, leaves({"callbacks": {"optuna": callback}}))
+            merged = merge_configs(merged, flatten_config({"callbacks": {"optuna": callback}}))
         return merged
 
 

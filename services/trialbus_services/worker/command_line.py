@@ -11,7 +11,7 @@ from typing import Any, cast
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from trialbus.messages.events import TrialAssigned
-from trialbus.study.nested_config import leaves
+from trialbus.study.nested_config import flatten_config
 from trialbus_services.config.settings import ParamsAs
 
 _FILE = "{params_file}"
@@ -69,7 +69,7 @@ def values_of(trial: TrialAssigned) -> dict[str, Any]:
     A param takes the place of the value of its name. One above or below it stays: to Hydra
     `optimizer=adam` chooses a group, in which `optimizer.lr=0.1` is a value.
     """
-    return {**leaves(trial.config), **trial.params}
+    return {**flatten_config(trial.config), **trial.params}
 
 
 def variables_of(params: Mapping[str, Any]) -> dict[str, str]:

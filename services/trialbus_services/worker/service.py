@@ -16,7 +16,7 @@ from trialbus.client.publisher import Publisher
 from trialbus.client.subscriber import Subscriber, subscribe
 from trialbus.messages import events
 from trialbus.protocol.endpoint import resolve
-from trialbus.trainer.assignment import environment
+from trialbus.trainer.assignment import make_environment
 from trialbus_services.process import exit_codes
 from trialbus_services.worker.config import WorkerConfig
 from trialbus_services.worker.trainers import Trainer
@@ -148,7 +148,7 @@ class Worker:
         config = self.config
         log = config.log_of(trial)
         logger.info("trial %d of %r, attempt %d", trial.trial, trial.study, trial.attempt)
-        env = environment(trial, resolve(config.endpoint)) | config.variables_of(trial.slot)
+        env = make_environment(trial, resolve(config.endpoint)) | config.variables_of(trial.slot)
         training = asyncio.create_task(self._trainer.run(trial, env, log))
         key = (trial.study, trial.trial)
         self._running[key] = (trial.attempt, training)

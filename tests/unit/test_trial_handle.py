@@ -1,0 +1,97 @@
+"""The handle of a trial: what its assignment gives it, and what a prune tells it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator
+
+import pytest
+
+import trialbus
+from trialbus.testing import TestBus
+from trialbus.trainer.assignment import TRIAL_VARIABLE, make_environment, parse_assignment
+from trialbus.trainer.channel import PrintingChannel
+from trialbus.trainer.distributed import Ranks
+from trialbus.trainer.trial import Trial
+
+
+@pytest.fixture
+def bus() -> Iterator[TestBus]:
+    with TestBus() as bus:
+        yield bus
+
+
+def test_an_assignment_is_the_same_event_after_the_environment() -> None:
+    assigned = trialbus.TrialAssigned(
+        study="s",
+        trial=7,
+        attempt=2,
+        request="r",
+        session="w",
+        params={"lr": 0.5, "kind": "mlp"},
+        seed=11,
+        budget=4,
+        evaluation=trialbus.Evaluation(interval=2),
+        config={"model": {"width": 64}},
+        config_name="small",
+    )
+    assert parse_assignment(make_environment(assigned, "ipc://x")[TRIAL_VARIABLE]) == assigned
+
+
+def test_a_trial_can_be_made_from_what_the_version_before_put_into_the_environment() -> None:
+    text = json.dumps(
+        {
+            "study": "s",
+            "trial": 7,
+            "attempt": 1,
+            "params": {"lr": 0.5},
+            "seed": 3,
+            "budget": None,
+            "evaluation": {"interval": 2, "episodes": None},
+            "config": {"model": {"width": 64}},
+            "config_name": None,
+        }
+    )
+    with Trial(parse_assignment(text), PrintingChannel(), 9, Ranks()) as trial:
+        assert (trial.study, trial.number, trial.attempt, trial.seed) == ("s", 7, 1, 3)
+        assert (trial.budget, trial.evaluation.interval) == (9, 2)
+        assert trial.config.nested() == {"model": {"width": 64}, "lr": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("by", "reason", "message"),
+    [
+        ("", "MedianPruner: 0.1 < 0.5", "was pruned at step 3: MedianPruner: 0.1 < 0.5"),
+        ("ada@desk", "flat", "was pruned by ada@desk at step 3: flat"),
+        ("ada@desk", "", "was pruned by ada@desk at step 3"),
+    ],
+    ids=["optimizer", "person", "person without a reason"],
+)
+def test_a_prune_says_why_at_which_step_and_by_whom(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch, by: str, reason: str, message: str
+) -> None:
+    bus.assign(monkeypatch.setenv, params={})
+    with trialbus.attach() as trial:
+        assert not trial.should_prune()
+        assert trial.prune_command is None
+        bus.publish(trialbus.Prune(study="test", trial=0, step=3, reason=reason, by=by))
+        with pytest.raises(trialbus.TrialPruned) as caught:
+            trial.report(4, {"loss": 1.0}, wait=20)
+        pruned = pickle.loads(pickle.dumps(caught.value))
+        assert str(pruned) == f"trial 0 of 'test' {message}"
+        assert (pruned.step, pruned.reason, pruned.by) == (3, reason, by)
+        assert trial.should_prune()
+        command = trial.prune_command
+        assert command is not None
+        assert (command.step, command.reason, command.by) == (3, reason, by)
+
+
+def test_a_script_may_end_its_trial_as_pruned_without_a_command(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus.assign(monkeypatch.setenv, params={})
+    with trialbus.attach():
+        raise trialbus.TrialPruned
+    assert [event.state for event in bus.events(trialbus.TrialFinished)] == ["pruned"]
+    assert (trialbus.TrialPruned().step, trialbus.TrialPruned("x").reason) == (None, "")
