@@ -212,17 +212,17 @@ def _monitor(found: Composed) -> int:
 
 
 def _study(found: Composed) -> int:
-    from trialbus_services.launcher.phases import run
+    from trialbus_services.launcher.phases import run_phases
 
-    return run(found)
+    return run_phases(found)
 
 
 def _dry_run(found: Composed) -> int:
-    from trialbus_services.launcher.dry_run import show
-    from trialbus_services.launcher.phases import plans
+    from trialbus_services.launcher.dry_run import format_plan
+    from trialbus_services.launcher.phases import make_plans
 
-    for plan in plans(found):
-        print(show(plan))
+    for plan in make_plans(found):
+        print(format_plan(plan))
     return exit_codes.DONE
 
 

@@ -1,4 +1,4 @@
-"""`trialbus study --dry-run`: what a study comes to, without running it."""
+"""`trialbus study --dry-run`: the config, search space and first command of a study as text."""
 
 from __future__ import annotations
 
@@ -16,40 +16,41 @@ from trialbus.messages import events
 from trialbus.study.spec import StudySpec
 from trialbus_services.config import settings
 from trialbus_services.launcher.launcher import Plan
-from trialbus_services.launcher.provenance import masked
+from trialbus_services.launcher.provenance import mask_secrets
 from trialbus_services.optimizer.distributions import suggest
 from trialbus_services.optimizer.registry import build_sampler
 from trialbus_services.process import paths
 from trialbus_services.worker.command_line import command_of, values_of, variables_of
 
 
-def show(plan: Plan) -> str:
-    """Return the config, the search space and the command of the first trial, as text."""
+def format_plan(plan: Plan) -> str:
+    """Return the config, the search space and the command of the first trial of a study."""
     spec = plan.spec
-    plain = masked(OmegaConf.to_container(plan.found.config, resolve=True))
+    config = mask_secrets(OmegaConf.to_container(plan.composed.config, resolve=True))
     space = {name: msgspec.to_builtins(param) for name, param in spec.space.items()}
     return "\n".join(
         [
             "# The config",
-            yaml.safe_dump(plain, sort_keys=False, allow_unicode=True),
+            yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
             f"# The search space ({len(space)} params)",
-            *(f"{name}: {_in_one_line(param)}" for name, param in space.items()),
+            *(f"{name}: {_format_on_one_line(param)}" for name, param in space.items()),
             "",
             "# The first trial",
-            *_first_trial(spec, plan.bus, plan.trainer),
+            *_describe_first_trial(spec, plan.bus, plan.trainer),
         ]
     )
 
 
-def _in_one_line(data: Any) -> str:
+def _format_on_one_line(data: Any) -> str:
     return yaml.safe_dump(
         data, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True
     ).strip()
 
 
-def _first_trial(
+def _describe_first_trial(
     spec: StudySpec, bus: settings.BusSettings, trainer: settings.TrainerSettings | None
 ) -> list[str]:
+    """Return the lines about the first trial: its params, and what a worker would run."""
     study = optuna.create_study(sampler=build_sampler(spec), directions=spec.directions)
     for params in spec.enqueue:
         study.enqueue_trial(params)
@@ -65,22 +66,22 @@ def _first_trial(
         config=spec.config,
         config_name=spec.config_name,
     )
-    shown = [f"params: {_in_one_line(trial.params)}"]
+    lines = [f"params: {_format_on_one_line(trial.params)}"]
     if trainer is None:
-        return [*shown, "command: none; trainings ask for their trials"]
+        return [*lines, "command: none; trainings ask for their trials"]
     if trainer.function is not None:
-        return [*shown, f"function: {trainer.function}"]
+        return [*lines, f"function: {trainer.function}"]
     folder = paths.run_directory(bus.runs, spec.name, 0)
-    with tempfile.TemporaryDirectory() as elsewhere:
+    with tempfile.TemporaryDirectory() as placeholder:
         command = command_of(
-            [*trainer.command, *trainer.arguments], trainer.params_as, trial, Path(elsewhere)
+            [*trainer.command, *trainer.arguments], trainer.params_as, trial, Path(placeholder)
         )
-        filled = [argument.replace(elsewhere, str(folder)) for argument in command]
+        command = [argument.replace(placeholder, str(folder)) for argument in command]
     variables = variables_of(values_of(trial)) if trainer.params_as == "environment" else {}
-    environment = masked({**trainer.env, **variables})
+    environment = mask_secrets({**trainer.env, **variables})
     return [
-        *shown,
+        *lines,
         *([f"folder: {trainer.cwd}"] if trainer.cwd else []),
-        *([f"environment: {_in_one_line(environment)}"] if environment else []),
-        f"command: {masked(shlex.join(filled))}",
+        *([f"environment: {_format_on_one_line(environment)}"] if environment else []),
+        f"command: {mask_secrets(shlex.join(command))}",
     ]

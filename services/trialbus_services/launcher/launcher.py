@@ -1,4 +1,4 @@
-"""`trialbus study`: submit a study, start the services that are not up, show it to its end."""
+"""Launch a study: start the services that are not up, submit the study, show it to its end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trialbus.protocol.endpoint import check_reachable
 from trialbus.study.spec import StudySpec
 from trialbus_services.config import sections, settings
 from trialbus_services.config.composing import Composed
-from trialbus_services.launcher.provenance import origin
+from trialbus_services.launcher.provenance import collect_origin
 from trialbus_services.launcher.supervisor import Services
 from trialbus_services.notify.factory import build_notifiers
 from trialbus_services.optimizer.outcome import Judge
@@ -38,36 +38,36 @@ _REPORT_S = 120.0
 
 @dataclass(frozen=True)
 class Plan:
-    """A study that is ready to run: its config is checked as far as that can be done from here.
+    """A study that is ready to run: its config is checked as far as this process can check it.
 
     Attributes:
-        found: The config, and the arguments that make a service compose the same.
-        spec: The study.
-        bus: Its bus.
-        storage: Where it is recorded.
-        trainer: What a worker here runs; None where trials run elsewhere.
+        composed: Config, and the arguments with which a service composes the same config.
+        spec: Specification of the study.
+        bus: Settings of the bus.
+        storage: Settings of the storage that records the study.
+        trainer: Settings of what a worker here runs; None where trials run elsewhere.
     """
 
-    found: Composed
+    composed: Composed
     spec: StudySpec
     bus: settings.BusSettings
     storage: settings.StorageSettings
     trainer: settings.TrainerSettings | None
 
 
-def plan(found: Composed, spec: StudySpec | None = None) -> Plan:
-    """Check the whole config of a study. Nothing is started, and no file is made.
+def make_plan(composed: Composed, spec: StudySpec | None = None) -> Plan:
+    """Check the whole config of a study without starting a process or writing a file.
 
     Args:
-        found: The config.
-        spec: The study; None takes that of the config.
+        composed: Config of the study.
+        spec: Specification of the study; None takes that of the config.
 
     Raises:
         SpecError: A value cannot be used.
     """
-    config = found.config
+    config = composed.config
     spec = sections.read_study(config) if spec is None else spec
-    check(spec)
+    check_spec(spec)
     bus = sections.read_bus(config)
     check_reachable(bus.endpoint, guarded=bus.keys is not None, insecure=bus.insecure)
     storage = sections.read_section(config, settings.StorageSettings)
@@ -78,56 +78,61 @@ def plan(found: Composed, spec: StudySpec | None = None) -> Plan:
     sections.read_callbacks(config)
     build_notifiers(config)
     if not sections.read_section(config, settings.LauncherSettings).worker:
-        return Plan(found, spec, bus, storage, None)
+        return Plan(composed, spec, bus, storage, None)
     worker = sections.read_section(config, settings.WorkerSettings)
     gpus.devices(worker.gpus, worker.gpus_per_trial, worker.slots)
-    return Plan(found, spec, bus, storage, sections.read_trainer(config))
+    return Plan(composed, spec, bus, storage, sections.read_trainer(config))
 
 
-def run(planned: Plan, console: Console) -> int:
+def run_study(plan: Plan, console: Console) -> int:
     """Run a study to its end and return the exit code.
 
     Raises:
         TrialbusError: The config is wrong, or a service cannot be had.
     """
     try:
-        return exit_codes.for_study(launch(planned, console))
+        return exit_codes.for_study(launch_study(plan, console))
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
 
 
-def launch(planned: Plan, console: Console, *, report: bool = True) -> events.StudyFinished:
-    """Run a study to its end and return how it ended, see `run`. Without `report` there is none.
+def launch_study(plan: Plan, console: Console, *, report: bool = True) -> events.StudyFinished:
+    """Run a study to its end and return the event that ended the study.
+
+    Args:
+        plan: Checked study.
+        console: Console on which progress is shown.
+        report: Whether a reporter is started, and its report waited for.
 
     Raises:
-        TrialbusError: As `run` does.
-        KeyboardInterrupt: It was interrupted; everything that was started has ended.
+        TrialbusError: The config is wrong, or a service cannot be had.
+        KeyboardInterrupt: The user interrupted; everything that was started has ended.
     """
-    found, spec = planned.found, planned.spec
+    spec, composed = plan.spec, plan.composed
     submitted = events.StudySubmitted(
         study=spec.name,
         spec=spec,
         submission=uuid.uuid4().hex,
-        origin=origin(found.config, ["trialbus", "study", *found.arguments]),
+        origin=collect_origin(composed.config, ["trialbus", "study", *composed.arguments]),
     )
     with Services(
-        planned.bus,
-        shown(planned.storage.url),
+        plan.bus,
+        shown(plan.storage.url),
         spec.name,
-        found.arguments,
+        composed.arguments,
         console,
-        worker=planned.trainer is not None,
+        worker=plan.trainer is not None,
         reporter=report,
     ) as services:
         services.start()
-        return _follow(submitted, services, console, awaited=report)
+        return _submit(submitted, services, console, report=report)
 
 
-def check(spec: StudySpec) -> None:
-    """Check what only Optuna knows of a specification, before anything is started.
+def check_spec(spec: StudySpec) -> None:
+    """Check the sampler, pruner, aggregations and constraints of a study before anything starts.
 
     Raises:
-        SpecError: A sampler, pruner, argument, aggregation or constraint is none.
+        SpecError: A name or an argument of them is unknown or cannot be used.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     build_sampler(spec)
@@ -138,10 +143,10 @@ def check(spec: StudySpec) -> None:
         logger.warning("%s", doubt)
 
 
-def _follow(
-    submitted: events.StudySubmitted, services: Services, console: Console, *, awaited: bool
+def _submit(
+    submitted: events.StudySubmitted, services: Services, console: Console, *, report: bool
 ) -> events.StudyFinished:
-    """Submit the study, show what happens, and return its end."""
+    """Submit a study, show the progress of its trials, and return the event that ended it."""
     spec = submitted.spec
     began = time.monotonic()
     with (
@@ -154,49 +159,53 @@ def _follow(
         finished: events.StudyFinished | None = None
         try:
             with TerminalView(view, console=console) as terminal:
-                finished = _watch(inbox, view, terminal, services, submitted.submission)
-            report = _await_report(inbox, services) if awaited else None
+                finished = _follow(inbox, view, terminal, services, submitted.submission)
+            page = _await_report(inbox, services) if report else None
         except KeyboardInterrupt:
             if finished is None:
                 console.print("interrupted; the same command resumes the study", style="yellow")
                 raise
-            report = None
+            page = None
     print_summary(
         console,
         finished,
         metrics=spec.metrics,
         directions=spec.directions,
         wall_s=time.monotonic() - began,
-        report=report,
+        report=page,
     )
     return finished
 
 
-def _watch(
+def _follow(
     inbox: Subscriber[events.AnyEvent],
     view: StudyView,
     terminal: TerminalView,
     services: Services,
     submission: str,
 ) -> events.StudyFinished:
-    taken_up = False
+    """Show the progress of a study until the study has ended."""
+    is_started = False
     while True:
         event = inbox.next(_TICK_S)
-        services.tend()
+        services.supervise()
         if event is not None:
             view.apply(event)
         terminal.update()
         if isinstance(event, events.StudyStarted):
-            taken_up = taken_up or event.submission == submission
-        if isinstance(event, events.StudyFinished) and (taken_up or event.submission == submission):
+            is_started = is_started or event.submission == submission
+        if isinstance(event, events.StudyFinished) and (
+            is_started or event.submission == submission
+        ):
             return event
 
 
 def _await_report(inbox: Subscriber[events.AnyEvent], services: Services) -> Path | None:
+    """Return the page of the report, once the reporter has written it; None if none comes."""
     deadline = time.monotonic() + _REPORT_S
     while time.monotonic() < deadline:
         event = inbox.next(_TICK_S)
-        services.tend()
+        services.supervise()
         if isinstance(event, events.ReportReady):
             if event.error:
                 logger.warning("no report: %s", event.error)

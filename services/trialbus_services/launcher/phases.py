@@ -1,7 +1,7 @@
 """Phases: studies that build on each other, each keeping the best params of the one before.
 
 `from_phase: foundation` puts the best params of that phase's finished study into `study.fixed`.
-They are read from the Optuna storage once: a study that goes on keeps those it began with.
+The params are read from the Optuna storage once: a study that is resumed keeps its fixed values.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from trialbus_services.launcher import launcher
 from trialbus_services.optimizer.attributes import END, SPEC
 from trialbus_services.optimizer.storage import shown, stored_study
 from trialbus_services.process import exit_codes
-from trialbus_services.views.terminal import shown as shown_params
+from trialbus_services.views.terminal import shown as format_params
 
 _RECORD_S = 10.0
 _TICK_S = 0.1
@@ -36,59 +36,66 @@ _TICK_S = 0.1
 _DONE = ("exhausted", "converged", "timeout")
 
 
-def run(found: Composed) -> int:
-    """Run the study of a config, or its `phases` in order, and return the exit code.
+def run_phases(command: Composed) -> int:
+    """Run the study of a config, or the studies of its phases in order; return the exit code.
 
     Raises:
         SpecError: The config is wrong, or the phase to build on is not there or not finished.
         TrialbusError: A service cannot be had.
     """
     console = Console()
-    if not found.config.get("phases"):
-        return launcher.run(launcher.plan(found, _study(found, console)), console)
-    phases = _phases(found)
+    if not command.config.get("phases"):
+        plan = launcher.make_plan(command, _read_study(command, console))
+        return launcher.run_study(plan, console)
+    phases = _read_phases(command)
     for number, phase in enumerate(phases, 1):
-        with _phase(phase, found.arguments) as composed_:
-            code = _run_phase(composed_, f"phase {phase} ({number} of {len(phases)})", console)
+        with _compose_phase(phase, command.arguments) as composition:
+            code = _run_phase(composition, f"phase {phase} ({number} of {len(phases)})", console)
         if code:
             return code
     return exit_codes.DONE
 
 
-def plans(found: Composed) -> Generator[launcher.Plan]:
-    """Check the study of a config, or each of its `phases`, and give what would run.
+def make_plans(command: Composed) -> Generator[launcher.Plan]:
+    """Check the study of a config, or the studies of its phases, and yield the plan of each study.
 
-    A phase that builds on one that is not finished is shown without what that one will give.
+    A phase that builds on an unfinished phase is planned without the params of that phase.
 
     Raises:
         SpecError: The config is wrong.
     """
-    if not found.config.get("phases"):
-        yield launcher.plan(found, _study(found, Console(stderr=True)))
+    if not command.config.get("phases"):
+        yield launcher.make_plan(command, _read_study(command, Console(stderr=True)))
         return
-    for phase in _phases(found):
-        with _phase(phase, found.arguments) as composed_:
-            yield launcher.plan(composed_)
+    for phase in _read_phases(command):
+        with _compose_phase(phase, command.arguments) as composition:
+            yield launcher.make_plan(composition)
 
 
-def _run_phase(found: Composed, title: str, console: Console) -> int:
-    url, spec = _url(found.config), sections.read_study(found.config)
+def _run_phase(composition: Composed, title: str, console: Console) -> int:
+    """Run the study of a phase unless the study is finished, and return the exit code."""
+    url, spec = _read_url(composition.config), sections.read_study(composition.config)
     study = stored_study(url, spec.name)
-    if study is not None and _finished(study) and _n_done(study) >= _wanted(study, spec):
-        console.print(f"{title}: finished, {_summary(study)}", highlight=False, markup=False)
+    if (
+        study is not None
+        and _is_finished(study)
+        and _count_finished(study) >= _count_needed(study, spec)
+    ):
+        console.print(f"{title}: finished, {_summarize(study)}", highlight=False, markup=False)
         return exit_codes.DONE
     console.rule(title, style="dim")
-    code = launcher.run(launcher.plan(found, _study(found, console)), console)
-    if code == 0:
+    plan = launcher.make_plan(composition, _read_study(composition, console))
+    code = launcher.run_study(plan, console)
+    if code == exit_codes.DONE:
         wait_recorded(url, spec.name)
     return code
 
 
 def wait_recorded(url: str, name: str) -> optuna.Study:
-    """Return a study that has ended, once its end is in the storage.
+    """Wait until the storage has the end of a study, and return the study.
 
     Raises:
-        SpecError: It is not there in time.
+        SpecError: The end is not in the storage in time.
     """
     deadline = time.monotonic() + _RECORD_S
     while True:
@@ -102,49 +109,56 @@ def wait_recorded(url: str, name: str) -> optuna.Study:
         time.sleep(_TICK_S)
 
 
-def _study(composed_: Composed, console: Console) -> StudySpec:
-    """Return the study of a config, with what an earlier phase gives it."""
-    config = composed_.config
+def _read_study(composition: Composed, console: Console) -> StudySpec:
+    """Return the study of a config, with the params of the phase that the study builds on."""
+    config = composition.config
     spec = sections.read_study(config)
     phase = config.get("from_phase")
     if phase is None:
         return spec
-    found = _kept(config, spec, str(phase)) or _best(composed_, str(phase))
-    fixed = {k: v for k, v in found.params.items() if k not in {*spec.params, *spec.fixed}}
-    again = {k: v for k, v in found.params.items() if k in spec.params}
-    where = f"from trial {found.trial} of {found.study!r}: {shown_params(fixed)}"
-    console.print(where, style="dim", highlight=False, markup=False, soft_wrap=True)
-    if again:
-        text = f"searched again: {', '.join(again)} ({shown_params(again)} there)"
-        console.print(text, style="dim", highlight=False, markup=False, soft_wrap=True)
-    return msgspec.structs.replace(spec, fixed={**fixed, **spec.fixed}, inherited=found)
+    inherited = _read_inherited(config, spec, str(phase)) or _inherit(composition, str(phase))
+    params = inherited.params
+    fixed = {k: v for k, v in params.items() if k not in {*spec.params, *spec.fixed}}
+    searched = {k: v for k, v in params.items() if k in spec.params}
+    lines = [f"from trial {inherited.trial} of {inherited.study!r}: {format_params(fixed)}"]
+    if searched:
+        lines.append(f"searched again: {', '.join(searched)} ({format_params(searched)} there)")
+    for line in lines:
+        console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
+    return msgspec.structs.replace(spec, fixed={**fixed, **spec.fixed}, inherited=inherited)
 
 
-def _kept(config: DictConfig, spec: StudySpec, phase: str) -> Inherited | None:
-    """Return what the study of this config was given when it began, if it has begun."""
-    study = stored_study(_url(config), spec.name)
-    given = study and study.user_attrs.get(SPEC, {}).get("inherited")
-    found = msgspec.convert(given, Inherited) if given else None
-    return found if found and found.phase == phase else None
+def _read_inherited(config: DictConfig, spec: StudySpec, phase: str) -> Inherited | None:
+    """Return the params that a study inherited when it began; None if it has not begun."""
+    study = stored_study(_read_url(config), spec.name)
+    data = study and study.user_attrs.get(SPEC, {}).get("inherited")
+    inherited = msgspec.convert(data, Inherited) if data else None
+    return inherited if inherited and inherited.phase == phase else None
 
 
-def _best(found: Composed, phase: str) -> Inherited:
-    own = [o for o in found.arguments if o.startswith(("--", "storage", "bus", "hydra."))]
-    with _phase(phase, own) as earlier:
+def _inherit(composition: Composed, phase: str) -> Inherited:
+    """Return the best params of an earlier phase.
+
+    Raises:
+        SpecError: The phase has not run to its end, or has no best trial.
+    """
+    shared = ("--", "storage", "bus", "hydra.")
+    arguments = [argument for argument in composition.arguments if argument.startswith(shared)]
+    with _compose_phase(phase, arguments) as earlier:
         name = sections.read_study(earlier.config).name
-        chosen = earlier.arguments
-    url = _url(found.config)
-    command = f"run it first: trialbus study {shlex.join(chosen)}"
+        arguments = earlier.arguments
+    url = _read_url(composition.config)
+    advice = f"run it first: trialbus study {shlex.join(arguments)}"
     study = stored_study(url, name)
     if study is None:
         raise SpecError(
-            "from_phase", f"{phase!r} has no study {name!r} in {shown(url)!r}; {command}"
+            "from_phase", f"{phase!r} has no study {name!r} in {shown(url)!r}; {advice}"
         )
-    if not _finished(study):
+    if not _is_finished(study):
         raise SpecError(
             "from_phase",
-            f"{phase!r} is not finished: study {name!r} in {shown(url)!r} has {_n_done(study)} "
-            f"trials done and {study.user_attrs.get(END) or 'no end'}; {command}",
+            f"{phase!r} is not finished: study {name!r} in {shown(url)!r} has "
+            f"{_count_finished(study)} trials done and {study.user_attrs.get(END) or 'no end'}; {advice}",
         )
     if len(study.directions) > 1:
         raise SpecError("from_phase", f"{phase!r} has several objectives, and so no best trial")
@@ -154,54 +168,59 @@ def _best(found: Composed, phase: str) -> Inherited:
     )
 
 
-def _finished(study: optuna.Study) -> bool:
+def _is_finished(study: optuna.Study) -> bool:
     complete = (optuna.trial.TrialState.COMPLETE,)
     if study.user_attrs.get(END) not in _DONE:
         return False
     return bool(study.get_trials(deepcopy=False, states=complete))
 
 
-def _wanted(study: optuna.Study, spec: StudySpec) -> int:
-    """Return the trials that a study has to have: all, unless it ended for another reason."""
+def _count_needed(study: optuna.Study, spec: StudySpec) -> int:
+    """Return the number of trials that a finished study needs to have.
+
+    A study that was exhausted goes on when its config has more trials; one that converged or
+    timed out does not.
+    """
     return spec.n_trials if study.user_attrs.get(END) == "exhausted" else 0
 
 
-def _n_done(study: optuna.Study) -> int:
+def _count_finished(study: optuna.Study) -> int:
     return sum(trial.state.is_finished() for trial in study.get_trials(deepcopy=False))
 
 
-def _summary(study: optuna.Study) -> str:
-    done = f"{_n_done(study)} trials"
+def _summarize(study: optuna.Study) -> str:
+    trials = f"{_count_finished(study)} trials"
     if len(study.directions) > 1:
-        return done
-    return f"{done}, best {study.best_value:.5g} in trial {study.best_trial.number}"
+        return trials
+    return f"{trials}, best {study.best_value:.5g} in trial {study.best_trial.number}"
 
 
-def _phases(composed_: Composed) -> list[str]:
-    phases: Any = composed_.config.phases
+def _read_phases(command: Composed) -> list[str]:
+    """Return the names of the phases of a config."""
+    phases: Any = command.config.phases
     try:
         plain = OmegaConf.to_container(phases) if OmegaConf.is_config(phases) else phases
-        found = msgspec.convert(plain, list[str])
+        names = msgspec.convert(plain, list[str])
     except msgspec.ValidationError as error:
         raise SpecError("phases", f"{error} (in {phases!r})") from None
-    for override in composed_.arguments:
+    for override in command.arguments:
         if override.lstrip("+").startswith("study.name="):
             raise SpecError(
-                "study.name", f"{override!r} would give every one of {found} the same study"
+                "study.name", f"{override!r} would give every one of {names} the same study"
             )
-    return found
+    return names
 
 
 @contextmanager
-def _phase(phase: str, arguments: Sequence[str]) -> Generator[Composed]:
+def _compose_phase(phase: str, arguments: Sequence[str]) -> Generator[Composed]:
     """Compose the config of a phase in place of the one that the arguments name."""
     known = GlobalHydra.instance().config_loader().get_group_options("phase", ObjectType.CONFIG)
     if phase not in known:
         raise SpecError("from_phase", f"there is no phase {phase!r}{format_expected(phase, known)}")
     others = [o for o in arguments if o.lstrip("+~").partition("=")[0] not in ("phase", "phases")]
-    with composed([*others, f"phase={phase}"]) as found:
-        yield found
+    with composed([*others, f"phase={phase}"]) as composition:
+        yield composition
 
 
-def _url(config: DictConfig) -> str:
+def _read_url(config: DictConfig) -> str:
     return sections.read_section(config, settings.StorageSettings).url

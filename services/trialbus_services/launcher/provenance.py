@@ -1,7 +1,7 @@
-"""Where a study comes from: its config, the user's repository, the libraries, the command.
+"""Provenance of a study: its config, the user's repository, versions of libraries, the command.
 
-Kept with the study, as its user attribute `trialbus:origin`, so that it can be run again
-years later. Passwords stay out of it.
+The optimizer keeps these in the study's user attribute `trialbus:origin`, so that the study can be
+run again years later. Passwords are left out.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from trialbus.study.spec import is_mapping
 
-_HIDDEN = "***"
+_MASK = "***"
 _SENSITIVE = "(?i:password|passwd|secret|token|api_?key|access_?key|credential)"
 _NAME = re.compile(_SENSITIVE)
 #: `scheme://user:password@host`, and `--token=...` or `trainer.env.API_KEY=...` in a command.
@@ -27,74 +27,75 @@ _ASSIGNED = re.compile(rf"([\w.-]*{_SENSITIVE}[\w.-]*[=:])\s*[^\s,}}]+")
 _GIT_S = 5.0
 
 
-def origin(
+def collect_origin(
     config: DictConfig, command: Sequence[str], folder: Path | None = None
 ) -> dict[str, Any]:
-    """Return what is kept with a study of where it comes from.
+    """Return the origin that is kept with a study.
 
     Args:
-        config: The composed config.
-        command: The command line that started it.
-        folder: Of the user's repository; None is the current one.
+        config: Composed config.
+        command: Command line that started the study.
+        folder: Folder of the user's repository; None takes the current folder.
 
     Returns:
         `config` (a mapping), `versions` (library to version), `command` (a text) and, in a
         repository of git, `git`: its `commit`, and whether tracked files are `dirty`.
     """
-    # Whom to tell is no part of what ran, and the address of a webhook is a secret.
-    kept = OmegaConf.masked_copy(config, [str(key) for key in config if key != "notify"])
-    found: dict[str, Any] = {
-        "config": masked(OmegaConf.to_container(kept, resolve=True)),
-        "versions": versions(),
-        "command": masked(" ".join(command)),
+    # Notifiers have no influence on the study, and the address of a webhook is a secret.
+    public = OmegaConf.masked_copy(config, [str(key) for key in config if key != "notify"])
+    origin: dict[str, Any] = {
+        "config": mask_secrets(OmegaConf.to_container(public, resolve=True)),
+        "versions": list_versions(),
+        "command": mask_secrets(" ".join(command)),
     }
-    git = _git(folder or Path.cwd())
-    return found | ({"git": git} if git else {})
+    commit = _read_commit(folder or Path.cwd())
+    return origin | ({"git": commit} if commit else {})
 
 
-def masked(data: Any) -> Any:
-    """Return plain data without passwords: those in URLs, and values whose name says that they are.
+def mask_secrets(data: Any) -> Any:
+    """Return plain data with passwords replaced: those in URLs, and values with a telling name.
 
     Example:
-        >>> masked({"url": "postgresql://me:hunter2@host/db", "API_KEY": "x"})
+        >>> mask_secrets({"url": "postgresql://me:hunter2@host/db", "API_KEY": "x"})
         {'url': 'postgresql://me:***@host/db', 'API_KEY': '***'}
     """
     if is_mapping(data):
         return {
-            key: _HIDDEN if isinstance(value, str) and _NAME.search(key) else masked(value)
+            key: _MASK if isinstance(value, str) and _NAME.search(key) else mask_secrets(value)
             for key, value in data.items()
         }
     if isinstance(data, list):
-        return [masked(value) for value in data]  # pyright: ignore[reportUnknownVariableType]
+        return [mask_secrets(value) for value in data]  # pyright: ignore[reportUnknownVariableType]
     if isinstance(data, str):
-        return _ASSIGNED.sub(rf"\1{_HIDDEN}", _IN_URL.sub(rf"\1:{_HIDDEN}@", data))
+        return _ASSIGNED.sub(rf"\1{_MASK}", _IN_URL.sub(rf"\1:{_MASK}@", data))
     return data
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of Python, of trialbus, and of what it works with, where installed."""
-    found = {"python": platform.python_version()}
+def list_versions() -> dict[str, str]:
+    """Return the versions of Python, trialbus and its installed dependencies by name."""
+    versions = {"python": platform.python_version()}
     requirements = metadata.requires("trialbus") or []
     names = {re.split(r"[^\w.-]", requirement)[0] for requirement in requirements}
     for name in ("trialbus", *sorted(names)):
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
-def _git(folder: Path) -> dict[str, Any] | None:
-    commit = _output("rev-parse", "HEAD", folder=folder)
+def _read_commit(folder: Path) -> dict[str, Any] | None:
+    """Return the commit of a repository, and whether its files differ from it."""
+    commit = _run_git("rev-parse", "HEAD", folder=folder)
     if not commit:
         return None
-    changed = _output("status", "--porcelain", "--untracked-files=no", folder=folder)
+    changed = _run_git("status", "--porcelain", "--untracked-files=no", folder=folder)
     return {"commit": commit, "dirty": bool(changed)}
 
 
-def _output(*arguments: str, folder: Path) -> str | None:
+def _run_git(*arguments: str, folder: Path) -> str | None:
     try:
-        done = subprocess.run(
+        process = subprocess.run(
             ["git", *arguments],  # noqa: S607 - the user's own git
             cwd=folder,
             stdin=subprocess.DEVNULL,
@@ -105,4 +106,4 @@ def _output(*arguments: str, folder: Path) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return process.stdout.strip() if process.returncode == 0 else None

@@ -1,4 +1,4 @@
-"""Services: those that are up, and children of this process for the others."""
+"""Services of a study: those that are up, and child processes for the others."""
 
 from __future__ import annotations
 
@@ -14,17 +14,23 @@ from trialbus.protocol.endpoint import is_local
 from trialbus_services.config import settings
 from trialbus_services.process.child import Child
 
-_KNOCK_S = 0.7  # a hub on this machine answers within milliseconds
+_PROBE_S = 0.7  # a hub on this machine answers within milliseconds
 _TICK_S = 0.25
 _CHECK_S = 2.0
 _QUIET_S = 3.0  # a session silent for longer is not counted on
 
 
 class Services:
-    """The services a study needs: those that are up already, and children for the others.
+    """Services that a study needs: those that are up already, and child processes for the others.
 
-    Without `worker` nothing here runs trials: trainings ask for them themselves. Without
-    `reporter` nothing here writes reports.
+    Args:
+        bus: Settings of the bus.
+        storage: URL of the storage as the optimizer shows it, without its password.
+        study: Name of the study.
+        overrides: Arguments with which a child composes the same config.
+        console: Console on which starts and ends of services are shown.
+        worker: Whether a worker is needed; else trainings ask for their trials themselves.
+        reporter: Whether a reporter is needed.
     """
 
     def __init__(
@@ -38,8 +44,8 @@ class Services:
         worker: bool = True,
         reporter: bool = True,
     ) -> None:
-        wanted = {"optimizer": True, "worker": worker, "reporter": reporter}
-        self._wanted = [name for name, is_wanted in wanted.items() if is_wanted]
+        needed = {"optimizer": True, "worker": worker, "reporter": reporter}
+        self._needed = [name for name, is_needed in needed.items() if is_needed]
         self._bus = bus
         self._storage = storage
         self._study = study
@@ -61,14 +67,14 @@ class Services:
         self.stop()
 
     def start(self) -> None:
-        """Start what is missing.
+        """Start the services that are not up.
 
         Raises:
             HubUnavailableError: There is no hub at an endpoint on another machine.
-            TrialbusError: The optimizer that is up records elsewhere.
+            TrialbusError: The optimizer that is up records in another storage.
         """
         try:
-            self.link.wait_connected(_KNOCK_S)
+            self.link.wait_connected(_PROBE_S)
         except HubUnavailableError:
             if not is_local(self._bus.endpoint):
                 self.link.wait_connected(self._bus.connect_s)
@@ -76,8 +82,8 @@ class Services:
             self._await_hub()
         self._start_missing(self._bus.connect_s)
 
-    def tend(self) -> None:
-        """Start again what ended since the last call. Cheap; call it often."""
+    def supervise(self) -> None:
+        """Start the services again that ended since the last call; cheap enough to call often."""
         now = time.monotonic()
         if now - self._checked < _CHECK_S:
             return
@@ -88,13 +94,13 @@ class Services:
         except HubUnavailableError:
             # Ours is started again when it ends. One of another launcher may be gone for good.
             if "hub" not in self._children and is_local(self._bus.endpoint):
-                self._say("the hub is gone; starting one")
+                self._print("the hub is gone; starting one")
                 self._spawn("hub")
 
     def stop(self) -> None:
-        """End the children: first what uses the hub, and the hub at last."""
+        """End the child processes, and the hub as the last one."""
         self.link.close()
-        # The optimizer takes in what the worker says at its end, and the hub outlives them all.
+        # The optimizer records what the worker publishes at its end; all of them need the hub.
         for names in (("worker",), ("optimizer", "reporter"), ("hub",)):
             ending = [self._children[name] for name in names if name in self._children]
             for child in ending:
@@ -114,7 +120,7 @@ class Services:
 
     def _check_children(self) -> None:
         for name, child in list(self._children.items()):
-            if not child.check(self._say):
+            if not child.check(self._print):
                 del self._children[name]  # another one serves already
 
     def _start_missing(self, timeout_s: float) -> None:
@@ -135,12 +141,12 @@ class Services:
             for s in sessions
             if s["kind"] != "worker" or s["info"].get("study") in ("", self._study)
         }
-        for name in self._wanted:
+        for name in self._needed:
             if name not in up and name not in self._children:
                 self._spawn(name)
 
     def _spawn(self, name: str) -> None:
         self._children[name] = Child(name, self._overrides, self._bus.logs / f"{name}.log")
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         self._console.print(line, style="yellow", highlight=False, markup=False)

@@ -96,9 +96,9 @@ class OptunaRunner:
         overrides = self._collect_overrides(study_config)
         report = self.spec.generate_plots or self.spec.save_study_plots
         with self._serve_dashboard(url):
-            with composed(overrides) as found:
-                plan = launcher.plan(found, spec)
-                end = launcher.launch(plan, self._console, report=report)
+            with composed(overrides) as composition:
+                plan = launcher.make_plan(composition, spec)
+                end = launcher.launch_study(plan, self._console, report=report)
             # A study that the optimizer refused has no end in the storage, or is not there at all.
             failed = end.reason == "failed"
             study = stored_study(url, spec.name) if failed else wait_recorded(url, spec.name)

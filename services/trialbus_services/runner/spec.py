@@ -105,7 +105,7 @@ def parse(data: Mapping[str, Any], folder: Path = Path()) -> RunnerSpec:
     studies = [_resolve_base_config(study, folder) for study in spec.studies]
     for i, study in enumerate(studies):
         try:
-            launcher.check(study.spec())
+            launcher.check_spec(study.spec())
         except SpecError as error:
             raise SpecError(f"studies[{i}].{error.key}", error.problem) from None
     return msgspec.structs.replace(spec, studies=studies)
