@@ -1,1 +1,1 @@
-"""Command line: the `trialbus` command, one module for each of its tools."""
+"""Command line: the `trialbus` command, with a module for each of the larger subcommands."""

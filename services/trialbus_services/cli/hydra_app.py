@@ -1,4 +1,4 @@
-"""A subcommand of `trialbus` as a Hydra application: overrides, `--cfg`, `-m` and completion."""
+"""Subcommands of `trialbus` as Hydra applications: overrides, `--cfg`, `-m` and completion."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _WITH_VALUE = frozenset(
     | {"--config-path", "-cp", "--package", "-p", "--info", "-i"}
 )
 
-#: An option that says which tree of configs it is about, and its value.
-_TREE = re.compile(r"(--config-(?:dir|name|path))[= ]+(\S+)\s+")
+#: Option that chooses the tree of configs, with its value.
+_TREE_OPTION = re.compile(r"(--config-(?:dir|name|path))[= ]+(\S+)\s+")
 
 
 def run(name: str, arguments: Sequence[str], task: Callable[[Composed], int]) -> int:
@@ -33,53 +33,58 @@ def run(name: str, arguments: Sequence[str], task: Callable[[Composed], int]) ->
     `--multirun`.
 
     Args:
-        name: Of the subcommand, for Hydra's help.
-        arguments: What follows it.
-        task: What to do with the config.
+        name: Name of the subcommand, for Hydra's help.
+        arguments: Arguments after the name.
+        task: Function that is called with the config and returns the exit code.
 
     Raises:
         ConfigError: The config cannot be composed, or `task` raised a `SpecError`.
-        TrialbusError: `task` raised it.
+        TrialbusError: `task` raised this error.
     """
     options = composing.parsed(arguments)
-    shows = options.help or options.hydra_help or options.info or options.shell_completion
-    if not (shows or options.cfg or options.multirun):
-        with composing.composed(arguments) as found:
-            return task(found)
+    is_answered_by_hydra = (
+        options.help or options.hydra_help or options.info or options.shell_completion
+    )
+    if not (is_answered_by_hydra or options.cfg or options.multirun):
+        with composing.composed(arguments) as composition:
+            return task(composition)
     if options.cfg:
         with composing.composed(arguments):
-            pass  # a mistake is answered as everywhere
-    # What completion is installed for is the command, not `trialbus study`.
+            pass  # so that a mistake is reported as for every other command
+    # Completion is installed for `trialbus` itself, not for `trialbus study`.
     sys.argv[0] = "trialbus" if options.shell_completion else f"trialbus {name}"
-    return _by_hydra(arguments, task)
+    return _run_hydra(arguments, task)
 
 
 def complete(commands: Iterable[str], applications: Iterable[str], arguments: list[str]) -> int:
-    """Answer a shell that completes a command line: subcommands, then what Hydra knows.
+    """Print the completions of a command line: of the subcommand, then Hydra's of its overrides.
 
     Args:
-        commands: All subcommands.
-        applications: Those that are Hydra applications.
+        commands: Names of all subcommands.
+        applications: Names of the subcommands that are Hydra applications.
         arguments: `--shell-completion query=<shell>`, or `install=<shell>`.
     """
     line = os.environ.get("COMP_LINE", "")
     if arguments[1:] and arguments[1].startswith("query="):
         words = line.split()
-        begun = "" if line.endswith(" ") or not words[1:] else words[-1]
-        if len(words) - bool(begun) < 2:
-            print(" ".join(command for command in commands if command.startswith(begun)))
+        prefix = "" if line.endswith(" ") or not words[1:] else words[-1]
+        if len(words) - bool(prefix) < 2:
+            print(" ".join(command for command in commands if command.startswith(prefix)))
             return exit_codes.DONE
         if words[1] not in applications:
             return exit_codes.DONE
         rest = line[line.index(words[1], len(words[0])) + len(words[1]) :].lstrip()
-        # Hydra looks at the overrides alone; what is offered depends on the tree, too.
-        arguments = [*arguments, *(f"{found[1]}={found[2]}" for found in _TREE.finditer(rest))]
-        os.environ["COMP_LINE"] = f"trialbus {_TREE.sub('', rest)}"
+        # Hydra completes overrides only; the tree is chosen by options before them.
+        arguments = [
+            *arguments,
+            *(f"{option[1]}={option[2]}" for option in _TREE_OPTION.finditer(rest)),
+        ]
+        os.environ["COMP_LINE"] = f"trialbus {_TREE_OPTION.sub('', rest)}"
     sys.argv[0] = "trialbus"
-    return _by_hydra(arguments, lambda found: 0)
+    return _run_hydra(arguments, lambda _: 0)
 
 
-def _by_hydra(arguments: Sequence[str], task: Callable[[Composed], int]) -> int:
+def _run_hydra(arguments: Sequence[str], task: Callable[[Composed], int]) -> int:
     codes = [0]
 
     def run_job(config: DictConfig) -> None:
@@ -102,15 +107,15 @@ def _by_hydra(arguments: Sequence[str], task: Callable[[Composed], int]) -> int:
 
 
 def _options_first(arguments: Sequence[str]) -> list[str]:
-    """Return arguments with Hydra's options before the overrides: its parser takes no others."""
+    """Return arguments with options before overrides, the only order that Hydra's parser takes."""
     options: list[str] = []
     overrides: list[str] = []
-    waiting = iter(arguments)
-    for argument in waiting:
+    remaining = iter(arguments)
+    for argument in remaining:
         if argument.startswith("-"):
             options.append(argument)
             if argument in _WITH_VALUE:
-                options += [value for value in [next(waiting, None)] if value is not None]
+                options += [value for value in [next(remaining, None)] if value is not None]
         else:
             overrides.append(argument)
     return options + overrides

@@ -1,4 +1,4 @@
-"""`trialbus events`, `status` and `forget`: look into a bus from outside, and tidy it up."""
+"""`trialbus events`, `status` and `forget`: inspect the log and the hub of a bus, remove events."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -25,13 +26,13 @@ from trialbus.protocol.frames import Record
 from trialbus_services.process import exit_codes
 
 _CONNECT_S = 5.0
-_LOOK_AGAIN_S = 0.1
+_POLL_S = 0.1
 
 _any_map = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 def events(arguments: list[str]) -> int:
-    """Print the events of a bus, those in the log or those to come, and return the exit code."""
+    """Print the events in the log of a bus, and new ones with `--follow`."""
     parser = _parser("events", "Print the events of a bus.")
     parser.add_argument(
         "--type", action="append", default=[], help="only this type; may be repeated"
@@ -42,7 +43,7 @@ def events(arguments: list[str]) -> int:
         "--from",
         dest="start",
         default="earliest",
-        type=_start,
+        type=_parse_start,
         metavar="earliest|now|OFFSET",
         help="where to begin (default: %(default)s)",
     )
@@ -51,7 +52,7 @@ def events(arguments: list[str]) -> int:
         "--json", action="store_true", help="JSON lines; NaN and infinities are written as text"
     )
     options = parser.parse_args(arguments)
-    show = _as_json if options.json else _as_line
+    format_record = _format_json if options.json else _format_line
     try:
         with subscribe(
             *options.type,
@@ -62,9 +63,9 @@ def events(arguments: list[str]) -> int:
         ) as inbox:
             inbox.wait_ready(_CONNECT_S)
             for record in inbox.read_to(None):
-                print(show(record), flush=options.follow)
+                print(format_record(record), flush=options.follow)
             while options.follow:
-                _follow(inbox, show)
+                _follow(inbox, format_record)
     except KeyboardInterrupt:
         return exit_codes.DONE
     except BrokenPipeError:
@@ -95,7 +96,7 @@ def status(arguments: list[str]) -> int:
 
 
 def forget(arguments: list[str]) -> int:
-    """Let a hub remove what is not needed any more and return the exit code."""
+    """Remove a finished study's events, or a durable name, from a hub; return the exit code."""
     parser = _parser(
         "forget", "Remove the events of a finished study from the log; its database stays."
     )
@@ -113,21 +114,21 @@ def forget(arguments: list[str]) -> int:
                 forget_name(link, options.name, _CONNECT_S)
             else:
                 forget_study(link, options.study, force=options.force, timeout_s=_CONNECT_S)
-                _wait_forgotten(link, escaped(options.study))
+                _wait_removed(link, escaped(options.study))
         except TrialbusError as error:
             print(f"error: {error}", file=sys.stderr)
             return exit_codes.FAILED
     return exit_codes.DONE
 
 
-def _wait_forgotten(link: Link, study: str) -> None:
+def _wait_removed(link: Link, study: str) -> None:
     while study in hub_status(link, _CONNECT_S)["retention"]["removing"]:
-        time.sleep(_LOOK_AGAIN_S)
+        time.sleep(_POLL_S)
 
 
-def _follow(inbox: Subscriber[Any], show: Any) -> None:
+def _follow(inbox: Subscriber[Any], format_record: Callable[[Record], str]) -> None:
     for record in inbox.records(1.0):
-        print(show(record), flush=True)
+        print(format_record(record), flush=True)
 
 
 def _print_status(console: Console, found: dict[str, Any]) -> None:
@@ -161,53 +162,53 @@ def _print_status(console: Console, found: dict[str, Any]) -> None:
             console.print(table, highlight=False, markup=False)
 
 
-def _body(record: Record) -> dict[str, Any]:
-    """Return the map of an event; what cannot be read is shown as bytes."""
+def _decode_body(record: Record) -> dict[str, Any]:
+    """Return the fields of an event, or the bytes of one that cannot be decoded."""
     try:
         return dict(decode_with(_any_map, record.body))
     except msgspec.DecodeError as error:
         return {"unreadable": str(error), "bytes": bytes(record.body)}
 
 
-def _as_line(record: Record) -> str:
-    body = _body(record)
-    sent = body.pop("at", 0)
-    at = time.strftime("%H:%M:%S", time.localtime(sent if isinstance(sent, float) else 0))
-    kind = str(body.pop("type", "?"))
-    shown = {key: value for key, value in body.items() if value not in (None, "", [], {})}
-    fields = "  ".join(f"{key}={_plain(value)}" for key, value in shown.items())
-    return f"{record.offset:>8} {at} {kind:<20} {fields}"
+def _format_line(record: Record) -> str:
+    body = _decode_body(record)
+    at = body.pop("at", 0)
+    clock = time.strftime("%H:%M:%S", time.localtime(at if isinstance(at, float) else 0))
+    type_ = str(body.pop("type", "?"))
+    present = {key: value for key, value in body.items() if value not in (None, "", [], {})}
+    fields = "  ".join(f"{key}={_to_json(value)}" for key, value in present.items())
+    return f"{record.offset:>8} {clock} {type_:<20} {fields}"
 
 
-def _as_json(record: Record) -> str:
+def _format_json(record: Record) -> str:
     return json.dumps(
         {
             "offset": record.offset,
             "publisher": record.publisher.hex(),
             "seq": record.seq,
             "topic": record.topic,
-            "event": _plain(_body(record)),
+            "event": _to_json(_decode_body(record)),
         },
         allow_nan=False,
     )
 
 
-def _plain(value: Any) -> Any:
-    """Return what JSON can hold, with NaN and infinities as text and bytes as hex."""
+def _to_json(value: Any) -> Any:
+    """Return a value of an event for JSON: NaN and infinities as text, bytes as hex digits."""
     match value:
         case float() if not math.isfinite(value):
             return str(value)
         case bytes():
             return value.hex()
         case dict():
-            return {str(key): _plain(inner) for key, inner in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            return {str(key): _to_json(inner) for key, inner in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
         case list():
-            return [_plain(inner) for inner in value]  # pyright: ignore[reportUnknownVariableType]
+            return [_to_json(inner) for inner in value]  # pyright: ignore[reportUnknownVariableType]
         case _:
             return value
 
 
-def _start(text: str) -> str | int:
+def _parse_start(text: str) -> str | int:
     if text in ("earliest", "now"):
         return text
     if text.isdigit():

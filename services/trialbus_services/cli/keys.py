@@ -1,4 +1,4 @@
-"""`trialbus keys`: make keys for a bus that other machines can reach."""
+"""`trialbus keys`: CURVE keys for a bus that other machines can reach."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from trialbus_services.process import exit_codes
 
 
 def keys(arguments: list[str]) -> int:
-    """Make keys and say what to do with them; return the exit code."""
-    parser = argparse.ArgumentParser(prog="trialbus keys", description=__doc__)
+    """Make CURVE keys, print how to use them, and return the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="trialbus keys", description="Make keys for a bus that other machines can reach."
+    )
     parser.add_argument(
         "--dir", default=".trialbus/keys", help="folder of keys (default: %(default)s)"
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("init", help="make those that `bus=curve` needs: hub, service, trainer")
-    new = commands.add_parser("new", help="make one and allow it")
+    commands.add_parser("init", help="make the keys that `bus=curve` needs: hub, service, trainer")
+    new = commands.add_parser("new", help="make one key and allow it")
     new.add_argument("name")
     new.add_argument("--role", choices=("service", "trainer", "listener"), default="listener")
-    new.add_argument("--study", help="a trainer's: only this study")
+    new.add_argument("--study", help="for a trainer: this study only")
     options = parser.parse_args(arguments)
     folder = Path(options.dir)
     if options.command == "init":
@@ -30,6 +32,6 @@ def keys(arguments: list[str]) -> int:
         print(f"use them: trialbus study bus=curve bus.keys.dir={folder}")
         return exit_codes.DONE
     path = new_keys(folder, options.name, options.role, options.study)
-    print(f"{path}: the key of a {options.role}; hand it to its owner over a safe way")
+    print(f"{path}: the key of a {options.role}; hand it to its owner by a safe way")
     print(f"use it: TRIALBUS_KEY={path.name} TRIALBUS_HUB_KEY=hub.pub, with the file hub.pub")
     return exit_codes.DONE

@@ -1,13 +1,14 @@
-"""The `trialbus` command. Every script in `scripts/` calls into it.
+"""The `trialbus` command: dispatch of its subcommands.
 
-Each subcommand is a Hydra application on the same config tree, so overrides, `--cfg job`,
-`--config-dir` and shell completion work as Hydra users expect.
+Commands that need a config are Hydra applications on the same config tree, so that overrides,
+`--cfg job`, `--config-dir` and shell completion work as Hydra users expect.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import pkgutil
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -26,21 +27,21 @@ _USAGE = """\
 usage: trialbus COMMAND [HYDRA OVERRIDES | OPTIONS]
 
 commands:
-  study      run a study: uses the services that are up, starts the others, shows progress
-  hub        the bus's hub, which keeps the event log
-  optimizer  the Optuna service: hands out trials, records evaluations, prunes
-  worker     runs trials, each as a process of its own
-  reporter   writes a report when a study finishes, and tells those who want to know
-  monitor    serves a live page about studies: trialbus monitor monitor.port=8053
-  dashboard  serves Optuna's own dashboard on the storage
+  study      run a study: use the services that are up, start the others, show progress
+  hub        serve the bus and keep the event log
+  optimizer  hand out trials, record evaluations and prune, with Optuna
+  worker     run trials, each in a process of its own
+  reporter   write a report when a study finishes, and notify whoever wants to know
+  monitor    serve a live page about studies: trialbus monitor monitor.port=8053
+  dashboard  serve Optuna's own dashboard on the storage
 
-  report     writes the report of a study now: trialbus report digits
-  watch      shows a study that runs, from any terminal: trialbus watch digits
-  events     prints the events of a bus: trialbus events --study digits --follow
-  status     prints the state of a hub: offset, rate, sessions, lag of every durable name
-  forget     removes a finished study's events from the log: trialbus forget digits
-  metrics    serves a hub's counters to Prometheus: trialbus metrics --port 9464
-  keys       makes keys for a bus that strangers can reach: trialbus keys --help
+  report     write the report of a study now: trialbus report digits
+  watch      show a running study in any terminal: trialbus watch digits
+  events     print the events of a bus: trialbus events --study digits --follow
+  status     print the state of a hub: offset, rate, sessions, lag of every durable name
+  forget     remove a finished study's events from the log: trialbus forget digits
+  metrics    serve a hub's counters to Prometheus: trialbus metrics --port 9464
+  keys       make keys for a bus that other machines can reach: trialbus keys --help
 
 examples:
   trialbus study study=digits study.n_trials=8 pruner=none
@@ -56,7 +57,7 @@ DRY_RUN = "--dry-run"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit code, see `exit_codes`."""
+    """Run the command line and return the exit code, one of `exit_codes`."""
     arguments = sys.argv[1:] if argv is None else argv
     match arguments:
         case [] | ["-h" | "--help", *_]:
@@ -68,9 +69,9 @@ def main(argv: list[str] | None = None) -> int:
         case ["-sc" | "--shell-completion", *_]:
             return hydra_app.complete([*_COMMANDS, *_TOOLS], _COMMANDS, arguments)
         case [name, *overrides] if name in _COMMANDS:
-            return _run(name, overrides)
+            return _run_command(name, overrides)
         case [name, *options] if name in _TOOLS:
-            return _tool(name, options)
+            return _run_tool(name, options)
         case [name, *_]:
             hint = format_expected(name, [*_COMMANDS, *_TOOLS])
             print(f"error: there is no command {name!r}{hint}", file=sys.stderr)
@@ -79,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
             raise AssertionError(arguments)
 
 
-def _run(name: str, arguments: list[str]) -> int:
+def _run_command(name: str, arguments: list[str]) -> int:
     logging.basicConfig(
         level=logging.INFO, format=f"%(asctime)s {name} %(message)s", datefmt="%H:%M:%S"
     )
@@ -89,13 +90,13 @@ def _run(name: str, arguments: list[str]) -> int:
         arguments = [argument for argument in arguments if argument != DRY_RUN]
         command = _dry_run
 
-    def serve(found: Composed) -> int:
-        sections.set_log_level(found.config)
-        keys = sections.read_bus(found.config).keys
+    def serve(composition: Composed) -> int:
+        sections.set_log_level(composition.config)
+        keys = sections.read_bus(composition.config).keys
         if keys is not None:
-            # Every link of this process, and of the services it starts, finds them there.
+            # Where every link of this process, and of the services that it starts, looks for keys.
             os.environ.update(keys.environment(keys.service))
-        return command(found)
+        return command(composition)
 
     stop_with_parent()
     try:
@@ -107,29 +108,10 @@ def _run(name: str, arguments: list[str]) -> int:
         return exit_codes.INTERRUPTED
 
 
-def _tool(name: str, options: list[str]) -> int:
+def _run_tool(name: str, options: list[str]) -> int:
     try:
-        if name == "metrics":
-            from trialbus_services.cli.metrics import metrics
-
-            return metrics(options)
-        if name == "report":
-            from trialbus_services.cli.report import report
-
-            return report(options)
-        if name == "watch":
-            from trialbus_services.cli.watch import watch
-
-            return watch(options)
-        from trialbus_services.cli import inspect, keys
-
-        tools = {
-            "events": inspect.events,
-            "status": inspect.status,
-            "forget": inspect.forget,
-            "keys": keys.keys,
-        }
-        return tools[name](options)
+        tool: Callable[[list[str]], int] = pkgutil.resolve_name(f"{_CLI}.{_TOOLS[name]}")
+        return tool(options)
     except ModuleNotFoundError as error:
         print(f'error: {error}; pip install "trialbus[{name}]"', file=sys.stderr)
         return exit_codes.FAILED
@@ -138,11 +120,11 @@ def _tool(name: str, options: list[str]) -> int:
         return exit_codes.for_error(error)
 
 
-def _hub(found: Composed) -> int:
+def _hub(composition: Composed) -> int:
     from trialbus.hub.hub import Hub, serve
     from trialbus.protocol.security import Gatekeeper
 
-    bus = sections.read_bus(found.config)
+    bus = sections.read_bus(composition.config)
     gatekeeper = Gatekeeper(bus.keys.dir, bus.keys.hub) if bus.keys else None
     hub = Hub(
         bus.endpoint,
@@ -156,77 +138,90 @@ def _hub(found: Composed) -> int:
     return exit_codes.DONE
 
 
-def _optimizer(found: Composed) -> int:
+def _optimizer(composition: Composed) -> int:
     from trialbus_services.optimizer.main import run
 
     return run(
-        sections.read_bus(found.config),
-        sections.read_section(found.config, settings.StorageSettings),
-        sections.read_section(found.config, settings.OptimizerSettings),
+        sections.read_bus(composition.config),
+        sections.read_section(composition.config, settings.StorageSettings),
+        sections.read_section(composition.config, settings.OptimizerSettings),
     )
 
 
-def _worker(found: Composed) -> int:
+def _worker(composition: Composed) -> int:
     from trialbus_services.worker.main import run
 
     return run(
-        sections.read_bus(found.config),
-        sections.read_section(found.config, settings.WorkerSettings),
-        sections.read_trainer(found.config),
-        study=sections.read_study(found.config).name,
-        callbacks=sections.read_callbacks(found.config),
+        sections.read_bus(composition.config),
+        sections.read_section(composition.config, settings.WorkerSettings),
+        sections.read_trainer(composition.config),
+        study=sections.read_study(composition.config).name,
+        callbacks=sections.read_callbacks(composition.config),
     )
 
 
-def _reporter(found: Composed) -> int:
+def _reporter(composition: Composed) -> int:
     from trialbus_services.notify.factory import build_notifiers
     from trialbus_services.reporter.main import run
 
     return run(
-        sections.read_bus(found.config),
-        sections.read_section(found.config, settings.StorageSettings),
-        sections.read_section(found.config, settings.ReporterSettings),
-        build_notifiers(found.config),
+        sections.read_bus(composition.config),
+        sections.read_section(composition.config, settings.StorageSettings),
+        sections.read_section(composition.config, settings.ReporterSettings),
+        build_notifiers(composition.config),
     )
 
 
-def _dashboard(found: Composed) -> int:
+def _dashboard(composition: Composed) -> int:
     from trialbus_services.launcher.dashboard import run_dashboard
 
     return run_dashboard(
-        sections.read_section(found.config, settings.StorageSettings),
-        sections.read_section(found.config, settings.DashboardSettings),
+        sections.read_section(composition.config, settings.StorageSettings),
+        sections.read_section(composition.config, settings.DashboardSettings),
     )
 
 
-def _monitor(found: Composed) -> int:
+def _monitor(composition: Composed) -> int:
     try:
         from trialbus_services.monitor.main import run
     except ModuleNotFoundError as error:
         raise TrialbusError(f'{error}; pip install "trialbus[monitor]"') from None
 
     return run(
-        sections.read_bus(found.config),
-        sections.read_section(found.config, settings.MonitorSettings),
+        sections.read_bus(composition.config),
+        sections.read_section(composition.config, settings.MonitorSettings),
     )
 
 
-def _study(found: Composed) -> int:
+def _study(composition: Composed) -> int:
     from trialbus_services.launcher.phases import run_phases
 
-    return run_phases(found)
+    return run_phases(composition)
 
 
-def _dry_run(found: Composed) -> int:
+def _dry_run(composition: Composed) -> int:
     from trialbus_services.launcher.dry_run import format_plan
     from trialbus_services.launcher.phases import make_plans
 
-    for plan in make_plans(found):
+    for plan in make_plans(composition):
         print(format_plan(plan))
     return exit_codes.DONE
 
 
-_TOOLS = ("report", "watch", "events", "status", "forget", "keys", "metrics")
+#: Commands without a config, by the function that runs each; imported when it is called, so that
+#: the other commands start faster.
+_TOOLS = {
+    "report": "report:report",
+    "watch": "watch:watch",
+    "events": "inspect:events",
+    "status": "inspect:status",
+    "forget": "inspect:forget",
+    "keys": "keys:keys",
+    "metrics": "metrics:metrics",
+}
+_CLI = "trialbus_services.cli"
+
+#: Commands on the config tree.
 _COMMANDS: dict[str, Callable[[Composed], int]] = {
     "study": _study,
     "hub": _hub,

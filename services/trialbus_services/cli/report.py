@@ -1,4 +1,4 @@
-"""`trialbus report`: make reports on demand, of any study in any storage of Optuna."""
+"""`trialbus report`: reports on demand, of any study in any storage of Optuna."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trialbus_services.reporter.publish import make_comparison, make_report
 from trialbus_services.reporter.storage_reader import load_study, open_to_read, study_names
 
 _OVERRIDE = re.compile(r"[+~]*[\w./@-]+=")
-_MORE = """\
+_EPILOG = """\
 examples:
   trialbus report digits                            from the storage of the configuration
   trialbus report digits --storage optuna.db        of any study of Optuna: a file, or a URL
@@ -31,7 +31,7 @@ name looks like that goes after "--".
 
 
 def report(arguments: Sequence[str]) -> int:
-    """Make the reports that are asked for, print their paths, and return the exit code.
+    """Write the reports of the studies named, print the paths, and return the exit code.
 
     Raises:
         SpecError: There is no such study or storage, or the configuration is wrong.
@@ -39,7 +39,7 @@ def report(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="trialbus report",
         description="Write the report of a study that runs or has ended, and print its paths.",
-        epilog=_MORE,
+        epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("study", nargs="*", help="name of a study; without one they are listed")
@@ -47,14 +47,17 @@ def report(arguments: Sequence[str]) -> int:
     parser.add_argument("--dir", type=Path, help="where the reports' folders are made")
     parser.add_argument("--compare", action="store_true", help="all of them in one page")
     parser.add_argument("--config-dir", type=Path, help="a configuration tree of your own")
-    overrides, others = _parted(arguments)
+    overrides, others = _split_overrides(arguments)
     options = parser.parse_intermixed_args(others)
     if options.compare and len(options.study) < 2:
         parser.error("--compare needs two studies or more")
     tree = [] if options.config_dir is None else [f"--config-dir={options.config_dir}"]
-    with composed([*tree, *overrides]) as found:
-        url = options.storage or sections.read_section(found.config, settings.StorageSettings).url
-        section = sections.read_section(found.config, settings.ReporterSettings)
+    with composed([*tree, *overrides]) as composition:
+        url = (
+            options.storage
+            or sections.read_section(composition.config, settings.StorageSettings).url
+        )
+        section = sections.read_section(composition.config, settings.ReporterSettings)
     directory = options.dir or Path(section.dir)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = open_to_read(url)
@@ -75,8 +78,8 @@ def report(arguments: Sequence[str]) -> int:
     return exit_codes.DONE
 
 
-def _parted(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Return Hydra's overrides, and the other arguments."""
+def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Split arguments into the overrides of Hydra and all others."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     overrides = [argument for argument in arguments[:end] if _OVERRIDE.match(argument)]
     overrides = [argument for argument in overrides if not argument.startswith("-")]

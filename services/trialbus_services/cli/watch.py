@@ -1,4 +1,4 @@
-"""`trialbus watch`: a study that runs, shown in any terminal, for as long as one likes."""
+"""`trialbus watch`: the progress of a running study in any terminal."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from trialbus_services.views.terminal import TerminalView, plain
 _CONNECT_S = 5.0
 _TICK_S = 0.125
 _QUIET_S = 3.0
-_KNOCK_S = 0.5
+_PROBE_S = 0.5
 _REPORT_S = 120.0
 
 
 def watch(arguments: Sequence[str]) -> int:
-    """Show a study until it ends or the user has seen enough, and return the exit code.
+    """Show a study until the study ends or the user detaches, and return the exit code.
 
     Raises:
         SpecError: There is no such study; names the nearest one.
@@ -45,7 +45,9 @@ def watch(arguments: Sequence[str]) -> int:
         prog="trialbus watch",
         description="Show a study while it runs. Ctrl-C detaches; the study goes on.",
     )
-    parser.add_argument("study", nargs="?", help="its name; without one, the study that runs")
+    parser.add_argument(
+        "study", nargs="?", help="name of the study; without it, the study that runs"
+    )
     parser.add_argument(
         "--endpoint",
         help=f"where the hub is (default: ${ENDPOINT_VARIABLE}, else {DEFAULT_ENDPOINT})",
@@ -54,11 +56,11 @@ def watch(arguments: Sequence[str]) -> int:
     console = Console()
     with Link(options.endpoint) as link:
         link.wait_connected(_CONNECT_S)
-        history = _chosen(read_histories(link), options.study)
+        history = _choose_study(read_histories(link), options.study)
         if history is None:
             return exit_codes.WRONG_INPUT
         try:
-            return _Watch(history, link, console).run()
+            return _StudyWatcher(history, link, console).run()
         except KeyboardInterrupt:
             again = f"trialbus watch {shlex.quote(plain(history.study))}"
             console.print(
@@ -71,8 +73,8 @@ def watch(arguments: Sequence[str]) -> int:
             return exit_codes.INTERRUPTED
 
 
-def _chosen(histories: dict[str, History], name: str | None) -> History | None:
-    """Return the study to show; None if there is a choice, which is printed then."""
+def _choose_study(histories: dict[str, History], name: str | None) -> History | None:
+    """Return the history of the study to show; None if several run, whose names are printed."""
     if name is not None and name not in histories:
         near = find_nearest(name, histories)
         known = ", ".join(map(plain, histories))
@@ -95,23 +97,24 @@ def _chosen(histories: dict[str, History], name: str | None) -> History | None:
     return None
 
 
-class _Watch:
-    """One look at a study, from its history to its end."""
+class _StudyWatcher:
+    """Shows one study, from its history to its end."""
 
     def __init__(self, history: History, link: Link, console: Console) -> None:
         self._history = history
         self._link = link
         self._console = console
-        self._past: float | None = history.began_at  # when the events happened that are read now
+        # Time of the event of the log that is read now; None once the view has caught up.
+        self._replayed_at: float | None = history.began_at
         self._view = StudyView(history.study, clock=self._now)
         self._report: events.ReportReady | None = None
-        self._heard = time.monotonic()  # when the hub was last there
-        self._away = False
+        self._answered_at = time.monotonic()  # when the hub last answered
+        self._is_hub_away = False
 
     def run(self) -> int:
-        """Show it and return the exit code of its end."""
+        """Show the study to its end and return the exit code."""
         for event in self._history.before:
-            self._take(event)
+            self._apply(event)
         with subscribe(
             study=self._history.study, start=self._history.start, link=self._link
         ) as inbox:
@@ -130,14 +133,14 @@ class _Watch:
         return exit_codes.for_study(finished)
 
     def _follow(self, inbox: Subscriber[events.AnyEvent]) -> events.StudyFinished:
-        """Show what happens until the study has ended; nothing if it has."""
+        """Show the progress of the study until the study has ended, and return its end."""
         if (finished := self._finished) is not None:
             return finished
-        self._say("Ctrl-C detaches; the study goes on", style="dim")
-        self._tell_of_missing_optimizer()
+        self._print("Ctrl-C detaches; the study goes on", style="dim")
+        self._print_missing_optimizer()
         with TerminalView(self._view, console=self._console) as terminal:
             while (finished := self._finished) is None:
-                self._step(inbox)
+                self._handle_event(inbox)
                 terminal.update()
         return finished
 
@@ -146,7 +149,7 @@ class _Watch:
         return self._view.finished if self._view.state == "finished" else None
 
     def _catch_up(self, inbox: Subscriber[events.AnyEvent]) -> None:
-        """Take in what happened so far, as of the times when it happened."""
+        """Replay the events of the log into the view, with the clock of each event."""
         with (
             self._console.status("reading the log")
             if self._console.is_terminal
@@ -154,58 +157,59 @@ class _Watch:
         ):
             for record in inbox.read_to(None):
                 with contextlib.suppress(msgspec.DecodeError):
-                    self._take(record.event)
-        self._past = None
-        self._view.take_notes()  # news of long ago
+                    self._apply(record.event)
+        self._replayed_at = None
+        self._view.take_notes()  # drops the notes about old events
 
-    def _step(self, inbox: Subscriber[events.AnyEvent]) -> None:
+    def _handle_event(self, inbox: Subscriber[events.AnyEvent]) -> None:
+        """Wait a moment for the next event, and look after the hub when none comes."""
         event = inbox.next(_TICK_S)
         if event is not None:
-            self._take(event)
-            self._heard = time.monotonic()
-        elif time.monotonic() - self._heard > _QUIET_S:
-            self._knock()
+            self._apply(event)
+            self._answered_at = time.monotonic()
+        elif time.monotonic() - self._answered_at > _QUIET_S:
+            self._probe_hub()
 
-    def _knock(self) -> None:
-        """Find out whether it is the study that is quiet, or the hub."""
-        away = self._sessions(_KNOCK_S) is None
-        if away != self._away:
-            self._say("the hub does not answer; waiting for it" if away else "the hub is back")
-        self._away = away
-        if not away:
-            self._heard = time.monotonic()
+    def _probe_hub(self) -> None:
+        """Find out whether only the study is silent, or the hub does not answer."""
+        is_away = self._read_sessions(_PROBE_S) is None
+        if is_away != self._is_hub_away:
+            self._print("the hub does not answer; waiting for it" if is_away else "the hub is back")
+        self._is_hub_away = is_away
+        if not is_away:
+            self._answered_at = time.monotonic()
 
-    def _take(self, event: events.AnyEvent) -> None:
+    def _apply(self, event: events.AnyEvent) -> None:
         if isinstance(event, events.UnknownEvent):
             return
-        if self._past is not None:
-            self._past = event.at
+        if self._replayed_at is not None:
+            self._replayed_at = event.at
         if isinstance(event, events.ReportReady):
             self._report = event
         self._view.apply(event)
 
     def _await_report(self, inbox: Subscriber[events.AnyEvent], submission: str) -> None:
-        """Wait for the report where somebody is there to write it."""
+        """Wait for the report of the study while a reporter is up."""
         deadline = time.monotonic() + _REPORT_S
         while not self._has_report(submission) and self._is_up("reporter"):
-            if time.monotonic() > deadline or self._away:
+            if time.monotonic() > deadline or self._is_hub_away:
                 return
-            look_again = time.monotonic() + _QUIET_S
-            while not self._has_report(submission) and time.monotonic() < look_again:
-                self._step(inbox)
+            probe_at = time.monotonic() + _QUIET_S
+            while not self._has_report(submission) and time.monotonic() < probe_at:
+                self._handle_event(inbox)
 
     def _has_report(self, submission: str) -> bool:
         return self._report is not None and self._report.submission == submission
 
-    def _tell_of_missing_optimizer(self) -> None:
+    def _print_missing_optimizer(self) -> None:
         if not self._is_up("optimizer"):
-            self._say("no optimizer is up: nothing goes on until the study is started again")
+            self._print("no optimizer is up: nothing goes on until the study is started again")
 
     def _is_up(self, kind: str) -> bool:
-        return any(session["kind"] == kind for session in self._sessions(_CONNECT_S) or [])
+        return any(session["kind"] == kind for session in self._read_sessions(_CONNECT_S) or [])
 
-    def _sessions(self, timeout_s: float) -> list[dict[str, Any]] | None:
-        """Return who is on the bus; None if the hub does not answer."""
+    def _read_sessions(self, timeout_s: float) -> list[dict[str, Any]] | None:
+        """Return the sessions on the bus; None if the hub does not answer."""
         try:
             sessions: list[dict[str, Any]] = hub_status(self._link, timeout_s)["sessions"]
         except HubUnavailableError:
@@ -213,7 +217,7 @@ class _Watch:
         return sessions
 
     def _now(self) -> float:
-        return time.time() if self._past is None else self._past
+        return time.time() if self._replayed_at is None else self._replayed_at
 
-    def _say(self, line: str, style: str = "yellow") -> None:
+    def _print(self, line: str, style: str = "yellow") -> None:
         self._console.print(line, style=style, highlight=False, markup=False)

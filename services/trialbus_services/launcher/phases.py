@@ -158,7 +158,8 @@ def _inherit(composition: Composed, phase: str) -> Inherited:
         raise SpecError(
             "from_phase",
             f"{phase!r} is not finished: study {name!r} in {shown(url)!r} has "
-            f"{_count_finished(study)} trials done and {study.user_attrs.get(END) or 'no end'}; {advice}",
+            f"{_count_finished(study)} trials done and "
+            f"{study.user_attrs.get(END) or 'no end'}; {advice}",
         )
     if len(study.directions) > 1:
         raise SpecError("from_phase", f"{phase!r} has several objectives, and so no best trial")

@@ -1,0 +1,55 @@
+"""The `trialbus` command: what its help names, and the scripts that call into it."""
+
+from __future__ import annotations
+
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from trialbus_services.cli import main as cli
+
+ROOT = Path(__file__).parents[2]
+# What serves for ever or takes overrides answers `--help` all the same.
+SCRIPTS = sorted(path.name for path in (ROOT / "scripts").glob("*.py"))
+
+
+def test_the_help_has_one_line_for_each_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    commands, _, _ = capsys.readouterr().out.partition("examples:")
+    named = re.findall(r"^  (\w+) +\S.*$", commands, re.MULTILINE)
+    assert sorted(named) == sorted([*cli._COMMANDS, *cli._TOOLS])
+
+
+@pytest.mark.parametrize("name", cli._TOOLS)
+def test_a_command_with_options_can_be_imported_and_explains_them(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert callable(pkgutil.resolve_name(f"{cli._CLI}.{cli._TOOLS[name]}"))
+    with pytest.raises(SystemExit) as ended:
+        cli.main([name, "--help"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: trialbus {name}")
+
+
+def test_a_command_that_is_not_there_is_answered_with_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["stdy"]) == 2
+    assert "did you mean 'study'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_works_from_the_root_of_the_repository(script: str) -> None:
+    done = subprocess.run(
+        [sys.executable, f"scripts/{script}", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "trialbus" in done.stdout
