@@ -21,14 +21,14 @@ def test_the_help_has_one_line_for_each_command(capsys: pytest.CaptureFixture[st
     assert cli.main(["--help"]) == 0
     commands, _, _ = capsys.readouterr().out.partition("examples:")
     named = re.findall(r"^  (\w+) +\S.*$", commands, re.MULTILINE)
-    assert sorted(named) == sorted([*cli._COMMANDS, *cli._TOOLS])
+    assert sorted(named) == sorted([*cli.COMMANDS, *cli.TOOLS])
 
 
-@pytest.mark.parametrize("name", cli._TOOLS)
+@pytest.mark.parametrize("name", cli.TOOLS)
 def test_a_command_with_options_can_be_imported_and_explains_them(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert callable(pkgutil.resolve_name(f"{cli._CLI}.{cli._TOOLS[name]}"))
+    assert callable(pkgutil.resolve_name(cli.TOOLS[name]))
     with pytest.raises(SystemExit) as ended:
         cli.main([name, "--help"])
     assert ended.value.code == 0

@@ -67,13 +67,13 @@ def main(argv: list[str] | None = None) -> int:
             print(version("trialbus"))
             return exit_codes.DONE
         case ["-sc" | "--shell-completion", *_]:
-            return hydra_app.complete([*_COMMANDS, *_TOOLS], _COMMANDS, arguments)
-        case [name, *overrides] if name in _COMMANDS:
+            return hydra_app.complete([*COMMANDS, *TOOLS], COMMANDS, arguments)
+        case [name, *overrides] if name in COMMANDS:
             return _run_command(name, overrides)
-        case [name, *options] if name in _TOOLS:
+        case [name, *options] if name in TOOLS:
             return _run_tool(name, options)
         case [name, *_]:
-            hint = format_expected(name, [*_COMMANDS, *_TOOLS])
+            hint = format_expected(name, [*COMMANDS, *TOOLS])
             print(f"error: there is no command {name!r}{hint}", file=sys.stderr)
             return exit_codes.WRONG_INPUT
         case _:
@@ -85,7 +85,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
         level=logging.INFO, format=f"%(asctime)s {name} %(message)s", datefmt="%H:%M:%S"
     )
     logging.getLogger("hydra").setLevel(logging.WARNING)
-    command = _COMMANDS[name]
+    command = COMMANDS[name]
     if name == "study" and DRY_RUN in arguments:
         arguments = [argument for argument in arguments if argument != DRY_RUN]
         command = _dry_run
@@ -110,7 +110,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
 
 def _run_tool(name: str, options: list[str]) -> int:
     try:
-        tool: Callable[[list[str]], int] = pkgutil.resolve_name(f"{_CLI}.{_TOOLS[name]}")
+        tool: Callable[[list[str]], int] = pkgutil.resolve_name(TOOLS[name])
         return tool(options)
     except ModuleNotFoundError as error:
         print(f'error: {error}; pip install "trialbus[{name}]"', file=sys.stderr)
@@ -210,19 +210,18 @@ def _dry_run(composition: Composed) -> int:
 
 #: Commands without a config, by the function that runs each; imported when it is called, so that
 #: the other commands start faster.
-_TOOLS = {
-    "report": "report:report",
-    "watch": "watch:watch",
-    "events": "inspect:events",
-    "status": "inspect:status",
-    "forget": "inspect:forget",
-    "keys": "keys:keys",
-    "metrics": "metrics:metrics",
+TOOLS = {
+    "report": "trialbus_services.cli.report:report",
+    "watch": "trialbus_services.cli.watch:watch",
+    "events": "trialbus_services.cli.inspect:events",
+    "status": "trialbus_services.cli.inspect:status",
+    "forget": "trialbus_services.cli.inspect:forget",
+    "keys": "trialbus_services.cli.keys:keys",
+    "metrics": "trialbus_services.cli.metrics:metrics",
 }
-_CLI = "trialbus_services.cli"
 
 #: Commands on the config tree.
-_COMMANDS: dict[str, Callable[[Composed], int]] = {
+COMMANDS: dict[str, Callable[[Composed], int]] = {
     "study": _study,
     "hub": _hub,
     "optimizer": _optimizer,
