@@ -15,12 +15,14 @@ from collections.abc import Callable
 import msgspec
 import pytest
 import zmq
+from prometheus_client import CollectorRegistry, generate_latest
 
 import trialbus
 from support.client import Client, optimizer
 from support.processes import Bus
 from support.until import until
 from trialbus.protocol import frames
+from trialbus_services.cli.metrics import HubCollector
 
 COMMAND = [sys.executable, "-m", "trialbus_services"]
 
@@ -125,6 +127,15 @@ def test_the_status_shows_what_the_optimizer_counts(bus: Bus, client: Callable[[
     shown = run(bus, "status").stdout
     assert re.search(r"(?m)^ *complete +1 *$", shown)
     assert "its trial, or this attempt" in shown
+    assert re.search(r"(?m)^ *decision +p50 [0-9.]+ ms, p99 [0-9.]+ ms *$", shown)
+    registry = CollectorRegistry()
+    registry.register(HubCollector(worker.link))
+    metrics = generate_latest(registry).decode()
+    assert 'trialbus_optimizer_trials{state="complete"} 1.0' in metrics
+    for operation in ("decision", "answer", "sampling"):
+        label = f'trialbus_optimizer_latency_seconds{{operation="{operation}",quantile="0.99"}}'
+        [seconds] = re.findall(rf"(?m)^{re.escape(label)} (.*)$", metrics)
+        assert 0 < float(seconds) < 20
 
 
 def test_prometheus_reads_the_counters_and_whether_the_hub_is_up(filled: Bus) -> None:

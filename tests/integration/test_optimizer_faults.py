@@ -17,25 +17,17 @@ import sqlalchemy
 from optuna.trial import TrialState
 
 import trialbus
-from support.client import SPEC, Client, optimizer, stored
+from support.client import SPEC, Client, optimizer, read_optimizer_status, stored
 from support.databases import Server
 from support.processes import Bus
 from support.sampler import sampler_of
 from support.until import until
-from trialbus.client.admin import hub_status
 from trialbus.messages import events
 from trialbus_services.optimizer.attributes import ATTEMPT, ERROR, LATE, STATE
 
 THRESHOLD = msgspec.structs.replace(
     SPEC, pruner=trialbus.Component(type="ThresholdPruner", args={"upper": 10}), n_trials=2
 )
-
-
-def info(client: Client) -> dict[str, str]:
-    """Return what the optimizer shows of itself in the hub's status."""
-    sessions = hub_status(client.link)["sessions"]
-    found: dict[str, str] = next(s["info"] for s in sessions if s["kind"] == "optimizer")
-    return found
 
 
 def decides_without_the_storage(worker: Client, trial: trialbus.TrialAssigned) -> None:
@@ -45,7 +37,7 @@ def decides_without_the_storage(worker: Client, trial: trialbus.TrialAssigned) -
     worker.report(trial, 500, loss=11.0)
     assert worker.next(trialbus.Prune).step == 500
     worker.finish(trial, "pruned")
-    until(lambda: int(info(worker).get("pending_rows", 0)) >= 501, 20)
+    until(lambda: read_optimizer_status(worker.link).pending_rows >= 501, 20)
 
 
 def test_with_the_database_locked_it_decides_and_records_afterwards(
@@ -59,13 +51,13 @@ def test_with_the_database_locked_it_decides_and_records_afterwards(
     with closing(sqlite3.connect(bus.directory / "studies.db", isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")
         decides_without_the_storage(worker, trial)
-        until(lambda: "locked" in info(worker).get("storage_error", ""), 30)
+        until(lambda: "locked" in read_optimizer_status(worker.link).storage_error, 30)
         other.execute("ROLLBACK")
     worker.run_one()
     finished = worker.next(trialbus.StudyFinished)
     assert finished.counts == events.TrialCounts(complete=1, pruned=1)
     assert len(stored(bus).trials[0].intermediate_values) == 501
-    until(lambda: info(worker).get("storage_error", "") == "", 20)
+    until(lambda: read_optimizer_status(worker.link).storage_error == "", 20)
 
 
 def test_with_postgresql_unreachable_it_decides_and_records_afterwards(
@@ -86,7 +78,10 @@ def test_with_postgresql_unreachable_it_decides_and_records_afterwards(
         ends = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
         connection.exec_driver_sql(ends)
         decides_without_the_storage(worker, trial)
-        until(lambda: "not currently accepting" in info(worker).get("storage_error", ""), 20)
+        until(
+            lambda: "not currently accepting" in read_optimizer_status(worker.link).storage_error,
+            20,
+        )
         connection.exec_driver_sql(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         worker.run_one()
         assert worker.next(trialbus.StudyFinished).counts.pruned == 1
@@ -142,7 +137,7 @@ def test_poisonous_events_are_counted_and_harm_nobody(
     worker.finish(trial, "failed")
     last = worker.run_one()
     assert worker.next(trialbus.StudyFinished).counts.complete == 3
-    until(lambda: int(info(worker).get("refused", 0)) >= len(poison), 20)
+    until(lambda: read_optimizer_status(worker.link).n_refused >= len(poison), 20)
     found = stored(bus)
     assert found.trials[trial.trial].intermediate_values == {0: 1.0}
     assert found.trials[trial.trial].value == 1.0

@@ -11,10 +11,9 @@ import pytest
 from optuna.trial import TrialState
 
 import trialbus
-from support.client import SPEC, Client, optimizer, stored
+from support.client import SPEC, Client, optimizer, read_optimizer_status, stored
 from support.processes import Bus
 from support.until import until
-from trialbus.client.admin import hub_status
 from trialbus_services.optimizer.attributes import ENQUEUED, ENQUEUED_BY, PRUNED_BY
 
 STUDY = SPEC.name
@@ -26,13 +25,6 @@ def enqueue(client: Client, **params: object) -> str:
         trialbus.Enqueue(study=STUDY, params=params, enqueue=wish, by="ada@desk")
     )
     return wish
-
-
-def info(client: Client) -> dict[str, str]:
-    """Return what the optimizer shows of itself in the hub's status."""
-    sessions = hub_status(client.link)["sessions"]
-    found: dict[str, str] = next(s["info"] for s in sessions if s["kind"] == "optimizer")
-    return found
 
 
 def trials(bus: Bus, state: TrialState) -> list[optuna.trial.FrozenTrial]:
@@ -75,8 +67,8 @@ def test_enqueued_params_that_do_not_fit_are_refused_and_shown(
     enqueue(worker, y=1.0)
     enqueue(worker, kind=["a"])
     worker.publisher.publish(trialbus.Enqueue(study="nobody", params={"x": 1}, enqueue="1"))
-    until(lambda: info(worker).get("refused") == "4", 20, "four refusals")
-    assert "'nobody'" in info(worker)["last_refused"]
+    until(lambda: read_optimizer_status(worker.link).n_refused == 4, 20, "four refusals")
+    assert "'nobody'" in read_optimizer_status(worker.link).last_refused
     assert not trials(bus, TrialState.WAITING)
     enqueue(worker, x=2, kind="b")
     until(lambda: trials(bus, TrialState.WAITING), 20)

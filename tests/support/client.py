@@ -9,7 +9,10 @@ import optuna
 
 import trialbus
 from support.processes import Bus, Managed
+from trialbus.client.admin import hub_status
+from trialbus.client.link import Link
 from trialbus.messages import events
+from trialbus_services.optimizer.status import OptimizerStatus, from_info
 
 SPEC = trialbus.StudySpec(
     name="quadratic",
@@ -113,3 +116,11 @@ def optimizer(bus: Bus, *overrides: str) -> Managed:
 def stored(bus: Bus, study: str = SPEC.name) -> optuna.Study:
     """Return the study as plain Optuna reads it."""
     return optuna.load_study(study_name=study, storage=f"sqlite:///{bus.directory}/studies.db")
+
+
+def read_optimizer_status(link: Link) -> OptimizerStatus:
+    """Return the optimizer's status, read back from its session."""
+    sessions = hub_status(link)["sessions"]
+    status = from_info(next(s["info"] for s in sessions if s["kind"] == "optimizer"))
+    assert status is not None
+    return status

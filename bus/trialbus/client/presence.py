@@ -33,7 +33,7 @@ class Presence:
         study: Study of the trial that a trainer works on.
         trial: Number of that trial.
         attempt: Attempt of that trial.
-        info: Texts that the hub's status shows with the session.
+        info: Texts, numbers and booleans that the hub's status shows with the session.
         exclusive: Allow only one live session of this kind and name; `wait_registered` waits for
             another such session to end.
 
@@ -53,7 +53,7 @@ class Presence:
         study: str = "",
         trial: int | None = None,
         attempt: int | None = None,
-        info: Mapping[str, str] | None = None,
+        info: Mapping[str, str | float] | None = None,
         exclusive: bool = False,
     ) -> None:
         self.session = uuid.uuid4().hex
@@ -100,8 +100,8 @@ class Presence:
         if not self._registered.wait(timeout_s):
             raise self._conflict or HubUnavailableError(self._link.endpoint, timeout_s)
 
-    def inform(self, info: Mapping[str, str]) -> None:
-        """Replace the texts that the hub's status shows, with the next heartbeat."""
+    def inform(self, info: Mapping[str, str | float]) -> None:
+        """Replace the information that the hub's status shows, with the next heartbeat."""
         self._hello = msgspec.structs.replace(self._hello, info=dict(info))
         self._registered.clear()
 

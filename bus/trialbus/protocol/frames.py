@@ -27,6 +27,7 @@ BATCH_EVENTS = 512
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 Offset: TypeAlias = Annotated[int, msgspec.Meta(ge=-2, lt=1 << 62)]
 Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
+InfoValue: TypeAlias = Name | bool | int | float
 PublisherId: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=1, max_length=64)]
 Patterns: TypeAlias = Annotated[list[Name], msgspec.Meta(min_length=1, max_length=64)]
 
@@ -102,7 +103,7 @@ class Hello(_Frame, frozen=True, tag=4):
     study: Name = ""
     trial: Number | None = None
     attempt: Number | None = None
-    info: Annotated[dict[Name, Name], msgspec.Meta(max_length=32)] = {}
+    info: Annotated[dict[Name, InfoValue], msgspec.Meta(max_length=32)] = {}
     exclusive: bool = False
 
 

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -23,6 +23,8 @@ from trialbus.messages.codec import decode_with
 from trialbus.messages.topics import escaped
 from trialbus.protocol.endpoint import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE
 from trialbus.protocol.frames import Record
+from trialbus_services.optimizer.latency import Percentiles
+from trialbus_services.optimizer.status import from_info
 from trialbus_services.process import exit_codes
 
 _CONNECT_S = 5.0
@@ -152,14 +154,36 @@ def _print_status(console: Console, found: dict[str, Any]) -> None:
         silent = f"{row['silent_s']:.1f} s"
         sessions.add_row(row["kind"], row["name"], row["study"], trial, silent)
     optimizer = Table("optimizer", "", box=None, header_style="dim")
-    told = [row["info"] for row in found["sessions"] if row["kind"] == "optimizer"]
-    for name, value in (item for info in told for item in info.items()):
-        if value:
-            optimizer.add_row(name.replace("_", " "), value)
+    for session in found["sessions"]:
+        if session["kind"] == "optimizer":
+            for name, text in _list_optimizer_rows(session["info"]):
+                optimizer.add_row(name, text)
     for table in (durable, sessions, optimizer):
         if table.row_count:
             console.print()
             console.print(table, highlight=False, markup=False)
+
+
+def _list_optimizer_rows(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield names and texts of an optimizer's information, those without a text left out."""
+    optimizer_status = from_info(info)
+    if optimizer_status is None:  # of another version
+        yield from ((name, str(value)) for name, value in info.items())
+        return
+    for name in ("storage", "host", "pid"):
+        if name in info:
+            yield name, str(info[name])
+    for name, value in msgspec.structs.asdict(optimizer_status).items():
+        label = name.removeprefix("n_").replace("_", " ") if name != "paused" else "paused studies"
+        match value:
+            case dict():
+                yield label, str(optimizer_status.n_refused)
+            case Percentiles(p50_s, p99_s):
+                yield label, f"p50 {1e3 * p50_s:.3g} ms, p99 {1e3 * p99_s:.3g} ms"
+            case None | "":
+                pass
+            case _:
+                yield label, str(value)
 
 
 def _decode_body(record: Record) -> dict[str, Any]:

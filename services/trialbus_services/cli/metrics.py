@@ -14,6 +14,8 @@ from prometheus_client.registry import Collector
 from trialbus.client.admin import hub_status
 from trialbus.client.link import Link
 from trialbus.errors import HubUnavailableError
+from trialbus_services.optimizer.latency import Percentiles
+from trialbus_services.optimizer.status import OptimizerStatus, from_info
 from trialbus_services.process import exit_codes
 
 _TIMEOUT_S = 3.0
@@ -50,14 +52,48 @@ class HubCollector(Collector):
         for kind, count in Counter(s["kind"] for s in status["sessions"]).items():
             sessions.add_metric([kind], count)
         yield sessions
-        optimizer = GaugeMetricFamily(
-            "trialbus_optimizer", "What the optimizer counts.", labels=["what"]
-        )
         for session in status["sessions"]:
-            for what, value in session["info"].items():
-                if session["kind"] == "optimizer" and value.isdecimal() and what != "pid":
-                    optimizer.add_metric([what], int(value))
-        yield optimizer
+            optimizer_status = from_info(session["info"])
+            if session["kind"] == "optimizer" and optimizer_status is not None:
+                yield from _optimizer_metrics(optimizer_status)
+
+
+def _optimizer_metrics(status: OptimizerStatus) -> Iterator[Metric]:
+    prefix = "trialbus_optimizer"
+    yield GaugeMetricFamily(f"{prefix}_studies", "Running studies.", value=status.studies)
+    yield GaugeMetricFamily(f"{prefix}_paused_studies", "Paused studies.", value=status.n_paused)
+    trials = GaugeMetricFamily(
+        f"{prefix}_trials", "Trials of the running studies.", labels=["state"]
+    )
+    for state in ("complete", "pruned", "failed", "running"):
+        trials.add_metric([state], getattr(status, state))
+    yield trials
+    yield CounterMetricFamily(f"{prefix}_applied_events", "Events applied.", value=status.applied)
+    refused = CounterMetricFamily(
+        f"{prefix}_refused_events", "Events not applied.", labels=["reason"]
+    )
+    for reason, count in status.refused.items():
+        refused.add_metric([reason], count)
+    yield refused
+    yield GaugeMetricFamily(
+        f"{prefix}_pending_rows", "Rows not written to the storage yet.", value=status.pending_rows
+    )
+    yield GaugeMetricFamily(
+        f"{prefix}_storage_failing",
+        "Whether the storage cannot be written now.",
+        value=bool(status.storage_error),
+    )
+    latency = GaugeMetricFamily(
+        f"{prefix}_latency_seconds",
+        "Latency of the newest 1000 operations.",
+        labels=["operation", "quantile"],
+    )
+    for operation in ("decision", "answer", "sampling"):
+        percentiles: Percentiles | None = getattr(status, operation)
+        if percentiles is not None:
+            latency.add_metric([operation, "0.5"], percentiles.p50_s)
+            latency.add_metric([operation, "0.99"], percentiles.p99_s)
+    yield latency
 
 
 def metrics(arguments: list[str], stop: threading.Event | None = None) -> int:

@@ -14,6 +14,7 @@ from trialbus.client.link import Link
 from trialbus.errors import TrialbusError
 from trialbus_services.monitor.board import BEGINNING, Json
 from trialbus_services.monitor.feed import Feed
+from trialbus_services.optimizer.status import OptimizerStatus, from_info
 
 _TICK_S = 0.1
 _SERVICES_S = 2.0
@@ -88,7 +89,7 @@ class Streams:
             "error": self._feed.error,
             "role": status.get("role"),
             "sessions": [
-                {key: session[key] for key in kept}
+                {key: session[key] for key in kept} | {"optimizer": _get_optimizer_status(session)}
                 for session in status["sessions"]
                 if session["kind"] not in ("trainer", "monitor")
             ],
@@ -148,3 +149,7 @@ def _message(event: str, data: bytes, id_: str | None = None) -> ServerSentEvent
     return ServerSentEvent(
         data=data.decode(), event=event, id=id_, retry=500 if event == "hello" else None
     )
+
+
+def _get_optimizer_status(session: Json) -> OptimizerStatus | None:
+    return from_info(session["info"]) if session["kind"] == "optimizer" else None

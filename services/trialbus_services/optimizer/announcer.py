@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from trialbus.client.publisher import Publisher
 from trialbus.client.subscriber import Subscriber
 from trialbus.messages import events
-from trialbus_services.optimizer.statistics import Latency
+from trialbus_services.optimizer.latency import Latency
 from trialbus_services.optimizer.storage_writer import WriteBehind
 
 _COMMIT_S = 0.25

@@ -44,6 +44,7 @@ from trialbus_services.optimizer.convergence import Progress
 from trialbus_services.optimizer.distributions import check_directions, check_space
 from trialbus_services.optimizer.evaluations import OpenEvaluations
 from trialbus_services.optimizer.failures import Failures
+from trialbus_services.optimizer.latency import Latency
 from trialbus_services.optimizer.ledger import Book, Closed, OpenTrial
 from trialbus_services.optimizer.outcome import Judge
 from trialbus_services.optimizer.pruning import Driver
@@ -70,6 +71,7 @@ class RunningStudy:
             they belong to a study of the same name that was deleted.
         storage: Where it is recorded.
         ahead: Suggestions that are kept ready.
+        sampling: Takes the seconds that each suggestion took to compute.
         on_ready: Called, from another thread, when a suggestion is ready.
         before: The same study, if it runs already: what its open trials reported is kept.
 
@@ -83,6 +85,7 @@ class RunningStudy:
         storage: WriteBehind,
         *,
         ahead: int,
+        sampling: Latency,
         on_ready: Callable[[], None],
         before: RunningStudy | None = None,
     ) -> None:
@@ -116,6 +119,7 @@ class RunningStudy:
         if before is not None:
             before.end()
         self._ahead = ahead
+        self._sampling = sampling
         self._on_ready = on_ready
         self._asked = 0
         self.sampler = self._start_sampler(book)
@@ -418,6 +422,7 @@ class RunningStudy:
             self._study.get_trials(deepcopy=False),
             self._storage.get_study_system_attrs(self._id),
             ahead=self._ahead,
+            latency=self._sampling,
             on_ready=self._on_ready,
         )
 

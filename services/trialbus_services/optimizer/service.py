@@ -31,6 +31,7 @@ from trialbus_services.optimizer.announcer import Saying
 from trialbus_services.optimizer.ledger import Book, Ledger
 from trialbus_services.optimizer.running_study import RunningStudy
 from trialbus_services.optimizer.statistics import Statistics
+from trialbus_services.optimizer.status import to_info
 from trialbus_services.optimizer.storage import shown
 from trialbus_services.optimizer.storage_writer import WriteBehind
 from trialbus_services.optimizer.study_end import conclusion, end_of, failure
@@ -46,7 +47,6 @@ _TURN_BATCHES = 8  # of events, before what they led to is looked after
 _INFORM_S = 2.0
 _OPEN_AGAIN_S = 5.0
 _FLUSH_S = 5.0
-_INFO = 250  # characters of one entry that the hub takes
 
 
 class Optimizer:
@@ -94,7 +94,7 @@ class Optimizer:
         self._asked_at: dict[str, float] = {}
         self._informed_at = 0.0
         self._live = False
-        self._info = {"storage": shown(storage_url), **identity()}
+        self._info: dict[str, str | float] = {"storage": shown(storage_url), **identity()}
         self._link = Link(endpoint)
         try:
             self._link.wait_connected(connect_s)
@@ -300,7 +300,12 @@ class Optimizer:
         before = self._studies.pop(name, None)
         try:
             self._studies[name] = RunningStudy(
-                book, self._storage, ahead=self._ahead, on_ready=self._wake.set, before=before
+                book,
+                self._storage,
+                ahead=self._ahead,
+                sampling=self._statistics.sampling,
+                on_ready=self._wake.set,
+                before=before,
             )
         except (StorageInternalError, sqlalchemy.exc.OperationalError) as error:
             if escaped(name) not in self._postponed:
@@ -439,5 +444,5 @@ class Optimizer:
             for request, at in self._asked_at.items()
             if request in self._ledger.requests
         }
-        info = self._info | self._statistics.describe(self._studies, self._ledger, self._storage)
-        self._presence.inform({name: text[:_INFO] for name, text in info.items()})
+        status = self._statistics.status(self._studies, self._ledger, self._storage)
+        self._presence.inform(self._info | to_info(status))

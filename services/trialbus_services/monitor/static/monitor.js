@@ -229,10 +229,12 @@ function drawWorkers() {
           className: number === undefined ? "slot" : "slot busy", textContent: text, title: label,
         }));
       }
-    } else if (Number(session.info.refused)) {
+    }
+    const refused = Object.values(session.optimizer?.refused ?? {}).reduce((sum, n) => sum + n, 0);
+    if (refused) {
       item.append(make("span", {
         className: "failed",
-        textContent: `refused ${session.info.refused} events, the last one: ${session.info.last_refused}`,
+        textContent: `refused ${refused} events, the last one: ${session.optimizer.last_refused}`,
       }));
     }
     items.push(item);

@@ -4,8 +4,7 @@
 holds.
 """
 
-from trialbus_services.optimizer.sampling.latency import Latency
 from trialbus_services.optimizer.sampling.messages import Suggestion
 from trialbus_services.optimizer.sampling.suggester import Suggester, warm_up
 
-__all__ = ["Latency", "Suggester", "Suggestion", "warm_up"]
+__all__ = ["Suggester", "Suggestion", "warm_up"]

@@ -6,7 +6,6 @@ import logging
 import multiprocessing
 import multiprocessing.forkserver
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,8 +16,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from trialbus.study.spec import StudySpec
 from trialbus_services.optimizer.genetic_parents import renumbered
+from trialbus_services.optimizer.latency import Latency
 from trialbus_services.optimizer.sampling import process
-from trialbus_services.optimizer.sampling.latency import Latencies, Latency
 from trialbus_services.optimizer.sampling.messages import (
     Answer,
     Exhausted,
@@ -71,6 +70,7 @@ class Suggester:
         ahead: How many suggestions to compute beyond those requested.
         on_ready: Called, in another thread, when there may be something new: a suggestion, an
             error, the end.
+        latency: Takes the seconds that each suggestion took to compute; None for a new one.
 
     Source:
         `optuna.study.Study.ask`, `optuna.study.Study.tell`.
@@ -84,6 +84,7 @@ class Suggester:
         *,
         ahead: int,
         on_ready: Callable[[], None],
+        latency: Latency | None = None,
     ) -> None:
         self.error: str | None = None
         self._on_ready = on_ready
@@ -94,9 +95,9 @@ class Suggester:
             if trial.state is TrialState.RUNNING
         }
         self._enqueued = {trial.number for trial in trials if trial.state is TrialState.WAITING}
-        self._requests: deque[float] = deque()
-        self._ready: deque[tuple[Suggestion, float, float]] = deque()
-        self._latencies = Latencies()
+        self._n_requested = 0
+        self._ready: deque[tuple[Suggestion, float]] = deque()
+        self.latency = latency or Latency()
         self._stopped = False
         self._closed = False
         self._ended = threading.Event()
@@ -134,22 +135,18 @@ class Suggester:
         """Whether the sampler has nothing left to suggest, and what it suggested was taken."""
         return self._stopped and not self._ready
 
-    @property
-    def latency(self) -> Latency | None:
-        """How long the newest suggestions took; None before the first was taken."""
-        return self._latencies.summary()
-
     def request(self) -> None:
         """Ask for one suggestion more, to be had from `take`."""
-        self._requests.append(time.monotonic())
+        self._n_requested += 1
         self._outbox.put(Request())
 
     def take(self) -> Suggestion | None:
         """Return a requested suggestion, in the order of asking; None if none is ready."""
-        if self.error is not None or not self._requests or not self._ready:
+        if self.error is not None or not self._n_requested or not self._ready:
             return None
-        suggestion, asking_s, arrived = self._ready.popleft()
-        self._latencies.add(asking_s, max(0.0, arrived - self._requests.popleft()))
+        suggestion, asking_s = self._ready.popleft()
+        self._n_requested -= 1
+        self.latency.add(asking_s)
         attrs = renumbered(suggestion.study_attrs, self._real.get)
         return replace(suggestion, study_attrs=attrs)
 
@@ -236,7 +233,7 @@ class Suggester:
     def _receive(self, message: FromProcess) -> None:
         match message:
             case Answer(suggestion, asking_s):
-                self._ready.append((suggestion, asking_s, time.monotonic()))
+                self._ready.append((suggestion, asking_s))
             case Exhausted():
                 self._stopped = True
             case Failed(error):
