@@ -70,7 +70,7 @@ def scrape(monkeypatch: pytest.MonkeyPatch, info: dict[str, Any]) -> list[str]:
         "sessions": [{"kind": "optimizer", "info": info}],
     }
 
-    def answer(link: Link, timeout_s: float) -> dict[str, Any]:
+    def answer(*_: object) -> dict[str, Any]:
         return status
 
     monkeypatch.setattr(metrics, "hub_status", answer)
