@@ -115,6 +115,15 @@ def test_the_status_shows_offset_rate_sessions_and_lag(filled: Bus) -> None:
     assert "mine" in shown
 
 
+def test_the_status_shows_what_each_slot_of_a_worker_has(bus: Bus) -> None:
+    bus.hub()
+    info = {"host": "node-7", "slots": "4", "gpus": "0.5", "cpus": "8", "memory_gb": "15.6"}
+    with trialbus.Presence(bus.endpoint, kind="worker", name="w", info=info) as presence:
+        presence.wait_registered(10)
+        shown = run(bus, "status").stdout
+    assert re.search(r"(?m)^ *w +node-7 +4 +0.5 GPUs +8 CPUs +15.6 GB *$", shown)
+
+
 def test_the_status_shows_what_the_optimizer_counts(bus: Bus, client: Callable[[], Client]) -> None:
     bus.hub()
     optimizer(bus)

@@ -161,6 +161,9 @@ def test_each_slot_asks_for_itself_runs_its_trial_and_asks_again(optimizer: Opti
     asked = [optimizer.hear(events.TrialRequested) for _ in range(2)]
     assert sorted(request.slot for request in asked) == [0, 1]
     assert {(request.study, request.worker) for request in asked} == {(STUDY, "w")}
+    assert asked[0].resources == asked[1].resources
+    assert asked[0].resources["gpus"] == 0
+    assert asked[0].resources["cpus"] > 0
     assert optimizer.sessions() == [asked[0].session] == [asked[1].session]
     optimizer.assign(asked[0], 12)
     finished = optimizer.hear(events.TrialFinished)

@@ -147,7 +147,7 @@ class TrialRequested(Event, frozen=True, kw_only=True):
             trials handed to it are lost with it.
         worker: Name of the worker, for people.
         slot: Index of the slot within the worker.
-        resources: What the slot offers, for example `{"gpu": 1}`.
+        resources: What the slot has: `gpus`, `cpus`, and `memory_gb` where that is known.
     """
 
     request: str

@@ -158,7 +158,7 @@ def _print_status(console: Console, found: dict[str, Any]) -> None:
         if session["kind"] == "optimizer":
             for name, text in _list_optimizer_rows(session["info"]):
                 optimizer.add_row(name, text)
-    for table in (durable, sessions, optimizer):
+    for table in (durable, sessions, _list_workers(found["sessions"]), optimizer):
         if table.row_count:
             console.print()
             console.print(table, highlight=False, markup=False)
@@ -184,6 +184,20 @@ def _list_optimizer_rows(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 pass
             case _:
                 yield label, str(value)
+
+
+def _list_workers(sessions: list[dict[str, Any]]) -> Table:
+    """Return a table of the workers with their hosts and what each slot of theirs has."""
+    units = {"gpus": "GPUs", "cpus": "CPUs", "memory_gb": "GB"}
+    workers = Table("worker", "host", "slots", "each slot", box=None, header_style="dim")
+    for session in sessions:
+        if session["kind"] == "worker":
+            info: dict[str, Any] = session["info"]
+            slot = (f"{info[name]} {unit}" for name, unit in units.items() if name in info)
+            workers.add_row(
+                session["name"], info.get("host", ""), info.get("slots", ""), "  ".join(slot)
+            )
+    return workers
 
 
 def _decode_body(record: Record) -> dict[str, Any]:

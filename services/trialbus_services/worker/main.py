@@ -41,6 +41,7 @@ def run(
         name=worker.name or "",
         slots=worker.slots,
         devices=gpus.devices(worker.gpus, worker.gpus_per_trial, worker.slots),
+        gpus_per_trial=worker.gpus_per_trial,
         ttl_s=worker.ttl_s,
         connect_s=bus.connect_s,
     )

@@ -19,6 +19,7 @@ from trialbus.protocol.endpoint import resolve
 from trialbus.trainer.assignment import make_environment
 from trialbus_services.process import exit_codes
 from trialbus_services.worker.config import WorkerConfig
+from trialbus_services.worker.resources import measure_slot
 from trialbus_services.worker.trainers import Trainer
 from trialbus_services.worker.training_process import Exit
 
@@ -42,6 +43,8 @@ class Worker:
     def __init__(self, config: WorkerConfig, trainer: Trainer) -> None:
         self.config = config
         self._trainer = trainer
+        gpus = config.gpus_per_trial if config.devices else 0.0
+        self._resources = measure_slot(config.slots, gpus)  # of each slot
         self.name = config.name or f"{socket.gethostname()}-{os.getpid()}"
         self._answers: dict[str, asyncio.Future[events.TrialAssigned]] = {}
         self._running: dict[tuple[str, int], tuple[int, asyncio.Task[Exit]]] = {}
@@ -95,7 +98,12 @@ class Worker:
             name=self.name,
             ttl_s=config.ttl_s,
             study=config.study,
-            info={"study": config.study, "slots": str(config.slots)},
+            info={
+                "study": config.study,
+                "host": socket.gethostname(),
+                "slots": str(config.slots),
+                **{name: f"{amount:g}" for name, amount in self._resources.items()},
+            },
         )
         tasks = [
             asyncio.create_task(stop.wait()),
@@ -132,6 +140,7 @@ class Worker:
                         session=session,
                         worker=self.name,
                         slot=slot,
+                        resources=self._resources,
                     )
                 )
                 trial = await answer
@@ -146,9 +155,11 @@ class Worker:
     async def _run(self, trial: events.TrialAssigned, publisher: Publisher) -> events.TrialFinished:
         """Run a trial and return the last word on it; the trainer has usually said it before."""
         config = self.config
-        log = config.log_of(trial)
+        log = config.trial_log(trial)
         logger.info("trial %d of %r, attempt %d", trial.trial, trial.study, trial.attempt)
-        env = make_environment(trial, resolve(config.endpoint)) | config.variables_of(trial.slot)
+        env = make_environment(trial, resolve(config.endpoint)) | config.slot_environment(
+            trial.slot
+        )
         training = asyncio.create_task(self._trainer.run(trial, env, log))
         key = (trial.study, trial.trial)
         self._running[key] = (trial.attempt, training)
