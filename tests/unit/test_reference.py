@@ -21,14 +21,7 @@ from trialbus_services.reference.fields import REQUIRED, describe_fields, format
 DOCS = Path(__file__).parents[2] / "docs"
 
 # Rooms whose structs have fields without a line of documentation.
-UNDESCRIBED = (
-    "trialbus.messages",
-    "trialbus.protocol",
-    "trialbus.study",
-    "trialbus.trainer",
-    "trialbus_services.config",
-    "trialbus_services.monitor",
-)
+UNDESCRIBED = ("trialbus.messages", "trialbus.protocol.frames")
 # Rooms that need an extra, or run when they are imported.
 NOT_IMPORTED = re.compile(r"__main__$|^trialbus\.callbacks\.(?!evaluation|factory|optuna)")
 

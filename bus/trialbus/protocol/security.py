@@ -51,23 +51,36 @@ class KeyPair(msgspec.Struct, frozen=True, kw_only=True):
     """A CURVE key pair, Z85-encoded, with its owner's name."""
 
     name: str
+    """Name of the owner."""
+
     public: str
+    """Public key."""
+
     secret: str
+    """Secret key."""
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
     """What the owner of a key may do. `study` bounds a trainer to one study."""
 
     name: str
+    """Name of the key's owner."""
+
     role: Role
+    """Role of the owner, which decides what they may send and read."""
+
     study: str | None = None
+    """Name of the one study that a trainer may take part in; None for all studies."""
 
 
 class ClientKeys(msgspec.Struct, frozen=True, kw_only=True):
     """What a client needs: its own pair and the hub's public key."""
 
     own: KeyPair
+    """Key pair of the client."""
+
     hub: str
+    """Public key of the hub."""
 
 
 def new_keys(folder: Path, name: str, role: Role, study: str | None = None) -> Path:

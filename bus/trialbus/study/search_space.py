@@ -22,14 +22,11 @@ class _Param(
     omit_defaults=True,  # readers of an older version know no conditions
     repr_omit_defaults=True,
 ):
-    """What all params have.
-
-    Attributes:
-        when: Values that other params must have for this one to be in a trial: one, or a list of
-            which any will do. All must hold; empty is always.
-    """
+    """What all params have."""
 
     when: dict[str, Choice | tuple[Choice, ...]] = {}
+    """Values that other params must have for this one to be in a trial: one, or a list of which any
+    will do. All must hold; empty is always."""
 
 
 class FloatParam(_Param, frozen=True, kw_only=True, tag="float"):
@@ -43,9 +40,17 @@ class FloatParam(_Param, frozen=True, kw_only=True, tag="float"):
     """
 
     low: float
+    """Lower bound, included."""
+
     high: float
+    """Upper bound, included."""
+
     log: bool = False
+    """Whether the logarithm is sampled uniformly; needs `low > 0`."""
+
     step: float | None = None
+    """Distance between values, `low, low + step, ...`; None for any value in between. Cannot be
+    combined with `log`."""
 
     def __post_init__(self) -> None:
         _check_range(self.low, self.high, log=self.log)
@@ -74,9 +79,16 @@ class IntParam(_Param, frozen=True, kw_only=True, tag="int"):
     """
 
     low: int
+    """Lower bound, included."""
+
     high: int
+    """Upper bound, included."""
+
     log: bool = False
+    """Whether the logarithm is sampled uniformly; needs `low > 0`."""
+
     step: int = 1
+    """Distance between values, `low, low + step, ...`; only 1 can be combined with `log`."""
 
     def __post_init__(self) -> None:
         _check_range(self.low, self.high, log=self.log)
@@ -103,6 +115,7 @@ class CategoricalParam(_Param, frozen=True, kw_only=True, tag="categorical"):
     """
 
     choices: tuple[Choice, ...]
+    """Values to choose from, each once."""
 
     def __post_init__(self) -> None:
         if not self.choices:

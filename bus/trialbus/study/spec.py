@@ -38,19 +38,17 @@ _MOST_CONFIG = 64 * 1024
 
 
 class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How one objective value is made from a trial's evaluations.
-
-    Attributes:
-        metric: Name of the metric as the trainer reports it, for example `val/accuracy`.
-        direction: Whether more or less of it is better.
-        aggregate: Which of the values over all steps counts: `last`, `best`, `mean_last(k)` (mean
-            of the last k), `ema(alpha)` (exponential moving average, `alpha` weighs the newest)
-            or `at_step(n)`.
-    """
+    """How one objective value is made from a trial's evaluations."""
 
     metric: str
+    """Name of the metric as the trainer reports it, for example `val/accuracy`."""
+
     direction: Direction = "maximize"
+    """Whether lower or higher values are better."""
+
     aggregate: str = "last"
+    """Which of the values over all steps counts: `last`, `best`, `mean_last(k)` (mean of the last
+    k), `ema(alpha)` (exponential moving average, `alpha` weighs the newest) or `at_step(n)`."""
 
     def __post_init__(self) -> None:
         if not self.metric:
@@ -58,28 +56,24 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class PruneBy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The metric that the pruner looks at.
-
-    Attributes:
-        metric: Name of the metric as the trainer reports it.
-        direction: Whether more or less of it is better; None takes that of the objective with this
-            metric.
-    """
+    """The metric that the pruner looks at."""
 
     metric: str
+    """Name of the metric as the trainer reports it."""
+
     direction: Direction | None = None
+    """Whether lower or higher values are better; None takes the direction of the objective with this
+    metric."""
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a training evaluates its model; what is None is left to it.
-
-    Attributes:
-        interval: Steps (epochs, updates) between two evaluations.
-        episodes: Episodes, or batches, of one evaluation.
-    """
+    """How a training evaluates its model; what is None is left to it."""
 
     interval: int | None = None
+    """Steps (epochs, updates) between two evaluations."""
+
     episodes: int | None = None
+    """Episodes, or batches, of one evaluation."""
 
     def __post_init__(self) -> None:
         for name in ("interval", "episodes"):
@@ -89,105 +83,122 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Inherited(msgspec.Struct, frozen=True, kw_only=True):
-    """Where values of `fixed` come from: the best trial of an earlier phase.
-
-    Attributes:
-        phase: Name of the phase.
-        study: Its study.
-        trial: Number of that study's best trial.
-        values: Its objective values.
-        params: Its params, also those that this study searches again.
-    """
+    """Where values of `fixed` come from: the best trial of an earlier phase."""
 
     phase: str
+    """Name of the phase."""
+
     study: str
+    """Name of the study of that phase."""
+
     trial: int
+    """Number of the best trial of that study."""
+
     values: list[float]
+    """Objective values of that trial."""
+
     params: dict[str, Choice]
+    """Params of that trial, also those that this study searches again."""
 
 
 class Component(msgspec.Struct, frozen=True, kw_only=True):
-    """A sampler or pruner: its class and the arguments it is built with.
-
-    Attributes:
-        type: Name of a class of Optuna, or where a class of your own is: `package.module.Class`.
-            Whoever submits a study has the optimizer import it.
-        args: Its arguments by name.
-    """
+    """A sampler or pruner: its class and the arguments it is built with."""
 
     type: str
+    """Name of a class of Optuna, or where a class of your own is: `package.module.Class`. Whoever
+    submits a study has the optimizer import it."""
+
     args: dict[str, Any] = {}
+    """Arguments of the class by name."""
 
 
 class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A complete study.
-
-    Attributes:
-        name: Name of the study, on the bus and in the Optuna storage.
-        params: Search space by parameter name. Names may be dotted (`optimizer.lr`). One with a
-            condition (`when`) is in those trials only that meet it.
-        objectives: One for each objective value; several make the study multi-objective.
-        n_trials: Total number of trials in the study, over all workers, restarts and submissions.
-        budget: Steps one trial may train, handed to the trainer as `trial.budget`; None leaves it
-            to the trainer.
-        timeout_s: Seconds from submission after which no further trial is handed out; None for
-            no limit.
-        sampler: The Optuna sampler.
-        pruner: The Optuna pruner; None prunes nothing.
-        prune_by: What the pruner looks at; None takes the objective, where there is one only.
-        fixed: Parameters of the same value in every trial. Optuna sees each as a parameter with
-            one choice.
-        enqueue: Params of trials to run first; what one leaves out is sampled. Those that the
-            study has already are passed over.
-        constraints: Conditions on the metrics last reported by a trial, such as `size <= 1e6` or
-            `{val/latency} + {val/load} <= 50`; a name that is not a plain word stands in braces. A
-            trial that violates one is complete, and never the best.
-        nan: What becomes of an objective that is not finite, neither NaN nor infinite being an
-            answer. `fail`: the trial fails at its end. `prune`: it is told to stop at once.
-            `ignore`: such reports do not count. `worst`: at its end it gets the worst value of the
-            complete trials, and fails if there is none.
-        target: Value of the one objective that ends the study as `converged`; None for none.
-        early_stop_patience: Trials in a row without progress that end the study as `converged`;
-            None for no limit. Failed trials do not count.
-        early_stop_min_delta: Progress is more than this better than the best, in one objective.
-        seed: Seed of the study. Trial n gets `seed + n`.
-        max_retries: How often a trial whose trainer was lost is handed out again.
-        max_failures: Failed trials in a row that end the study as failed; None for no limit.
-        catch_exceptions: Whether the study goes on after a failed trial; else the first one since
-            its submission ends it as failed. What runs is finished.
-        evaluation: How a training is to evaluate, handed to it as `trial.evaluation`.
-        base_config: Configuration that every trial begins with: a mapping, or the name of one that
-            the training composes itself (`trial.config_name`, with Hydra `--config-name`). In a
-            configuration of `trialbus study` it may be a YAML file, too, which becomes a mapping.
-        trial_overrides: Values laid over it, the same in every trial, nested or by dotted names.
-            Params are laid over them; `trial.config` is what this comes to.
-        inherited: Where values of `fixed` come from, if an earlier phase gave them.
-    """
+    """A complete study."""
 
     name: str
+    """Name of the study, on the bus and in the Optuna storage."""
+
     params: dict[str, Param]
+    """Search space by parameter name. Names may be dotted (`optimizer.lr`). One with a condition
+    (`when`) is in those trials only that meet it."""
+
     objectives: tuple[Objective, ...]
+    """How each objective value is made; several make the study multi-objective."""
+
     n_trials: int
+    """Total number of trials in the study, over all workers, restarts and submissions."""
+
     budget: int | None = None
+    """Steps one trial may train, handed to the trainer as `trial.budget`; None leaves it to the
+    trainer."""
+
     timeout_s: float | None = None
+    """Seconds from submission after which no further trial is handed out; None for no limit."""
+
     sampler: Component = Component(type="TPESampler")
+    """The Optuna sampler."""
+
     pruner: Component | None = None
+    """The Optuna pruner; None prunes nothing."""
+
     prune_by: PruneBy | None = None
+    """What the pruner looks at; None takes the objective, where there is one only."""
+
     fixed: dict[str, Choice] = {}
+    """Params with the same value in every trial. Optuna sees each as a param with one choice."""
+
     enqueue: tuple[dict[str, Choice], ...] = ()
+    """Params of trials to run first; what one leaves out is sampled. Those that the study has
+    already are passed over."""
+
     constraints: tuple[str, ...] = ()
+    """Conditions on the metrics last reported by a trial, such as `size <= 1e6` or `{val/latency} +
+    {val/load} <= 50`; a name that is not a plain word stands in braces. A trial that violates one
+    is complete, and never the best."""
+
     nan: NanPolicy = "fail"
+    """What becomes of an objective that is not finite, neither NaN nor infinite being an answer.
+    `fail`: the trial fails at its end. `prune`: it is told to stop at once. `ignore`: such reports
+    do not count. `worst`: at its end it gets the worst value of the complete trials, and fails if
+    there is none."""
+
     target: float | None = None
+    """Value of the one objective that ends the study as `converged`; None for none."""
+
     early_stop_patience: int | None = None
+    """Trials in a row without progress that end the study as `converged`; None for no limit. Failed
+    trials do not count."""
+
     early_stop_min_delta: float = 0.0
+    """Least improvement over the best value, in one objective, that counts as progress."""
+
     seed: int = 0
+    """Seed of the study. Trial n gets `seed + n`."""
+
     max_retries: int = 3
+    """How often a trial whose trainer was lost is handed out again."""
+
     max_failures: int | None = 5
+    """Failed trials in a row that end the study as failed; None for no limit."""
+
     catch_exceptions: bool = True
+    """Whether the study goes on after a failed trial; else the first one since its submission ends
+    it as failed. What runs is finished."""
+
     evaluation: Evaluation = Evaluation()
+    """How a training is to evaluate, handed to it as `trial.evaluation`."""
+
     base_config: dict[str, Any] | str | None = None
+    """Configuration that every trial begins with: a mapping, or the name of one that the training
+    composes itself (`trial.config_name`, with Hydra `--config-name`). In a configuration of
+    `trialbus study` it may be a YAML file, too, which becomes a mapping."""
+
     trial_overrides: dict[str, Any] = {}
+    """Values that replace those of `base_config` in every trial, nested or by dotted names. Params
+    replace both; `trial.config` is the result."""
+
     inherited: Inherited | None = None
+    """Where values of `fixed` come from, if an earlier phase gave them."""
 
     def __post_init__(self) -> None:
         if not self.name:

@@ -18,6 +18,7 @@ class Act(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True,
     """Something to be done to a study that runs."""
 
     study: str
+    """Name of the study."""
 
 
 class StopStudy(Act, frozen=True, tag="stop"):
@@ -36,12 +37,14 @@ class PruneTrial(Act, frozen=True, kw_only=True, tag="prune"):
     """End a trial that runs."""
 
     trial: int
+    """Number of the trial."""
 
 
 class EnqueueTrial(Act, frozen=True, kw_only=True, tag="enqueue"):
     """Run a trial with these params; numbers may be text, as they were typed."""
 
     params: dict[str, Any]
+    """Value of each param by name; the sampler gives what is left out."""
 
 
 AnyAct: TypeAlias = StopStudy | PauseStudy | ResumeStudy | PruneTrial | EnqueueTrial

@@ -23,31 +23,37 @@ _ENDS: dict[events.FinishReason | None, str] = {
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
-    """A study that ended, and where its report is.
-
-    Attributes:
-        study: Its name.
-        submission: Id of the submission that ended; with the study it tells a notice seen twice.
-        reason: As in `study_finished`; None where the log does not hold that any more.
-        error: What went wrong, or more about the reason.
-        metrics: Names of the objectives.
-        best_trials: The best trial, or the Pareto front.
-        counts: Finished trials by state.
-        host: The machine that the paths are on.
-        paths: What the report consists of, the page first; empty where there is none.
-        report_error: Why there is no report.
-    """
+    """A study that ended, and where its report is."""
 
     study: str
+    """Name of the study."""
+
     submission: str
+    """Id of the submission that ended; with the study it tells a notice seen twice."""
+
     reason: events.FinishReason | None = None
+    """Reason of `study_finished`; None where the log does not hold that any more."""
+
     error: str | None = None
+    """What went wrong, or more about the reason."""
+
     metrics: list[str] = []
+    """Names of the objectives."""
+
     best_trials: list[events.BestTrial] = []
+    """The best trial, or the Pareto front."""
+
     counts: events.TrialCounts = events.TrialCounts()
+    """Finished trials by state."""
+
     host: str = msgspec.field(default_factory=socket.gethostname)
+    """The machine that the paths are on."""
+
     paths: list[str] = []
+    """Files of the report, the page first; empty where there is none."""
+
     report_error: str | None = None
+    """Why there is no report."""
 
     @property
     def title(self) -> str:
