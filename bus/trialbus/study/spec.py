@@ -62,8 +62,8 @@ class PruneBy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Name of the metric as the trainer reports it."""
 
     direction: Direction | None = None
-    """Whether lower or higher values are better; None takes the direction of the objective with this
-    metric."""
+    """Whether lower or higher values are better; None takes the direction of the objective that has
+    this metric."""
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
