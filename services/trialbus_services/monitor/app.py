@@ -16,6 +16,7 @@ import msgspec
 from sse_starlette import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
@@ -26,7 +27,7 @@ from trialbus.client.link import Link
 from trialbus.client.publisher import Publisher
 from trialbus.errors import HubRefusedError, HubUnavailableError
 from trialbus.messages import events
-from trialbus_services.monitor.access import Access, Guard
+from trialbus_services.monitor.access import Access, AccessMiddleware
 from trialbus_services.monitor.actions import AnyAct, RefusedError, event_of
 from trialbus_services.monitor.feed import Feed
 from trialbus_services.monitor.stream import Streams, Ticker
@@ -80,7 +81,12 @@ class Monitor:
                 Route(plotly, self._plotly),
                 Mount("/static", StaticFiles(directory=_STATIC)),
             ],
-            middleware=[Middleware(partial(Guard, access=access))],
+            middleware=[
+                Middleware(
+                    TrustedHostMiddleware, allowed_hosts=access.allowed_hosts, www_redirect=False
+                ),
+                Middleware(partial(AccessMiddleware, access=access)),
+            ],
             exception_handlers=dict.fromkeys(_CODES, _refused),
             lifespan=self._live,
         )
@@ -119,8 +125,8 @@ class Monitor:
         form = parse_qs((await _body(request)).decode(errors="replace"))
         (token, *_) = form.get("token", [""])
         async with self._one_login:  # whoever tries many tokens tries one after the other
-            if self._access.logs_in(token):
-                return self._access.admit(RedirectResponse("/", 303), request.url.port)
+            if self._access.is_valid_token(token):
+                return self._access.start_session(RedirectResponse("/", 303), request.url.port)
             await asyncio.sleep(_WRONG_PAUSE_S)
         return RedirectResponse("/login?wrong", 303)
 
@@ -132,7 +138,7 @@ class Monitor:
         return EventSourceResponse(self._streams.send(study, last, hello), ping=15)
 
     async def _act(self, request: Request) -> Response:
-        forged = self._access.forgery(request)
+        forged = self._access.find_forgery(request)
         if forged is not None:
             raise RefusedError(403, forged)
         act: AnyAct = msgspec.json.decode(await _body(request), type=AnyAct)
