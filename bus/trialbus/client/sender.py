@@ -127,7 +127,7 @@ class Adopter:
             shared_ring.unlock(self._lock)
             self._lock = None
 
-    def _adopt(self, ring: shared_ring.SharedRing, events: list[shared_ring.Event]) -> None:
+    def _adopt(self, ring: shared_ring.SharedRing, events: list[shared_ring.RingEvent]) -> None:
         logger.info("sending %d events of a publisher that died", len(events))
         messages = [(event.topic, event.body) for event in events]
         outbox = Outbox(len(events), ring, messages, last=events[-1].seq)

@@ -41,7 +41,7 @@ _WRAP = 0xFFFFFFFF  # in place of a size, which is all that may fit: the next re
 _SUFFIX = ".ring"
 
 
-class Event(NamedTuple):
+class RingEvent(NamedTuple):
     """An event read from a ring."""
 
     seq: int
@@ -102,7 +102,7 @@ class SharedRing:
         self._memory.close()
         unlock(self._lock)
 
-    def read_events(self) -> list[Event]:
+    def read_events(self) -> list[RingEvent]:
         """Read every event in the ring, oldest first.
 
         Raises:
@@ -110,7 +110,7 @@ class SharedRing:
         """
         position = self._tail
         self._sizes.clear()
-        events: list[Event] = []
+        events: list[RingEvent] = []
         skipped = 0
         while position < self._head:
             at = _START + position % self._capacity
@@ -125,7 +125,7 @@ class SharedRing:
             body_at = at + _WORDS + topic_length
             topic = self._memory[at + _WORDS : body_at].decode()
             seq, body = self._words[(at >> 3) + 1], self._memory[body_at : at + size]
-            events.append(Event(seq, topic, body))
+            events.append(RingEvent(seq, topic, body))
             space = (size + 7) & -8
             self._sizes.append(skipped + space)
             position += space
@@ -162,7 +162,7 @@ def create(endpoint: str, publisher: bytes, capacity: int = DEFAULT_BYTES) -> Sh
         return None
 
 
-def adopt_all(endpoint: str) -> Iterator[tuple[SharedRing, list[Event]]]:
+def adopt_all(endpoint: str) -> Iterator[tuple[SharedRing, list[RingEvent]]]:
     """Lock and yield every ring on this host whose owner is dead, with the events of the ring."""
     try:
         paths = [path for path in directory(endpoint).iterdir() if path.suffix == _SUFFIX]
