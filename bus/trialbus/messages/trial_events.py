@@ -1,0 +1,142 @@
+"""Trial events: how a trial is requested, handed out, trained and finished."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+from trialbus.messages.event import Count, Event, TrialEvent
+from trialbus.study.spec import Evaluation
+
+TrialState: TypeAlias = Literal["complete", "pruned", "failed", "preempted"]
+
+
+class TrialRequested(Event, frozen=True, kw_only=True):
+    """A worker's slot, or a free-standing trainer, is ready for a trial.
+
+    With an empty `study` a trial of any study will do.
+    """
+
+    request: str
+    """Id of the request; a repeated request with the same id yields the same trial."""
+
+    session: str
+    """Session of the requester. Once it is lost, the request is void and so are its trials."""
+
+    worker: str = ""
+    """Name of the worker, for people."""
+
+    slot: int = 0
+    """Index of the slot within the worker."""
+
+    resources: dict[str, float] = {}
+    """Resources of the slot: `gpus`, `cpus`, and `memory_gb` where that is known."""
+
+
+class RequestWithdrawn(Event, frozen=True, kw_only=True):
+    """A worker that stops takes back a request; nobody runs a trial handed out for the request."""
+
+    request: str
+    """Id of the `trial_requested` that is taken back."""
+
+
+class TrialAssigned(TrialEvent, frozen=True, kw_only=True):
+    """The optimizer hands out a trial, in answer to a `trial_requested`.
+
+    The event reaches the training as JSON in `$TRIALBUS_TRIAL`.
+    """
+
+    request: str = ""
+    """Id of the `trial_requested` that this answers; empty if the trial was not requested."""
+
+    session: str = ""
+    """Session of the requester, copied from the request."""
+
+    params: dict[str, Any]
+    """Value of each param by name."""
+
+    seed: int = 0
+    """Seed for the training."""
+
+    budget: int | None = None
+    """Number of steps to train; None if the study leaves it to the trainer."""
+
+    evaluation: Evaluation = Evaluation()
+    """How the training is to evaluate its model; a field that is None is left to the trainer."""
+
+    config: dict[str, Any] = {}
+    """Nested configuration that all trials of the study share, without the params."""
+
+    config_name: str | None = None
+    """Name of a configuration that the training composes itself to begin with, or None."""
+
+    worker: str = ""
+    """Name of the worker, copied from the request."""
+
+    slot: int = 0
+    """Index of the slot within the worker, copied from the request."""
+
+
+class TrialStarted(TrialEvent, frozen=True, kw_only=True):
+    """A trainer attached to its trial."""
+
+    host: str = ""
+    """Name of the host that the training runs on."""
+
+    pid: int = 0
+    """Process id of the training on its host."""
+
+
+class EvaluationComplete(TrialEvent, frozen=True, kw_only=True):
+    """A trainer evaluated its model."""
+
+    step: Count
+    """Step that was evaluated, from 0 to 2**31 - 1; the study decides the unit (epoch, update)."""
+
+    metrics: dict[str, float]
+    """Value of each metric by name. NaN and infinities are allowed."""
+
+    elapsed_s: float = 0.0
+    """Seconds since the trainer attached to the trial."""
+
+    answer: bool = False
+    """Whether the trainer waits for the decision about this step: a `prune` or a `proceed`."""
+
+
+class ArtifactLogged(TrialEvent, frozen=True, kw_only=True):
+    """A trainer kept a file of its trial.
+
+    Source:
+        `optuna.artifacts.ArtifactMeta`.
+    """
+
+    artifact: str
+    """Id of the artifact: the name of the file in the folder of artifacts."""
+
+    filename: str
+    """Name that the file had before it was copied."""
+
+    mimetype: str
+    """MIME type of the file, guessed from `filename`."""
+
+    encoding: str | None = None
+    """Compression of the file, for example `gzip`; None if it is not compressed."""
+
+
+class TrialFinished(TrialEvent, frozen=True, kw_only=True):
+    """An attempt at a trial ended. The first event about an attempt counts, a later one does not.
+
+    A `preempted` attempt ended from outside through no fault of its own: the trial is handed out
+    again.
+    """
+
+    state: TrialState
+    """How the attempt ended: `complete`, `pruned`, `failed` or `preempted`."""
+
+    values: list[float] | None = None
+    """Objective values that the trainer gave; None takes the values from the evaluations."""
+
+    error: str | None = None
+    """For `failed`, the last lines of the traceback or of the log; None otherwise."""
+
+    exit_code: int | None = None
+    """Exit code of the training process, negative for a signal; None if the trainer sent this."""
