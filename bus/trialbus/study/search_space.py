@@ -22,11 +22,13 @@ class _Param(
     omit_defaults=True,  # readers of an older version know no conditions
     repr_omit_defaults=True,
 ):
-    """What all params have."""
+    """Base of all params."""
 
     when: dict[str, Choice | tuple[Choice, ...]] = {}
-    """Values that other params must have for this one to be in a trial: one, or a list of which any
-    will do. All must hold; empty is always."""
+    """Values that other params must have for this param to be in a trial; empty for always.
+
+    Each is one value, or a list of which any will do; all conditions must hold.
+    """
 
 
 class FloatParam(_Param, frozen=True, kw_only=True, tag="float"):
@@ -40,17 +42,16 @@ class FloatParam(_Param, frozen=True, kw_only=True, tag="float"):
     """
 
     low: float
-    """Lower bound, included."""
+    """Lowest value, included."""
 
     high: float
-    """Upper bound, included."""
+    """Highest value, included."""
 
     log: bool = False
-    """Whether the logarithm is sampled uniformly; needs `low > 0`."""
+    """Whether the logarithm is sampled uniformly, which needs `low > 0`."""
 
     step: float | None = None
-    """Distance between values, `low, low + step, ...`; None for any value in between. Cannot be
-    combined with `log`."""
+    """Distance between allowed values, from `low` on; None allows every value. Not with `log`."""
 
     def __post_init__(self) -> None:
         _check_range(self.low, self.high, log=self.log)
@@ -64,7 +65,7 @@ class FloatParam(_Param, frozen=True, kw_only=True, tag="float"):
             _check_step(self.low, self.high, self.step)
 
     def contains(self, value: Choice) -> bool:
-        """Tell whether a value is one of its own."""
+        """Tell whether a value is allowed."""
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
         steps = 0.0 if self.step is None else (value - self.low) / self.step
@@ -79,16 +80,16 @@ class IntParam(_Param, frozen=True, kw_only=True, tag="int"):
     """
 
     low: int
-    """Lower bound, included."""
+    """Lowest value, included."""
 
     high: int
-    """Upper bound, included."""
+    """Highest value, included."""
 
     log: bool = False
-    """Whether the logarithm is sampled uniformly; needs `low > 0`."""
+    """Whether the logarithm is sampled uniformly, which needs `low > 0`."""
 
     step: int = 1
-    """Distance between values, `low, low + step, ...`; only 1 can be combined with `log`."""
+    """Distance between allowed values, counted from `low`. Not with `log`."""
 
     def __post_init__(self) -> None:
         _check_range(self.low, self.high, log=self.log)
@@ -101,7 +102,7 @@ class IntParam(_Param, frozen=True, kw_only=True, tag="int"):
         _check_step(self.low, self.high, self.step)
 
     def contains(self, value: Choice) -> bool:
-        """Tell whether a value is one of its own."""
+        """Tell whether a value is allowed."""
         if isinstance(value, bool) or not isinstance(value, int):
             return False
         return self.low <= value <= self.high and (value - self.low) % self.step == 0
@@ -115,7 +116,7 @@ class CategoricalParam(_Param, frozen=True, kw_only=True, tag="categorical"):
     """
 
     choices: tuple[Choice, ...]
-    """Values to choose from, each once."""
+    """Values to choose from: numbers, text, true, false or null; each once."""
 
     def __post_init__(self) -> None:
         if not self.choices:
@@ -127,7 +128,7 @@ class CategoricalParam(_Param, frozen=True, kw_only=True, tag="categorical"):
             seen.add((isinstance(choice, bool), choice))
 
     def contains(self, value: Choice) -> bool:
-        """Tell whether a value is one of its own; true is not 1."""
+        """Tell whether a value is one of the choices; true is not 1."""
         return any(
             value == choice and isinstance(value, bool) == isinstance(choice, bool)
             for choice in self.choices

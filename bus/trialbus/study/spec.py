@@ -44,11 +44,14 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Name of the metric as the trainer reports it, for example `val/accuracy`."""
 
     direction: Direction = "maximize"
-    """Whether lower or higher values are better."""
+    """Whether higher values (`maximize`) or lower values (`minimize`) are better."""
 
     aggregate: str = "last"
-    """Which of the values over all steps counts: `last`, `best`, `mean_last(k)` (mean of the last
-    k), `ema(alpha)` (exponential moving average, `alpha` weighs the newest) or `at_step(n)`."""
+    """Which value counts: `last`, `best`, `mean_last(k)`, `ema(alpha)` or `at_step(n)`.
+
+    `mean_last(k)` is the mean of the last k values, `ema(alpha)` an exponential moving average
+    in which `alpha` weighs the newest value.
+    """
 
     def __post_init__(self) -> None:
         if not self.metric:
@@ -62,18 +65,17 @@ class PruneBy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Name of the metric as the trainer reports it."""
 
     direction: Direction | None = None
-    """Whether lower or higher values are better; None takes the direction of the objective that has
-    this metric."""
+    """Which values are better; None takes the direction of the objective with this metric."""
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a training evaluates its model; what is None is left to it."""
+    """How a training evaluates its model."""
 
     interval: int | None = None
-    """Steps (epochs, updates) between two evaluations."""
+    """Steps (epochs, updates) between two evaluations; None leaves it to the training."""
 
     episodes: int | None = None
-    """Episodes, or batches, of one evaluation."""
+    """Episodes, or batches, of one evaluation; None leaves it to the training."""
 
     def __post_init__(self) -> None:
         for name in ("interval", "episodes"):
@@ -86,13 +88,13 @@ class Inherited(msgspec.Struct, frozen=True, kw_only=True):
     """Where values of `fixed` come from: the best trial of an earlier phase."""
 
     phase: str
-    """Name of the phase."""
+    """Name of the earlier phase."""
 
     study: str
-    """Name of the study of that phase."""
+    """Study of that phase."""
 
     trial: int
-    """Number of the best trial of that study."""
+    """Number of that study's best trial."""
 
     values: list[float]
     """Objective values of that trial."""
@@ -105,8 +107,10 @@ class Component(msgspec.Struct, frozen=True, kw_only=True):
     """A sampler or pruner: its class and the arguments it is built with."""
 
     type: str
-    """Name of a class of Optuna, or where a class of your own is: `package.module.Class`. Whoever
-    submits a study has the optimizer import it."""
+    """Name of a class of Optuna, or the import path of a user's class: `package.module.Class`.
+
+    Whoever submits a study has the optimizer import that class.
+    """
 
     args: dict[str, Any] = {}
     """Arguments of the class by name."""
@@ -119,21 +123,22 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the study, on the bus and in the Optuna storage."""
 
     params: dict[str, Param]
-    """Search space by parameter name. Names may be dotted (`optimizer.lr`). One with a condition
-    (`when`) is in those trials only that meet it."""
+    """Search space by param name; names may be dotted (`optimizer.lr`).
+
+    A param with a condition (`when`) is only in the trials that meet the condition.
+    """
 
     objectives: tuple[Objective, ...]
-    """How each objective value is made; several make the study multi-objective."""
+    """Objectives, each with a metric and a direction; several make the study multi-objective."""
 
     n_trials: int
     """Total number of trials in the study, over all workers, restarts and submissions."""
 
     budget: int | None = None
-    """Steps one trial may train, handed to the trainer as `trial.budget`; None leaves it to the
-    trainer."""
+    """Steps that one trial may train, its `trial.budget`; None leaves them to the trainer."""
 
     timeout_s: float | None = None
-    """Seconds from submission after which no further trial is handed out; None for no limit."""
+    """Seconds from submission after which no trial is handed out any more; None for no limit."""
 
     sampler: Component = Component(type="TPESampler")
     """The Optuna sampler."""
@@ -142,38 +147,46 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     """The Optuna pruner; None prunes nothing."""
 
     prune_by: PruneBy | None = None
-    """What the pruner looks at; None takes the objective, where there is one only."""
+    """Metric that the pruner judges; None takes the objective, if the study has one only."""
 
     fixed: dict[str, Choice] = {}
-    """Params with the same value in every trial. Optuna sees each as a param with one choice."""
+    """Params with the same value in every trial; Optuna sees each as a param with one choice."""
 
     enqueue: tuple[dict[str, Choice], ...] = ()
-    """Params of trials to run first; what one leaves out is sampled. Those that the study has
-    already are passed over."""
+    """Params of trials to run first; the sampler suggests those that are left out.
+
+    Trials that the study already has are skipped.
+    """
 
     constraints: tuple[str, ...] = ()
-    """Conditions on the metrics last reported by a trial, such as `size <= 1e6` or `{val/latency} +
-    {val/load} <= 50`; a name that is not a plain word stands in braces. A trial that violates one
-    is complete, and never the best."""
+    """Conditions on the metrics last reported by a trial, such as `size <= 1e6`.
+
+    A metric whose name is not a plain word stands in braces: `{val/latency} + {val/load} <= 50`. A
+    trial that violates a constraint is complete, and never the best.
+    """
 
     nan: NanPolicy = "fail"
-    """What becomes of an objective that is not finite, neither NaN nor infinite being an answer.
-    `fail`: the trial fails at its end. `prune`: it is told to stop at once. `ignore`: such reports
-    do not count. `worst`: at its end it gets the worst value of the complete trials, and fails if
-    there is none."""
+    """What happens to a trial whose objective is NaN or infinite.
+
+    `fail`: the trial fails at its end. `prune`: the trial is pruned at once. `ignore`: such
+    reports do not count. `worst`: at its end the trial gets the worst value of the complete
+    trials, and fails if there is none.
+    """
 
     target: float | None = None
-    """Value of the one objective that ends the study as `converged`; None for none."""
+    """Value of the only objective that ends the study as `converged`; None for no target."""
 
     early_stop_patience: int | None = None
-    """Trials in a row without progress that end the study as `converged`; None for no limit. Failed
-    trials do not count."""
+    """Trials in a row without progress that end the study as `converged`; None for no limit.
+
+    Failed trials do not count.
+    """
 
     early_stop_min_delta: float = 0.0
-    """Least improvement over the best value, in one objective, that counts as progress."""
+    """Improvement on the best value of an objective that must be exceeded to count as progress."""
 
     seed: int = 0
-    """Seed of the study. Trial n gets `seed + n`."""
+    """Seed of the study; trial n gets `seed + n`."""
 
     max_retries: int = 3
     """How often a trial whose trainer was lost is handed out again."""
@@ -182,23 +195,30 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     """Failed trials in a row that end the study as failed; None for no limit."""
 
     catch_exceptions: bool = True
-    """Whether the study goes on after a failed trial; else the first one since its submission ends
-    it as failed. What runs is finished."""
+    """Whether the study goes on after a failed trial.
+
+    Otherwise the first failed trial since the submission ends the study as failed; running trials
+    finish.
+    """
 
     evaluation: Evaluation = Evaluation()
-    """How a training is to evaluate, handed to it as `trial.evaluation`."""
+    """How a training is to evaluate, `trial.evaluation` in the trainer."""
 
     base_config: dict[str, Any] | str | None = None
-    """Configuration that every trial begins with: a mapping, or the name of one that the training
-    composes itself (`trial.config_name`, with Hydra `--config-name`). In a configuration of
-    `trialbus study` it may be a YAML file, too, which becomes a mapping."""
+    """Configuration that every trial begins with: a mapping, or the name of a configuration.
+
+    A name stands for a configuration that the training composes itself (`trial.config_name`, with
+    Hydra `--config-name`). `trialbus study` also accepts a YAML file, which becomes a mapping.
+    """
 
     trial_overrides: dict[str, Any] = {}
-    """Values that replace those of `base_config` in every trial, nested or by dotted names. Params
-    replace both; `trial.config` is the result."""
+    """Values that override `base_config` in every trial, nested or by dotted names.
+
+    Params override both; `trial.config` is the result.
+    """
 
     inherited: Inherited | None = None
-    """Where values of `fixed` come from, if an earlier phase gave them."""
+    """Where values of `fixed` come from, if an earlier phase gave them; None otherwise."""
 
     def __post_init__(self) -> None:
         if not self.name:
