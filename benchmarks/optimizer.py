@@ -22,7 +22,7 @@ from benchmarks import databases, optimizer_roles, peers
 from benchmarks.bus import result
 from trialbus.client.admin import hub_status
 from trialbus.client.link import Link
-from trialbus_services.optimizer.pruning.pruning import build_pruning
+from trialbus_services.optimizer.pruning.pruning_decisions import build_pruning
 
 
 @dataclass(frozen=True)

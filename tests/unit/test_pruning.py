@@ -30,8 +30,8 @@ from optuna.trial import TrialState
 
 from trialbus import Component, FloatParam, Objective, StudySpec
 from trialbus.study.spec import Direction
-from trialbus_services.optimizer.pruning import Pruning, build_pruning, warm_up
-from trialbus_services.optimizer.pruning.rules import Percentile, Stock
+from trialbus_services.optimizer.pruning import PruningDecisions, build_pruning, warm_up
+from trialbus_services.optimizer.pruning.rules import OptunaRule, Percentile
 
 NAME = "study"
 VALUES = [math.nan, math.inf, -math.inf, 0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 2.0]
@@ -157,7 +157,7 @@ def replay(
     plain = Plain(make(), direction)
     own = make()
 
-    def build() -> Pruning:
+    def build() -> PruningDecisions:
         return build_pruning(
             own, study_name=NAME, maximize=direction == "maximize", ask=plain.decide
         )
@@ -218,7 +218,7 @@ def test_the_percentile_is_numpys_to_the_last_bit() -> None:
         values = [draw.choice([draw.random(), 0.5, 1e300, -3.0]) for _ in range(draw.randint(1, 9))]
         percentile = draw.choice([0.0, 12.5, 33.3, 50.0, 75.0, 100.0, draw.random() * 100])
         rule = Percentile(percentile, 0, 0, 1, 1, maximize=False)
-        pruning = Pruning(rule, maximize=False)
+        pruning = PruningDecisions(rule, maximize=False)
         for number, value in enumerate(values):
             pruning.report(number, 0, value)
             pruning.finish(number, TrialState.COMPLETE)
@@ -260,7 +260,7 @@ def test_each_of_optunas_pruners_decides_here() -> None:
         pruner = found(**arguments.get(name, {}))
         made = build_pruning(pruner, study_name=NAME, maximize=True, ask=lambda number: False)
         assert not made.report(0, 0, 0.5)
-        if isinstance(made.rule, Stock):
+        if isinstance(made.rule, OptunaRule):
             stock.add(name)
     assert stock == {"WilcoxonPruner"}
 

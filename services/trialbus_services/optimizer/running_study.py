@@ -47,7 +47,7 @@ from trialbus_services.optimizer.failures import Failures
 from trialbus_services.optimizer.latency import Latency
 from trialbus_services.optimizer.ledger import Book, Closed, OpenTrial
 from trialbus_services.optimizer.outcome import Judge
-from trialbus_services.optimizer.pruning import Driver
+from trialbus_services.optimizer.pruning import StudyPruner
 from trialbus_services.optimizer.registry import build_pruner, build_sampler
 from trialbus_services.optimizer.sampling import Suggester
 from trialbus_services.optimizer.storage_writer import WriteBehind
@@ -114,7 +114,7 @@ class RunningStudy:
         self._adopt(book)
         self._enqueue()
         trials = self._study.get_trials(deepcopy=False)
-        self._driver = Driver(spec, self._study, trials, self._trial)
+        self._driver = StudyPruner(spec, self._study, trials, self._trial)
         self._metrics = frozenset({*spec.metrics, self._driver.metric})
         if before is not None:
             before.end()

@@ -1,4 +1,4 @@
-"""The values one trial has reported so far, with what rules ask of them kept up to date."""
+"""The curve of a trial: its reported values, with best, last and previous step kept current."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Curve:
         return self.values[self.last]
 
     def add(self, step: int, value: float) -> None:
-        """Take a value in; one for a step that has one takes its place."""
+        """Add a value; a later value of the same step replaces the earlier."""
         repeated = step in self.values
         self.values[step] = value
         if step > self.last:

@@ -1,4 +1,4 @@
-"""What is decided about a trial from its curve and from what became of the others."""
+"""Pruning rules: each decides about a trial from its curve and the ended trials."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class Rule(Protocol):
     """The incremental version of one Optuna pruner."""
 
     def decide(self, number: int, curve: Curve) -> bool:
-        """Tell whether a trial is to be pruned, now that its curve has grown."""
+        """Return whether a trial is to be pruned, after its curve grew."""
         ...
 
     def finish(self, number: int, curve: Curve, state: TrialState) -> None:
-        """Take in that a trial ended."""
+        """Note that a trial ended."""
         ...
 
     def recall(self, number: int, attributes: dict[str, Any]) -> None:
-        """Take in the system attributes of a trial from before a restart."""
+        """Load the system attributes of a trial from before a restart."""
         ...
 
     def attributes(self, number: int) -> dict[str, Any]:
@@ -60,7 +60,7 @@ class Never(Stateless):
         return False
 
 
-class Stock(Stateless):
+class OptunaRule(Stateless):
     """Asks a pruner of Optuna's interface, which sees the whole study. Source: `BasePruner`."""
 
     def __init__(self, ask: Callable[[int], bool]) -> None:
@@ -255,6 +255,6 @@ class _Window:
         )
 
 
-def limits_of(pruner: BasePruner, *names: str) -> list[Any]:
+def get_arguments(pruner: BasePruner, *names: str) -> list[Any]:
     """Return arguments that a pruner of Optuna was made with; it keeps them under private names."""
     return [getattr(pruner, f"_{name}") for name in names]

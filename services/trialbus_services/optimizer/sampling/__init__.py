@@ -1,7 +1,7 @@
 """The sampler of a study in a process of its own, so that asking never holds up the optimizer.
 
-`shadow` is the study as the sampler sees it, `process` serves it, `suggester` is what the optimizer
-holds.
+`study_copy` is the study as the sampler sees it, `sampler_process` serves it, `suggester` is the
+optimizer's side.
 """
 
 from trialbus_services.optimizer.sampling.messages import Suggestion

@@ -1,4 +1,4 @@
-"""What the optimizer and a sampler process say to each other over their pipe."""
+"""Messages between the optimizer and a sampler process, over their pipe."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from trialbus.study.spec import StudySpec
 
 @dataclass(frozen=True)
 class Suggestion:
-    """The parameters of a trial to come, and what the sampler wants to remember of it.
+    """The parameters of a trial to come, and the attributes that the sampler keeps on the trial.
 
     Attributes:
-        number: The trial's number in the shadow study.
+        number: The trial's number in the copy of the study.
         params: Parameters by name.
         distributions: What they were drawn from.
         system_attrs: What the sampler stored on the trial. Recorded with the real one, it lets a
@@ -49,12 +49,12 @@ class Start:
 
 @dataclass(frozen=True)
 class Request:
-    """One suggestion more is wanted."""
+    """Another suggestion is wanted."""
 
 
 @dataclass(frozen=True)
 class Tell:
-    """A trial ended; `number` is the shadow's."""
+    """A trial ended; `number` is the one in the copy of the study."""
 
     number: int
     state: TrialState
@@ -65,7 +65,7 @@ class Tell:
 
 @dataclass(frozen=True)
 class WaitingTrial:
-    """A trial waits in the real study, under the number it has there."""
+    """A waiting trial was added to the study, under its number in the study."""
 
     trial: FrozenTrial
 

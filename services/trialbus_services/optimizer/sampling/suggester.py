@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from trialbus.study.spec import StudySpec
 from trialbus_services.optimizer.genetic_parents import renumbered
 from trialbus_services.optimizer.latency import Latency
-from trialbus_services.optimizer.sampling import process
+from trialbus_services.optimizer.sampling import sampler_process
 from trialbus_services.optimizer.sampling.messages import (
     Answer,
     Exhausted,
@@ -30,14 +30,14 @@ from trialbus_services.optimizer.sampling.messages import (
     ToProcess,
     WaitingTrial,
 )
-from trialbus_services.optimizer.sampling.shadow import slim
+from trialbus_services.optimizer.sampling.study_copy import reduce_trial
 
 logger = logging.getLogger(__name__)
 
 # A server that has Optuna imported forks a process in milliseconds. Forking the optimizer itself
 # would copy locks that its threads hold.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([process.__name__])
+_CONTEXT.set_forkserver_preload([sampler_process.__name__])
 _END_S = 10.0
 
 
@@ -59,9 +59,9 @@ class Suggester:
     sampler that goes through a finite number of points is only asked on request. Never are more
     trials suggested ahead of need than the study has left.
 
-    Numbers: the shadow's are the real study's as long as trials are created there in the order in
-    which suggestions are taken, and nobody enqueues one while suggestions made ahead wait. Where
-    they differ, `claim` tells which is which.
+    Numbers: trials have the same numbers in the copy of the study and in the study, as long as
+    trials are created in the order in which suggestions are taken, and nobody enqueues a trial
+    while suggestions made ahead wait. Otherwise `claim` maps one number to the other.
 
     Args:
         spec: The study.
@@ -107,14 +107,17 @@ class Suggester:
         self._outbox.put(
             Start(
                 spec=spec,
-                trials=[slim(trial, len(spec.objectives)) for trial in trials],
+                trials=[reduce_trial(trial, len(spec.objectives)) for trial in trials],
                 study_attrs=renumbered(study_attrs, indices.get),
                 ahead=ahead,
             )
         )
         self._connection, self._theirs = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(
-            target=process.serve, args=(self._theirs,), name=f"sampler {spec.name}", daemon=True
+            target=sampler_process.serve,
+            args=(self._theirs,),
+            name=f"sampler {spec.name}",
+            daemon=True,
         )
         self._writer = threading.Thread(target=self._write, name="sampler-writer", daemon=True)
         self._reader = threading.Thread(target=self._read, name="sampler-reader", daemon=True)
@@ -122,21 +125,21 @@ class Suggester:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs, or is being started."""
+        """Whether the sampler process runs, or is being started."""
         return not self._ended.is_set()
 
     @property
     def pid(self) -> int | None:
-        """Its process id; None until it is started."""
+        """Process id of the sampler process; None until the process is started."""
         return self._process.pid
 
     @property
     def exhausted(self) -> bool:
-        """Whether the sampler has nothing left to suggest, and what it suggested was taken."""
+        """Whether the sampler has no more suggestions, and all suggestions were taken."""
         return self._stopped and not self._ready
 
     def request(self) -> None:
-        """Ask for one suggestion more, to be had from `take`."""
+        """Request another suggestion, which `take` returns."""
         self._n_requested += 1
         self._outbox.put(Request())
 
@@ -151,7 +154,7 @@ class Suggester:
         return replace(suggestion, study_attrs=attrs)
 
     def claim(self, suggestion: Suggestion, number: int) -> None:
-        """Say which number the real trial has that was made of a suggestion."""
+        """Note the number of the trial that was made of a suggestion."""
         self._real[suggestion.number] = number
         self._open[number] = suggestion.number
 
@@ -163,7 +166,7 @@ class Suggester:
         last: tuple[int, float] | None,
         constraints: Mapping[str, float] | None = None,
     ) -> None:
-        """Say how a real trial ended; one that is unknown or was told before is passed over.
+        """Tell the sampler how a trial ended; unknown trials and repeats are ignored.
 
         Args:
             number: The trial.
@@ -179,9 +182,9 @@ class Suggester:
         self._outbox.put(Tell(index, state, values, last, dict(constraints or {})))
 
     def enqueue(self, trial: FrozenTrial) -> None:
-        """Say that a trial was added to the real study that waits, under the number it has there.
+        """Tell the sampler that a waiting trial was added to the study.
 
-        It comes after what was suggested before.
+        The trial comes after the suggestions made before.
         """
         if trial.number not in self._enqueued:
             self._enqueued.add(trial.number)

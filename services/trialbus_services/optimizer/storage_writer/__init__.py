@@ -1,4 +1,4 @@
-"""Record studies behind the optimizer's back: at once in memory, a moment later in the storage."""
+"""Studies in memory, written to a storage in batches by a thread."""
 
 from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
 

@@ -1,4 +1,4 @@
-"""An Optuna storage that answers from memory and is written to another behind its back."""
+"""An Optuna storage that answers from memory and writes to another storage later."""
 
 from __future__ import annotations
 
@@ -16,22 +16,26 @@ from optuna.trial import FrozenTrial, TrialState
 
 from trialbus_services.optimizer.attributes import THINNED
 from trialbus_services.optimizer.genetic_parents import renumbered
-from trialbus_services.optimizer.storage_writer import schema
-from trialbus_services.optimizer.storage_writer.batch import Attributes, Head, TrialChange
-from trialbus_services.optimizer.storage_writer.memory import Memory
-from trialbus_services.optimizer.storage_writer.public import Public
-from trialbus_services.optimizer.storage_writer.queue import Queue
-from trialbus_services.optimizer.storage_writer.recorder import Recorder
-from trialbus_services.optimizer.storage_writer.tables import Tables
-from trialbus_services.optimizer.storage_writer.thinning import RecordedCurve
-from trialbus_services.optimizer.storage_writer.writer import Place, Writer
+from trialbus_services.optimizer.storage_writer import table_schema
+from trialbus_services.optimizer.storage_writer.api_writer import ApiWriter
+from trialbus_services.optimizer.storage_writer.change_batch import (
+    AttributeChanges,
+    TrialChange,
+    TrialRow,
+)
+from trialbus_services.optimizer.storage_writer.change_queue import ChangeQueue
+from trialbus_services.optimizer.storage_writer.curve_thinning import RecordedCurve
+from trialbus_services.optimizer.storage_writer.flush_thread import FlushThread
+from trialbus_services.optimizer.storage_writer.memory_storage import MemoryStorage
+from trialbus_services.optimizer.storage_writer.table_writer import TableWriter
+from trialbus_services.optimizer.storage_writer.writer import StoredStudy, Writer
 
 logger = logging.getLogger(__name__)
 
 _SETTLE_S = 10.0
 
 
-class WriteBehind(Memory):
+class WriteBehind(MemoryStorage):
     """Studies in memory, recorded in another storage a moment after they change.
 
     It is their only user while they are here: what somebody else writes to them in that storage is
@@ -61,27 +65,27 @@ class WriteBehind(Memory):
         super().__init__()
         self._backend = backend
         self._max_points = max_points
-        self._queue = Queue(self._lock, on_written)
+        self._queue = ChangeQueue(self._lock, on_written)
         self._writer = _writer(backend)
-        self._recorder = Recorder(self._queue, self._writer, interval_s, max_points)
+        self._flush_thread = FlushThread(self._queue, self._writer, interval_s, max_points)
 
     @property
     def pending(self) -> int:
-        """Number of rows that are not written yet."""
-        return len(self._queue) + self._recorder.n_kept
+        """Number of rows not written yet."""
+        return len(self._queue) + self._flush_thread.n_kept
 
     @property
     def last_error(self) -> str | None:
-        """Why the newest batch that could not be written could not; it may be long ago."""
-        return self._recorder.last_error
+        """Error of the newest batch that could not be written, however long ago."""
+        return self._flush_thread.last_error
 
     @property
     def failing_since(self) -> float | None:
-        """Since when nothing can be written, as `time.time()`; None if all is well."""
-        return self._recorder.failing_since
+        """Time, as `time.time()`, since when writing fails; None while writing works."""
+        return self._flush_thread.failing_since
 
     def adopt(self, study_name: str, directions: Sequence[StudyDirection]) -> int:
-        """Take a study into memory with all its trials, or make it; return its id here.
+        """Load a study with its trials into memory, or create the study; return its id in memory.
 
         Args:
             study_name: Its name.
@@ -96,13 +100,13 @@ class WriteBehind(Memory):
             return self.create_new_study(directions, study_name)
 
     def release(self, study_id: int) -> None:
-        """Let go of a study. What is not written of it yet still will be."""
+        """Remove a study from memory. Its pending changes are still written."""
         with self._lock:
             super().delete_study(study_id)
             self._queue.release(study_id)
 
     def flush(self, timeout_s: float | None = None) -> bool:
-        """Wait until everything that changed before is in the storage; tell whether it is.
+        """Wait until all earlier changes are in the storage; return whether they are.
 
         Raises:
             RuntimeError: Called inside `atomic`.
@@ -110,34 +114,34 @@ class WriteBehind(Memory):
         return self._queue.wait_written(self._queue.count, timeout_s)
 
     def hurry(self) -> None:
-        """Ask for a write now, without waiting for it."""
+        """Request a write now, without waiting."""
         self._queue.wake()
 
     def mark(self) -> int:
-        """Return a ticket for everything that changed until now, for `recorded`."""
+        """Return a mark that stands for all changes until now, for `recorded`."""
         return self._queue.count
 
     def recorded(self, mark: int) -> bool:
-        """Tell whether everything before a mark is in the storage."""
+        """Return whether all changes before a mark are in the storage."""
         return self._queue.written >= mark
 
     def atomic(self) -> AbstractContextManager[None]:
-        """Let what changes inside be seen in the storage all at once, or not at all.
+        """Return a context whose changes reach the storage all at once, or not at all.
 
         That holds for the tables of an `RDBStorage`; others make a new trial at once.
         """
         return self._queue.atomic()
 
     def close(self, timeout_s: float = 10.0) -> None:
-        """Write what is left, for so long at most, and end the thread."""
+        """Write pending changes, within a time limit, and end the thread."""
         if not self.flush(timeout_s):
             logger.error("%d rows are not recorded: %s", self.pending, self.last_error)
-        self._recorder.stop(timeout_s=1.0)
+        self._flush_thread.stop(timeout_s=1.0)
 
     def create_new_study(
         self, directions: Sequence[StudyDirection], study_name: str | None = None
     ) -> int:
-        """Make a study in both places, at once."""
+        """Create a study in memory and in the storage, at once."""
         with self._lock:
             if study_name in self._study_name_to_id:
                 raise DuplicatedStudyError
@@ -145,23 +149,23 @@ class WriteBehind(Memory):
         name = self._backend.get_study_name_from_id(recorded_id)
         with self._lock:
             study_id = super().create_new_study(directions, name)
-            self._recorder.places[study_id] = Place(name, recorded_id)
+            self._flush_thread.stored_studies[study_id] = StoredStudy(name, recorded_id)
         return study_id
 
     def delete_study(self, study_id: int) -> None:
-        """Delete a study in both places, at once."""
-        place = self._recorder.places[study_id]
-        self._settle()
-        self._backend.delete_study(place.study_id)
+        """Delete a study in memory and in the storage, at once."""
+        stored_study = self._flush_thread.stored_studies[study_id]
+        self._wait_written()
+        self._backend.delete_study(stored_study.study_id)
         self.release(study_id)
 
     def get_study_id_from_name(self, study_name: str) -> int:
-        """Return a study's id here; one that only the storage has is taken into memory."""
+        """Return a study's id in memory; load a study that only the storage has."""
         with self._lock:
             if study_name in self._study_name_to_id:
                 return self._study_name_to_id[study_name]
         # It may have been here before, with changes that are on their way.
-        self._settle()
+        self._wait_written()
         return self._load(study_name, self._backend.get_study_id_from_name(study_name))
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
@@ -175,7 +179,7 @@ class WriteBehind(Memory):
         """As in `BaseStorage`."""
         with self._lock:
             super().set_study_system_attr(study_id, key, value)
-            there = renumbered({key: value}, self._recorder.places[study_id].trials.get)
+            there = renumbered({key: value}, self._flush_thread.stored_studies[study_id].trials.get)
             self._queue.study(study_id).system[key] = json.dumps(there[key])
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
@@ -184,18 +188,18 @@ class WriteBehind(Memory):
         Raises:
             StorageInternalError: The study is no longer recorded.
         """
-        attributes = Attributes()
+        attributes = AttributeChanges()
         if template_trial is not None:
             attributes.user = {k: json.dumps(v) for k, v in template_trial.user_attrs.items()}
             attributes.system = {k: json.dumps(v) for k, v in template_trial.system_attrs.items()}
         with self._lock:
-            if study_id in self._recorder.lost:
-                raise StorageInternalError(self._recorder.lost[study_id])
+            if study_id in self._flush_thread.lost:
+                raise StorageInternalError(self._flush_thread.lost[study_id])
             trial_id = super().create_new_trial(study_id, template_trial)
             trial = self._get_trial(trial_id)
             change = self._change(trial_id)
             change.created = True
-            change.head = Head.of(trial)
+            change.head = TrialRow.of(trial)
             # A copy of each: callers change what `get_trial` returns.
             change.params = {
                 name: (distribution.to_internal_repr(trial.params[name]), distribution)
@@ -226,7 +230,7 @@ class WriteBehind(Memory):
                 return False
             change = self._change(trial_id)
             change.started |= state == TrialState.RUNNING
-            change.head = Head.of(self._get_trial(trial_id))
+            change.head = TrialRow.of(self._get_trial(trial_id))
             return True
 
     def set_trial_intermediate_value(
@@ -266,7 +270,7 @@ class WriteBehind(Memory):
             super().amend_trial_system_attr(trial_id, key, value)
             self._change(trial_id).attributes.system[key] = text
 
-    def _settle(self) -> None:
+    def _wait_written(self) -> None:
         if self.failing_since is not None or not self.flush(_SETTLE_S):
             raise StorageInternalError(f"the storage cannot be written: {self.last_error}")
 
@@ -290,16 +294,16 @@ class WriteBehind(Memory):
             self._studies[study_id].user_attrs = dict(user)
             here = dict(zip(recorded_ids, trial_ids, strict=True))
             self._studies[study_id].system_attrs = renumbered(system, here.get)
-            place = Place(name, recorded_id)
+            stored_study = StoredStudy(name, recorded_id)
             for trial_id, there in zip(trial_ids, recorded_ids, strict=True):
-                place.add(trial_id, there)
+                stored_study.add(trial_id, there)
             for trial_id, trial in zip(trial_ids, trials, strict=True):
                 if self._max_points is not None and not trial.state.is_finished():
                     stride = trial.user_attrs.get(THINNED, 1)
-                    place.curves[trial_id] = RecordedCurve.recorded(
+                    stored_study.curves[trial_id] = RecordedCurve.recorded(
                         trial.intermediate_values, stride
                     )
-            self._recorder.places[study_id] = place
+            self._flush_thread.stored_studies[study_id] = stored_study
         return study_id
 
 
@@ -307,9 +311,9 @@ def _writer(backend: BaseStorage) -> Writer:
     # `optuna.storages.get_storage` wraps an RDBStorage, in a cache that is not needed here.
     storage = getattr(backend, "_backend", backend)
     if not isinstance(storage, RDBStorage):
-        return Public(backend)
-    reason = schema.unknown(storage)
+        return ApiWriter(backend)
+    reason = table_schema.find_mismatch(storage)
     if reason is None:
-        return Tables(storage)
+        return TableWriter(storage)
     logger.warning("the storage is written slowly, row by row: %s", reason)
-    return Public(storage)
+    return ApiWriter(storage)

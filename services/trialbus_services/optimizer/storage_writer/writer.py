@@ -1,4 +1,4 @@
-"""What a writer is, and what it and the rest of this package know of each study."""
+"""The interface of writers, and where the storage keeps each study."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import sqlalchemy.exc
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
 
-from trialbus_services.optimizer.storage_writer.batch import Batch, TrialChange
-from trialbus_services.optimizer.storage_writer.thinning import RecordedCurve
+from trialbus_services.optimizer.storage_writer.change_batch import ChangeBatch, TrialChange
+from trialbus_services.optimizer.storage_writer.curve_thinning import RecordedCurve
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +42,8 @@ class StudyLostError(Exception):
 
 
 @dataclass
-class Place:
-    """Where the storage keeps a study."""
+class StoredStudy:
+    """A study in the storage: its ids there, and its recorded curves."""
 
     name: str
     #: The study's id there.
@@ -62,7 +62,7 @@ class Place:
 
 
 #: By memory's study ids.
-Places = dict[int, Place]
+StoredStudies = dict[int, StoredStudy]
 
 
 class Writer(Protocol):
@@ -72,7 +72,7 @@ class Writer(Protocol):
         """Read all trials of a study by its id in the storage, in the order of their numbers."""
         ...
 
-    def write(self, batch: Batch, places: Places) -> None:
+    def write(self, batch: ChangeBatch, stored_studies: StoredStudies) -> None:
         """Write a batch; what will never be taken is logged and left out.
 
         After an exception the same batch, or one with more in it, is to be written again: what was
@@ -90,10 +90,14 @@ def is_refusal(error: BaseException) -> bool:
     return isinstance(error, _REFUSALS) or isinstance(error.__cause__, _REFUSALS)
 
 
-def log_refusal(place: Place, change: TrialChange | None, what: str, error: BaseException) -> None:
-    """Say what is left out, and why."""
+def log_refusal(
+    stored_study: StoredStudy, change: TrialChange | None, what: str, error: BaseException
+) -> None:
+    """Log a row that the storage refused, with the reason."""
     whose = (
-        f"study {place.name!r}" if change is None else f"trial {change.number} of {place.name!r}"
+        f"study {stored_study.name!r}"
+        if change is None
+        else f"trial {change.number} of {stored_study.name!r}"
     )
     cause = error.__cause__ or error
     reason = str(getattr(cause, "orig", None) or cause).splitlines() or [type(cause).__name__]

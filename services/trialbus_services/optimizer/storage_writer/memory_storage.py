@@ -1,4 +1,4 @@
-"""Optuna's storage in memory, with what it lacks."""
+"""Optuna's storage in memory, which can also be filled and amended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
 
-class Memory(InMemoryStorage):
+class MemoryStorage(InMemoryStorage):
     """An `InMemoryStorage` that can be filled, amended, and reported to in constant time.
 
     What `get_trial` and `get_all_trials(deepcopy=False)` return is alive: a running trial's
@@ -24,7 +24,7 @@ class Memory(InMemoryStorage):
     def fill(
         self, study_name: str, directions: Sequence[StudyDirection], trials: list[FrozenTrial]
     ) -> tuple[int, list[int]]:
-        """Take in a study with trials numbered one by one; return its id and theirs."""
+        """Add a study with trials numbered from 0; return the study's id and the trials' ids."""
         with self._lock:
             study_id = InMemoryStorage.create_new_study(self, directions, study_name)
             study = self._studies[study_id]

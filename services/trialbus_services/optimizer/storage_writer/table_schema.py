@@ -1,4 +1,4 @@
-"""The tables of Optuna's RDBStorage, as they are found in a database."""
+"""The tables of Optuna's RDBStorage, reflected from a database."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ _DIALECTS: dict[str, Any] = {
 }
 
 
-def unknown(storage: RDBStorage) -> str | None:
-    """Say why the tables of a storage cannot be written directly; None if they can."""
+def find_mismatch(storage: RDBStorage) -> str | None:
+    """Return why the tables of a storage cannot be written directly; None if they can be."""
     if storage.engine.name not in _DIALECTS:
         return f"it is a {storage.engine.name} database"
     version = storage.get_current_version()
@@ -75,7 +75,7 @@ def unknown(storage: RDBStorage) -> str | None:
 
 
 def reflect(engine: Engine) -> dict[str, Table]:
-    """Read what tables there are."""
+    """Read the tables of a database."""
     metadata = sqlalchemy.MetaData()
     metadata.reflect(engine)
     for table in metadata.tables.values():
@@ -87,7 +87,7 @@ def reflect(engine: Engine) -> dict[str, Table]:
 
 
 def upsert(engine: Engine, table: Table) -> Any:
-    """Return the statement that writes a row, in place of the one that may be there."""
+    """Return the statement that inserts a row, or updates the row with the same key."""
     statement = _DIALECTS[engine.name](table)
     keys = UPSERTED[table.name]
     own_id = next(iter(table.primary_key.columns.keys()))
@@ -103,7 +103,7 @@ def upsert(engine: Engine, table: Table) -> Any:
 
 
 def encode(value: float) -> tuple[float | None, str]:
-    """Return how a value is stored, with its kind."""
+    """Return the stored number and the type of a value."""
     value = float(value)
     if math.isfinite(value):
         return value, "FINITE"
@@ -113,19 +113,19 @@ def encode(value: float) -> tuple[float | None, str]:
 
 
 def decode(value: float | None, kind: str) -> float:
-    """Undo `encode`."""
+    """Return the value of a stored number and type; the inverse of `encode`."""
     if kind == "FINITE":
         return math.nan if value is None else value
     return _FLOATS[kind]
 
 
 def to_utc(moment: datetime | None) -> datetime | None:
-    """Return a moment as Optuna stores it: in UTC, without saying so."""
+    """Return a time as Optuna stores times: in UTC, without a time zone."""
     return None if moment is None else moment.astimezone(UTC).replace(tzinfo=None)
 
 
 def to_local(moment: datetime | None) -> datetime | None:
-    """Undo `to_utc`: Optuna gives moments in local time, without saying so."""
+    """Return a stored time as Optuna returns times: local, without a time zone."""
     if moment is None:
         return None
     return moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from trialbus_services.optimizer.attributes import THINNED
-from trialbus_services.optimizer.storage_writer.batch import TrialChange
+from trialbus_services.optimizer.storage_writer.change_batch import TrialChange
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""The rows that changes are in the tables of an RDBStorage."""
+"""Changes as rows of the tables of an RDBStorage."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from typing import Any
 
 from optuna.distributions import distribution_to_json
 
-from trialbus_services.optimizer.storage_writer.batch import Attributes, Head, TrialChange
-from trialbus_services.optimizer.storage_writer.schema import encode, to_utc
+from trialbus_services.optimizer.storage_writer.change_batch import (
+    AttributeChanges,
+    TrialChange,
+    TrialRow,
+)
+from trialbus_services.optimizer.storage_writer.table_schema import encode, to_utc
 
 #: By the names of tables.
 Rows = defaultdict[str, list[dict[str, Any]]]
 
 
-def head_columns(head: Head) -> dict[str, Any]:
-    """Return what of a trial's own row may change."""
+def format_trial_row(head: TrialRow) -> dict[str, Any]:
+    """Return the columns of a trial's row that may change."""
     return {
         "state": head.state.name,
         "datetime_start": to_utc(head.start),
@@ -23,7 +27,7 @@ def head_columns(head: Head) -> dict[str, Any]:
     }
 
 
-def add_study(rows: Rows, study_id: int, attributes: Attributes) -> None:
+def add_study(rows: Rows, study_id: int, attributes: AttributeChanges) -> None:
     """Add the rows of a study, by its id in the database."""
     key = {"study_id": study_id}
     rows["study_user_attributes"] += _attributes(key, attributes.user)
@@ -31,7 +35,7 @@ def add_study(rows: Rows, study_id: int, attributes: Attributes) -> None:
 
 
 def add_trial(rows: Rows, trial_id: int, change: TrialChange) -> None:
-    """Add the rows of a trial, by its id in the database, all but its own."""
+    """Add the rows of a trial, by its id in the database, except the row in `trials`."""
     for name, (value, distribution) in change.params.items():
         rows["trial_params"].append(
             {

@@ -18,16 +18,16 @@ from optuna.pruners import (
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus_services.optimizer.pruning.curve import Curve
-from trialbus_services.optimizer.pruning.halving import Halving, Hyperband
 from trialbus_services.optimizer.pruning.rules import (
     Never,
+    OptunaRule,
     Patient,
     Percentile,
     Rule,
-    Stock,
     Threshold,
-    limits_of,
+    get_arguments,
 )
+from trialbus_services.optimizer.pruning.successive_halving import Hyperband, SuccessiveHalving
 
 _KNOWN = (
     HyperbandPruner,
@@ -47,8 +47,8 @@ _HYPERBAND = ("min_resource", "max_resource", "reduction_factor", "bootstrap_cou
 _PATIENT = ("wrapped_pruner", "patience", "min_delta")
 
 
-class Pruning:
-    """Takes in reported values and endings, and decides. Made by `build_pruning`."""
+class PruningDecisions:
+    """Decides from reported values and ended trials. Built by `build_pruning`."""
 
     def __init__(self, rule: Rule, *, maximize: bool) -> None:
         self.rule = rule
@@ -58,14 +58,14 @@ class Pruning:
     @property
     def asks(self) -> bool:
         """Whether the pruner itself is asked each time."""
-        return isinstance(self.rule, Stock)
+        return isinstance(self.rule, OptunaRule)
 
     def report(self, number: int, step: int, value: float) -> bool:
-        """Take in a value of an open trial and tell whether it is to be pruned now."""
+        """Add a value of an open trial and return whether the trial is to be pruned now."""
         return self.rule.decide(number, self.take(number, step, value))
 
     def take(self, number: int, step: int, value: float) -> Curve:
-        """Take in a value of an open trial; return its curve."""
+        """Add a value of an open trial and return the trial's curve."""
         curve = self._curves.get(number)
         if curve is None:
             curve = self._curves[number] = Curve(maximize=self._maximize)
@@ -77,12 +77,12 @@ class Pruning:
         return self.rule.attributes(number)
 
     def finish(self, number: int, state: TrialState) -> None:
-        """Take in that a trial ended."""
+        """Note that a trial ended."""
         curve = self._curves.pop(number, None) or Curve(maximize=self._maximize)
         self.rule.finish(number, curve, state)
 
     def load(self, trial: FrozenTrial) -> None:
-        """Take in a trial from before a restart, whatever its state."""
+        """Load a trial, in any state, from before a restart."""
         self.rule.recall(trial.number, trial.system_attrs)
         if trial.state.is_finished():
             curve = Curve.ended(trial.intermediate_values)
@@ -98,8 +98,8 @@ class Pruning:
 
 def build_pruning(
     pruner: BasePruner, *, study_name: str, maximize: bool, ask: Callable[[int], bool]
-) -> Pruning:
-    """Return what decides as a pruner does.
+) -> PruningDecisions:
+    """Return the decisions of a pruner.
 
     Args:
         pruner: Optuna's, whose arguments are taken over.
@@ -109,29 +109,29 @@ def build_pruning(
             a user's own among them.
     """
     rule = _rule(pruner, study_name, ask, maximize=maximize)
-    return Pruning(rule, maximize=maximize)
+    return PruningDecisions(rule, maximize=maximize)
 
 
 def _rule(
     pruner: BasePruner, study_name: str, ask: Callable[[int], bool], *, maximize: bool
 ) -> Rule:
     # Exactly these classes: one derived from them may decide anything.
-    rule: Rule = Stock(ask)
+    rule: Rule = OptunaRule(ask)
     match type(pruner).__name__ if type(pruner) in _KNOWN else None:
         case "NopPruner":
             rule = Never()
         case "MedianPruner" | "PercentilePruner":
-            rule = Percentile(*limits_of(pruner, *_PERCENTILE), maximize=maximize)
+            rule = Percentile(*get_arguments(pruner, *_PERCENTILE), maximize=maximize)
         case "ThresholdPruner":
-            rule = Threshold(*limits_of(pruner, *_THRESHOLD))
+            rule = Threshold(*get_arguments(pruner, *_THRESHOLD))
         case "SuccessiveHalvingPruner":
-            rule = Halving(*limits_of(pruner, *_HALVING), maximize=maximize)
+            rule = SuccessiveHalving(*get_arguments(pruner, *_HALVING), maximize=maximize)
         case "HyperbandPruner":
-            rule = Hyperband(study_name, *limits_of(pruner, *_HYPERBAND), maximize=maximize)
+            rule = Hyperband(study_name, *get_arguments(pruner, *_HYPERBAND), maximize=maximize)
         case "PatientPruner":
-            wrapped, *limits = limits_of(pruner, *_PATIENT)
+            wrapped, *limits = get_arguments(pruner, *_PATIENT)
             inner = _rule(wrapped, study_name, ask, maximize=maximize) if wrapped else None
-            if not isinstance(inner, Stock):  # else it is asked as a whole
+            if not isinstance(inner, OptunaRule):  # else it is asked as a whole
                 rule = Patient(inner, *limits, maximize=maximize)
         case _:
             pass

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import Table, select
 from sqlalchemy.engine import Connection
 
-from trialbus_services.optimizer.storage_writer.schema import decode, to_local
+from trialbus_services.optimizer.storage_writer.table_schema import decode, to_local
 
 _FETCHED_ROWS = 10_000
 

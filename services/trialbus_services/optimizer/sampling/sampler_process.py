@@ -21,7 +21,7 @@ from trialbus_services.optimizer.sampling.messages import (
     Tell,
     WaitingTrial,
 )
-from trialbus_services.optimizer.sampling.shadow import Shadow
+from trialbus_services.optimizer.sampling.study_copy import StudyCopy
 
 # They stop a study when every point of theirs is running or was tried, so a suggestion that is not
 # taken yet is, to them, about to be tried.
@@ -42,22 +42,22 @@ def serve(connection: Connection) -> None:
         _answer(connection)
     except Exception as error:  # noqa: BLE001 - any sampler may fail in any way
         with contextlib.suppress(OSError):  # the other end is closed, which may be the reason
-            connection.send(Failed(_described(error)))
+            connection.send(Failed(_format_error(error)))
 
 
 def _answer(connection: Connection) -> None:
     start: Start = connection.recv()
-    shadow = Shadow(start)
-    ahead = 0 if _enumerates(start.spec.sampler) else start.ahead
+    study_copy = StudyCopy(start)
+    ahead = 0 if _is_enumerating(start.spec.sampler) else start.ahead
     room = start.spec.n_trials - sum(t.state is not TrialState.WAITING for t in start.trials)
     requested = asked = 0
     while True:
         wanted = max(requested, min(requested + ahead, room))
         # Without suggestions ahead of need the order of messages is kept to, as a study that is
         # sampled in one place does. With them, news comes first and makes for better ones.
-        if asked < wanted and not shadow.stopped and (ahead == 0 or not connection.poll()):
+        if asked < wanted and not study_copy.stopped and (ahead == 0 or not connection.poll()):
             begin = time.perf_counter()
-            suggestion = shadow.ask()
+            suggestion = study_copy.ask()
             connection.send(Answer(suggestion, time.perf_counter() - begin))
             asked += 1
             continue
@@ -65,22 +65,22 @@ def _answer(connection: Connection) -> None:
             case Request():
                 requested += 1
             case Tell() as message:
-                stopped = shadow.stopped
-                shadow.tell(message)
-                if shadow.stopped and not stopped:
+                stopped = study_copy.stopped
+                study_copy.tell(message)
+                if study_copy.stopped and not stopped:
                     connection.send(Exhausted())
             case WaitingTrial(trial):
-                shadow.add(trial)
+                study_copy.add(trial)
             case unknown:
                 raise TypeError(f"a sampler process cannot take {unknown!r}")
 
 
-def _enumerates(sampler: Component) -> bool:
+def _is_enumerating(sampler: Component) -> bool:
     return sampler.type in _ENUMERATING or any(
         is_mapping(value) and value.get("type") in _ENUMERATING for value in sampler.args.values()
     )
 
 
-def _described(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     entries = traceback.format_tb(error.__traceback__)[-_TRACEBACK_ENTRIES:]
     return f"{type(error).__name__}: {error}\n{''.join(entries)}".rstrip()

@@ -15,7 +15,7 @@ from trialbus_services.optimizer.pruning.curve import Curve
 _KEY = "completed_rung_"
 
 
-class Halving:
+class SuccessiveHalving:
     """Lets the best of each rung go on to the next.
 
     Args:
@@ -65,7 +65,7 @@ class Halving:
                 return True
             self._enter(number, rung, value)
             self._left.setdefault(number, {})[f"{_KEY}{rung}"] = value
-            if not self._goes_on(value, self._rungs[rung]):
+            if not self._is_promoted(value, self._rungs[rung]):
                 return True
 
     def finish(self, number: int, curve: Curve, state: TrialState) -> None:
@@ -86,7 +86,7 @@ class Halving:
         insort(self._rungs[rung], value)
         self._next[number] = rung + 1
 
-    def _goes_on(self, value: float, rung: list[float]) -> bool:
+    def _is_promoted(self, value: float, rung: list[float]) -> bool:
         if len(rung) <= self._bootstrap:
             return False
         place = max(len(rung) // self._factor - 1, 0)
@@ -124,7 +124,7 @@ class Hyperband:
         self._factor = factor
         self._bootstrap = bootstrap
         self._maximize = maximize
-        self._brackets: list[Halving] = []
+        self._brackets: list[SuccessiveHalving] = []
         self._budgets: list[int] = []
         self._longest: int | None = None
         self._recalled: list[tuple[int, dict[str, Any]]] = []
@@ -159,7 +159,7 @@ class Hyperband:
             rate = n - 1 - i
             self._budgets.append(math.ceil(n * self._factor**rate / (rate + 1)))
             self._brackets.append(
-                Halving(
+                SuccessiveHalving(
                     self._min_resource,
                     self._factor,
                     i,
@@ -172,7 +172,7 @@ class Hyperband:
         self._recalled.clear()
         return True
 
-    def _bracket(self, number: int) -> Halving:
+    def _bracket(self, number: int) -> SuccessiveHalving:
         place = binascii.crc32(f"{self._study}_{number}".encode()) % sum(self._budgets)
         for bracket, budget in zip(self._brackets, self._budgets, strict=True):
             place -= budget

@@ -13,10 +13,10 @@ from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from trialbus_services.optimizer.storage_writer.memory import Memory
+from trialbus_services.optimizer.storage_writer.memory_storage import MemoryStorage
 
 
-class Mirror:
+class MetricStudy:
     """The trials of a study, with the curves of the metric that drives its pruner.
 
     Args:
@@ -30,30 +30,30 @@ class Mirror:
     def __init__(
         self, name: str, pruner: BasePruner, trials: Sequence[FrozenTrial], *, maximize: bool
     ) -> None:
-        self._storage = Memory()
+        self._storage = MemoryStorage()
         direction = StudyDirection.MAXIMIZE if maximize else StudyDirection.MINIMIZE
-        copies = [_with_value(trial) for trial in trials]
+        copies = [_copy_with_value(trial) for trial in trials]
         self._study_id, self._ids = self._storage.fill(name, [direction], copies)
         self._study = optuna.Study(name, self._storage, optuna.samplers.RandomSampler(), pruner)
 
     def begin(self, trial: FrozenTrial) -> None:
-        """Take in a trial that runs from now on, or once more."""
+        """Add a trial that starts, or restart a trial."""
         if trial.number < len(self._ids):
-            mirrored = self._storage.get_trial(self._ids[trial.number])
-            mirrored.intermediate_values.clear()
-            mirrored.state = TrialState.RUNNING
-            mirrored.params, mirrored.distributions = trial.params, trial.distributions
+            trial_copy = self._storage.get_trial(self._ids[trial.number])
+            trial_copy.intermediate_values.clear()
+            trial_copy.state = TrialState.RUNNING
+            trial_copy.params, trial_copy.distributions = trial.params, trial.distributions
             return
-        template = _with_value(trial, TrialState.RUNNING)
+        template = _copy_with_value(trial, TrialState.RUNNING)
         self._ids.append(self._storage.create_new_trial(self._study_id, template))
 
     def report(self, number: int, step: int, value: float) -> None:
-        """Take in a value of the metric."""
+        """Add a value of the metric."""
         self._storage.set_trial_intermediate_value(self._ids[number], step, value)
 
     def finish(self, number: int, state: TrialState) -> None:
-        """Take in that a trial ended."""
-        ended = _with_value(self._storage.get_trial(self._ids[number]), state)
+        """Note that a trial ended."""
+        ended = _copy_with_value(self._storage.get_trial(self._ids[number]), state)
         self._storage.set_trial_state_values(self._ids[number], ended.state, ended.values)
 
     def prune(self, number: int) -> bool:
@@ -62,8 +62,8 @@ class Mirror:
         return self._study.pruner.prune(self._study, trial)
 
 
-def _with_value(trial: FrozenTrial, state: TrialState | None = None) -> FrozenTrial:
-    """Return a trial that is worth the last of its curve; one without any has failed."""
+def _copy_with_value(trial: FrozenTrial, state: TrialState | None = None) -> FrozenTrial:
+    """Return a copy of a trial whose value is the last of its curve; without a curve it failed."""
     state = trial.state if state is None else state
     curve = trial.intermediate_values
     values = [curve[max(curve)]] if curve and state is not TrialState.FAIL else None

@@ -1,4 +1,4 @@
-"""What changed in memory and is not written yet, conflated: the newest value of everything."""
+"""Batches of changes, conflated: only the newest value of each row is kept."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 
-class Head(NamedTuple):
-    """A trial's own row, and its values."""
+class TrialRow(NamedTuple):
+    """A trial's row in the table of trials, and its objective values."""
 
     state: TrialState
     start: datetime | None
@@ -20,15 +20,15 @@ class Head(NamedTuple):
     values: tuple[float, ...]
 
     @classmethod
-    def of(cls, trial: FrozenTrial) -> Head:
-        """Return what a trial is now; later changes of it do not show."""
+    def of(cls, trial: FrozenTrial) -> TrialRow:
+        """Return a snapshot of a trial's row."""
         return cls(
             trial.state, trial.datetime_start, trial.datetime_complete, tuple(trial.values or ())
         )
 
 
 @dataclass(slots=True)
-class Attributes:
+class AttributeChanges:
     """Attributes that changed, as JSON; of a study or of a trial."""
 
     user: dict[str, str] = field(default_factory=dict[str, str])
@@ -38,22 +38,22 @@ class Attributes:
         """Count the rows."""
         return len(self.user) + len(self.system)
 
-    def merge(self, newer: Attributes) -> None:
-        """Take over what came later."""
+    def merge(self, newer: AttributeChanges) -> None:
+        """Merge newer changes."""
         self.user.update(newer.user)
         self.system.update(newer.system)
 
-    def rows(self) -> Iterator[Attributes]:
-        """Take the change apart: each row alone."""
+    def rows(self) -> Iterator[AttributeChanges]:
+        """Yield each row as a change."""
         for key, value in self.user.items():
-            yield Attributes(user={key: value})
+            yield AttributeChanges(user={key: value})
         for key, value in self.system.items():
-            yield Attributes(system={key: value})
+            yield AttributeChanges(system={key: value})
 
 
 @dataclass(slots=True)
 class TrialChange:
-    """What changed in one trial. Ids are those of memory."""
+    """Changes of one trial. Ids are those of memory."""
 
     study_id: int
     trial_id: int
@@ -62,7 +62,7 @@ class TrialChange:
     created: bool = False
     #: It waited, and runs now.
     started: bool = False
-    head: Head | None = None
+    head: TrialRow | None = None
     #: Internal values and distributions.
     params: dict[str, tuple[float, BaseDistribution]] = field(
         default_factory=dict[str, tuple[float, BaseDistribution]]
@@ -71,7 +71,7 @@ class TrialChange:
     steps: dict[int, float] = field(default_factory=dict[int, float])
     #: Steps that are to be taken out again.
     dropped: set[int] = field(default_factory=set[int])
-    attributes: Attributes = field(default_factory=Attributes)
+    attributes: AttributeChanges = field(default_factory=AttributeChanges)
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -84,7 +84,7 @@ class TrialChange:
         )
 
     def merge(self, newer: TrialChange) -> None:
-        """Take over what came later."""
+        """Merge newer changes."""
         self.created |= newer.created
         self.started |= newer.started
         self.head = newer.head or self.head
@@ -97,7 +97,7 @@ class TrialChange:
         self.attributes.merge(newer.attributes)
 
     def rows(self) -> Iterator[TrialChange]:
-        """Take the change apart: its head first, then each row alone."""
+        """Yield each row as a change, the trial's own row first."""
 
         def empty() -> TrialChange:
             return TrialChange(self.study_id, self.trial_id, self.number)
@@ -125,10 +125,10 @@ class TrialChange:
 
 
 @dataclass(slots=True)
-class Batch:
+class ChangeBatch:
     """Changes that are written together. Ids are those of memory."""
 
-    studies: dict[int, Attributes] = field(default_factory=dict[int, Attributes])
+    studies: dict[int, AttributeChanges] = field(default_factory=dict[int, AttributeChanges])
     trials: dict[int, TrialChange] = field(default_factory=dict[int, TrialChange])
     #: Studies that memory let go of: nothing of them comes after this.
     released: set[int] = field(default_factory=set[int])
@@ -137,8 +137,8 @@ class Batch:
         """Count the rows."""
         return sum(map(len, self.studies.values())) + sum(map(len, self.trials.values()))
 
-    def merge(self, newer: Batch) -> None:
-        """Take over what came later; `newer` must not be used any more."""
+    def merge(self, newer: ChangeBatch) -> None:
+        """Merge a newer batch, which must not be used any more."""
         for study_id, attributes in newer.studies.items():
             if study_id in self.studies:
                 self.studies[study_id].merge(attributes)
@@ -152,25 +152,25 @@ class Batch:
         self.released |= newer.released
 
     def drop(self, study_id: int) -> None:
-        """Take out a study and its trials."""
+        """Drop the changes of a study and its trials."""
         self.studies.pop(study_id, None)
         for change in [c for c in self.trials.values() if c.study_id == study_id]:
             del self.trials[change.trial_id]
 
-    def parts(self) -> list[Batch]:
-        """Take the batch apart: in halves, at last row by row; empty if it is one row."""
-        parts: list[Batch] = []
+    def split(self) -> list[ChangeBatch]:
+        """Return the batch in smaller batches: halves, then single rows; empty for a single row."""
+        parts: list[ChangeBatch] = []
         if len(self.studies) + len(self.trials) > 1:
             trials = list(self.trials.items())
             half = len(trials) // 2
             parts = [
-                *(Batch(studies={key: value}) for key, value in self.studies.items()),
-                Batch(trials=dict(trials[:half])),
-                Batch(trials=dict(trials[half:])),
+                *(ChangeBatch(studies={key: value}) for key, value in self.studies.items()),
+                ChangeBatch(trials=dict(trials[:half])),
+                ChangeBatch(trials=dict(trials[half:])),
             ]
         elif len(self) > 1:
             for change in self.trials.values():
-                parts += [Batch(trials={row.trial_id: row}) for row in change.rows()]
+                parts += [ChangeBatch(trials={row.trial_id: row}) for row in change.rows()]
             for study_id, attributes in self.studies.items():
-                parts += [Batch(studies={study_id: row}) for row in attributes.rows()]
+                parts += [ChangeBatch(studies={study_id: row}) for row in attributes.rows()]
         return [part for part in parts if len(part)]

@@ -21,15 +21,15 @@ class _Study(optuna.Study):
     stopped = False
 
     def stop(self) -> None:
-        """Note that the sampler has nothing left to suggest."""
+        """Note that the sampler has no more suggestions."""
         self.stopped = True
 
 
-def slim(trial: FrozenTrial, n_objectives: int) -> FrozenTrial:
-    """Return a trial with what samplers look at.
+def reduce_trial(trial: FrozenTrial, n_objectives: int) -> FrozenTrial:
+    """Return a copy of a trial, reduced to the fields that samplers read.
 
-    That is the last point of the curve of a pruned trial only; with several objectives TPE refuses
-    one that has a curve.
+    Of the curve only the last point of a pruned trial is kept; with several objectives TPE refuses
+    a trial that has a curve.
     """
     reduced = copy.copy(trial)
     reduced.intermediate_values = {}
@@ -41,10 +41,10 @@ def slim(trial: FrozenTrial, n_objectives: int) -> FrozenTrial:
     return reduced
 
 
-class Shadow:
-    """What a sampler has to know of a study.
+class StudyCopy:
+    """The study as its sampler sees it: trials, attributes and results.
 
-    Its trials are `slim`, and the pruner is left out: Hyperband means to show a sampler the trials
+    Its trials are reduced, and the pruner is left out: Hyperband means to show a sampler the trials
     of one bracket only, but the samplers of Optuna 5.0 read past that.
 
     Trials are numbered in the order of asking, and some samplers make use of the number. It is that
@@ -82,11 +82,11 @@ class Shadow:
 
     @property
     def stopped(self) -> bool:
-        """Whether the sampler has nothing left to suggest."""
+        """Whether the sampler has no more suggestions."""
         return self._study.stopped
 
     def add(self, trial: FrozenTrial) -> None:
-        """Add a trial of the real study, in whatever state it is."""
+        """Add a trial of the study, in any state."""
         trial_id = self._storage.create_new_trial(self._id, trial)
         if trial.state is TrialState.WAITING:
             self._waiting[self._storage.get_trial_number_from_id(trial_id)] = trial.number

@@ -1,4 +1,4 @@
-"""The pruning of one study: which metric drives it, and where its curves are kept."""
+"""The pruner of one study: the metric that drives decisions, and where its curves are kept."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from trialbus.study.spec import StudySpec
 from trialbus_services.optimizer.attributes import CURVE
-from trialbus_services.optimizer.pruning.mirror import Mirror
-from trialbus_services.optimizer.pruning.pruning import build_pruning
+from trialbus_services.optimizer.pruning.metric_study import MetricStudy
+from trialbus_services.optimizer.pruning.pruning_decisions import build_pruning
 
 
-class Driver:
+class StudyPruner:
     """Decides which trials of a study are pruned.
 
     The metric is the study's objective, unless it says otherwise; its curves are then Optuna's
@@ -50,30 +50,30 @@ class Driver:
             study.pruner, study_name=spec.name, maximize=maximize, ask=self._ask
         )
         if self._aside:
-            trials = [_with_curve(trial) for trial in trials]
+            trials = [_replace_curve(trial) for trial in trials]
         for trial in trials:
             self._pruning.load(trial)
-        self._mirror = (
-            Mirror(spec.name, study.pruner, trials, maximize=maximize)
+        self._metric_study = (
+            MetricStudy(spec.name, study.pruner, trials, maximize=maximize)
             if self._aside and self._pruning.asks
             else None
         )
 
     def begin(self, trial: FrozenTrial) -> None:
-        """Take in that a trial runs, perhaps once more."""
+        """Note that a trial starts, or starts again."""
         self._pruning.forget(trial.number)
-        if self._mirror:
-            self._mirror.begin(trial)
+        if self._metric_study:
+            self._metric_study.begin(trial)
 
     def restore(self, number: int, step: int, value: float) -> None:
-        """Take in a value from before a restart, about which was decided then."""
+        """Add a value from before a restart, which was decided upon then."""
         if self._aside:
             self._take(number, step, value)
 
     def report(self, number: int, step: int, value: float) -> bool:
-        """Take in a value and tell whether the trial is to be pruned now."""
-        if self._mirror:
-            self._mirror.report(number, step, value)
+        """Add a value and return whether the trial is to be pruned now."""
+        if self._metric_study:
+            self._metric_study.report(number, step, value)
         return self._pruning.report(number, step, value)
 
     def attributes(self, number: int) -> dict[str, Any]:
@@ -81,29 +81,29 @@ class Driver:
         return self._pruning.attributes(number)
 
     def curve(self, values: Mapping[int, float]) -> dict[str, Any]:
-        """Return the user attributes that keep a finished trial's curve, if it is kept aside."""
+        """Return the user attributes that keep a finished trial's curve of another metric."""
         if not self._aside or not values:
             return {}
         return {CURVE: {str(step): value for step, value in sorted(values.items())}}
 
     def finish(self, number: int, state: TrialState) -> None:
-        """Take in that a trial ended."""
+        """Note that a trial ended."""
         self._pruning.finish(number, state)
-        if self._mirror:
-            self._mirror.finish(number, state)
+        if self._metric_study:
+            self._metric_study.finish(number, state)
 
     def _take(self, number: int, step: int, value: float) -> None:
-        if self._mirror:
-            self._mirror.report(number, step, value)
+        if self._metric_study:
+            self._metric_study.report(number, step, value)
         self._pruning.take(number, step, value)
 
     def _ask(self, number: int) -> bool:
-        if self._mirror:
-            return self._mirror.prune(number)
+        if self._metric_study:
+            return self._metric_study.prune(number)
         return self._study.pruner.prune(self._study, self._find(number))
 
 
-def _with_curve(trial: FrozenTrial) -> FrozenTrial:
+def _replace_curve(trial: FrozenTrial) -> FrozenTrial:
     """Return a trial with the curve kept aside in the place of its intermediate values."""
     found = copy.copy(trial)
     curve: dict[str, float] = trial.user_attrs.get(CURVE, {})

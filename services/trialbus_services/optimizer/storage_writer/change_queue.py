@@ -1,4 +1,4 @@
-"""Hand changes from the thread that makes them to the one that writes them."""
+"""A queue of changes from the thread that makes changes to the thread that writes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
-from trialbus_services.optimizer.storage_writer.batch import Attributes, Batch, TrialChange
+from trialbus_services.optimizer.storage_writer.change_batch import (
+    AttributeChanges,
+    ChangeBatch,
+    TrialChange,
+)
 
 
-class Queue:
-    """Changes on their way, counted.
+class ChangeQueue:
+    """Changes that are not written yet, counted.
 
     Args:
         lock: Held by whoever calls `trial`, `study` or `release`, for as long as the change is
@@ -22,8 +26,8 @@ class Queue:
         self._condition = threading.Condition(lock)
         self._on_written = on_written
         #: What changes now, and may be half of something.
-        self._open = Batch()
-        self._ready = Batch()
+        self._open = ChangeBatch()
+        self._ready = ChangeBatch()
         self._n_ready = 0
         self._n_atomic = 0
         self._owner: int | None = None
@@ -34,26 +38,26 @@ class Queue:
         self.written = 0
 
     def trial(self, study_id: int, trial_id: int, number: int) -> TrialChange:
-        """Return where to note what changes in a trial."""
+        """Return the open change of a trial, to be filled."""
         self.count += 1
         change = self._open.trials.get(trial_id)
         if change is None:
             change = self._open.trials[trial_id] = TrialChange(study_id, trial_id, number)
         return change
 
-    def study(self, study_id: int) -> Attributes:
-        """Return where to note which attributes of a study change."""
+    def study(self, study_id: int) -> AttributeChanges:
+        """Return the open attribute changes of a study, to be filled."""
         self.count += 1
-        return self._open.studies.setdefault(study_id, Attributes())
+        return self._open.studies.setdefault(study_id, AttributeChanges())
 
     def release(self, study_id: int) -> None:
-        """Note that nothing more comes of a study."""
+        """Note that a study has no further changes."""
         self.count += 1
         self._open.released.add(study_id)
 
     @contextmanager
     def atomic(self) -> Generator[None]:
-        """Let nothing of what changes inside be taken before all of it can be."""
+        """Keep changes made inside from being taken before the block ends."""
         with self._condition:
             if self._n_atomic == 0:
                 self._seal()
@@ -69,23 +73,23 @@ class Queue:
                     if self._asked > self.written:
                         self._wake()
 
-    def take(self) -> tuple[Batch, int]:
-        """Return what can be written, and the count that stands for it."""
+    def take(self) -> tuple[ChangeBatch, int]:
+        """Return the batch that can be written, and the count of changes up to its end."""
         with self._condition:
             if self._n_atomic == 0:
                 self._seal()
-            batch, self._ready = self._ready, Batch()
+            batch, self._ready = self._ready, ChangeBatch()
             return batch, self._n_ready
 
-    def wrote(self, count: int) -> None:
-        """Note that everything up to a count is written."""
+    def mark_written(self, count: int) -> None:
+        """Note that all changes up to a count are written."""
         with self._condition:
             self.written = count
             self._condition.notify_all()
         self._on_written()
 
     def wait_written(self, count: int, timeout_s: float | None) -> bool:
-        """Ask for a write and wait for it; tell whether it came in time.
+        """Request a write and wait for its end; return whether it ended in time.
 
         Raises:
             RuntimeError: This thread is inside `atomic`, so that it would wait for itself.
@@ -98,7 +102,7 @@ class Queue:
             return self._condition.wait_for(lambda: self.written >= count, timeout_s)
 
     def wait_asked(self, timeout_s: float) -> None:
-        """Wait until a write is asked for, at most so long."""
+        """Wait until a write is requested, or until the time-out."""
         with self._condition:
             self._condition.wait_for(lambda: self._hurry, timeout_s)
             self._hurry = False
@@ -115,7 +119,7 @@ class Queue:
 
     def _seal(self) -> None:
         self._ready.merge(self._open)
-        self._open = Batch()
+        self._open = ChangeBatch()
         self._n_ready = self.count
 
     def _wake(self) -> None:

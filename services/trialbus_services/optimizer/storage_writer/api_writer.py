@@ -1,4 +1,4 @@
-"""Write through Optuna's storage API: for every storage whose inside is not known."""
+"""Write through Optuna's storage API, which every storage has."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from typing import Any, TypeVar
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from trialbus_services.optimizer.storage_writer.batch import Attributes, Batch, TrialChange
+from trialbus_services.optimizer.storage_writer.change_batch import (
+    AttributeChanges,
+    ChangeBatch,
+    TrialChange,
+)
 from trialbus_services.optimizer.storage_writer.writer import (
-    Place,
-    Places,
+    StoredStudies,
+    StoredStudy,
     StudyLostError,
     is_refusal,
     log_refusal,
@@ -22,10 +26,10 @@ from trialbus_services.optimizer.storage_writer.writer import (
 _T = TypeVar("_T")
 
 
-class Public:
+class ApiWriter:
     """The writer for JournalStorage, GrpcStorageProxy and all others; a call for each row.
 
-    What is written is taken out of the batch, so that nothing is written twice. A trial is made
+    What is written is removed of the batch, so that nothing is written twice. A trial is made
     with everything that is known of it, but rows that follow are seen one by one.
     """
 
@@ -36,7 +40,7 @@ class Public:
         """Read all trials of a study by its id in the storage, in the order of their numbers."""
         return sorted(self._storage.get_all_trials(study_id), key=lambda trial: trial.number)
 
-    def write(self, batch: Batch, places: Places) -> None:
+    def write(self, batch: ChangeBatch, stored_studies: StoredStudies) -> None:
         """Write a batch.
 
         Raises:
@@ -44,14 +48,14 @@ class Public:
             Exception: The storage cannot be written now.
         """
         for study_id in list(batch.studies):
-            self._write_study(places[study_id], batch.studies[study_id])
+            self._write_study(stored_studies[study_id], batch.studies[study_id])
             del batch.studies[study_id]
         for trial_id in list(batch.trials):
             change = batch.trials[trial_id]
-            self._write_trial(places[change.study_id], change)
+            self._write_trial(stored_studies[change.study_id], change)
             del batch.trials[trial_id]
 
-    def _write_study(self, place: Place, attributes: Attributes) -> None:
+    def _write_study(self, stored_study: StoredStudy, attributes: AttributeChanges) -> None:
         storage = self._storage
         setters = (
             (attributes.user, storage.set_study_user_attr),
@@ -59,18 +63,20 @@ class Public:
         )
         for values, setter in setters:
             for key in _each(values):
-                write = partial(setter, place.study_id, key, json.loads(values[key]))
-                _attempt(write, place, None, f"attribute {key!r}")
+                write = partial(setter, stored_study.study_id, key, json.loads(values[key]))
+                _attempt(write, stored_study, None, f"attribute {key!r}")
 
-    def _write_trial(self, place: Place, change: TrialChange) -> None:
-        if change.created and change.trial_id not in place.trials:
+    def _write_trial(self, stored_study: StoredStudy, change: TrialChange) -> None:
+        if change.created and change.trial_id not in stored_study.trials:
             if change.head is not None:
-                _attempt(partial(self._create, place, change), place, change, "the trial")
+                _attempt(
+                    partial(self._create, stored_study, change), stored_study, change, "the trial"
+                )
             return
-        trial_id = place.trials.get(change.trial_id)
+        trial_id = stored_study.trials.get(change.trial_id)
         if trial_id is None:  # refused before
             return
-        attempt = partial(_attempt, place=place, change=change)
+        attempt = partial(_attempt, stored_study=stored_study, change=change)
         storage = self._storage
         if change.started:
             attempt(
@@ -110,7 +116,7 @@ class Public:
                 what=f"its end as {head.state.name}",
             )
 
-    def _create(self, place: Place, change: TrialChange) -> None:
+    def _create(self, stored_study: StoredStudy, change: TrialChange) -> None:
         assert change.head is not None
         values = {
             name: (d.to_external_repr(value), d) for name, (value, d) in change.params.items()
@@ -129,32 +135,32 @@ class Public:
             system_attrs={k: json.loads(v) for k, v in change.attributes.system.items()},
             intermediate_values=dict(change.steps),
         )
-        trial_id = self._storage.create_new_trial(place.study_id, template)
+        trial_id = self._storage.create_new_trial(stored_study.study_id, template)
         number = self._storage.get_trial_number_from_id(trial_id)
         if number != change.number:
             if not template.state.is_finished():
                 self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
             raise StudyLostError(
                 change.study_id,
-                f"somebody else has added trial {change.number} to the study {place.name!r} while "
-                "it was running here",
+                f"somebody else has added trial {change.number} to the study "
+                f"{stored_study.name!r} while it was running here",
             )
-        place.add(change.trial_id, trial_id)
+        stored_study.add(change.trial_id, trial_id)
 
 
 def _each(rows: dict[_T, Any]) -> Iterable[_T]:
-    """Give each key, and take it out once it is dealt with."""
+    """Yield each key of rows, and delete the row after its turn."""
     for key in list(rows):
         yield key
         del rows[key]
 
 
 def _attempt(
-    write: Callable[[], object], place: Place, change: TrialChange | None, what: str
+    write: Callable[[], object], stored_study: StoredStudy, change: TrialChange | None, what: str
 ) -> None:
     try:
         write()
     except Exception as error:
         if not is_refusal(error):
             raise
-        log_refusal(place, change, what, error)
+        log_refusal(stored_study, change, what, error)
