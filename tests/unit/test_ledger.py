@@ -66,13 +66,18 @@ def test_the_end_of_an_attempt_that_was_given_up_closes_nothing() -> None:
 def test_a_lost_worker_voids_its_requests_and_frees_its_trials() -> None:
     book = ledger(SUBMITTED, requested("r1"), requested("r2", "other"), assigned("r0"), lost())
     assert list(book.requests) == ["r2"]
-    assert book.studies["s"].open[0].waiting
+    assert book.studies["s"].trials.open[0].is_waiting
 
 
 def test_a_request_that_is_withdrawn_gets_no_trial_and_gives_back_one_it_got() -> None:
     withdrawn = trialbus.RequestWithdrawn(study="s", request="r")
     assert not ledger(SUBMITTED, requested("r"), withdrawn).requests
-    assert ledger(SUBMITTED, requested("r"), assigned("r"), withdrawn).studies["s"].open[0].waiting
+    assert (
+        ledger(SUBMITTED, requested("r"), assigned("r"), withdrawn)
+        .studies["s"]
+        .trials.open[0]
+        .is_waiting
+    )
 
 
 def test_a_trial_lost_too_often_is_closed_as_lost() -> None:
@@ -84,7 +89,7 @@ def test_a_trial_lost_too_often_is_closed_as_lost() -> None:
 
 def test_a_preempted_trial_waits_for_its_next_attempt() -> None:
     book = ledger(SUBMITTED, assigned("r"), finished(state="preempted"))
-    assert book.studies["s"].open[0].waiting
+    assert book.studies["s"].trials.open[0].is_waiting
 
 
 @given(st.data())
@@ -105,5 +110,5 @@ def test_events_that_are_repeated_later_change_nothing(data: st.DataObject) -> N
     start = data.draw(st.integers(0, len(history)))
     once, twice = ledger(*history), ledger(*history, *history[start:])
     if start > 0:  # a study that is submitted again is meant to begin again
-        assert twice.studies["s"].open == once.studies["s"].open
+        assert twice.studies["s"].trials.open == once.studies["s"].trials.open
     assert twice.requests.keys() <= {"a", "b", "c"} - {"a", "b", "c"} | once.requests.keys()

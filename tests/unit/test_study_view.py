@@ -176,7 +176,10 @@ def test_a_lost_trial_leaves_and_comes_back_as_another_attempt() -> None:
 
 def test_a_trial_lost_once_too_often_is_failed() -> None:
     seen = view(submitted(spec(max_retries=1)), STARTED, assigned(2, 1), lost(2, 1))
-    assert (seen.counts["failed"], told(seen)[-1]) == (1, "trial 2 failed: lost 2 times")
+    assert (seen.counts["failed"], told(seen)[-1]) == (
+        1,
+        "trial 2 failed: lost 2 times (study.max_retries=1)",
+    )
 
 
 def test_a_lost_worker_takes_all_its_trials_along() -> None:

@@ -19,6 +19,7 @@ import msgspec
 from trialbus.messages import events
 from trialbus.study.spec import StudySpec
 from trialbus_services.monitor.event_text import described, plain
+from trialbus_services.optimizer.trial_states import AttemptEnd
 from trialbus_services.views.study_view import RunningTrial, StudyView
 
 Json: TypeAlias = dict[str, Any]
@@ -30,6 +31,12 @@ _POINTS = 20_000  # newest points kept, for who has to catch up
 _LINES = 200  # newest events kept, of each study
 _CURVES = 24  # of trials that ended
 _ERROR = 4000  # characters
+#: Why a trial waits for its next attempt, by the event that ended the one before.
+_WAITING: dict[type, str] = {
+    events.TrainerLost: "its trainer was lost",
+    events.RequestWithdrawn: "given back",
+    events.TrialFinished: "interrupted",
+}
 
 
 @dataclass
@@ -100,11 +107,10 @@ class Board:
 
     def apply(self, event: events.AnyEvent, offset: int) -> None:
         """Take in an event of this study, or of none in particular."""
-        before = set(self.view.running) if isinstance(event, events.TrainerLost) else set[int]()
         running = self.view.running.get(getattr(event, "trial", None) or 0)
         same = running is not None and running.attempt == getattr(event, "attempt", None)
         step = running.step if running and same else None
-        self.view.apply(event)
+        ends = self.view.apply(event)
         self.changed = offset
         self._lines.append((offset, event))
         match event:
@@ -115,14 +121,12 @@ class Board:
                     self._end(row, "waiting", "the study ended", offset)
             case events.ReportReady():
                 self.report = event.paths[0] if event.paths else ""
-            case events.TrainerLost() | events.RequestWithdrawn():
-                self._take_lost(before, offset)
-            case events.TrialFinished():
-                self._take_end(event, offset)
-            case events.TrialEvent():
+            case events.TrialEvent() if not isinstance(event, events.TrialFinished):
                 self._take(event, step, offset)
             case _:
                 pass
+        for end in ends:
+            self._end_attempt(end, event, offset)
 
     def _take(self, event: events.TrialEvent, step: int | None, offset: int) -> None:
         trial = self.view.running.get(event.trial)
@@ -151,23 +155,23 @@ class Board:
         if len(self._points) > _POINTS:
             self._points_from, _ = self._points.popleft()
 
-    def _take_end(self, event: events.TrialFinished, offset: int) -> None:
-        row = self.rows.get(event.trial)
-        if row is None or row.state != "running" or row.trial.attempt != event.attempt:
+    def _end_attempt(self, end: AttemptEnd, event: events.AnyEvent, offset: int) -> None:
+        """Show how an attempt ended, unless the study ended before it."""
+        row = self.rows.get(end.trial.number)
+        if row is None or row.trial.attempt != end.trial.attempt or self.view.state == "finished":
             return
-        if event.state == "preempted":
-            self._end(row, "waiting", event.error or "interrupted", offset, event.at)
+        # A loss is noticed only after the trainer's end, and stamped by the hub's clock.
+        at = event.at if isinstance(event, events.TrialFinished) else None
+        if end.cause == "waiting":
+            why = end.error or _WAITING.get(type(event), "")
+            self._end(row, "waiting", why, offset, at)
             return
-        row.error = (event.error or "")[-_ERROR:]
+        row.error = (end.error or "")[-_ERROR:]
         if row.error:
             row.why = row.error.strip().splitlines()[-1].strip()
-        self._end(row, event.state, row.why, offset, event.at)
-
-    def _take_lost(self, before: set[int], offset: int) -> None:
-        for row in list(self.rows.values()):
-            if row.state == "running" and row.number not in self.view.running:
-                lost = row.number in before
-                self._end(row, "waiting", "its trainer was lost" if lost else "given back", offset)
+        elif end.trial.pruned_by:
+            row.why = end.trial.pruned_by
+        self._end(row, "failed" if end.cause == "lost" else end.cause, row.why, offset, at)
 
     def _end(self, row: Row, state: State, why: str, offset: int, at: float | None = None) -> None:
         row.state, row.why, row.ended_at = state, why, self.now() if at is None else at

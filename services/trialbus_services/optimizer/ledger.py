@@ -1,4 +1,4 @@
-"""Ledger: what the log says about studies, requests and trials.
+"""Ledger: studies, their trials, and requests that wait, as the log tells them.
 
 A pure fold over events: the same events always give the same ledger, so after a crash reading
 the log again is all the recovery there is. It decides nothing that the log does not say.
@@ -6,88 +6,37 @@ the log again is all the recovery there is. It decides nothing that the log does
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from trialbus.messages import events
 from trialbus.study.spec import StudySpec
-
-
-@dataclass
-class OpenTrial:
-    """A trial that has been handed out and not finished.
-
-    `waiting` is true between the loss of an attempt and the hand-out of the next one; nothing of
-    the attempt is in the log before the offset `since`. `pruned_by` is the person who wants its
-    end, and why: then there is no next one.
-    """
-
-    number: int
-    attempt: int
-    params: dict[str, Any]
-    request: str
-    session: str
-    worker: str = ""
-    slot: int = 0
-    waiting: bool = False
-    since: int = 0
-    pruned_by: str = ""
+from trialbus_services.optimizer.trial_states import AttemptEnd, OpenTrial, TrialStates
 
 
 @dataclass
 class Book:
-    """One study as the log tells it."""
+    """One study, as the log tells it. Only the ledger changes a book."""
 
     spec: StudySpec
     submission: str
+    """Id of the newest submission."""
     submitted_at: float
+    """Time of that submission, in seconds since the epoch."""
+    trials: TrialStates
     origin: dict[str, Any] = field(default_factory=dict[str, Any])
-    open: dict[int, OpenTrial] = field(default_factory=dict[int, OpenTrial])
-    finished: bool = False
-    stop: str | None = None
-    paused: bool = False
-
-
-@dataclass(frozen=True)
-class Closed:
-    """A trial ended, to be told to Optuna.
-
-    Attributes:
-        cause: `complete`, `pruned`, `failed`, or `lost` where its last attempt was lost.
-    """
-
-    study: str
-    trial: OpenTrial
-    cause: str
-    values: list[float] | None = None
-    error: str | None = None
+    """Origin of the study, as `StudySubmitted.origin` has it."""
+    is_finished: bool = False
+    stop_reason: str | None = None
+    """Reason of the `stop` command; None without one."""
+    is_paused: bool = False
 
 
 class Ledger:
     """Studies by name, requests that wait for an answer, and which were answered."""
 
-    def __init__(self) -> None:
-        self.studies: dict[str, Book] = {}
-        self.requests: dict[str, events.TrialRequested] = {}
-        self._answered: set[str] = set()
-        self._offset = 0
-        self._apply: dict[type, Callable[[Any], list[Closed]]] = {
-            events.StudySubmitted: self._study_submitted,
-            events.StudyFinished: self._study_finished,
-            events.Stop: self._stop,
-            events.Pause: self._pause,
-            events.Resume: self._resume,
-            events.Prune: self._prune,
-            events.TrialRequested: self._trial_requested,
-            events.RequestWithdrawn: self._request_withdrawn,
-            events.TrialAssigned: self._trial_assigned,
-            events.TrialFinished: self._trial_finished,
-            events.TrainerLost: self._trainer_lost,
-        }
-
-    #: The events a ledger is made of.
-    TYPES: tuple[type[events.Event], ...] = (
+    TYPES: ClassVar[tuple[type[events.Event], ...]] = (
         events.StudySubmitted,
         events.StudyFinished,
         events.Stop,
@@ -100,137 +49,107 @@ class Ledger:
         events.TrialFinished,
         events.TrainerLost,
     )
+    """Types of the events that change a ledger."""
 
-    def apply(self, event: events.AnyEvent, offset: int = 0) -> list[Closed]:
-        """Take in one event, that lies at an offset of the log, and return the trials it closed.
+    def __init__(self) -> None:
+        self.studies: dict[str, Book] = {}
+        self.requests: dict[str, events.TrialRequested] = {}
+        self._answered: set[str] = set()
+        self._offset = 0
+        self._apply: dict[type, Callable[[Any], Iterable[AttemptEnd]]] = {
+            events.StudySubmitted: self._submit_study,
+            events.StudyFinished: self._finish_study,
+            events.Stop: self._stop_study,
+            events.Pause: self._pause_study,
+            events.Resume: self._resume_study,
+            events.Prune: self._prune_trial,
+            events.TrialRequested: self._add_request,
+            events.RequestWithdrawn: self._withdraw_request,
+            events.TrialAssigned: self._assign_trial,
+            events.TrialFinished: self._finish_attempt,
+            events.TrainerLost: self._lose_session,
+        }
 
-        An event seen before changes nothing.
+    def apply(self, event: events.AnyEvent, offset: int = 0) -> list[AttemptEnd]:
+        """Apply an event that lies at an offset of the log, and return the ends that close trials.
+
+        An event that was applied before changes nothing.
         """
-        self._offset = offset
         apply = self._apply.get(type(event))
-        return apply(event) if apply else []
+        if apply is None:
+            return []
+        self._offset = offset
+        return [end for end in apply(event) if end.is_closed]
 
     def current(self, event: events.TrialEvent) -> OpenTrial | None:
         """Return the open trial that an event is about, unless its attempt was given up."""
         book = self.studies.get(event.study)
-        trial = book.open.get(event.trial) if book else None
-        if trial is None or trial.waiting or trial.attempt != event.attempt:
-            return None
-        return trial
+        return book.trials.current(event) if book else None
 
-    def _study_submitted(self, event: events.StudySubmitted) -> list[Closed]:
-        old = self.studies.get(event.study)
-        book = Book(
-            event.spec,
-            event.submission,
-            event.at,
-            origin=event.origin,
-            open=old.open if old else {},
+    def discard_trials(self, study: str, numbers: Iterable[int]) -> None:
+        """Forget open trials that the storage does not have, or has as finished."""
+        for number in numbers:
+            self.studies[study].trials.discard(number)
+
+    def _submit_study(self, event: events.StudySubmitted) -> Iterable[AttemptEnd]:
+        book = self.studies.get(event.study)
+        trials = book.trials if book else TrialStates(event.study, self._answered)
+        trials.max_retries = event.spec.max_retries
+        self.studies[event.study] = Book(
+            event.spec, event.submission, event.at, trials, origin=event.origin
         )
-        self.studies[event.study] = book
-        return []
+        return ()
 
-    def _study_finished(self, event: events.StudyFinished) -> list[Closed]:
+    def _finish_study(self, event: events.StudyFinished) -> Iterable[AttemptEnd]:
         book = self.studies.get(event.study)
         if book and book.submission == event.submission:
-            book.finished = True
-        return []
+            book.is_finished = True
+        return ()
 
-    def _stop(self, event: events.Stop) -> list[Closed]:
+    def _stop_study(self, event: events.Stop) -> Iterable[AttemptEnd]:
         book = self.studies.get(event.study)
-        if book and not book.finished:
-            book.stop = event.reason or "stopped"
-        return []
+        if book and not book.is_finished:
+            book.stop_reason = event.reason or "stopped"
+        return ()
 
-    def _pause(self, event: events.Pause) -> list[Closed]:
-        book = self.studies.get(event.study)
-        if book:
-            book.paused = True
-        return []
-
-    def _resume(self, event: events.Resume) -> list[Closed]:
+    def _pause_study(self, event: events.Pause) -> Iterable[AttemptEnd]:
         book = self.studies.get(event.study)
         if book:
-            book.paused = False
-        return []
+            book.is_paused = True
+        return ()
 
-    def _prune(self, event: events.Prune) -> list[Closed]:
+    def _resume_study(self, event: events.Resume) -> Iterable[AttemptEnd]:
         book = self.studies.get(event.study)
-        trial = book.open.get(event.trial) if book else None
-        if book and trial and event.by and trial.attempt == event.attempt:
-            trial.pruned_by = f"{event.by}: {event.reason}" if event.reason else event.by
-            return self._give_back(book, trial) if trial.waiting else []
-        return []
+        if book:
+            book.is_paused = False
+        return ()
 
-    def _give_back(self, book: Book, trial: OpenTrial) -> list[Closed]:
-        """Let a trial wait for its next attempt, unless somebody wanted it to end."""
-        if not trial.pruned_by:
-            trial.waiting = True
-            return []
-        del book.open[trial.number]
-        return [Closed(book.spec.name, trial, "pruned")]
+    def _prune_trial(self, event: events.Prune) -> Iterable[AttemptEnd]:
+        book = self.studies.get(event.study)
+        return book.trials.prune(event) if book else ()
 
-    def _trial_requested(self, event: events.TrialRequested) -> list[Closed]:
+    def _add_request(self, event: events.TrialRequested) -> Iterable[AttemptEnd]:
         if event.request not in self._answered:
             self.requests.setdefault(event.request, event)
-        return []
+        return ()
 
-    def _request_withdrawn(self, event: events.RequestWithdrawn) -> list[Closed]:
+    def _withdraw_request(self, event: events.RequestWithdrawn) -> Iterable[AttemptEnd]:
         self._answered.add(event.request)
         self.requests.pop(event.request, None)
-        return [
-            closed
-            for book in self.studies.values()
-            for trial in list(book.open.values())
-            if trial.request == event.request
-            for closed in self._give_back(book, trial)
-        ]
+        return [end for b in self.studies.values() for end in b.trials.withdraw(event.request)]
 
-    def _trial_assigned(self, event: events.TrialAssigned) -> list[Closed]:
-        if event.request in self._answered:
-            return []
-        self._answered.add(event.request)
+    def _assign_trial(self, event: events.TrialAssigned) -> Iterable[AttemptEnd]:
         self.requests.pop(event.request, None)
         book = self.studies.get(event.study)
         if book:
-            book.open[event.trial] = OpenTrial(
-                number=event.trial,
-                attempt=event.attempt,
-                params=event.params,
-                request=event.request,
-                session=event.session,
-                worker=event.worker,
-                slot=event.slot,
-                since=self._offset,
-            )
-        return []
+            book.trials.assign(event, self._offset)
+        self._answered.add(event.request)
+        return ()
 
-    def _trial_finished(self, event: events.TrialFinished) -> list[Closed]:
-        trial = self.current(event)
-        if trial is None:
-            return []
-        if event.state == "preempted":
-            return self._give_back(self.studies[event.study], trial)
-        del self.studies[event.study].open[event.trial]
-        return [Closed(event.study, trial, event.state, event.values, event.error)]
+    def _finish_attempt(self, event: events.TrialFinished) -> Iterable[AttemptEnd]:
+        book = self.studies.get(event.study)
+        return book.trials.finish(event) if book else ()
 
-    def _trainer_lost(self, event: events.TrainerLost) -> list[Closed]:
+    def _lose_session(self, event: events.TrainerLost) -> Iterable[AttemptEnd]:
         self.requests = {id_: r for id_, r in self.requests.items() if r.session != event.session}
-        closed: list[Closed] = []
-        for name, book in self.studies.items():
-            for trial in list(book.open.values()):
-                same_attempt = (name, trial.number, trial.attempt) == (
-                    event.study,
-                    event.trial,
-                    event.attempt,
-                )
-                if trial.waiting or not (trial.session == event.session or same_attempt):
-                    continue
-                if trial.pruned_by or trial.attempt < book.spec.max_retries:
-                    closed += self._give_back(book, trial)
-                else:
-                    del book.open[trial.number]
-                    retries = book.spec.max_retries
-                    error = f"lost {trial.attempt + 1} times (study.max_retries={retries})"
-                    closed.append(Closed(name, trial, "lost", error=error))
-        return closed
+        return [end for book in self.studies.values() for end in book.trials.lose(event)]

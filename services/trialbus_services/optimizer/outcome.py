@@ -10,8 +10,8 @@ from optuna.trial import TrialState
 
 from trialbus.study.spec import StudySpec
 from trialbus_services.optimizer.constraints import Constraint
-from trialbus_services.optimizer.ledger import Closed
 from trialbus_services.optimizer.objective import Curve, aggregation, value_of
+from trialbus_services.optimizer.trial_states import AttemptEnd
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Judge:
 
     def outcome(
         self,
-        closed: Closed,
+        end: AttemptEnd,
         curves: Mapping[str, Curve],
         last: Mapping[str, float],
         worst: Sequence[float] | None,
@@ -61,15 +61,15 @@ class Judge:
         """Return how a trial ended.
 
         Args:
-            closed: What its trainer, or its loss, says.
+            end: What its trainer, or its loss, says.
             curves: What it reported of the objectives, by metric and step.
             last: The newest value of every metric.
             worst: Values that stand in for those that are not finite, where the study says so.
         """
-        if closed.cause not in ("complete", "pruned"):
-            return Outcome(TrialState.FAIL, error=closed.error or "the trainer gave no reason")
+        if end.cause not in ("complete", "pruned"):
+            return Outcome(TrialState.FAIL, error=end.error or "the trainer gave no reason")
         try:
-            values = self._values(closed, curves, last, worst) if closed.cause != "pruned" else None
+            values = self._values(end, curves, last, worst) if end.cause != "pruned" else None
             if values is None:
                 return Outcome(TrialState.PRUNED, constraints=self._known(last))
             constraints = {c.text: c.violation(last) for c in self._constraints}
@@ -89,14 +89,14 @@ class Judge:
 
     def _values(
         self,
-        closed: Closed,
+        end: AttemptEnd,
         curves: Mapping[str, Curve],
         last: Mapping[str, float],
         worst: Sequence[float] | None,
     ) -> list[float] | None:
         """Return the objective values; None if the trial counts as pruned."""
         objectives = self._spec.objectives
-        given = closed.values
+        given = end.values
         if given is not None and len(given) != len(objectives):
             raise ValueError(
                 f"complete() gave {len(given)} values, study.objective has {len(objectives)}"

@@ -45,12 +45,13 @@ from trialbus_services.optimizer.distributions import check_directions, check_sp
 from trialbus_services.optimizer.evaluations import OpenEvaluations
 from trialbus_services.optimizer.failures import Failures
 from trialbus_services.optimizer.latency import Latency
-from trialbus_services.optimizer.ledger import Book, Closed, OpenTrial
+from trialbus_services.optimizer.ledger import Book
 from trialbus_services.optimizer.outcome import Judge
 from trialbus_services.optimizer.pruning import StudyPruner
 from trialbus_services.optimizer.registry import build_pruner, build_sampler
 from trialbus_services.optimizer.sampling import Suggester
 from trialbus_services.optimizer.storage_writer import WriteBehind
+from trialbus_services.optimizer.trial_states import AttemptEnd, OpenTrial
 from trialbus_services.optimizer.trial_supply import create_trial
 
 logger = logging.getLogger(__name__)
@@ -67,8 +68,7 @@ class RunningStudy:
     """A study in an Optuna storage, made or continued.
 
     Args:
-        book: What the log says of it. Open trials that the storage does not have are taken out:
-            they belong to a study of the same name that was deleted.
+        book: What the log says of it.
         storage: Where it is recorded.
         ahead: Suggestions that are kept ready.
         sampling: Takes the seconds that each suggestion took to compute.
@@ -105,6 +105,10 @@ class RunningStudy:
         self.progress = Progress(spec)
         self.reported = before.reported if before else OpenEvaluations()
         self._finished: set[int] = set()
+        #: Numbers of open trials for the ledger to forget. Those that the storage does not have
+        #: belong to a study of the same name that was deleted; those that wait there for no other
+        #: attempt were abandoned when the study ended before.
+        self.stale_trials: set[int] = set()
         self._counts: Counter[TrialState] = Counter()
         #: Running in the storage when it was opened. Those that the log, read to its end, does not
         #: know were suggested just before a crash and handed to nobody.
@@ -158,10 +162,10 @@ class RunningStudy:
         Returns:
             None if no trial is left, or the sampler has none ready: ask again when it has.
         """
-        again = next((trial for trial in book.open.values() if trial.waiting), None)
+        again = next((trial for trial in book.trials.open.values() if trial.is_waiting), None)
         if again is not None:
             trial, attempt = self._trial(again.number), again.attempt + 1
-        elif self.n_done + len(book.open) < self.spec.n_trials:
+        elif self.n_done + len(book.trials.open) < self.spec.n_trials:
             new = self._new_trial(request, book)
             if new is None:
                 return None
@@ -254,30 +258,30 @@ class RunningStudy:
             next(t for t in waiting if t.user_attrs.get(ENQUEUED) == event.enqueue)
         )
 
-    def close(self, closed: Closed) -> None:
+    def close(self, end: AttemptEnd) -> None:
         """Tell Optuna how a trial ended."""
-        number = closed.trial.number
+        number = end.trial.number
         if number in self._finished:
             return
         reported = self.reported
         last_metrics = reported.last.get(number, {})
         outcome = self._judge.outcome(
-            closed, reported.curves.get(number, {}), last_metrics, self.progress.worst
+            end, reported.curves.get(number, {}), last_metrics, self.progress.worst
         )
         state, values = outcome.state, outcome.values
         trial_id = self._trial_id(number)
         attributes: dict[str, Any] = {
-            ATTEMPT: closed.trial.attempt,
-            WORKER: closed.trial.worker,
-            SLOT: closed.trial.slot,
+            ATTEMPT: end.trial.attempt,
+            WORKER: end.trial.worker,
+            SLOT: end.trial.slot,
             METRICS: last_metrics,
             **self._driver.curve(reported.curve(number, self._driver.metric)),
         }
-        if closed.trial.pruned_by:
-            attributes[PRUNED_BY] = closed.trial.pruned_by
+        if end.trial.pruned_by:
+            attributes[PRUNED_BY] = end.trial.pruned_by
         if state is TrialState.FAIL:
             attributes |= {
-                STATE: "lost" if closed.cause == "lost" else "failed",
+                STATE: "lost" if end.cause == "lost" else "failed",
                 ERROR: outcome.error,
             }
         with self._storage.atomic(), warnings.catch_warnings():
@@ -303,7 +307,7 @@ class RunningStudy:
 
     def abandon(self, trial: OpenTrial, reason: str) -> None:
         """Fail a trial that waits for another attempt which will not come."""
-        self.close(Closed(self.spec.name, trial, "lost", error=reason))
+        self.close(AttemptEnd(self.spec.name, trial, "lost", error=reason))
 
     def best_trials(self) -> list[events.BestTrial]:
         """Return the best trial, or the Pareto front; empty without one that is feasible."""
@@ -373,8 +377,12 @@ class RunningStudy:
         for trial in ended:
             feasible = all(violation <= 0 for violation in trial.constraints.values())
             self.progress.take(trial.state, trial.values, feasible=feasible)
-        for number in set(book.open) - set(self._trial_ids):
-            del book.open[number]
+        states = {trial.number: trial.state for trial in trials}
+        self.stale_trials = {
+            number
+            for number, trial in book.trials.open.items()
+            if number not in states or (trial.is_waiting and states[number].is_finished())
+        }
         self._unclaimed = [trial for trial in running if trial.number not in attributes[FOREIGN]]
 
     def _enqueue(self) -> None:
@@ -411,7 +419,7 @@ class RunningStudy:
             self.sampler.close()
             self._asked = 0
             self.sampler = self._start_sampler(book)
-        left = self.spec.n_trials - self.n_done - len(book.open)
+        left = self.spec.n_trials - self.n_done - len(book.trials.open)
         for _ in range(min(n_waiting, left) - self._asked):
             self._asked += 1
             self.sampler.request()
@@ -430,7 +438,7 @@ class RunningStudy:
         """Return a trial that was made before a crash and handed to nobody, if there is one."""
         if not self._unclaimed:
             return None
-        claimed = self._finished | set(book.open)
+        claimed = self._finished | set(book.trials.open)
         self._unclaimed = orphans = [
             trial for trial in self._unclaimed if trial.number not in claimed
         ]

@@ -180,7 +180,7 @@ class Optimizer:
             if event is not None:
                 self._ledger.apply(event, record.offset)
         for name, book in self._ledger.studies.items():
-            if not book.finished:
+            if not book.is_finished:
                 self._open(name)
         for name in self._studies:
             self._restore(name)
@@ -191,7 +191,7 @@ class Optimizer:
 
     def _restore(self, name: str) -> None:
         """Read again what the open trials of a study reported before the commit."""
-        trials = self._ledger.studies[name].open.values()
+        trials = self._ledger.studies[name].trials.open.values()
         if not trials:
             return
         for record in replay(
@@ -212,11 +212,11 @@ class Optimizer:
         event = self._decode(record)
         if event is None:
             return
-        closed = self._ledger.apply(event, record.offset)
+        ends = self._ledger.apply(event, record.offset)
         self._statistics.applied += 1
         self._act(event, record.offset)
-        for trial in closed:
-            self._guarded(trial.study, lambda study, book, trial=trial: study.close(trial))
+        for end in ends:
+            self._guarded(end.study, lambda study, book, end=end: study.close(end))
 
     def _act(self, event: events.AnyEvent, offset: int) -> None:
         """Do what follows from an event beyond the ledger."""
@@ -307,6 +307,7 @@ class Optimizer:
                 on_ready=self._wake.set,
                 before=before,
             )
+            self._ledger.discard_trials(name, self._studies[name].stale_trials)
         except (StorageInternalError, sqlalchemy.exc.OperationalError) as error:
             if escaped(name) not in self._postponed:
                 logger.warning("study %r waits for the storage: %s", name, error)
@@ -349,8 +350,8 @@ class Optimizer:
         )
 
     def _stop(self, book: Book) -> None:
-        for trial in book.open.values():
-            if not trial.waiting:
+        for trial in book.trials.open.values():
+            if not trial.is_waiting:
                 # After the assignment, which may not be said yet.
                 self._saying.say(
                     events.Prune(
@@ -358,7 +359,7 @@ class Optimizer:
                         trial=trial.number,
                         attempt=trial.attempt,
                         step=0,
-                        reason=str(book.stop),
+                        reason=str(book.stop_reason),
                     )
                 )
 
@@ -379,11 +380,11 @@ class Optimizer:
             self._guarded(name, self._finish_if_done)
 
     def _want(self, study: RunningStudy, book: Book, n_waiting: int) -> None:
-        if not book.paused and end_of(study, book) is None:
+        if not book.is_paused and end_of(study, book) is None:
             study.want(n_waiting, book)
 
     def _assign(self, study: RunningStudy, book: Book, request: events.TrialRequested) -> None:
-        if book.paused or end_of(study, book) is not None:
+        if book.is_paused or end_of(study, book) is not None:
             return
         assigned = study.assign(request, book)
         if assigned is not None:
@@ -392,11 +393,10 @@ class Optimizer:
 
     def _finish_if_done(self, study: RunningStudy, book: Book) -> None:
         end = end_of(study, book)
-        if end is None or any(not trial.waiting for trial in book.open.values()):
+        if end is None or any(not trial.is_waiting for trial in book.trials.open.values()):
             return
-        for trial in list(book.open.values()):
+        for trial in book.trials.open.values():
             study.abandon(trial, f"the study ended ({end.reason}) before it could run again")
-            del book.open[trial.number]
         self._finish(book, conclusion(study, book, end))
 
     def _fail(self, name: str, book: Book, error: Exception) -> None:
@@ -418,7 +418,11 @@ class Optimizer:
     def _let_go(self, event: events.StudyFinished) -> None:
         """Leave a study alone whose end was in the log already, read once more after a crash."""
         book = self._ledger.studies.get(event.study)
-        if book is not None and book.finished and (study := self._studies.pop(event.study, None)):
+        if (
+            book is not None
+            and book.is_finished
+            and (study := self._studies.pop(event.study, None))
+        ):
             study.conclude(event.reason)
             study.release()
 

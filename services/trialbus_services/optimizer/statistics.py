@@ -36,13 +36,13 @@ class Statistics:
         """Return the optimizer's status."""
         counts = [study.counts for study in studies.values()]
         books = [(name, ledger.studies[name]) for name in studies]
-        paused = [name for name, book in books if book.paused]
+        paused = [name for name, book in books if book.is_paused]
         return OptimizerStatus(
             studies=len(studies),
             complete=sum(count.complete for count in counts),
             pruned=sum(count.pruned for count in counts),
             failed=sum(count.failed for count in counts),
-            running=sum(len(book.open) for _, book in books),
+            running=sum(len(book.trials.open) for _, book in books),
             n_paused=len(paused),
             paused=", ".join(paused),
             applied=self.applied,

@@ -21,8 +21,8 @@ class End:
 def end_of(study: RunningStudy, book: Book) -> End | None:
     """Return why no further trial of a study may begin, or None."""
     spec = book.spec
-    if book.stop is not None:
-        return End("stopped", book.stop)
+    if book.stop_reason is not None:
+        return End("stopped", book.stop_reason)
     too_many = study.failures.too_many
     if too_many is not None:
         return End("failed", too_many)

@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeAlias
 from trialbus.messages import events
 from trialbus.study.spec import Direction, Objective, StudySpec
 from trialbus_services.optimizer.objective import value_of
+from trialbus_services.optimizer.trial_states import AttemptEnd, OpenTrial, TrialStates
 
 _CURVE = 256  # newest values kept of a running trial
 _NOTES = 1000  # kept where nobody takes them
@@ -49,8 +50,6 @@ class RunningTrial:
     slot: int = 0
     params: dict[str, Any] = field(default_factory=dict[str, Any])
     budget: int | None = None
-    request: str | None = None
-    session: str | None = None
     step: int | None = None
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     curve: dict[int, float] = field(default_factory=dict[int, float])
@@ -108,7 +107,7 @@ class StudyView:
         self._spec: StudySpec | None = None
         self._submission: str | None = None  # the one that was taken up
         self._over: set[str] = set()  # submissions that ended
-        self._next_attempt: dict[int, int] = {}  # attempts below it are over
+        self._states = TrialStates(study)
 
     @property
     def metric(self) -> str | None:
@@ -156,14 +155,17 @@ class StudyView:
         self._notes.clear()
         return notes
 
-    def apply(self, event: events.AnyEvent) -> None:
-        """Take in one event; one that was seen before changes only the count of events."""
+    def apply(self, event: events.AnyEvent) -> list[AttemptEnd]:
+        """Apply an event and return the ends of attempts that follow from it.
+
+        An event that was applied before changes only the count of events.
+        """
         if isinstance(event, events.UnknownEvent):
-            return
-        # A worker that serves any study belongs to none: its session says what it ran.
-        of_any = isinstance(event, events.TrainerLost | events.RequestWithdrawn) and not event.study
+            return []
+        # The session of a worker that serves any study belongs to none of them.
+        of_any = isinstance(event, events.TrainerLost | events.RequestWithdrawn)
         if event.study != self.study and not of_any:
-            return
+            return []
         self.n_events += event.study == self.study
         match event:
             case events.StudySubmitted():
@@ -174,42 +176,91 @@ class StudyView:
                 self._study_finished(event)
             case events.Pause() | events.Resume():
                 self.paused = isinstance(event, events.Pause)
-            case events.TrainerLost():
-                self._lost(event)
-            case events.RequestWithdrawn():
-                self._withdrawn(event)
-            case events.TrialEvent() if self._is_current(event):
-                self._of_trial(event)
             case _:
-                pass
+                return self._apply_to_trials(event)
+        return []
 
-    def _is_current(self, event: events.TrialEvent) -> bool:
-        over = event.attempt < self._next_attempt.get(event.trial, 0)
-        return not over and self.state != "finished"
-
-    def _of_trial(self, event: events.TrialEvent) -> None:
-        if isinstance(event, events.TrialFinished):
-            self._trial_finished(event)
-            return
-        trial = self.running.get(event.trial)
-        if trial is None or trial.attempt < event.attempt:
-            trial = self.running[event.trial] = RunningTrial(event.trial, event.attempt)
-            self._next_attempt[event.trial] = event.attempt
-            self.n_retried += event.attempt > 0
+    def _apply_to_trials(self, event: events.Event) -> list[AttemptEnd]:
         match event:
-            case events.TrialAssigned():
-                trial.worker, trial.slot, trial.params = event.worker, event.slot, event.params
-                trial.budget, trial.request = event.budget, event.request
-                trial.session = event.session
-            case events.EvaluationComplete():
-                self._evaluation(trial, event)
-            case events.Prune():
-                trial.pruned_at = event.step
+            case events.TrainerLost():
+                return self._end_attempts(self._states.lose(event), "lost")
+            case events.RequestWithdrawn():
+                return self._end_attempts(self._states.withdraw(event.request))
+            case events.TrialFinished():
+                self._states.infer(event)
+                return self._end_attempts(self._states.finish(event), "interrupted")
+            case events.TrialEvent():
+                return self._follow_trial(event)
             case _:
-                pass
+                return []
+
+    def _follow_trial(self, event: events.TrialEvent) -> list[AttemptEnd]:
+        if isinstance(event, events.TrialAssigned):
+            self._states.assign(event)
+        ends = self._states.prune(event) if isinstance(event, events.Prune) else []
+        state = self._states.infer(event)
+        if state is not None and self.state != "finished":
+            trial = self._running_trial(state)
+            match event:
+                case events.TrialAssigned():
+                    trial.budget = event.budget
+                case events.EvaluationComplete():
+                    self._evaluation(trial, event)
+                case events.Prune():
+                    trial.pruned_at = event.step
+                case _:
+                    pass
+        return self._end_attempts(ends)
+
+    def _running_trial(self, state: OpenTrial) -> RunningTrial:
+        """Return what is shown of the attempt that runs; a new one where that began just now."""
+        trial = self.running.get(state.number)
+        if trial is None or trial.attempt != state.attempt:
+            trial = self.running[state.number] = RunningTrial(state.number, state.attempt)
+            self.n_retried += state.attempt > 0
+        trial.worker, trial.slot, trial.params = state.worker, state.slot, state.params
+        return trial
+
+    def _end_attempts(
+        self, ends: list[AttemptEnd], cause: Literal["lost", "interrupted"] | None = None
+    ) -> list[AttemptEnd]:
+        """Count and note the ends of attempts, unless the optimizer has counted the study."""
+        for end in ends:
+            trial = self.running.pop(end.trial.number, None)
+            if self.state == "finished":
+                continue
+            if trial is None or trial.attempt != end.trial.attempt:
+                trial = RunningTrial(end.trial.number, end.trial.attempt, params=end.trial.params)
+            self.n_lost += cause == "lost"
+            if end.cause != "waiting":
+                self._close_trial(end, trial)
+            elif cause is not None:
+                self._note(cause, f"trial {trial.number} was {cause}; it is handed out again")
+        return ends
+
+    def _close_trial(self, end: AttemptEnd, trial: RunningTrial) -> None:
+        name = f"trial {trial.number}"
+        match end.cause:
+            case "lost" | "failed":
+                lines = (end.error or "").strip().splitlines()
+                reason = lines[-1].strip() if lines else "no reason given"
+                self._note("failed", f"{name} failed: {reason}")
+            case "pruned":
+                step = trial.step if trial.pruned_at is None else trial.pruned_at
+                last = next(reversed(trial.curve.values()), None)
+                at = "" if step is None else f" at step {step}"
+                self._note("pruned", f"{name} pruned{at}{_shown(last)}")
+            case "complete":
+                value = trial.value = self._value(end, trial)
+                self._note("complete", f"{name} complete{_shown(value)}")
+                self._consider(value, trial)
+            case _:
+                return
+        self.counts["failed" if end.cause == "lost" else end.cause] += 1
 
     def _submitted(self, event: events.StudySubmitted) -> None:
         self._spec = event.spec
+        self._states.max_retries = event.spec.max_retries
         if self.state == "finished":
             self._began = self._clock()
         self.paused = False
@@ -243,35 +294,9 @@ class StudyView:
         if trial.best is None or self._better(value, trial.best):
             trial.best = value
 
-    def _trial_finished(self, event: events.TrialFinished) -> None:
-        trial = self.running.pop(event.trial, None)
-        if trial is None or trial.attempt != event.attempt:
-            trial = RunningTrial(event.trial, event.attempt)
-        self._next_attempt[event.trial] = event.attempt + 1
-        name = f"trial {event.trial}"
-        match event.state:
-            case "preempted":
-                self._note("interrupted", f"{name} was interrupted; it is handed out again")
-                return
-            case "failed":
-                lines = (event.error or "").strip().splitlines()
-                self._note(
-                    "failed", f"{name} failed: {lines[-1].strip() if lines else 'no reason given'}"
-                )
-            case "pruned":
-                step = trial.step if trial.pruned_at is None else trial.pruned_at
-                last = next(reversed(trial.curve.values()), None)
-                at = "" if step is None else f" at step {step}"
-                self._note("pruned", f"{name} pruned{at}{_shown(last)}")
-            case "complete":
-                value = trial.value = self._value(event, trial)
-                self._note("complete", f"{name} complete{_shown(value)}")
-                self._consider(value, trial)
-        self.counts[event.state] += 1
-
-    def _value(self, event: events.TrialFinished, trial: RunningTrial) -> float | None:
-        if event.values:
-            return event.values[0]
+    def _value(self, end: AttemptEnd, trial: RunningTrial) -> float | None:
+        if end.values:
+            return end.values[0]
         objective = self._spec.objectives[0] if self._spec else None
         if objective is None:
             objective = Objective(metric=self.metric or "?", direction=self.direction)
@@ -282,28 +307,6 @@ class StudyView:
             return
         if self._best_complete is None or self._better(value, self._best_complete.value):
             self._best_complete = Best(value, trial.number, trial.params)
-
-    def _lost(self, event: events.TrainerLost) -> None:
-        for trial in list(self.running.values()):
-            same = (trial.number, trial.attempt) == (event.trial, event.attempt)
-            if same or trial.session == event.session:
-                self._drop(trial)
-                self.n_lost += 1
-                if self._spec and trial.attempt >= self._spec.max_retries:
-                    times = f"lost {trial.attempt + 1} times"
-                    self._note("failed", f"trial {trial.number} failed: {times}")
-                    self.counts["failed"] += 1
-                else:
-                    self._note("lost", f"trial {trial.number} was lost; it is handed out again")
-
-    def _withdrawn(self, event: events.RequestWithdrawn) -> None:
-        for trial in list(self.running.values()):
-            if trial.request == event.request:
-                self._drop(trial)
-
-    def _drop(self, trial: RunningTrial) -> None:
-        del self.running[trial.number]
-        self._next_attempt[trial.number] = trial.attempt + 1
 
     def _study_finished(self, event: events.StudyFinished) -> None:
         if event.submission in self._over:

@@ -1,0 +1,193 @@
+"""TrialStates: the state of each trial of a study, folded from the events of the log.
+
+The only fold of a trial's state: the optimizer's ledger decides by it, and every view shows it.
+A trial is open while an attempt runs, waits between an attempt that ended without a verdict and
+the next one, and is closed with a cause. No I/O and no clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+from trialbus.messages import events
+
+Cause: TypeAlias = Literal["complete", "pruned", "failed", "lost", "waiting"]
+"""How an attempt ended: with `waiting` the trial is handed out again, else it is closed.
+
+`lost` closes a trial whose last attempt was lost; its optimizer records it as failed.
+"""
+
+
+@dataclass
+class OpenTrial:
+    """A trial that was handed out and is not closed.
+
+    Of an attempt whose assignment was not seen, only number and attempt are known.
+    """
+
+    number: int
+    attempt: int
+    params: dict[str, Any] = field(default_factory=dict[str, Any])
+    request: str = ""
+    """Id of the request that the attempt answers."""
+    session: str = ""
+    """Presence session of the requester."""
+    worker: str = ""
+    slot: int = 0
+    is_waiting: bool = False
+    """Whether the attempt has ended and the next one was not handed out yet."""
+    since: int = 0
+    """Offset of the assignment: the log has nothing of the attempt before it."""
+    pruned_by: str = ""
+    """Person who pruned the trial, and why: it is not handed out again."""
+
+
+@dataclass(frozen=True)
+class AttemptEnd:
+    """The end of an attempt, and what became of its trial."""
+
+    study: str
+    trial: OpenTrial
+    cause: Cause
+    values: list[float] | None = None
+    """Objective values, where the trainer gave them."""
+    error: str | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the trial is closed, and not waiting for its next attempt."""
+        return self.cause != "waiting"
+
+
+class TrialStates:
+    """The trials of one study that are not closed, by number.
+
+    An event that was applied before, or is about an attempt that was given up, changes nothing.
+
+    Args:
+        study: Name of the study.
+        answered: Ids of the requests that have an answer or were withdrawn. The studies of a
+            ledger share the set, since a request may be for any study.
+    """
+
+    def __init__(self, study: str, answered: set[str] | None = None) -> None:
+        self.study = study
+        self.open: dict[int, OpenTrial] = {}
+        #: `study.max_retries`; None where the specification was not seen: no loss is the last.
+        self.max_retries: int | None = None
+        self._answered: set[str] = set() if answered is None else answered
+        self._next_attempts: dict[int, int] = {}  # attempts below are over
+
+    def current(self, event: events.TrialEvent) -> OpenTrial | None:
+        """Return the trial whose running attempt an event is about; None if that is over."""
+        trial = self.open.get(event.trial)
+        if trial is None or trial.is_waiting or trial.attempt != event.attempt:
+            return None
+        return trial
+
+    def infer(self, event: events.TrialEvent) -> OpenTrial | None:
+        """Return the trial whose running attempt an event is about, opening one not yet seen.
+
+        For views, which may join after the assignment was published.
+        """
+        trial = self.current(event)
+        if trial is None and event.attempt >= self._next_attempts.get(event.trial, 0):
+            trial = self._open(OpenTrial(event.trial, event.attempt))
+        return trial
+
+    def assign(self, event: events.TrialAssigned, offset: int = 0) -> OpenTrial | None:
+        """Open an attempt; return None if its request was answered before, or withdrawn."""
+        if event.request in self._answered:
+            return None
+        self._answered.add(event.request)
+        return self._open(
+            OpenTrial(
+                number=event.trial,
+                attempt=event.attempt,
+                params=event.params,
+                request=event.request,
+                session=event.session,
+                worker=event.worker,
+                slot=event.slot,
+                since=offset,
+            )
+        )
+
+    def prune(self, event: events.Prune) -> list[AttemptEnd]:
+        """Mark a trial that a person prunes; close it if it waits."""
+        trial = self.open.get(event.trial)
+        if trial is None or not event.by or trial.attempt != event.attempt:
+            return []
+        trial.pruned_by = f"{event.by}: {event.reason}" if event.reason else event.by
+        return [self._give_back(trial)] if trial.is_waiting else []
+
+    def finish(self, event: events.TrialFinished) -> list[AttemptEnd]:
+        """Close a trial whose attempt ended; one that was preempted waits."""
+        trial = self.current(event)
+        if trial is None:
+            return []
+        if event.state == "preempted":
+            return [self._give_back(trial, event.error)]
+        return [self._close(trial, event.state, event.values, event.error)]
+
+    def withdraw(self, request: str) -> list[AttemptEnd]:
+        """Give back the trial that was handed out for a request."""
+        self._answered.add(request)
+        return [
+            self._give_back(trial)
+            for trial in list(self.open.values())
+            if trial.request == request and not trial.is_waiting
+        ]
+
+    def lose(self, event: events.TrainerLost) -> list[AttemptEnd]:
+        """Give back the trials of a session that was lost; close those lost once too often."""
+        return [
+            self._lose(trial)
+            for trial in list(self.open.values())
+            if not trial.is_waiting and self._is_lost(trial, event)
+        ]
+
+    def discard(self, number: int) -> None:
+        """Forget an open trial that the storage says does not wait for another attempt."""
+        self.open.pop(number, None)
+
+    def _open(self, trial: OpenTrial) -> OpenTrial:
+        self._next_attempts[trial.number] = trial.attempt
+        self.open[trial.number] = trial
+        return trial
+
+    def _is_lost(self, trial: OpenTrial, event: events.TrainerLost) -> bool:
+        if event.session == trial.session:
+            return True
+        return (self.study, trial.number, trial.attempt) == (
+            event.study,
+            event.trial,
+            event.attempt,
+        )
+
+    def _lose(self, trial: OpenTrial) -> AttemptEnd:
+        retries = self.max_retries
+        if trial.pruned_by or retries is None or trial.attempt < retries:
+            return self._give_back(trial)
+        error = f"lost {trial.attempt + 1} times (study.max_retries={retries})"
+        return self._close(trial, "lost", error=error)
+
+    def _give_back(self, trial: OpenTrial, error: str | None = None) -> AttemptEnd:
+        """Let a trial wait for its next attempt, unless a person pruned it."""
+        if trial.pruned_by:
+            return self._close(trial, "pruned")
+        trial.is_waiting = True
+        self._next_attempts[trial.number] = trial.attempt + 1
+        return AttemptEnd(self.study, trial, "waiting", error=error)
+
+    def _close(
+        self,
+        trial: OpenTrial,
+        cause: Cause,
+        values: list[float] | None = None,
+        error: str | None = None,
+    ) -> AttemptEnd:
+        del self.open[trial.number]
+        self._next_attempts[trial.number] = trial.attempt + 1
+        return AttemptEnd(self.study, trial, cause, values, error)
