@@ -73,8 +73,8 @@ class Bench:
                 # Something that it reads at the very end, behind its own commands.
                 publisher.publish(trialbus.Stop(study="none"))
                 for _ in range(20):
-                    durable = hub_status(link)["durable"]
-                    if durable.get("optimizer", {"lag": 1})["lag"] == 0:
+                    optimizer = hub_status(link).durable.get("optimizer")
+                    if optimizer is not None and optimizer.lag == 0:
                         return time.time()
                     time.sleep(0.02)
 

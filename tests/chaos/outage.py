@@ -123,7 +123,7 @@ def _train(account: Path, seconds: float) -> None:
 
 
 def _is_known(link: trialbus.Link) -> bool:
-    return any(session["confirmed"] for session in hub_status(link)["sessions"])
+    return any(session.confirmed for session in hub_status(link).sessions)
 
 
 def _end(training: Managed) -> None:

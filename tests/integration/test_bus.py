@@ -199,7 +199,7 @@ def test_sessions_survive_a_restart_of_the_hub(bus: Bus) -> None:
         presence.wait_registered(10)
         hub.restart()
         assert inbox.next(3.0) is None
-        assert [s["session"] for s in hub_status(link)["sessions"]] == [presence.session]
+        assert [s.session for s in hub_status(link).sessions] == [presence.session]
         assert not presence.lost
 
 
@@ -359,7 +359,7 @@ def test_noise_from_a_stranger_leaves_the_hub_serving(bus: Bus) -> None:
             stranger.send_multipart([noise, noise])
         stranger.close()
         context.term()
-        until(lambda: hub_status(link)["counters"].get("refused_400", 0) >= 11)
+        until(lambda: hub_status(link).counters.get("refused_400", 0) >= 11)
         publisher.publish(evaluation(1))
         assert publisher.flush(10)
 
@@ -380,7 +380,7 @@ def test_a_full_disk_is_told_to_publishers_and_costs_no_event(bus: Bus) -> None:
             publisher.publish(evaluation(step))
         until(lambda: publisher.refused, 20, "a word from the hub")
         acknowledged = 5000 - publisher.pending
-        assert hub_status(link)["counters"]["failed_commits"] > 0
+        assert hub_status(link).counters["failed_commits"] > 0
         resource.prlimit(hub.pid, resource.RLIMIT_FSIZE, (hard, hard))
         assert publisher.flush(30)
     assert 0 < acknowledged < 5000
@@ -410,7 +410,7 @@ def test_a_disk_without_space_is_told_to_publishers_and_costs_no_event(bus: Bus)
             publisher.publish(evaluation(step))
         until(lambda: publisher.refused, 20, "a word from the hub")
         acknowledged = 5000 - publisher.pending
-        assert hub_status(link)["counters"]["failed_commits"] > 0
+        assert hub_status(link).counters["failed_commits"] > 0
         # Its disk as the hub sees it.
         Path(f"/proc/{process.pid}/root{log}/ballast").unlink()
         assert publisher.flush(30)
@@ -552,7 +552,7 @@ def test_a_fetch_that_stands_is_answered_until_it_had_its_answers(bus: Bus) -> N
                 frames.Fetch(7, 0, ["evaluation_complete/*/*"], wait_ms=60_000, answers=3)
             )
         )
-        until(lambda: hub_status(link)["parked"] == 1, 10, "a parked fetch")
+        until(lambda: hub_status(link).parked == 1, 10, "a parked fetch")
         for step in range(4):
             publisher.publish(evaluation(step))
             assert publisher.flush(10)
@@ -560,7 +560,7 @@ def test_a_fetch_that_stands_is_answered_until_it_had_its_answers(bus: Bus) -> N
                 answer = frames.decode_to_client(reader.recv())
                 assert isinstance(answer, frames.Events)
                 answers.append(answer)
-        until(lambda: hub_status(link)["parked"] == 0, 10, "no parked fetch")
+        until(lambda: hub_status(link).parked == 0, 10, "no parked fetch")
     assert [step_of(record) for answer in answers for record in answer.records] == [0, 1, 2]
     assert [answer.next for answer in answers] == [1, 2, 3]
     assert [answer.more for answer in answers] == [True, True, False]
@@ -580,7 +580,7 @@ def test_a_fetch_too_many_is_refused_and_the_hub_goes_on(bus: Bus) -> None:
     with trialbus.Publisher(bus.endpoint) as publisher, trialbus.Link(bus.endpoint) as link:
         for request in range(64):
             reader.send(frames.encode(frames.Fetch(request, 0, ["*/*/*"], wait_ms=60_000)))
-        until(lambda: hub_status(link)["parked"] == 64, 10, "64 parked fetches")
+        until(lambda: hub_status(link).parked == 64, 10, "64 parked fetches")
         reader.send(frames.encode(frames.Fetch(64, 0, ["*/*/*"], wait_ms=60_000)))
         refused = frames.decode_to_client(reader.recv())
         assert isinstance(refused, frames.Refused)
@@ -623,7 +623,7 @@ def test_a_thousand_parked_subscribers_cost_nothing_while_nothing_happens(bus: B
             socket.linger = 0
             socket.connect(bus.endpoint)
             socket.send(frames.encode(frames.Fetch(1, 0, [f"prune/s/{number}"], wait_ms=60_000)))
-        until(lambda: hub_status(link)["parked"] == 1000, 30, "a thousand parked fetches")
+        until(lambda: hub_status(link).parked == 1000, 30, "a thousand parked fetches")
     process = psutil.Process(hub.pid)
     before = sum(process.cpu_times()[:2])
     time.sleep(2.0)  # the idle time that is measured

@@ -198,11 +198,11 @@ def test_whatever_a_stranger_sends_is_counted_and_an_ordinary_client_is_served()
         def all_is_accounted_for() -> bool:
             status = hub_status(link)
             stranger.read()
-            counted = {k: n for k, n in status["counters"].items() if k.startswith("refused_")}
+            counted = {k: n for k, n in status.counters.items() if k.startswith("refused_")}
             return (
                 counted.get("refused_400", 0) >= unreadable
                 and sum(counted.values()) == stranger.refused
-                and status["last_refused"] == stranger.reason
+                and status.last_refused == stranger.reason
             )
 
         message = st.one_of(
@@ -244,7 +244,7 @@ def test_a_frame_that_is_nested_without_end_is_refused(bus: Bus) -> None:
         link.wait_connected(20)
         send_once(bus, b"\x93\x07\x01" + _NESTED)
         until(
-            lambda: not hub.running or hub_status(link)["counters"].get("refused_400") == 1,
+            lambda: not hub.running or hub_status(link).counters.get("refused_400") == 1,
             describe="the refusal",
         )
         assert hub.running

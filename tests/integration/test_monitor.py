@@ -112,12 +112,12 @@ def test_the_log_of_a_trial_is_found_by_its_number_and_nothing_else_is(bus: Bus)
 def test_any_number_of_browsers_costs_the_hub_one_subscription(bus: Bus, worker: Client) -> None:
     page = Page(bus)
     until_known(page)
-    alone = hub_status(worker.link)["parked"]
+    alone = hub_status(worker.link).parked
     streams = [page.stream(f"?study={STUDY}") for _ in range(5)]
     for stream in streams:
         events = [event for event, _ in islice(stream.__enter__(), 3)]
         assert "delta" in events
-    assert hub_status(worker.link)["parked"] == alone
+    assert hub_status(worker.link).parked == alone
     for stream in streams:
         stream.__exit__(None, None, None)
 

@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
@@ -114,9 +113,9 @@ def start_trainer(bus: Bus, cable: Cable, ttl_s: float) -> Managed:
 
 def silence(link: trialbus.Link) -> float:
     """Seconds for which the hub has heard nothing of the only session."""
-    sessions: list[dict[str, Any]] = hub_status(link)["sessions"]
+    sessions = hub_status(link).sessions
     assert sessions, "the session was declared lost"
-    return float(sessions[0]["silent_s"])
+    return sessions[0].silent_s
 
 
 def killed(trainer: Managed, _cable: Cable) -> None:
@@ -151,14 +150,14 @@ def test_a_trainer_that_is_gone_is_reported_once_and_after_its_time_to_live(
         assert event.last_seen < ended_at + 0.5
         assert event.at - event.last_seen >= ttl_s
         assert event.at - event.last_seen < ttl_s + 5
-        assert hub_status(link)["sessions"] == []
+        assert hub_status(link).sessions == []
         # Back again, it is told so, and not reported a second time.
         cable.plug()
         if trainer.running:
             trainer.signal(signal.SIGCONT)
             until(lambda: "lost" in trainer.printed(), 30)
             assert trainer.wait(30) == 0
-        assert hub_status(link)["counters"]["sessions_lost"] == 1
+        assert hub_status(link).counters["sessions_lost"] == 1
 
 
 @pytest.mark.parametrize("how", ["unplug", "cut"])
@@ -177,5 +176,5 @@ def test_a_trainer_that_lost_its_connection_for_less_than_that_is_not_reported(
         cable.plug()
         until(lambda: silence(link) < 0.5, 10, "the next sign of life")
         assert "lost" not in trainer.printed()
-        assert "sessions_lost" not in hub_status(link)["counters"]
+        assert "sessions_lost" not in hub_status(link).counters
         assert list(trialbus.replay(trialbus.TrainerLost, link=link)) == []

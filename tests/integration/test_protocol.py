@@ -63,7 +63,7 @@ def test_the_listener_of_the_page_prints_evaluations_and_outlives_the_hub(bus: B
     hub = bus.hub()
     listener = bus.run("listener", [sys.executable, "listener.py", bus.endpoint])
     with Link(bus.endpoint) as link, trialbus.Publisher(link=link) as publisher:
-        until(lambda: hub_status(link)["parked"], describe="the listener's fetch")
+        until(lambda: hub_status(link).parked, describe="the listener's fetch")
         for step in range(3):
             if step == 2:
                 hub.restart()

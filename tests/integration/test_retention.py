@@ -63,10 +63,10 @@ def test_a_finished_study_leaves_the_log_on_command_and_all_others_stay(bus: Bus
         run_study(publisher, "running", 10, ends=False)
         run_study(publisher, "last", 10)
         publisher.flush(20)
-        end = hub_status(link)["end"]
+        end = hub_status(link).end
         forget_study(link, "done")
         forget_study(link, "last")
-        until(lambda: hub_status(link)["retention"]["removed"] == 5 * 2002 + 12)
+        until(lambda: hub_status(link).retention.removed == 5 * 2002 + 12)
         # Only what says that a request was answered is left of it.
         left = {"done": 5, "other": 5 * 502, "running": 12, "last": 1}
         assert counts(bus) == left
@@ -85,7 +85,7 @@ def test_removed_events_give_their_space_back(bus: Bus) -> None:
         run_study(publisher, "done", 50_000)
         publisher.flush(30)
         forget_study(link, "done")
-        until(lambda: not hub_status(link)["retention"]["removing"])
+        until(lambda: not hub_status(link).retention.removing)
         publisher.publish(trialbus.Stop(study="x"))
         publisher.flush(20)
     bus.processes["hub"].stop()
@@ -114,7 +114,7 @@ def test_a_study_that_was_submitted_again_stays(bus: Bus) -> None:
         run_study(publisher, "again", 3, ends=False)
         run_study(publisher, "done", 3)
         publisher.flush(20)
-        until(lambda: hub_status(link)["retention"]["removed"] >= 5, timeout_s=20)
+        until(lambda: hub_status(link).retention.removed >= 5, timeout_s=20)
     assert counts(bus)["again"] >= 5
 
 
@@ -127,12 +127,12 @@ def test_what_a_durable_name_has_not_read_is_protected_and_reported(bus: Bus) ->
             slow.wait_ready()
         run_study(publisher, "s", 10)
         publisher.flush(20)
-        until(lambda: hub_status(link)["retention"]["held_back"] == {"s": ["slow"]}, timeout_s=20)
+        until(lambda: hub_status(link).retention.held_back == {"s": ["slow"]}, timeout_s=20)
         with pytest.raises(HubRefusedError, match="not read yet by slow"):
             forget_study(link, "s")
         assert counts(bus) == {"s": 13}
         forget_name(link, "slow")
-        until(lambda: hub_status(link)["retention"]["removed"] == 12, timeout_s=20)
+        until(lambda: hub_status(link).retention.removed == 12, timeout_s=20)
         with pytest.raises(HubRefusedError, match="no durable name 'slow'"):
             forget_name(link, "slow")
 
@@ -152,7 +152,7 @@ def test_an_idle_durable_name_that_wants_none_of_it_holds_nothing_back(bus: Bus)
         publisher.publish(trialbus.Prune(study="t", trial=0, step=0))
         assert prunes.next(20) is not None
         prunes.next(1.0)
-        until(lambda: hub_status(link)["durable"]["prunes"]["lag"] == 0)
+        until(lambda: hub_status(link).durable["prunes"].lag == 0)
         forget_study(link, "s")
 
 

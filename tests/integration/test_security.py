@@ -85,7 +85,7 @@ def test_a_service_may_do_everything(guarded: Bus) -> None:
         publisher.publish(trialbus.Prune(study="mine", trial=0, step=0))
         assert publisher.flush(10)
         assert len(list(trialbus.replay(link=mine))) == 1
-        assert hub_status(mine)["end"] == 1
+        assert hub_status(mine).end == 1
 
 
 def test_a_listener_reads_and_publishes_nothing(guarded: Bus) -> None:
@@ -201,8 +201,8 @@ def test_refusals_are_counted_and_the_rest_of_a_peer_s_frames_is_served(guarded:
             with pytest.raises(trialbus.HubRefusedError):
                 trialbus.subscribe(link=trainer).wait_ready(10)
         found = hub_status(service)
-        assert found["counters"]["refused_403"] == 3
-        assert "is a trainer, which may not read" in found["last_refused"]
+        assert found.counters["refused_403"] == 3
+        assert "is a trainer, which may not read" in found.last_refused
         with trialbus.Publisher(link=trainer) as publisher:
             publisher.publish(evaluation())
             assert publisher.flush(10)

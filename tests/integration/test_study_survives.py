@@ -127,11 +127,11 @@ def test_services_that_are_up_are_used_and_left_running(bus: Bus) -> None:
     bus.service("worker", *small_study())
     with trialbus.Link(bus.endpoint) as link:
         link.wait_connected(20)
-        until(lambda: len(hub_status(link)["sessions"]) == 3, 20, "three services")
+        until(lambda: len(hub_status(link).sessions) == 3, 20, "three services")
         study = launch(bus, *small_study())
         assert study.wait(60) == 0, study.printed()
         assert_complete(bus)
-        assert len(hub_status(link)["sessions"]) == 3
+        assert len(hub_status(link).sessions) == 3
     assert not (bus.directory / "log" / "logs" / "hub.log").exists()
 
 

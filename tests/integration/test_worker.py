@@ -135,7 +135,7 @@ class Optimizer:
         return assigned
 
     def sessions(self) -> list[str]:
-        return [row["session"] for row in hub_status(self._link)["sessions"]]
+        return [row.session for row in hub_status(self._link).sessions]
 
 
 @pytest.fixture

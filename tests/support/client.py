@@ -120,7 +120,7 @@ def stored(bus: Bus, study: str = SPEC.name) -> optuna.Study:
 
 def read_optimizer_status(link: Link) -> OptimizerStatus:
     """Return the optimizer's status, read back from its session."""
-    sessions = hub_status(link)["sessions"]
-    status = from_info(next(s["info"] for s in sessions if s["kind"] == "optimizer"))
+    sessions = hub_status(link).sessions
+    status = from_info(next(s.info for s in sessions if s.kind == "optimizer"))
     assert status is not None
     return status

@@ -62,7 +62,7 @@ def listener(
 
 
 def durable(link: trialbus.Link) -> dict[str, Any]:
-    found: dict[str, Any] = hub_status(link)["durable"]
+    found: dict[str, Any] = hub_status(link).durable
     return found
 
 

@@ -5,24 +5,24 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 from trialbus.client.link import Link, Send
 from trialbus.errors import HubRefusedError, HubUnavailableError
 from trialbus.protocol import frames
+from trialbus.protocol.status import HubStatus
 
 _ASK_AGAIN_S = 1.0
 
 
-def hub_status(link: Link, timeout_s: float = 5.0) -> dict[str, Any]:
-    """Return what the hub says of itself; the keys are listed in docs/protocol.md.
+def hub_status(link: Link, timeout_s: float = 5.0) -> HubStatus:
+    """Return the state of the hub: its sessions, durable names and counters.
 
     Raises:
         HubUnavailableError: It did not answer within `timeout_s` seconds.
 
     Example:
         >>> with Link() as link:  # doctest: +SKIP
-        ...     hub_status(link)["sessions"]
+        ...     hub_status(link).sessions
     """
     answer = _ask(link, frames.AskStatus, timeout_s)
     assert isinstance(answer, frames.Status)

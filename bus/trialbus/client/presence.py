@@ -12,6 +12,7 @@ import msgspec
 from trialbus.client.link import Link, Send
 from trialbus.errors import HubRefusedError, HubUnavailableError
 from trialbus.protocol import frames
+from trialbus.protocol.status import InfoValue
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Presence:
         study: str = "",
         trial: int | None = None,
         attempt: int | None = None,
-        info: Mapping[str, str | float] | None = None,
+        info: Mapping[str, InfoValue] | None = None,
         exclusive: bool = False,
     ) -> None:
         self.session = uuid.uuid4().hex
@@ -100,7 +101,7 @@ class Presence:
         if not self._registered.wait(timeout_s):
             raise self._conflict or HubUnavailableError(self._link.endpoint, timeout_s)
 
-    def inform(self, info: Mapping[str, str | float]) -> None:
+    def inform(self, info: Mapping[str, InfoValue]) -> None:
         """Replace the information that the hub's status shows, with the next heartbeat."""
         self._hello = msgspec.structs.replace(self._hello, info=dict(info))
         self._registered.clear()

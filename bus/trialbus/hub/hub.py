@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Any, assert_never
+from typing import assert_never
 
 import msgspec
 import zmq
@@ -36,6 +36,7 @@ from trialbus.protocol import frames
 from trialbus.protocol.endpoint import check_bindable, resolve
 from trialbus.protocol.frames import Record
 from trialbus.protocol.security import Gatekeeper
+from trialbus.protocol.status import DurableNameStatus, HubStatus, RetentionStatus
 
 logger = logging.getLogger(__name__)
 
@@ -205,7 +206,7 @@ class Hub:
             case frames.Bye():
                 self._take_bye(message)
             case frames.AskStatus():
-                status = self.status() | {"role": self._router.role(peer)}
+                status = self.status(self._router.role(peer))
                 self._router.send(peer, frames.Status(message.request, status))
             case frames.Forget():
                 self._take_forget(peer, message)
@@ -327,29 +328,34 @@ class Hub:
             self._router.send(peer, reply)
         return records
 
-    def status(self) -> dict[str, Any]:
-        """Return counters and sessions as plain data; the keys are listed in docs/protocol.md."""
-        return {
-            "log_id": self.log.log_id,
-            "endpoint": self.endpoint,
-            "path": str(self.log.path),
-            "pid": os.getpid(),
-            "end": self.log.end,
-            "up_s": time.monotonic() - self._started,
-            "parked": self._fetches.parked,
-            "durable": {
-                name: {"offset": offset, "lag": self.log.end - offset}
+    def status(self, role: str | None = None) -> HubStatus:
+        """Return the state of the hub.
+
+        Args:
+            role: Of the key of the client that asks.
+        """
+        return HubStatus(
+            log_id=self.log.log_id,
+            end=self.log.end,
+            endpoint=self.endpoint,
+            path=str(self.log.path),
+            pid=os.getpid(),
+            up_s=time.monotonic() - self._started,
+            role=role,
+            parked=self._fetches.parked,
+            durable={
+                name: DurableNameStatus(offset=offset, lag=self.log.end - offset)
                 for name, offset in self.log.durable.items()
             },
-            "retention": {
-                "removed": self._retention.removed,
-                "removing": self._retention.removing,
-                "held_back": self._retention.held_back,
-            },
-            "sessions": self._sessions.describe(),
-            "counters": dict(self._router.counters),
-            "last_refused": self._router.last_refused,
-        }
+            sessions=self._sessions.describe(),
+            retention=RetentionStatus(
+                removed=self._retention.removed,
+                removing=self._retention.removing,
+                held_back=self._retention.held_back,
+            ),
+            counters=dict(self._router.counters),
+            last_refused=self._router.last_refused,
+        )
 
 
 def _about(message: frames.ToHub) -> int | str | None:

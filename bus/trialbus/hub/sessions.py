@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from trialbus.messages.events import TrainerLost
 from trialbus.protocol.frames import Hello
+from trialbus.protocol.status import SessionStatus
 
 _STALL_S = 0.5
 _LOST_KEPT = 10_000
@@ -103,21 +104,21 @@ class Sessions:
                     last_seen=session.seen_at,
                 )
 
-    def describe(self) -> list[dict[str, object]]:
-        """Return a row for each session, for the hub's status."""
+    def describe(self) -> list[SessionStatus]:
+        """Return the state of each live session, for the hub's status."""
         now = self._clock()
         return [
-            {
-                "session": id_,
-                "kind": s.hello.kind,
-                "name": s.hello.name,
-                "study": s.hello.study,
-                "trial": s.hello.trial,
-                "info": s.hello.info,
-                "ttl_s": s.hello.ttl_ms / 1000,
-                "silent_s": now - s.seen,
-                "confirmed": s.confirmed,
-            }
+            SessionStatus(
+                session=id_,
+                kind=s.hello.kind,
+                name=s.hello.name,
+                study=s.hello.study,
+                trial=s.hello.trial,
+                info=s.hello.info,
+                ttl_s=s.hello.ttl_ms / 1000,
+                silent_s=now - s.seen,
+                confirmed=s.confirmed,
+            )
             for id_, s in self._sessions.items()
         ]
 

@@ -7,11 +7,12 @@ side may be the older one.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, TypeAlias
+from typing import Annotated, TypeAlias
 
 import msgspec
 
 from trialbus.messages import codec, events
+from trialbus.protocol.status import HubStatus, Info
 
 PROTOCOL = 1
 
@@ -27,7 +28,6 @@ BATCH_EVENTS = 512
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 Offset: TypeAlias = Annotated[int, msgspec.Meta(ge=-2, lt=1 << 62)]
 Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
-InfoValue: TypeAlias = Name | bool | int | float
 PublisherId: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=1, max_length=64)]
 Patterns: TypeAlias = Annotated[list[Name], msgspec.Meta(min_length=1, max_length=64)]
 
@@ -103,7 +103,7 @@ class Hello(_Frame, frozen=True, tag=4):
     study: Name = ""
     trial: Number | None = None
     attempt: Number | None = None
-    info: Annotated[dict[Name, InfoValue], msgspec.Meta(max_length=32)] = {}
+    info: Info = {}
     exclusive: bool = False
 
 
@@ -210,7 +210,7 @@ class Status(_Frame, frozen=True, tag=16):
     """Hub: the answer to AskStatus."""
 
     request: int
-    status: dict[str, Any]
+    status: HubStatus
 
 
 class Forgotten(_Frame, frozen=True, tag=17):

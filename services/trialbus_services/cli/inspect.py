@@ -23,6 +23,7 @@ from trialbus.messages.codec import decode_with
 from trialbus.messages.topics import escaped
 from trialbus.protocol.endpoint import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE
 from trialbus.protocol.frames import Record
+from trialbus.protocol.status import HubStatus, Info
 from trialbus_services.optimizer.latency import Percentiles
 from trialbus_services.optimizer.status import from_info
 from trialbus_services.process import exit_codes
@@ -83,17 +84,16 @@ def status(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     with Link(options.endpoint) as link:
         try:
-            found = hub_status(link, _CONNECT_S)
+            status = hub_status(link, _CONNECT_S)
             time.sleep(1.0)  # the rate is over this second
-            rate = hub_status(link, _CONNECT_S)["end"] - found["end"]
+            events_per_s = hub_status(link, _CONNECT_S).end - status.end
         except HubUnavailableError as error:
             print(f"error: {error}", file=sys.stderr)
             return exit_codes.FAILED
-    found["events_per_s"] = rate
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps({**msgspec.to_builtins(status), "events_per_s": events_per_s}))
     else:
-        _print_status(Console(), found)
+        _print_status(Console(), status, events_per_s)
     return exit_codes.DONE
 
 
@@ -124,7 +124,7 @@ def forget(arguments: list[str]) -> int:
 
 
 def _wait_removed(link: Link, study: str) -> None:
-    while study in hub_status(link, _CONNECT_S)["retention"]["removing"]:
+    while study in hub_status(link, _CONNECT_S).retention.removing:
         time.sleep(_POLL_S)
 
 
@@ -133,30 +133,38 @@ def _follow(inbox: Subscriber[Any], format_record: Callable[[Record], str]) -> N
         print(format_record(record), flush=True)
 
 
-def _print_status(console: Console, found: dict[str, Any]) -> None:
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim")
-    for name in ("endpoint", "path", "pid", "end", "events_per_s", "parked", "last_refused"):
-        facts.add_row(name, str(found[name]))
-    facts.add_row("up", f"{found['up_s']:.0f} s")
-    facts.add_row("counters", "  ".join(f"{k} {v}" for k, v in sorted(found["counters"].items())))
-    retention = found["retention"]
-    facts.add_row("removed", f"{retention['removed']} events of finished studies")
-    for study, names in retention["held_back"].items():
-        facts.add_row("held back", f"{study}, not read yet by {', '.join(names)}")
-    console.print(facts, highlight=False, markup=False)
+def _print_status(console: Console, status: HubStatus, events_per_s: int) -> None:
+    counters = "  ".join(f"{name} {count}" for name, count in sorted(status.counters.items()))
+    summary = Table.grid(padding=(0, 2))
+    summary.add_column(style="dim")
+    for label, value in (
+        ("endpoint", status.endpoint),
+        ("path", status.path),
+        ("pid", status.pid),
+        ("end", status.end),
+        ("events_per_s", events_per_s),
+        ("parked", status.parked),
+        ("last_refused", status.last_refused),
+        ("up", f"{status.up_s:.0f} s"),
+        ("counters", counters),
+        ("removed", f"{status.retention.removed} events of finished studies"),
+    ):
+        summary.add_row(label, str(value))
+    for study, names in status.retention.held_back.items():
+        summary.add_row("held back", f"{study}, not read yet by {', '.join(names)}")
+    console.print(summary, highlight=False, markup=False)
     durable = Table("durable name", "offset", "lag", box=None, header_style="dim")
-    for name, place in found["durable"].items():
-        durable.add_row(name, str(place["offset"]), str(place["lag"]))
+    for name, progress in status.durable.items():
+        durable.add_row(name, str(progress.offset), str(progress.lag))
     sessions = Table("session", "name", "study", "trial", "silent", box=None, header_style="dim")
-    for row in found["sessions"]:
-        trial = "" if row["trial"] is None else str(row["trial"])
-        silent = f"{row['silent_s']:.1f} s"
-        sessions.add_row(row["kind"], row["name"], row["study"], trial, silent)
+    for session in status.sessions:
+        trial = "" if session.trial is None else str(session.trial)
+        silent = f"{session.silent_s:.1f} s"
+        sessions.add_row(session.kind, session.name, session.study, trial, silent)
     optimizer = Table("optimizer", "", box=None, header_style="dim")
-    for session in found["sessions"]:
-        if session["kind"] == "optimizer":
-            for name, text in _list_optimizer_rows(session["info"]):
+    for session in status.sessions:
+        if session.kind == "optimizer":
+            for name, text in _list_optimizer_rows(session.info):
                 optimizer.add_row(name, text)
     for table in (durable, sessions, _list_workers(found["sessions"]), optimizer):
         if table.row_count:
@@ -164,7 +172,7 @@ def _print_status(console: Console, found: dict[str, Any]) -> None:
             console.print(table, highlight=False, markup=False)
 
 
-def _list_optimizer_rows(info: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _list_optimizer_rows(info: Info) -> Iterator[tuple[str, str]]:
     """Yield names and texts of an optimizer's information, those without a text left out."""
     optimizer_status = from_info(info)
     if optimizer_status is None:  # of another version

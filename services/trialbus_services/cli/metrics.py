@@ -38,23 +38,23 @@ class HubCollector(Collector):
             return
         up.add_metric([], 1)
         yield up
-        yield CounterMetricFamily("trialbus_events", "Events in the log.", value=status["end"])
-        yield GaugeMetricFamily("trialbus_parked", "Fetches that wait.", value=status["parked"])
+        yield CounterMetricFamily("trialbus_events", "Events in the log.", value=status.end)
+        yield GaugeMetricFamily("trialbus_parked", "Fetches that wait.", value=status.parked)
         counters = CounterMetricFamily("trialbus_hub", "The hub's counters.", labels=["what"])
-        for what, value in status["counters"].items():
+        for what, value in status.counters.items():
             counters.add_metric([what], value)
         yield counters
         lag = GaugeMetricFamily("trialbus_lag", "Events not yet dealt with.", labels=["name"])
-        for name, place in status["durable"].items():
-            lag.add_metric([name], place["lag"])
+        for name, place in status.durable.items():
+            lag.add_metric([name], place.lag)
         yield lag
         sessions = GaugeMetricFamily("trialbus_sessions", "Live sessions.", labels=["kind"])
-        for kind, count in Counter(s["kind"] for s in status["sessions"]).items():
+        for kind, count in Counter(s.kind for s in status.sessions).items():
             sessions.add_metric([kind], count)
         yield sessions
-        for session in status["sessions"]:
-            optimizer_status = from_info(session["info"])
-            if session["kind"] == "optimizer" and optimizer_status is not None:
+        for session in status.sessions:
+            optimizer_status = from_info(session.info)
+            if session.kind == "optimizer" and optimizer_status is not None:
                 yield from _optimizer_metrics(optimizer_status)
 
 

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from rich.console import Console
@@ -20,6 +19,7 @@ from trialbus.client.subscriber import Subscriber, subscribe
 from trialbus.errors import HubUnavailableError, SpecError
 from trialbus.messages import events
 from trialbus.protocol.endpoint import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE
+from trialbus.protocol.status import SessionStatus
 from trialbus.study.validation import find_nearest
 from trialbus_services.process import exit_codes
 from trialbus_services.views.history import History, read_histories
@@ -206,15 +206,14 @@ class _StudyWatcher:
             self._print("no optimizer is up: nothing goes on until the study is started again")
 
     def _is_up(self, kind: str) -> bool:
-        return any(session["kind"] == kind for session in self._read_sessions(_CONNECT_S) or [])
+        return any(session.kind == kind for session in self._read_sessions(_CONNECT_S) or [])
 
-    def _read_sessions(self, timeout_s: float) -> list[dict[str, Any]] | None:
+    def _read_sessions(self, timeout_s: float) -> list[SessionStatus] | None:
         """Return the sessions on the bus; None if the hub does not answer."""
         try:
-            sessions: list[dict[str, Any]] = hub_status(self._link, timeout_s)["sessions"]
+            return hub_status(self._link, timeout_s).sessions
         except HubUnavailableError:
             return None
-        return sessions
 
     def _now(self) -> float:
         return time.time() if self._replayed_at is None else self._replayed_at

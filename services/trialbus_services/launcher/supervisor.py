@@ -126,20 +126,20 @@ class Services:
     def _start_missing(self, timeout_s: float) -> None:
         sessions = [
             s
-            for s in hub_status(self.link, timeout_s)["sessions"]
-            if s["confirmed"] and s["silent_s"] < _QUIET_S + s["ttl_s"] / 3
+            for s in hub_status(self.link, timeout_s).sessions
+            if s.confirmed and s.silent_s < _QUIET_S + s.ttl_s / 3
         ]
-        for optimizer in (s for s in sessions if s["kind"] == "optimizer"):
-            if optimizer["info"].get("storage") != self._storage:
+        for optimizer in (s for s in sessions if s.kind == "optimizer"):
+            if optimizer.info.get("storage") != self._storage:
                 raise SpecError(
                     "storage.url",
                     f"{self._storage!r} is not where the optimizer that is up records "
-                    f"({optimizer['info'].get('storage')!r}); use that, or stop it",
+                    f"({optimizer.info.get('storage')!r}); use that, or stop it",
                 )
         up = {
-            s["kind"]
+            s.kind
             for s in sessions
-            if s["kind"] != "worker" or s["info"].get("study") in ("", self._study)
+            if s.kind != "worker" or s.info.get("study") in ("", self._study)
         }
         for name in self._needed:
             if name not in up and name not in self._children:

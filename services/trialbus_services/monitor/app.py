@@ -143,8 +143,8 @@ class Monitor:
             raise RefusedError(403, forged)
         act: AnyAct = msgspec.json.decode(await _body(request), type=AnyAct)
         status = await asyncio.to_thread(hub_status, self._link, _STATUS_S)
-        if status.get("role") != "service":
-            role = status.get("role")
+        if status.role != "service":
+            role = status.role
             raise RefusedError(403, f"the monitor's key is of a {role}, which only looks")
         with self._feed.lock:
             event = event_of(act, self._feed.boards.get(act.study))

@@ -89,7 +89,7 @@ class Feed:
 
     def _follow(self) -> None:
         """Read the log from its beginning until it is another, or this closes."""
-        epoch = str(hub_status(self._link, _STATUS_S)["log_id"])
+        epoch = str(hub_status(self._link, _STATUS_S).log_id)
         with subscribe(start="earliest", link=self._link) as inbox:
             with self.lock:
                 self.boards.clear()

@@ -12,6 +12,7 @@ from sse_starlette import ServerSentEvent
 from trialbus.client.admin import hub_status
 from trialbus.client.link import Link
 from trialbus.errors import TrialbusError
+from trialbus.protocol.status import SessionStatus
 from trialbus_services.monitor.board import BEGINNING, Json
 from trialbus_services.monitor.feed import Feed
 from trialbus_services.optimizer.status import OptimizerStatus, from_info
@@ -83,15 +84,20 @@ class Streams:
             status = await asyncio.to_thread(hub_status, self._link, _STATUS_S)
         except TrialbusError:
             return {"connected": False, "error": self._feed.error}
-        kept = ("kind", "name", "study", "info")
         return {
             "connected": True,
             "error": self._feed.error,
-            "role": status.get("role"),
+            "role": status.role,
             "sessions": [
-                {key: session[key] for key in kept} | {"optimizer": _get_optimizer_status(session)}
-                for session in status["sessions"]
-                if session["kind"] not in ("trainer", "monitor")
+                {
+                    "kind": session.kind,
+                    "name": session.name,
+                    "study": session.study,
+                    "info": session.info,
+                    "optimizer": _get_optimizer_status(session),
+                }
+                for session in status.sessions
+                if session.kind not in ("trainer", "monitor")
             ],
         }
 
@@ -151,5 +157,5 @@ def _message(event: str, data: bytes, id_: str | None = None) -> ServerSentEvent
     )
 
 
-def _get_optimizer_status(session: Json) -> OptimizerStatus | None:
-    return from_info(session["info"]) if session["kind"] == "optimizer" else None
+def _get_optimizer_status(session: SessionStatus) -> OptimizerStatus | None:
+    return from_info(session.info) if session.kind == "optimizer" else None

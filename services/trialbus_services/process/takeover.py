@@ -25,12 +25,12 @@ def dismiss_dead(link: Link, kind: str) -> None:
     Raises:
         HubUnavailableError: The hub does not answer.
     """
-    for session in hub_status(link)["sessions"]:
-        info = session["info"]
-        if session["kind"] != kind or info.get("host") != socket.gethostname():
+    for session in hub_status(link).sessions:
+        info = session.info
+        if session.kind != kind or info.get("host") != socket.gethostname():
             continue
-        if not _lives(int(info.get("pid", 0))):
-            link.attach(_Farewell(session["session"]))
+        if not _lives(int(str(info.get("pid", 0)))):
+            link.attach(_Farewell(session.session))
 
 
 def _lives(pid: int) -> bool:
