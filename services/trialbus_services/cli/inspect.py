@@ -23,7 +23,7 @@ from trialbus.messages.codec import decode_with
 from trialbus.messages.topics import escaped
 from trialbus.protocol.endpoint import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE
 from trialbus.protocol.frames import Record
-from trialbus.protocol.status import HubStatus, Info
+from trialbus.protocol.status import HubStatus, Info, SessionStatus
 from trialbus_services.optimizer.latency import Percentiles
 from trialbus_services.optimizer.status import from_info
 from trialbus_services.process import exit_codes
@@ -166,7 +166,7 @@ def _print_status(console: Console, status: HubStatus, events_per_s: int) -> Non
         if session.kind == "optimizer":
             for name, text in _list_optimizer_rows(session.info):
                 optimizer.add_row(name, text)
-    for table in (durable, sessions, _list_workers(found["sessions"]), optimizer):
+    for table in (durable, sessions, _list_workers(status.sessions), optimizer):
         if table.row_count:
             console.print()
             console.print(table, highlight=False, markup=False)
@@ -194,17 +194,16 @@ def _list_optimizer_rows(info: Info) -> Iterator[tuple[str, str]]:
                 yield label, str(value)
 
 
-def _list_workers(sessions: list[dict[str, Any]]) -> Table:
+def _list_workers(sessions: list[SessionStatus]) -> Table:
     """Return a table of the workers with their hosts and what each slot of theirs has."""
     units = {"gpus": "GPUs", "cpus": "CPUs", "memory_gb": "GB"}
     workers = Table("worker", "host", "slots", "each slot", box=None, header_style="dim")
     for session in sessions:
-        if session["kind"] == "worker":
-            info: dict[str, Any] = session["info"]
-            slot = (f"{info[name]} {unit}" for name, unit in units.items() if name in info)
-            workers.add_row(
-                session["name"], info.get("host", ""), info.get("slots", ""), "  ".join(slot)
-            )
+        if session.kind == "worker":
+            info = session.info
+            slot = "  ".join(f"{info[name]} {unit}" for name, unit in units.items() if name in info)
+            host, slots = str(info.get("host", "")), str(info.get("slots", ""))
+            workers.add_row(session.name, host, slots, slot)
     return workers
 
 
