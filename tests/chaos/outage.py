@@ -18,6 +18,7 @@ _STEP_S = 0.02
 _AROUND_S = 2.0  # of training with a hub, before and after
 _PATIENCE = 3  # times as long as its pace says; then the training counts as held up
 _ARRIVE_S = 60.0
+_MARKER = trialbus.EvaluationComplete(study="marker", trial=0, step=0, metrics={})
 
 
 @dataclass
@@ -91,7 +92,10 @@ def run(bus: Bus, seconds: float) -> Outage:
         _end(training)
         steps = _steps(account)
         seen += _take(inbox, len(steps) - sum(step is not None for step in seen))
-        while (event := inbox.next(0.5)) is not None:  # what must not come
+        with trialbus.Publisher(link=link) as publisher:
+            publisher.publish(_MARKER)
+        while (event := inbox.next(_ARRIVE_S)) != _MARKER:  # repeated, lost
+            assert event is not None, "the marker did not arrive"
             seen.append(_step(event))
     found = [step for step in seen if step is not None]
     away = [(at, took) for at, took in steps if left <= at < back]

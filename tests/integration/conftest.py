@@ -1,4 +1,4 @@
-"""Fixtures of tests that need databases."""
+"""Fixtures of integration tests."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from support.databases import Databases, Server, servers
+from support.processes import Bus
+from support.raw_client import RawClient
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +24,10 @@ def databases(kind: str, tmp_path: Path, server: Server) -> Iterator[Databases]:
     found = Databases(kind, tmp_path, server(kind))
     yield found
     found.close()
+
+
+@pytest.fixture
+def raw_client(bus: Bus) -> Iterator[RawClient]:
+    """A client that speaks frames to the hub of `bus`, connected whenever that hub starts."""
+    with RawClient(bus.endpoint) as raw_client:
+        yield raw_client

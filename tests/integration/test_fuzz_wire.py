@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-import zmq
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 import trialbus
 from support.processes import Bus
+from support.raw_client import RawClient
 from support.until import until
 from trialbus.client.admin import hub_status
 from trialbus.messages import codec
@@ -163,17 +163,16 @@ def is_unreadable(parts: list[bytes]) -> bool:
 class Stranger:
     """A peer that sends anything, and counts how often it was refused."""
 
-    def __init__(self, socket: zmq.Socket[bytes]) -> None:
-        self._socket = socket
+    def __init__(self, client: RawClient) -> None:
+        self._client = client
         self.refused = 0
         self.reason = ""
 
     def send(self, parts: list[bytes]) -> None:
-        self._socket.send_multipart(parts)
+        self._client.send_bytes(*parts)
 
     def read(self) -> None:
-        while self._socket.poll(0):
-            message = frames.decode_to_client(self._socket.recv())
+        for message in self._client.receive_available():
             if isinstance(message, frames.Refused):
                 self.refused += 1
                 self.reason = message.reason
@@ -181,17 +180,14 @@ class Stranger:
 
 def test_whatever_a_stranger_sends_is_counted_and_an_ordinary_client_is_served() -> None:
     with (
-        zmq.Context() as context,
-        context.socket(zmq.DEALER) as socket,
         TestBus() as bus,
+        RawClient(bus.endpoint) as raw_client,
         trialbus.Link(bus.endpoint) as link,
         trialbus.subscribe(trialbus.EvaluationComplete, study="ours", link=link) as inbox,
         trialbus.Publisher(link=link) as publisher,
     ):
         inbox.wait_ready()
-        socket.linger = 0
-        socket.connect(bus.endpoint)
-        stranger = Stranger(socket)
+        stranger = Stranger(raw_client)
         rounds = 0
         unreadable = 0
 
@@ -231,18 +227,11 @@ def test_whatever_a_stranger_sends_is_counted_and_an_ordinary_client_is_served()
         assert unreadable > 50
 
 
-def send_once(bus: Bus, frame: bytes) -> None:
-    with zmq.Context() as context, context.socket(zmq.DEALER) as stranger:
-        stranger.linger = 10_000
-        stranger.connect(bus.endpoint)
-        stranger.send(frame)
-
-
-def test_a_frame_that_is_nested_without_end_is_refused(bus: Bus) -> None:
+def test_a_frame_that_is_nested_without_end_is_refused(bus: Bus, raw_client: RawClient) -> None:
     hub = bus.hub()
     with trialbus.Link(bus.endpoint) as link:
         link.wait_connected(20)
-        send_once(bus, b"\x93\x07\x01" + _NESTED)
+        raw_client.send_bytes(b"\x93\x07\x01" + _NESTED)
         until(
             lambda: not hub.running or hub_status(link).counters.get("refused_400") == 1,
             describe="the refusal",
@@ -250,7 +239,9 @@ def test_a_frame_that_is_nested_without_end_is_refused(bus: Bus) -> None:
         assert hub.running
 
 
-def test_an_event_whose_body_is_no_text_is_skipped_and_counted(bus: Bus) -> None:
+def test_an_event_whose_body_is_no_text_is_skipped_and_counted(
+    bus: Bus, raw_client: RawClient
+) -> None:
     bus.hub()
     with (
         trialbus.subscribe(trialbus.Stop, endpoint=bus.endpoint) as inbox,
@@ -258,7 +249,7 @@ def test_an_event_whose_body_is_no_text_is_skipped_and_counted(bus: Bus) -> None
     ):
         inbox.wait_ready(20)
         body = msgspec.Raw(b"\x82\xa4type\xa4stop\xa5study" + _NO_TEXT)
-        send_once(bus, frames.encode(frames.Publish(b"stranger", 1, [("stop/s/", body)])))
+        raw_client.send(frames.Publish(b"stranger", 1, [("stop/s/", body)]))
         until(lambda: inbox.available)
         publisher.publish(trialbus.Stop(study="s"))
         event = inbox.next(20)

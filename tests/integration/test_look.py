@@ -14,12 +14,12 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-import zmq
 from prometheus_client import CollectorRegistry, generate_latest
 
 import trialbus
 from support.client import Client, optimizer
 from support.processes import Bus
+from support.raw_client import RawClient
 from support.until import until
 from trialbus.protocol import frames
 from trialbus_services.cli.metrics import HubCollector
@@ -53,19 +53,17 @@ def test_events_are_dumped_as_lines_for_people(filled: Bus) -> None:
     assert "reason=enough" in lines[0]
 
 
-def test_events_that_cannot_be_read_are_shown_as_such(bus: Bus) -> None:
+def test_events_that_cannot_be_read_are_shown_as_such(bus: Bus, raw_client: RawClient) -> None:
     bodies = {
         "stop/s/": b"\x82\xa4type\xa4stop\xa5study\xa2\xff\xfe",  # not UTF-8
         "x_list/s/": b"\x91\x01",  # no map
         "x_when/s/": b"\x81\xa2at\xa3now",  # no time
     }
     bus.hub()
-    with zmq.Context() as context, context.socket(zmq.DEALER) as socket:
-        socket.connect(bus.endpoint)
-        events = [(topic, msgspec.Raw(body)) for topic, body in bodies.items()]
-        socket.send(frames.encode(frames.Publish(b"me", 1, events)))
-        assert socket.poll(20_000)
-        done = run(bus, "events"), run(bus, "events", "--json")
+    events = [(topic, msgspec.Raw(body)) for topic, body in bodies.items()]
+    raw_client.send(frames.Publish(b"me", 1, events))
+    assert raw_client.receive() == frames.Ack(b"me", 3)
+    done = run(bus, "events"), run(bus, "events", "--json")
     assert [len(d.stdout.splitlines()) for d in done] == [3, 3], done
     assert [d.stdout.count("unreadable") for d in done] == [2, 2]
 

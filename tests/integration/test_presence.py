@@ -178,3 +178,71 @@ def test_a_trainer_that_lost_its_connection_for_less_than_that_is_not_reported(
         assert "lost" not in trainer.printed()
         assert "sessions_lost" not in hub_status(link).counters
         assert list(trialbus.replay(trialbus.TrainerLost, link=link)) == []
+
+
+def test_a_registered_session_that_falls_silent_is_reported_lost_and_one_that_says_goodbye_is_not(
+    bus: Bus,
+) -> None:
+    bus.hub()
+    script = (
+        "import sys, time, trialbus\n"
+        "p = trialbus.Presence(sys.argv[1], kind='trainer', ttl_s=1.0, study='s', trial=4,"
+        " attempt=1)\n"
+        "p.wait_registered(10); print('ready', flush=True); time.sleep(60)\n"
+    )
+    trainer = bus.run("trainer", [sys.executable, "-c", script, bus.endpoint])
+    with (
+        trialbus.Link(bus.endpoint) as link,
+        trialbus.subscribe(trialbus.TrainerLost, link=link) as inbox,
+    ):
+        inbox.wait_ready()
+        polite = trialbus.Presence(bus.endpoint, kind="trainer", ttl_s=1.0, study="s", trial=5)
+        polite.wait_registered(10)
+        polite.close()
+        until(lambda: "ready" in trainer.printed())
+        trainer.signal(signal.SIGSTOP)
+        event = inbox.next(10)
+        assert isinstance(event, trialbus.TrainerLost)
+        assert (event.kind, event.study, event.trial, event.attempt) == ("trainer", "s", 4, 1)
+        # Neither session is left that could be reported later.
+        assert hub_status(link).sessions == []
+        assert hub_status(link).counters["sessions_lost"] == 1
+        trainer.signal(signal.SIGCONT)
+
+
+def test_sessions_survive_a_restart_of_the_hub(bus: Bus) -> None:
+    hub = bus.hub()
+    with (
+        trialbus.subscribe(endpoint=bus.endpoint) as inbox,
+        trialbus.Presence(bus.endpoint, kind="trainer", ttl_s=2.0) as presence,
+        trialbus.Link(bus.endpoint) as link,
+        trialbus.Publisher(link=link) as publisher,
+    ):
+        inbox.wait_ready()
+        presence.wait_registered(10)
+        hub.restart()
+        until(lambda: hub_status(link).sessions[0].confirmed, describe="a heartbeat")
+        publisher.publish(trialbus.Stop(study="marker"))
+        assert isinstance(inbox.next(20), trialbus.Stop)
+        assert [s.session for s in hub_status(link).sessions] == [presence.session]
+        assert not presence.lost
+
+
+def test_a_hub_that_stood_still_declares_nobody_lost(bus: Bus) -> None:
+    hub = bus.hub()
+    with (
+        trialbus.Link(bus.endpoint) as link,
+        trialbus.subscribe(link=link) as inbox,
+        trialbus.Presence(bus.endpoint, kind="trainer", ttl_s=1.0) as presence,
+        trialbus.Publisher(link=link) as publisher,
+    ):
+        inbox.wait_ready()
+        presence.wait_registered(10)
+        hub.signal(signal.SIGSTOP)
+        stopped_at = time.monotonic()
+        until(lambda: time.monotonic() > stopped_at + 2.5, describe="more than the time-to-live")
+        hub.signal(signal.SIGCONT)
+        until(lambda: silence(link) < 0.5, describe="a heartbeat after the stop")
+        publisher.publish(trialbus.Stop(study="marker"))
+        assert isinstance(inbox.next(20), trialbus.Stop)
+        assert not presence.lost

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from trialbus.client.link import Link
 from trialbus.protocol import frames
+from trialbus.protocol.status import HubStatus, SessionStatus
 from trialbus_services.cli import metrics
 from trialbus_services.optimizer.latency import Latency, Percentiles
 from trialbus_services.optimizer.status import OptimizerStatus, from_info, to_info
@@ -62,16 +63,10 @@ def test_the_information_of_another_version_is_no_status() -> None:
 
 
 def scrape(monkeypatch: pytest.MonkeyPatch, info: dict[str, Any]) -> list[str]:
-    status: dict[str, Any] = {
-        "end": 1,
-        "parked": 0,
-        "counters": {},
-        "durable": {},
-        "sessions": [{"kind": "optimizer", "info": info}],
-    }
+    session = SessionStatus(session="s", kind="optimizer", info=info)
 
-    def answer(*_: object) -> dict[str, Any]:
-        return status
+    def answer(*_: object) -> HubStatus:
+        return HubStatus(log_id="a", end=1, sessions=[session])
 
     monkeypatch.setattr(metrics, "hub_status", answer)
     registry = CollectorRegistry()

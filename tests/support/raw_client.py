@@ -1,0 +1,65 @@
+"""A client that speaks the hub's frames itself, with nothing of `trialbus.client` in between."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import zmq
+
+from trialbus.protocol import frames
+
+
+class RawClient:
+    """A DEALER that is connected to a hub.
+
+    Args:
+        endpoint: Address of the hub.
+        context: A context to share; None makes one for this client alone.
+    """
+
+    def __init__(
+        self, endpoint: str, context: zmq.Context[zmq.Socket[bytes]] | None = None
+    ) -> None:
+        self._owns_context = context is None
+        self._context = zmq.Context() if context is None else context
+        self._socket = self._context.socket(zmq.DEALER)
+        self._socket.linger = 0
+        self._socket.connect(endpoint)
+
+    def __enter__(self) -> RawClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; what the socket still holds is not sent."""
+        self._socket.close()
+        if self._owns_context:
+            self._context.term()
+
+    def send(self, frame: frames.ToHub) -> None:
+        """Send a frame."""
+        self._socket.send(frames.encode(frame))
+
+    def send_bytes(self, *parts: bytes) -> None:
+        """Send one message of raw parts."""
+        self._socket.send_multipart(parts)
+
+    def try_send_all(self, messages: Sequence[frames.ToHub]) -> None:
+        """Send frames until the socket is full."""
+        for frame in messages:
+            try:
+                self._socket.send(frames.encode(frame), zmq.NOBLOCK)
+            except zmq.Again:
+                return
+
+    def receive(self, timeout_s: float = 20.0) -> frames.ToClient:
+        """Return the next frame of the hub; fail after `timeout_s` seconds without a frame."""
+        assert self._socket.poll(int(timeout_s * 1000)), "no frame from the hub"
+        return frames.decode_to_client(self._socket.recv())
+
+    def receive_available(self) -> Iterator[frames.ToClient]:
+        """Yield the frames that have arrived, without waiting."""
+        while self._socket.poll(0):
+            yield frames.decode_to_client(self._socket.recv())
