@@ -13,6 +13,7 @@ from support.processes import Bus
 from support.until import until
 from trialbus.messages import events
 from trialbus.study.search_space import Param
+from trialbus_services.optimizer.attributes import END
 
 
 def test_a_study_is_recorded_as_plain_optuna_reads_it(
@@ -254,3 +255,15 @@ def test_a_second_optimizer_is_refused_while_the_first_lives(
     second = bus.run("second", bus.processes["optimizer"].command)
     assert second.wait(30) == 3
     assert "optimizer 'optimizer' is already here" in second.printed()
+
+
+def test_a_study_is_announced_as_finished_only_when_its_end_is_in_the_storage(
+    bus: Bus, client: Callable[[], Client]
+) -> None:
+    bus.hub()
+    optimizer(bus)
+    worker = client()
+    worker.submit(msgspec.structs.replace(SPEC, n_trials=1))
+    worker.run_one()
+    finished = worker.next(trialbus.StudyFinished)
+    assert stored(bus).user_attrs[END] == finished.reason

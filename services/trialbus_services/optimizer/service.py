@@ -409,9 +409,11 @@ class Optimizer:
     def _finish(self, book: Book, event: events.StudyFinished) -> None:
         study = self._studies.pop(event.study, None)
         self._ledger.apply(event, self._inbox.offset or 0)
+        if study is not None:
+            # Before the event takes its mark: it is published only when the storage has the end.
+            study.conclude(event.reason)
         self._saying.say(event)
         if study is not None:
-            study.conclude(event.reason)
             study.release()
         logger.info("study %r finished: %s", event.study, event.reason)
 
