@@ -36,10 +36,16 @@ class SpecError(TrialbusError, ValueError):
 
 
 class HubUnavailableError(TrialbusError, ConnectionError):
-    """No hub answered within the time given. Start one, or correct the endpoint."""
+    """No hub answered within the time given. Start one, or correct the endpoint.
+
+    Attributes:
+        endpoint: Address at which no hub answered.
+        waited_s: Seconds for which the client waited.
+    """
 
     def __init__(self, endpoint: str, waited_s: float) -> None:
         self.endpoint = endpoint
+        self.waited_s = waited_s
         super().__init__(
             f"no hub answered at bus.endpoint={endpoint!r} within {waited_s:g} s; "
             "start one with `trialbus hub`, or correct the endpoint"
@@ -51,10 +57,12 @@ class HubRefusedError(TrialbusError):
 
     Attributes:
         code: Number of the reason, see docs/protocol.md.
+        reason: Text of the hub that says why.
     """
 
     def __init__(self, code: int, reason: str) -> None:
         self.code = code
+        self.reason = reason
         super().__init__(f"the hub refused: {reason} (code {code})")
 
 
@@ -63,7 +71,17 @@ class LogError(TrialbusError):
 
 
 class LogInUseError(LogError):
-    """Another hub has the event log open."""
+    """Another hub has the event log open.
+
+    Attributes:
+        path: The file of the log.
+        owner: Id of the process of the other hub, or `unknown`.
+    """
+
+    def __init__(self, path: str, owner: str) -> None:
+        self.path = path
+        self.owner = owner
+        super().__init__(f"{path} is in use by another hub (process {owner})")
 
 
 class LogResetError(TrialbusError):
@@ -71,18 +89,31 @@ class LogResetError(TrialbusError):
 
     Offsets of the old log mean nothing in the new one. Open a new subscriber, and decide
     whether to read the new log from its beginning.
+
+    Attributes:
+        old: Id of the log that the client read before.
+        new: Id of the log that the hub serves now.
     """
 
     def __init__(self, old: str, new: str) -> None:
+        self.old = old
+        self.new = new
         super().__init__(
             f"the hub's log changed from {old} to {new}: offsets kept from before are void"
         )
 
 
 class OutboxFullError(TrialbusError):
-    """The outbox holds all it may and the hub did not take anything in time. Nothing was queued."""
+    """The outbox holds all it may and the hub did not take anything in time. Nothing was queued.
+
+    Attributes:
+        capacity: Number of events that the outbox holds at most.
+        waited_s: Seconds for which `publish` waited for the hub.
+    """
 
     def __init__(self, capacity: int, waited_s: float) -> None:
+        self.capacity = capacity
+        self.waited_s = waited_s
         super().__init__(
             f"the outbox holds its {capacity} events and the hub took none for {waited_s:g} s; "
             "is the hub running?"

@@ -14,7 +14,7 @@ from trialbus_services.process import exit_codes
     [
         (SpecError("study.n_trials", "is missing"), exit_codes.WRONG_INPUT),
         (LogError("the log is of another format"), exit_codes.WRONG_INPUT),
-        (LogInUseError("another hub has it"), exit_codes.ALREADY_SERVED),
+        (LogInUseError("/log/events.db", "17"), exit_codes.ALREADY_SERVED),
         (HubRefusedError(409, "another optimizer serves"), exit_codes.ALREADY_SERVED),
         (TrialbusError("the hub does not answer"), exit_codes.FAILED),
     ],

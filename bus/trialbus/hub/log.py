@@ -247,7 +247,7 @@ class EventLog:
             lock.seek(0)
             owner = lock.read().strip() or "unknown"
             lock.close()
-            raise LogInUseError(f"{self.path} is in use by another hub (process {owner})") from None
+            raise LogInUseError(str(self.path), owner) from None
         lock.truncate(0)
         lock.write(f"{os.getpid()}\n")
         lock.flush()

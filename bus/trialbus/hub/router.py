@@ -17,7 +17,8 @@ from zmq.auth.thread import ThreadAuthenticator
 from trialbus.errors import TrialbusError
 from trialbus.hub.flood_guard import FloodGuard
 from trialbus.protocol import frames
-from trialbus.protocol.security import Gatekeeper, Role
+from trialbus.protocol.permissions import Role
+from trialbus.protocol.security import Gatekeeper
 
 logger = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 import zmq
@@ -27,20 +27,14 @@ import zmq
 from trialbus.errors import SpecError
 from trialbus.messages.topics import escaped
 from trialbus.protocol import frames
+from trialbus.protocol.permissions import ROLES, USER_PREFIX, Role
 
 logger = logging.getLogger(__name__)
-
-Role: TypeAlias = Literal["service", "trainer", "listener"]
 
 KEY_VARIABLE = "TRIALBUS_KEY"
 HUB_KEY_VARIABLE = "TRIALBUS_HUB_KEY"
 
 _ALLOWED = "allowed.json"
-_TRAINER_PUBLISHES = frozenset(
-    {"trial_requested", "request_withdrawn", "trial_started", "evaluation_complete"}
-    | {"artifact_logged", "trial_finished"}
-)
-_TRAINER_READS = frozenset({"prune", "proceed", "trial_assigned", "stop", "study_finished"})
 _KEY_LENGTH = 40  # Z85 of 32 bytes
 
 _Stamp: TypeAlias = tuple[int, int, int]
@@ -203,34 +197,24 @@ class Gatekeeper:
         grant = self.grant(public)
         if grant is None:
             return "the key is not, or no longer, allowed"
-        match grant.role, message:
-            case (
-                ("service", _)
-                | (_, frames.Ping() | frames.Bye())
-                | ("listener", frames.Fetch() | frames.Commit() | frames.AskStatus())
-            ):
-                return None
-            case _, frames.Hello():
+        permissions = ROLES[grant.role]
+        is_named = isinstance(message, frames.Fetch) and message.name is not None
+        if type(message) not in permissions.frames or (
+            is_named and not permissions.has_durable_names
+        ):
+            return (
+                f"{grant.name!r} is a {grant.role}, which may not {type(message).__name__.lower()}"
+            )
+        match message:
+            case frames.Hello() if grant.role != "service":
                 return _may_not_be(grant, message)
-            case "trainer", frames.Publish():
+            case frames.Publish() if permissions.publishes is not None:
                 topics = [topic for topic, _ in message.events]
-                return self._outside(grant, topics, _TRAINER_PUBLISHES, "publish")
-            case "trainer", frames.Fetch() if message.name is None:
-                return self._outside(grant, message.patterns, _TRAINER_READS, "read")
+                return _find_forbidden_topic(grant, topics, permissions.publishes, "publish")
+            case frames.Fetch() if permissions.reads is not None:
+                return _find_forbidden_topic(grant, message.patterns, permissions.reads, "read")
             case _:
-                what = type(message).__name__.lower()
-                return f"{grant.name!r} is a {grant.role}, which may not {what}"
-
-    def _outside(
-        self, grant: Grant, topics: list[str], types: frozenset[str], verb: str
-    ) -> str | None:
-        for topic in topics:
-            type_, _, rest = topic.partition("/")
-            if type_ not in types and not (verb == "publish" and type_.startswith("x_")):
-                return f"{grant.name!r} is a trainer, which may not {verb} {type_!r}"
-            if grant.study is not None and rest.partition("/")[0] != escaped(grant.study):
-                return f"{grant.name!r} is a trainer of study {grant.study!r} only"
-        return None
+                return None
 
     def _stamp(self) -> _Stamp:
         """Return what tells one state of the list from another.
@@ -242,6 +226,19 @@ class Gatekeeper:
         except FileNotFoundError:
             return (0, 0, 0)
         return (found.st_mtime_ns, found.st_size, found.st_ino)
+
+
+def _find_forbidden_topic(
+    grant: Grant, topics: list[str], types: frozenset[str], verb: str
+) -> str | None:
+    """Return why a peer may not publish or read the first forbidden topic, or None."""
+    for topic in topics:
+        type_, _, rest = topic.partition("/")
+        if type_ not in types and not (verb == "publish" and type_.startswith(USER_PREFIX)):
+            return f"{grant.name!r} is a {grant.role}, which may not {verb} {type_!r}"
+        if grant.study is not None and rest.partition("/")[0] != escaped(grant.study):
+            return f"{grant.name!r} is a {grant.role} of study {grant.study!r} only"
+    return None
 
 
 def _may_not_be(grant: Grant, hello: frames.Hello) -> str | None:

@@ -12,39 +12,18 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeAlias, cast, get_args
 
 import msgspec
 
 from trialbus.messages import events
 from trialbus.protocol import frames
+from trialbus.protocol.permissions import ROUTES, USER_ROUTE
 from trialbus_services.reference.fields import describe_fields
 from trialbus_services.reference.markdown import read_summary
 
 Json: TypeAlias = dict[str, Any]
-
-#: Who sends and who receives an event of a type.
-ROUTES: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "study_submitted": (("client",), ("optimizer",)),
-    "study_started": (("optimizer",), ("client", "listener")),
-    "study_finished": (("optimizer",), ("client", "reporter", "listener")),
-    "trial_requested": (("worker", "trainer"), ("optimizer",)),
-    "request_withdrawn": (("worker", "trainer"), ("optimizer",)),
-    "trial_assigned": (("optimizer",), ("worker", "trainer")),
-    "trial_started": (("trainer",), ("listener",)),
-    "evaluation_complete": (("trainer",), ("optimizer", "listener")),
-    "prune": (("optimizer", "client"), ("trainer", "optimizer", "listener")),
-    "proceed": (("optimizer",), ("trainer",)),
-    "artifact_logged": (("trainer",), ("optimizer", "listener")),
-    "stop": (("client",), ("optimizer", "listener")),
-    "pause": (("client",), ("optimizer", "listener")),
-    "resume": (("client",), ("optimizer", "listener")),
-    "enqueue": (("client",), ("optimizer",)),
-    "trial_finished": (("trainer", "worker"), ("optimizer", "listener")),
-    "trainer_lost": (("hub",), ("optimizer", "worker", "listener")),
-    "report_ready": (("reporter",), ("client", "listener")),
-}
 
 _OWN = "x_own"
 # A discriminator is not needed: each alternative names its own value of `type`.
@@ -91,16 +70,21 @@ def document() -> Json:
         type_ = get_tag(event)
         channels[type_] = _channel(type_, with_trial="trial" in event.__struct_fields__)
         messages[type_] = _message(event)
-        senders, receivers = ROUTES[type_]
-        for roles, verb, action in ((senders, "sends", "send"), (receivers, "receives", "receive")):
+        route = ROUTES[type_]
+        for roles, verb, action in (
+            (route.senders, "sends", "send"),
+            (route.receivers, "receives", "receive"),
+        ):
             for role in roles:
                 operations[f"{role}_{verb}_{type_}"] = _operation(action, type_, [type_], role)
     channels[_OWN] = _channel("x_{name}", with_trial=True, message=_OWN) | {
         "description": "Types of your own."
     }
     channels[_OWN]["parameters"]["name"] = {"description": "The rest of the type's name."}
-    operations["client_sends_own"] = _operation("send", _OWN, [_OWN], "client")
-    operations["listener_receives_own"] = _operation("receive", _OWN, [_OWN], "listener")
+    for sender in USER_ROUTE.senders:
+        operations[f"{sender}_sends_own"] = _operation("send", _OWN, [_OWN], sender)
+    for receiver in USER_ROUTE.receivers:
+        operations[f"{receiver}_receives_own"] = _operation("receive", _OWN, [_OWN], receiver)
     messages[_OWN] = {
         "title": "An event of your own",
         "contentType": "application/msgpack",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from trialbus.messages import events
+from trialbus.protocol.permissions import ROUTES
 from trialbus.study.spec import Evaluation
-from trialbus_services.reference.asyncapi import ROUTES, get_tag
+from trialbus_services.reference.asyncapi import get_tag
 from trialbus_services.reference.fields import list_fields
 from trialbus_services.reference.markdown import NOTICE, format_fields, format_table, read_summary
 
@@ -49,7 +50,7 @@ def render() -> str:
 
 def _render_overview() -> str:
     rows = [
-        [f"[`{tag}`](#{tag})", ", ".join(ROUTES[tag][0]), ", ".join(ROUTES[tag][1])]
+        [f"[`{tag}`](#{tag})", ", ".join(ROUTES[tag].senders), ", ".join(ROUTES[tag].receivers)]
         for tag in map(get_tag, events.BUILT_IN)
     ]
     return format_table(["event", "from", "to"], rows)
@@ -62,12 +63,12 @@ def _render_event(event: type[events.Event]) -> str:
     above = "[every event](#fields-of-every-event)" + (
         " and of [every event of a trial](#fields-of-every-event-of-a-trial)" if of_trial else ""
     )
-    senders, receivers = ROUTES[tag]
+    route = ROUTES[tag]
     return "\n\n".join(
         [
             f"## {tag}",
             read_summary(event),
-            f"From {' or '.join(senders)} to {', '.join(receivers)}. "
+            f"From {' or '.join(route.senders)} to {', '.join(route.receivers)}. "
             f"Topic: `{tag}/<study>/{'<trial>' if of_trial else ''}`. Has the fields of {above}"
             + (", and:" if set(event.__struct_fields__) > set(base.__struct_fields__) else "."),
             _render_own_fields(event, base),

@@ -1,0 +1,87 @@
+"""Permissions: who sends and who reads each message, and what a key of each role may do.
+
+The hub enforces these tables (`security.Gatekeeper`), and docs/asyncapi.json describes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, TypeAlias, get_args
+
+import msgspec
+
+from trialbus.protocol import frames
+
+Role: TypeAlias = Literal["service", "trainer", "listener"]
+Party: TypeAlias = Literal[
+    "client", "optimizer", "worker", "trainer", "reporter", "hub", "listener"
+]
+
+USER_PREFIX = "x_"
+"""Prefix of the types of events that users define."""
+
+
+class Route(msgspec.Struct, frozen=True):
+    """Senders and readers of one type of event. A listener may read every type."""
+
+    senders: tuple[Party, ...]
+    """Parties that publish the event."""
+    receivers: tuple[Party, ...]
+    """Parties that may read the event."""
+
+
+class Permissions(msgspec.Struct, frozen=True, kw_only=True):
+    """What a key of one role may send to the hub and read from the log."""
+
+    frames: frozenset[type[frames.ToHub]]
+    """Frames that the hub accepts."""
+    publishes: frozenset[str] | None = None
+    """Types of events that may be published, besides users' own; None means every type."""
+    reads: frozenset[str] | None = None
+    """Types of events that may be fetched; None means every type."""
+    has_durable_names: bool = True
+    """Whether a fetch may name a durable name."""
+
+
+ROUTES: Mapping[str, Route] = {
+    "study_submitted": Route(("client",), ("optimizer", "listener")),
+    "study_started": Route(("optimizer",), ("client", "listener")),
+    "study_finished": Route(("optimizer",), ("client", "reporter", "trainer", "listener")),
+    "trial_requested": Route(("worker", "trainer"), ("optimizer", "listener")),
+    "request_withdrawn": Route(("worker", "trainer"), ("optimizer", "listener")),
+    "trial_assigned": Route(("optimizer",), ("worker", "trainer", "listener")),
+    "trial_started": Route(("trainer",), ("listener",)),
+    "evaluation_complete": Route(("trainer",), ("optimizer", "listener")),
+    "prune": Route(("optimizer", "client"), ("trainer", "optimizer", "listener")),
+    "proceed": Route(("optimizer",), ("trainer", "listener")),
+    "artifact_logged": Route(("trainer",), ("optimizer", "listener")),
+    "stop": Route(("client",), ("optimizer", "trainer", "listener")),
+    "pause": Route(("client",), ("optimizer", "listener")),
+    "resume": Route(("client",), ("optimizer", "listener")),
+    "enqueue": Route(("client",), ("optimizer", "listener")),
+    "trial_finished": Route(("trainer", "worker"), ("optimizer", "listener")),
+    "trainer_lost": Route(("hub",), ("optimizer", "worker", "listener")),
+    "report_ready": Route(("reporter",), ("client", "listener")),
+}
+"""Route of every type of event that trialbus defines."""
+
+USER_ROUTE = Route(("client", "trainer"), ("listener",))
+"""Route of the types of events that users define."""
+
+_ALL_FRAMES = frozenset[type[frames.ToHub]](get_args(frames.ToHub))
+_SESSION_FRAMES = frozenset[type[frames.ToHub]]({frames.Hello, frames.Ping, frames.Bye})
+
+ROLES: Mapping[Role, Permissions] = {
+    "service": Permissions(frames=_ALL_FRAMES),
+    "trainer": Permissions(
+        frames=_SESSION_FRAMES | {frames.Publish, frames.Fetch},
+        publishes=frozenset(type_ for type_, route in ROUTES.items() if "trainer" in route.senders),
+        reads=frozenset(type_ for type_, route in ROUTES.items() if "trainer" in route.receivers),
+        has_durable_names=False,
+    ),
+    "listener": Permissions(
+        frames=_SESSION_FRAMES | {frames.Fetch, frames.Commit, frames.AskStatus},
+        publishes=frozenset(),
+    ),
+}
+"""Permissions of every role that a key can have."""
