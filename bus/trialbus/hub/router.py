@@ -28,7 +28,8 @@ _LINGER_MS = 500
 _DOMAIN = "trialbus"  # of ZAP
 _PROBE_S = 1.0  # for another hub on the same socket file to accept a connection
 _BAN_S = 10.0  # for a key whose owner floods the hub
-_STALL_S = 0.5  # the log may take so long for a turn before others read the socket
+_STALL_S = 0.25  # the log may take so long for a turn before another thread reads the socket
+_RELIEF_S = 0.01  # between two readings meanwhile
 _RELIEF_FRAMES = 20_000  # read in one go meanwhile
 _KEPT_BYTES = 64 << 20  # of which so many are kept; the rest is sent again by publishers
 
@@ -147,24 +148,30 @@ class Router:
 
     def _relieve(self) -> None:
         """Read the socket while its owner waits for the log, so that what arrives is bounded."""
-        while not self._closed.wait(_STALL_S):
-            if time.monotonic() - self._lent_at < _STALL_S or not self._holds.acquire(
-                blocking=False
-            ):
+        wait_s = _STALL_S
+        while not self._closed.wait(wait_s):
+            wait_s = _STALL_S
+            if time.monotonic() - self._lent_at < _STALL_S:
                 continue
+            if not self._holds.acquire(blocking=False):
+                continue
+            wait_s = _RELIEF_S
             try:
                 for _ in range(_RELIEF_FRAMES):
-                    peer, parts = self._receive()
-                    size = sum(map(len, parts))
-                    if self._kept_bytes + size <= _KEPT_BYTES:
-                        self._kept.append((peer, parts))
-                        self._kept_bytes += size
-                    else:
-                        self.counters["dropped"] += 1
+                    self._keep(*self._receive())
             except zmq.ZMQError:
                 pass  # nothing more has arrived
             finally:
                 self._holds.release()
+
+    def _keep(self, peer: bytes, parts: list[bytes]) -> None:
+        """Keep a message for `receive`, or drop it if too much is kept already."""
+        size = sum(map(len, parts))
+        if self._kept_bytes + size <= _KEPT_BYTES:
+            self._kept.append((peer, parts))
+            self._kept_bytes += size
+        else:
+            self.counters["dropped"] += 1
 
     def send(self, peer: bytes, message: frames.ToClient) -> bool:
         """Send a message; False if the peer is gone, or does not read."""
