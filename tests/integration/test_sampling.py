@@ -27,7 +27,7 @@ from trialbus import (
     Objective,
     StudySpec,
 )
-from trialbus_services.optimizer.genetic_parents import renumbered
+from trialbus_services.optimizer.genetic_parents import renumber_parents
 from trialbus_services.optimizer.sampling import Suggester, Suggestion
 
 _TIMEOUT_S = 30.0
@@ -137,7 +137,7 @@ def follow(start: Start, plain: PlainOptuna, offset: int = 0) -> Suggester:
                 assert suggestion.params == trial.params
                 assert suggestion.distributions == trial.distributions
                 assert comparable(suggestion.system_attrs) == comparable(trial.system_attrs)
-                attrs |= renumbered(suggestion.study_attrs, lambda n: n - offset + ID_OFFSET)
+                attrs |= renumber_parents(suggestion.study_attrs, lambda n: n - offset + ID_OFFSET)
                 assert attrs == study_attrs
                 suggester.claim(suggestion, trial.number + offset)
             case Told(number, state, values, last):

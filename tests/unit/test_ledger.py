@@ -60,7 +60,7 @@ def test_the_first_word_about_an_attempt_counts() -> None:
 def test_the_end_of_an_attempt_that_was_given_up_closes_nothing() -> None:
     book = ledger(SUBMITTED, assigned("r"), lost(), assigned("r2", attempt=1, session="v"))
     assert book.apply(finished(attempt=0)) == []
-    assert book.current(finished(attempt=1)) is not None
+    assert book.studies["s"].trials.find_running(finished(attempt=1)) is not None
 
 
 def test_a_lost_worker_voids_its_requests_and_frees_its_trials() -> None:

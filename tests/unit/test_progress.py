@@ -22,8 +22,8 @@ def progress(*directions: Direction, **more: Any) -> Progress:
 
 
 def take(found: Progress, *values: float, feasible: bool = True) -> str | None:
-    found.take(TrialState.COMPLETE, values, feasible=feasible)
-    return found.converged
+    found.add_trial(TrialState.COMPLETE, values, is_feasible=feasible)
+    return found.reason_to_end
 
 
 def test_a_target_is_reached_in_the_direction_of_the_objective() -> None:
@@ -44,11 +44,11 @@ def test_pruned_trials_bring_no_progress_and_failed_ones_do_not_count() -> None:
     found = progress("maximize", early_stop_patience=2)
     take(found, 1.0)
     for _ in range(5):
-        found.take(TrialState.FAIL, None)
-    found.take(TrialState.PRUNED, None)
-    assert found.converged is None
-    found.take(TrialState.PRUNED, None)
-    assert found.converged
+        found.add_trial(TrialState.FAIL, None)
+    found.add_trial(TrialState.PRUNED, None)
+    assert found.reason_to_end is None
+    found.add_trial(TrialState.PRUNED, None)
+    assert found.reason_to_end
 
 
 def test_a_better_value_within_min_delta_is_the_best_and_no_progress() -> None:

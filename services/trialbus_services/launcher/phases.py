@@ -7,7 +7,6 @@ The params are read from the Optuna storage once: a study that is resumed keeps 
 from __future__ import annotations
 
 import shlex
-import time
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -30,8 +29,6 @@ from trialbus_services.optimizer.storage import shown, stored_study
 from trialbus_services.process import exit_codes
 from trialbus_services.views.terminal import shown as format_params
 
-_RECORD_S = 10.0
-_TICK_S = 0.1
 #: Ends after which a phase needs no more trials.
 _DONE = ("exhausted", "converged", "timeout")
 
@@ -85,28 +82,7 @@ def _run_phase(composition: Composed, title: str, console: Console) -> int:
         return exit_codes.DONE
     console.rule(title, style="dim")
     plan = launcher.make_plan(composition, _read_study(composition, console))
-    code = launcher.run_study(plan, console)
-    if code == exit_codes.DONE:
-        wait_recorded(url, spec.name)
-    return code
-
-
-def wait_recorded(url: str, name: str) -> optuna.Study:
-    """Wait until the storage has the end of a study, and return the study.
-
-    Raises:
-        SpecError: The end is not in the storage in time.
-    """
-    deadline = time.monotonic() + _RECORD_S
-    while True:
-        study = stored_study(url, name)
-        if study is not None and study.user_attrs.get(END):
-            return study
-        if time.monotonic() > deadline:
-            raise SpecError(
-                "storage.url", f"{shown(url)!r} does not have the end of study {name!r}"
-            )
-        time.sleep(_TICK_S)
+    return launcher.run_study(plan, console)
 
 
 def _read_study(composition: Composed, console: Console) -> StudySpec:

@@ -1,18 +1,19 @@
-"""What the optimizer concluded, published when the storage has what led to it.
+"""Announcer: publishes the optimizer's conclusions behind the storage, and commits behind both.
 
-A trial that is handed out, and a study that ended, are in the database before anybody hears of it.
-The offset is committed when everything before it is recorded, said, and in the log.
+A trial is in the storage before the trial is handed out, and the end of a study before the study
+is declared finished. An offset is committed when everything before the offset is recorded,
+announced, and acknowledged by the hub.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from trialbus.client.publisher import Publisher
-from trialbus.client.subscriber import Subscriber
 from trialbus.messages import events
+from trialbus_services.optimizer.bus import EventPublisher, Inbox
 from trialbus_services.optimizer.latency import Latency
 from trialbus_services.optimizer.storage_writer import WriteBehind
 
@@ -20,71 +21,83 @@ _COMMIT_S = 0.25
 
 
 @dataclass
-class _Said:
-    """An event that is published once the storage has everything up to a mark."""
+class _Announcement:
+    """An event to publish once the storage has all changes before a mark."""
 
     mark: int
     event: events.Event
-    asked_at: float | None = None
+    requested_at: float | None = None
 
 
 @dataclass
-class _Commit:
-    """An offset to commit once what came before it is recorded, said, and in the log."""
+class _PendingCommit:
+    """An offset to commit once everything before the offset is recorded and acknowledged."""
 
     offset: int
     mark: int
-    n_said: int
+    """Changes before this mark of the storage have to be recorded."""
+    n_published: int
+    """Number of announcements that have to be published."""
     seq: int | None = None
+    """Sequence number that the hub has to acknowledge; None until all are published."""
 
 
-class Saying:
-    """Publishes behind the storage, and commits behind both.
+class Announcer:
+    """Publishes events and commits offsets, both in step with the storage.
 
     Args:
-        storage: What has to have a conclusion first.
-        publisher: Says it then.
-        inbox: Whose offset is committed.
-        committed: The offset that is committed already.
-        answers: Takes how long requests waited for what is said.
+        storage: Storage that has to record a conclusion before its event is published.
+        publisher: Publisher of the events.
+        inbox: Inbox whose offset is committed.
+        committed: Offset that is committed at the start.
+        answer_latency: Collects the seconds from a request to its answer.
+        clock: Monotonic clock, in seconds.
     """
 
     def __init__(
         self,
         storage: WriteBehind,
-        publisher: Publisher,
-        inbox: Subscriber[events.AnyEvent],
+        publisher: EventPublisher,
+        inbox: Inbox,
+        *,
         committed: int,
-        answers: Latency,
+        answer_latency: Latency,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._storage = storage
         self._publisher = publisher
         self._inbox = inbox
         self.committed = committed
-        self._answers = answers
-        self._waiting: deque[_Said] = deque()
-        self._n_said = 0
-        self._next: _Commit | None = None
-        self._began_at = 0.0
+        self._answer_latency = answer_latency
+        self._clock = clock
+        self._announcements: deque[_Announcement] = deque()
+        self._n_published = 0
+        self._pending_commit: _PendingCommit | None = None
+        self._commit_began_at = 0.0
 
-    def say(self, event: events.Event, asked_at: float | None = None) -> None:
-        """Publish an event as soon as the storage has everything that led to it."""
-        self._waiting.append(_Said(self._storage.mark(), event, asked_at))
+    def announce(self, event: events.Event, requested_at: float | None = None) -> None:
+        """Publish an event as soon as the storage has every change made so far.
+
+        Args:
+            event: The event.
+            requested_at: Time of the request that the event answers, by the clock.
+        """
+        self._announcements.append(_Announcement(self._storage.mark(), event, requested_at))
         self._storage.hurry()
 
-    def say_recorded(self) -> None:
-        """Publish what the storage has by now."""
-        while self._waiting and self._storage.recorded(self._waiting[0].mark):
-            said = self._waiting.popleft()
-            self._publisher.publish(said.event)
-            self._n_said += 1
-            if said.asked_at is not None:
-                self._answers.add(time.monotonic() - said.asked_at)
+    def publish_recorded(self) -> None:
+        """Publish the announcements whose changes the storage has by now, in order."""
+        while self._announcements and self._storage.recorded(self._announcements[0].mark):
+            announcement = self._announcements.popleft()
+            self._publisher.publish(announcement.event)
+            self._n_published += 1
+            if announcement.requested_at is not None:
+                self._answer_latency.add(self._clock() - announcement.requested_at)
 
     def commit(self, *, hold: bool) -> None:
-        """Commit what may be; with `hold` no new offset is taken up."""
-        commit = self._next or (None if hold else self._begin())
-        if commit is None or self._n_said < commit.n_said:
+        """Commit the offset that is due; with `hold`, no new offset becomes due."""
+        commit = self._pending_commit or (None if hold else self._begin_commit())
+        if commit is None or self._n_published < commit.n_published:
             return
         if not self._storage.recorded(commit.mark):
             return
@@ -93,13 +106,13 @@ class Saying:
         if self._publisher.acknowledged(commit.seq):
             self._inbox.commit(commit.offset)
             self.committed = commit.offset
-            self._next = None
+            self._pending_commit = None
 
-    def _begin(self) -> _Commit | None:
-        offset, now = self._inbox.offset, time.monotonic()
-        if offset is None or offset == self.committed or now - self._began_at < _COMMIT_S:
+    def _begin_commit(self) -> _PendingCommit | None:
+        offset, now = self._inbox.offset, self._clock()
+        if offset is None or offset == self.committed or now - self._commit_began_at < _COMMIT_S:
             return None
-        self._began_at = now
-        n_said = self._n_said + len(self._waiting)
-        self._next = _Commit(offset, self._storage.mark(), n_said)
-        return self._next
+        self._commit_began_at = now
+        n_published = self._n_published + len(self._announcements)
+        self._pending_commit = _PendingCommit(offset, self._storage.mark(), n_published)
+        return self._pending_commit

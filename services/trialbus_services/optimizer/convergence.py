@@ -1,77 +1,90 @@
-"""How far a study has come: its best values, and how long they have been the best."""
+"""Progress: the best values of a study, and the number of trials without a better value."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from trialbus.study.spec import StudySpec
 
 
 class Progress:
-    """Takes in trials in the order in which they ended."""
+    """The best values of a study, from the trials that ended.
+
+    Args:
+        spec: Specification of the study, with the target and the patience.
+    """
 
     def __init__(self, spec: StudySpec) -> None:
         self._spec = spec
         self._signs = [-1.0 if d == "maximize" else 1.0 for d in spec.directions]
-        #: Values of which none is better in everything than another; less is better here.
+        #: The Pareto front, with signs such that less is better.
         self._front: list[list[float]] = []
         self._worst = [-math.inf] * len(self._signs)
-        self._without = 0
+        self._n_without_progress = 0
 
     @property
     def worst(self) -> list[float] | None:
-        """The worst finite value of each objective; None without a complete trial."""
+        """Worst finite value of each objective; None without a complete trial."""
         if not all(map(math.isfinite, self._worst)):
             return None
         return [sign * value for sign, value in zip(self._signs, self._worst, strict=True)]
 
     @property
-    def converged(self) -> str | None:
-        """Why the study needs no more trials, if it does not."""
+    def reason_to_end(self) -> str | None:
+        """Why the study needs no more trials; None while the study goes on."""
         spec = self._spec
         if spec.target is not None and self._front:
             sign = self._signs[0]
             best = min(values[0] for values in self._front)
             if best <= sign * spec.target:
                 return f"{sign * best:g} reaches study.target={spec.target:g}"
-        if spec.early_stop_patience is not None and self._without >= spec.early_stop_patience:
+        if (
+            spec.early_stop_patience is not None
+            and self._n_without_progress >= spec.early_stop_patience
+        ):
             return (
-                f"{self._without} trials brought no progress "
+                f"{self._n_without_progress} trials brought no progress "
                 f"(study.early_stop_patience={spec.early_stop_patience})"
             )
         return None
 
-    def take(
-        self, state: TrialState, values: Sequence[float] | None, *, feasible: bool = True
+    def restore(self, ended: Iterable[FrozenTrial]) -> None:
+        """Add the ended trials of a storage, in the order in which they ended."""
+        for trial in ended:
+            is_feasible = all(violation <= 0 for violation in trial.constraints.values())
+            self.add_trial(trial.state, trial.values, is_feasible=is_feasible)
+
+    def add_trial(
+        self, state: TrialState, values: Sequence[float] | None, *, is_feasible: bool = True
     ) -> None:
-        """Take in how a trial ended.
+        """Add a trial that ended; trials are added in the order in which they ended.
 
         Args:
-            state: How.
-            values: Its objective values, if it is complete.
-            feasible: Whether it meets all constraints.
+            state: State of the trial.
+            values: Objective values of a complete trial.
+            is_feasible: Whether the trial meets all constraints.
         """
         if state is TrialState.FAIL:
             return
-        self._without += 1
+        self._n_without_progress += 1
         if state is not TrialState.COMPLETE or values is None:
             return
-        turned = [sign * value for sign, value in zip(self._signs, values, strict=True)]
+        signed = [sign * value for sign, value in zip(self._signs, values, strict=True)]
         self._worst = [
             max(old, new) if math.isfinite(new) else old
-            for old, new in zip(self._worst, turned, strict=True)
+            for old, new in zip(self._worst, signed, strict=True)
         ]
-        if not feasible or any(_covers(other, turned) for other in self._front):
+        if not is_feasible or any(_covers(other, signed) for other in self._front):
             return
         margin = self._spec.early_stop_min_delta
-        nearly = [value + margin for value in turned]
-        if not any(_covers(other, nearly) for other in self._front):
-            self._without = 0
-        self._front = [other for other in self._front if not _covers(turned, other)] + [turned]
+        with_margin = [value + margin for value in signed]
+        if not any(_covers(other, with_margin) for other in self._front):
+            self._n_without_progress = 0
+        self._front = [other for other in self._front if not _covers(signed, other)] + [signed]
 
 
-def _covers(one: Sequence[float], other: Sequence[float]) -> bool:
-    return all(a <= b for a, b in zip(one, other, strict=True))
+def _covers(values: Sequence[float], other: Sequence[float]) -> bool:
+    return all(a <= b for a, b in zip(values, other, strict=True))

@@ -11,19 +11,19 @@ from dataclasses import dataclass, field
 class OpenEvaluations:
     """Evaluations of the open trials of a study, by the number of the trial."""
 
-    #: Values by metric and step, of the metrics that the study looks at.
     curves: dict[int, dict[str, dict[int, float]]] = field(
         default_factory=dict[int, dict[str, dict[int, float]]]
     )
-    #: The newest value of every metric.
+    """Values by metric and step, of the objectives' metrics and the pruner's metric."""
     last: dict[int, dict[str, float]] = field(default_factory=dict[int, dict[str, float]])
-    #: Trials that were told to stop.
+    """Newest value of every metric."""
     pruned: set[int] = field(default_factory=set[int])
+    """Numbers of the trials that were told to stop."""
 
-    def take(
+    def add(
         self, number: int, step: int, metrics: Mapping[str, float], watched: frozenset[str]
     ) -> None:
-        """Take in an evaluation; curves are kept of the metrics `watched`."""
+        """Add an evaluation of a trial, and the points of the curves of the metrics `watched`."""
         curves = self.curves.setdefault(number, defaultdict(dict))
         for metric in watched & metrics.keys():
             curves[metric][step] = metrics[metric]
@@ -34,7 +34,7 @@ class OpenEvaluations:
         return self.curves.get(number, {}).get(metric, {})
 
     def forget(self, number: int) -> None:
-        """Forget a trial that ended, or begins again."""
+        """Forget the evaluations of a trial that ended, or begins a new attempt."""
         self.curves.pop(number, None)
         self.last.pop(number, None)
         self.pruned.discard(number)

@@ -1,4 +1,4 @@
-"""Failed trials, and when there are too many of them."""
+"""Failures: failed trials of a study, and the limits at which failures end the study."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from trialbus_services.optimizer.attributes import ERROR
 
 
 class Failures:
-    """Failed trials of a study since it was submitted; takes in trials in the order they ended."""
+    """Failed trials of a study since the newest submission.
+
+    Args:
+        spec: Specification of the study, with the limits.
+    """
 
     def __init__(self, spec: StudySpec) -> None:
         self._spec = spec
@@ -18,8 +22,8 @@ class Failures:
         self.last_error: str | None = None
 
     @property
-    def too_many(self) -> str | None:
-        """Why the study has to end, if it has to."""
+    def reason_to_end(self) -> str | None:
+        """Why failures end the study; None while the study may go on."""
         spec = self._spec
         if not spec.catch_exceptions and self._first is not None:
             return f"{self._first} (study.catch_exceptions=false)"
@@ -30,8 +34,14 @@ class Failures:
             )
         return None
 
-    def take(self, number: int, state: TrialState, error: str | None) -> None:
-        """Take in how a trial ended, and why if it failed."""
+    def add_trial(self, number: int, state: TrialState, error: str | None) -> None:
+        """Add a trial that ended; trials are added in the order in which they ended.
+
+        Args:
+            number: Number of the trial.
+            state: State of the trial.
+            error: Error of a failed trial.
+        """
         if state is not TrialState.FAIL:
             self._in_a_row = 0
             return
@@ -39,10 +49,15 @@ class Failures:
         self.last_error = error
         self._first = self._first or f"trial {number} failed: {error}"
 
-    def restore(self, ended: list[FrozenTrial], n_before: int) -> None:
-        """Take in the trials that a storage has, but for failed ones before the submission."""
+    def restore(self, ended: list[FrozenTrial], n_failed_before: int) -> None:
+        """Add the ended trials of a storage, except failed trials before the submission.
+
+        Args:
+            ended: The trials, in the order in which they ended.
+            n_failed_before: Number of trials that had failed before the submission.
+        """
         for trial in ended:
-            if trial.state is TrialState.FAIL and n_before > 0:
-                n_before -= 1
+            if trial.state is TrialState.FAIL and n_failed_before > 0:
+                n_failed_before -= 1
                 continue
-            self.take(trial.number, trial.state, trial.user_attrs.get(ERROR))
+            self.add_trial(trial.number, trial.state, trial.user_attrs.get(ERROR))

@@ -1,7 +1,7 @@
-"""Ledger: studies, their trials, and requests that wait, as the log tells them.
+"""Ledger: studies, trials and waiting requests, folded from the events of the log.
 
 A pure fold over events: the same events always give the same ledger, so after a crash reading
-the log again is all the recovery there is. It decides nothing that the log does not say.
+the log again is all the recovery there is. The ledger decides nothing.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 
 from trialbus.messages import events
 from trialbus.study.spec import StudySpec
-from trialbus_services.optimizer.trial_states import AttemptEnd, OpenTrial, TrialStates
+from trialbus_services.optimizer.trial_states import AttemptEnd, TrialStates
 
 
 @dataclass
-class Book:
-    """One study, as the log tells it. Only the ledger changes a book."""
+class StudyState:
+    """The state of one study, folded from the events of the log; only the ledger changes it."""
 
     spec: StudySpec
     submission: str
@@ -34,7 +34,7 @@ class Book:
 
 
 class Ledger:
-    """Studies by name, requests that wait for an answer, and which were answered."""
+    """Studies by name, and requests that wait for an answer."""
 
     TYPES: ClassVar[tuple[type[events.Event], ...]] = (
         events.StudySubmitted,
@@ -52,7 +52,7 @@ class Ledger:
     """Types of the events that change a ledger."""
 
     def __init__(self) -> None:
-        self.studies: dict[str, Book] = {}
+        self.studies: dict[str, StudyState] = {}
         self.requests: dict[str, events.TrialRequested] = {}
         self._answered: set[str] = set()
         self._offset = 0
@@ -81,52 +81,47 @@ class Ledger:
         self._offset = offset
         return [end for end in apply(event) if end.is_closed]
 
-    def current(self, event: events.TrialEvent) -> OpenTrial | None:
-        """Return the open trial that an event is about, unless its attempt was given up."""
-        book = self.studies.get(event.study)
-        return book.trials.current(event) if book else None
-
     def discard_trials(self, study: str, numbers: Iterable[int]) -> None:
         """Forget open trials that the storage does not have, or has as finished."""
         for number in numbers:
             self.studies[study].trials.discard(number)
 
     def _submit_study(self, event: events.StudySubmitted) -> Iterable[AttemptEnd]:
-        book = self.studies.get(event.study)
-        trials = book.trials if book else TrialStates(event.study, self._answered)
+        state = self.studies.get(event.study)
+        trials = state.trials if state else TrialStates(event.study, self._answered)
         trials.max_retries = event.spec.max_retries
-        self.studies[event.study] = Book(
+        self.studies[event.study] = StudyState(
             event.spec, event.submission, event.at, trials, origin=event.origin
         )
         return ()
 
     def _finish_study(self, event: events.StudyFinished) -> Iterable[AttemptEnd]:
-        book = self.studies.get(event.study)
-        if book and book.submission == event.submission:
-            book.is_finished = True
+        state = self.studies.get(event.study)
+        if state and state.submission == event.submission:
+            state.is_finished = True
         return ()
 
     def _stop_study(self, event: events.Stop) -> Iterable[AttemptEnd]:
-        book = self.studies.get(event.study)
-        if book and not book.is_finished:
-            book.stop_reason = event.reason or "stopped"
+        state = self.studies.get(event.study)
+        if state and not state.is_finished:
+            state.stop_reason = event.reason or "stopped"
         return ()
 
     def _pause_study(self, event: events.Pause) -> Iterable[AttemptEnd]:
-        book = self.studies.get(event.study)
-        if book:
-            book.is_paused = True
+        state = self.studies.get(event.study)
+        if state:
+            state.is_paused = True
         return ()
 
     def _resume_study(self, event: events.Resume) -> Iterable[AttemptEnd]:
-        book = self.studies.get(event.study)
-        if book:
-            book.is_paused = False
+        state = self.studies.get(event.study)
+        if state:
+            state.is_paused = False
         return ()
 
     def _prune_trial(self, event: events.Prune) -> Iterable[AttemptEnd]:
-        book = self.studies.get(event.study)
-        return book.trials.prune(event) if book else ()
+        state = self.studies.get(event.study)
+        return state.trials.prune(event) if state else ()
 
     def _add_request(self, event: events.TrialRequested) -> Iterable[AttemptEnd]:
         if event.request not in self._answered:
@@ -136,20 +131,22 @@ class Ledger:
     def _withdraw_request(self, event: events.RequestWithdrawn) -> Iterable[AttemptEnd]:
         self._answered.add(event.request)
         self.requests.pop(event.request, None)
-        return [end for b in self.studies.values() for end in b.trials.withdraw(event.request)]
+        return [
+            end for state in self.studies.values() for end in state.trials.withdraw(event.request)
+        ]
 
     def _assign_trial(self, event: events.TrialAssigned) -> Iterable[AttemptEnd]:
         self.requests.pop(event.request, None)
-        book = self.studies.get(event.study)
-        if book:
-            book.trials.assign(event, self._offset)
+        state = self.studies.get(event.study)
+        if state:
+            state.trials.assign(event, self._offset)
         self._answered.add(event.request)
         return ()
 
     def _finish_attempt(self, event: events.TrialFinished) -> Iterable[AttemptEnd]:
-        book = self.studies.get(event.study)
-        return book.trials.finish(event) if book else ()
+        state = self.studies.get(event.study)
+        return state.trials.finish(event) if state else ()
 
     def _lose_session(self, event: events.TrainerLost) -> Iterable[AttemptEnd]:
         self.requests = {id_: r for id_, r in self.requests.items() if r.session != event.session}
-        return [end for book in self.studies.values() for end in book.trials.lose(event)]
+        return [end for state in self.studies.values() for end in state.trials.lose(event)]

@@ -1,42 +1,47 @@
-"""When and how a study ends."""
+"""The end of a study: when the study ends, and the event that says so."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 from trialbus.messages import events
-from trialbus_services.optimizer.ledger import Book
+from trialbus_services.optimizer.ledger import StudyState
 from trialbus_services.optimizer.running_study import RunningStudy
 
 
 @dataclass(frozen=True)
-class End:
-    """Why a study ends, and what more there is to say."""
+class StudyEnd:
+    """The reason why a study ends."""
 
     reason: events.FinishReason
     error: str | None = None
+    """Explanation of the reason; None where the reason needs none."""
 
 
-def end_of(study: RunningStudy, book: Book) -> End | None:
-    """Return why no further trial of a study may begin, or None."""
-    spec = book.spec
-    if book.stop_reason is not None:
-        return End("stopped", book.stop_reason)
-    too_many = study.failures.too_many
-    if too_many is not None:
-        return End("failed", too_many)
-    if spec.timeout_s is not None and time.time() - book.submitted_at > spec.timeout_s:
-        return End("timeout")
-    converged = study.progress.converged
+def find_end(study: RunningStudy, now: float) -> StudyEnd | None:
+    """Return why no further trial of a study may begin, or None.
+
+    Args:
+        study: The study.
+        now: Time in seconds since the epoch.
+    """
+    spec, state = study.spec, study.state
+    if state.stop_reason is not None:
+        return StudyEnd("stopped", state.stop_reason)
+    failed = study.failures.reason_to_end
+    if failed is not None:
+        return StudyEnd("failed", failed)
+    if spec.timeout_s is not None and now - state.submitted_at > spec.timeout_s:
+        return StudyEnd("timeout")
+    converged = study.progress.reason_to_end
     if converged is not None:
-        return End("converged", converged)
-    return End("exhausted") if study.exhausted else None
+        return StudyEnd("converged", converged)
+    return StudyEnd("exhausted") if study.is_exhausted else None
 
 
-def conclusion(study: RunningStudy, book: Book, end: End) -> events.StudyFinished:
-    """Return how a study ended that has no trial open."""
-    best = study.best_trials()
+def conclude(study: RunningStudy, end: StudyEnd) -> events.StudyFinished:
+    """Return the event that declares a study finished; the study has no trial open."""
+    best = study.find_best_trials()
     error = end.error
     if not best and error is None:
         error = "no trial was completed"
@@ -45,8 +50,8 @@ def conclusion(study: RunningStudy, book: Book, end: End) -> events.StudyFinishe
         elif study.failures.last_error is not None:
             error = f"{error}; the last error: {study.failures.last_error}"
     return events.StudyFinished(
-        study=book.spec.name,
-        submission=book.submission,
+        study=study.spec.name,
+        submission=study.state.submission,
         reason=end.reason,
         best_trials=best,
         counts=study.counts,
@@ -54,11 +59,11 @@ def conclusion(study: RunningStudy, book: Book, end: End) -> events.StudyFinishe
     )
 
 
-def failure(book: Book, error: Exception) -> events.StudyFinished:
-    """Return how a study ended that cannot go on."""
+def conclude_failed(state: StudyState, error: Exception) -> events.StudyFinished:
+    """Return the event that declares a study finished which an error keeps from going on."""
     return events.StudyFinished(
-        study=book.spec.name,
-        submission=book.submission,
+        study=state.spec.name,
+        submission=state.submission,
         reason="failed",
         error=f"{type(error).__name__}: {error}",
     )

@@ -45,7 +45,7 @@ class OpenTrial:
 
 @dataclass(frozen=True)
 class AttemptEnd:
-    """The end of an attempt, and what became of its trial."""
+    """The end of an attempt, and whether the end closes the trial."""
 
     study: str
     trial: OpenTrial
@@ -56,12 +56,12 @@ class AttemptEnd:
 
     @property
     def is_closed(self) -> bool:
-        """Whether the trial is closed, and not waiting for its next attempt."""
+        """Whether the trial is closed; else the trial waits for the next attempt."""
         return self.cause != "waiting"
 
 
 class TrialStates:
-    """The trials of one study that are not closed, by number.
+    """The open trials of one study, by number.
 
     An event that was applied before, or is about an attempt that was given up, changes nothing.
 
@@ -77,27 +77,27 @@ class TrialStates:
         #: `study.max_retries`; None where the specification was not seen: no loss is the last.
         self.max_retries: int | None = None
         self._answered: set[str] = set() if answered is None else answered
-        self._next_attempts: dict[int, int] = {}  # attempts below are over
+        self._next_attempts: dict[int, int] = {}  # earlier attempts are over
 
-    def current(self, event: events.TrialEvent) -> OpenTrial | None:
-        """Return the trial whose running attempt an event is about; None if that is over."""
+    def find_running(self, event: events.TrialEvent) -> OpenTrial | None:
+        """Return the trial of an event about a running attempt; None if the attempt is over."""
         trial = self.open.get(event.trial)
         if trial is None or trial.is_waiting or trial.attempt != event.attempt:
             return None
         return trial
 
-    def infer(self, event: events.TrialEvent) -> OpenTrial | None:
-        """Return the trial whose running attempt an event is about, opening one not yet seen.
+    def find_or_open(self, event: events.TrialEvent) -> OpenTrial | None:
+        """Return the trial of an event about a running attempt; open an attempt not seen before.
 
         For views, which may join after the assignment was published.
         """
-        trial = self.current(event)
+        trial = self.find_running(event)
         if trial is None and event.attempt >= self._next_attempts.get(event.trial, 0):
             trial = self._open(OpenTrial(event.trial, event.attempt))
         return trial
 
     def assign(self, event: events.TrialAssigned, offset: int = 0) -> OpenTrial | None:
-        """Open an attempt; return None if its request was answered before, or withdrawn."""
+        """Open an attempt; return None if the request was answered before, or withdrawn."""
         if event.request in self._answered:
             return None
         self._answered.add(event.request)
@@ -115,33 +115,33 @@ class TrialStates:
         )
 
     def prune(self, event: events.Prune) -> list[AttemptEnd]:
-        """Mark a trial that a person prunes; close it if it waits."""
+        """Mark a trial as pruned by a person, and close a marked trial that waits."""
         trial = self.open.get(event.trial)
         if trial is None or not event.by or trial.attempt != event.attempt:
             return []
         trial.pruned_by = f"{event.by}: {event.reason}" if event.reason else event.by
-        return [self._give_back(trial)] if trial.is_waiting else []
+        return [self._let_wait(trial)] if trial.is_waiting else []
 
     def finish(self, event: events.TrialFinished) -> list[AttemptEnd]:
-        """Close a trial whose attempt ended; one that was preempted waits."""
-        trial = self.current(event)
+        """Close the trial of an attempt that ended; a preempted trial waits."""
+        trial = self.find_running(event)
         if trial is None:
             return []
         if event.state == "preempted":
-            return [self._give_back(trial, event.error)]
+            return [self._let_wait(trial, event.error)]
         return [self._close(trial, event.state, event.values, event.error)]
 
     def withdraw(self, request: str) -> list[AttemptEnd]:
-        """Give back the trial that was handed out for a request."""
+        """Let the trial that was handed out for a request wait."""
         self._answered.add(request)
         return [
-            self._give_back(trial)
+            self._let_wait(trial)
             for trial in list(self.open.values())
             if trial.request == request and not trial.is_waiting
         ]
 
     def lose(self, event: events.TrainerLost) -> list[AttemptEnd]:
-        """Give back the trials of a session that was lost; close those lost once too often."""
+        """Let the trials of a lost session wait; close a trial that was lost too often."""
         return [
             self._lose(trial)
             for trial in list(self.open.values())
@@ -169,12 +169,12 @@ class TrialStates:
     def _lose(self, trial: OpenTrial) -> AttemptEnd:
         retries = self.max_retries
         if trial.pruned_by or retries is None or trial.attempt < retries:
-            return self._give_back(trial)
+            return self._let_wait(trial)
         error = f"lost {trial.attempt + 1} times (study.max_retries={retries})"
         return self._close(trial, "lost", error=error)
 
-    def _give_back(self, trial: OpenTrial, error: str | None = None) -> AttemptEnd:
-        """Let a trial wait for its next attempt, unless a person pruned it."""
+    def _let_wait(self, trial: OpenTrial, error: str | None = None) -> AttemptEnd:
+        """Let a trial wait for the next attempt; close a trial that a person pruned."""
         if trial.pruned_by:
             return self._close(trial, "pruned")
         trial.is_waiting = True

@@ -1,62 +1,227 @@
-"""Making the trial of a suggestion in a storage."""
+"""TrialSupply: new trials of a study, from the sampler and from the storage."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import datetime
+from typing import Any, Protocol, TypeAlias
 
 from optuna.trial import FrozenTrial, TrialState
 
-from trialbus_services.optimizer.attributes import REQUEST
-from trialbus_services.optimizer.genetic_parents import renumbered
+from trialbus.messages import events
+from trialbus.study.spec import StudySpec
+from trialbus_services.optimizer.attributes import ENQUEUED, ENQUEUED_BY, REQUEST
+from trialbus_services.optimizer.genetic_parents import renumber_parents
+from trialbus_services.optimizer.outcome import Outcome
 from trialbus_services.optimizer.sampling import Suggestion
-from trialbus_services.optimizer.storage_writer import WriteBehind
+from trialbus_services.optimizer.study_recorder import StudyRecorder
+
+logger = logging.getLogger(__name__)
 
 
-def create_trial(
-    storage: WriteBehind,
-    study_id: int,
-    suggestion: Suggestion,
-    request: str,
-    trial_id_of: Callable[[int], int],
-) -> int:
-    """Make the trial of a suggestion, seen in the database whole or not at all; return its id.
+class SamplerError(Exception):
+    """A sampler failed; the message has the sampler's error."""
+
+
+class Sampler(Protocol):
+    """The sampler of one study, as `sampling.Suggester` implements it; no method waits."""
+
+    error: str | None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the sampler runs."""
+        ...
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the sampler has no more suggestions."""
+        ...
+
+    def request(self) -> None:
+        """Request another suggestion."""
+        ...
+
+    def take(self) -> Suggestion | None:
+        """Return a requested suggestion; None if none is ready."""
+        ...
+
+    def claim(self, suggestion: Suggestion, number: int) -> None:
+        """Note the number of the trial that was made of a suggestion."""
+        ...
+
+    def tell(
+        self,
+        number: int,
+        state: TrialState,
+        values: Sequence[float] | None,
+        last: tuple[int, float] | None,
+        constraints: Mapping[str, float] | None = None,
+    ) -> None:
+        """Tell the sampler how a trial ended."""
+        ...
+
+    def enqueue(self, trial: FrozenTrial) -> None:
+        """Tell the sampler that a waiting trial was added to the study."""
+        ...
+
+    def close(self) -> None:
+        """End the sampler."""
+        ...
+
+
+StartSampler: TypeAlias = Callable[[StudySpec, Sequence[FrozenTrial], Mapping[str, Any]], Sampler]
+"""Starts the sampler of a study from its specification, trials and system attributes."""
+
+
+class TrialSupply:
+    """Supplies a study with new trials.
+
+    A trial that a crash left in the storage comes first, then trials that were enqueued, then
+    suggestions of the sampler.
 
     Args:
-        storage: Where it is made.
-        study_id: Of its study there.
-        suggestion: Its params, and whether it waits in the study already.
-        request: Id of the request that it is for.
-        trial_id_of: Gives the id of a trial by its number.
+        spec: Specification of the study.
+        recorder: Record of the study.
+        start_sampler: Starts the study's sampler, and starts it again if it was killed.
     """
-    user_attrs = {**suggestion.user_attrs, REQUEST: request}
-    with storage.atomic():
-        for key, value in renumbered(suggestion.study_attrs, trial_id_of).items():
-            storage.set_study_system_attr(study_id, key, value)
-        if suggestion.waiting is None:
-            return storage.create_new_trial(
-                study_id,
-                FrozenTrial(
-                    number=-1,
-                    trial_id=-1,
-                    state=TrialState.RUNNING,
-                    value=None,
-                    datetime_start=datetime.now(),  # noqa: DTZ005 - as Optuna has it
-                    datetime_complete=None,
-                    params=suggestion.params,
-                    distributions=suggestion.distributions,
-                    user_attrs=user_attrs,
-                    system_attrs=suggestion.system_attrs,
-                    intermediate_values={},
-                ),
-            )
-        trial_id = trial_id_of(suggestion.waiting)
-        storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-        for name, distribution in suggestion.distributions.items():
-            value = distribution.to_internal_repr(suggestion.params[name])
-            storage.set_trial_param(trial_id, name, value, distribution)
-        for key, value in user_attrs.items():
-            storage.set_trial_user_attr(trial_id, key, value)
-        for key, value in suggestion.system_attrs.items():
-            storage.set_trial_system_attr(trial_id, key, value)
-        return trial_id
+
+    def __init__(
+        self, spec: StudySpec, recorder: StudyRecorder, start_sampler: StartSampler
+    ) -> None:
+        self._spec = spec
+        self._recorder = recorder
+        self._start = start_sampler
+        trials = recorder.study.get_trials(deepcopy=False)
+        self._enqueued = {trial.user_attrs.get(ENQUEUED, "") for trial in trials}
+        #: Trials that ran in the storage when it was opened. Those that the log, read to its end,
+        #: does not know were created just before a crash and handed to nobody.
+        self._running = recorder.read_running_trials()
+        self._n_requested = 0
+        self._sampler = self._start_sampler()
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether the sampler has no more suggestions."""
+        return self._sampler.exhausted
+
+    def request(self, n_trials: int) -> None:
+        """Let the sampler suggest until this many suggestions are requested and not taken.
+
+        Raises:
+            SamplerError: The sampler failed.
+        """
+        if self._sampler.error is not None:
+            raise SamplerError(self._sampler.error)
+        if not self._sampler.alive:
+            logger.warning("the sampler of %r was killed; it is started again", self._spec.name)
+            self._sampler.close()
+            self._n_requested = 0
+            self._sampler = self._start_sampler()
+        for _ in range(n_trials - self._n_requested):
+            self._n_requested += 1
+            self._sampler.request()
+
+    def take(self, request: events.TrialRequested, assigned: Container[int]) -> FrozenTrial | None:
+        """Return a new trial for a request; None while the sampler has no suggestion ready.
+
+        Args:
+            request: The request.
+            assigned: Numbers of the trials that were handed out and are open.
+        """
+        orphan = self._find_orphan(request, assigned)
+        if orphan is not None:
+            return orphan
+        suggestion = self._sampler.take()
+        if suggestion is None:
+            return None
+        self._n_requested -= 1
+        trial = self._recorder.add_trial(self._create_trial(suggestion, request.request))
+        self._sampler.claim(suggestion, trial.number)
+        return trial
+
+    def enqueue(self, event: events.Enqueue) -> None:
+        """Let a trial with params of the study's search space wait in the study."""
+        if event.enqueue in self._enqueued:
+            return
+        self._enqueued.add(event.enqueue)
+        study = self._recorder.study
+        attributes = {ENQUEUED: event.enqueue} | ({ENQUEUED_BY: event.by} if event.by else {})
+        study.enqueue_trial(event.params, user_attrs=attributes)
+        waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
+        self._sampler.enqueue(
+            next(trial for trial in waiting if trial.user_attrs.get(ENQUEUED) == event.enqueue)
+        )
+
+    def finish(self, number: int, outcome: Outcome) -> None:
+        """Tell the sampler how a trial ended, after the end is recorded."""
+        curve = self._recorder.get_trial(number).intermediate_values
+        last = max(curve.items()) if curve else None
+        self._sampler.tell(number, outcome.state, outcome.values, last, outcome.constraints)
+
+    def close(self) -> None:
+        """End the sampler; may be called again."""
+        self._sampler.close()
+
+    def _start_sampler(self) -> Sampler:
+        recorder = self._recorder
+        return self._start(
+            self._spec,
+            recorder.study.get_trials(deepcopy=False),
+            recorder.storage.get_study_system_attrs(recorder.study_id),
+        )
+
+    def _find_orphan(
+        self, request: events.TrialRequested, assigned: Container[int]
+    ) -> FrozenTrial | None:
+        """Return a trial that was created before a crash and handed to nobody.
+
+        The trial that was created for the same request comes first.
+        """
+        if not self._running:
+            return None
+        closed = self._recorder.closed
+        self._running = orphans = [
+            trial
+            for trial in self._running
+            if trial.number not in closed and trial.number not in assigned
+        ]
+        same = (trial for trial in orphans if trial.user_attrs.get(REQUEST) == request.request)
+        return next(same, orphans[0] if orphans else None)
+
+    def _create_trial(self, suggestion: Suggestion, request: str) -> int:
+        """Create the trial of a suggestion, all at once in the storage, and return its id."""
+        recorder, storage = self._recorder, self._recorder.storage
+        user_attrs = {**suggestion.user_attrs, REQUEST: request}
+        study_attrs = renumber_parents(suggestion.study_attrs, recorder.get_trial_id)
+        with storage.atomic():
+            for key, value in study_attrs.items():
+                storage.set_study_system_attr(recorder.study_id, key, value)
+            if suggestion.waiting is None:
+                return storage.create_new_trial(
+                    recorder.study_id,
+                    FrozenTrial(
+                        number=-1,
+                        trial_id=-1,
+                        state=TrialState.RUNNING,
+                        value=None,
+                        datetime_start=datetime.now(),  # noqa: DTZ005 - as Optuna has it
+                        datetime_complete=None,
+                        params=suggestion.params,
+                        distributions=suggestion.distributions,
+                        user_attrs=user_attrs,
+                        system_attrs=suggestion.system_attrs,
+                        intermediate_values={},
+                    ),
+                )
+            trial_id = recorder.get_trial_id(suggestion.waiting)
+            storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+            for name, distribution in suggestion.distributions.items():
+                value = distribution.to_internal_repr(suggestion.params[name])
+                storage.set_trial_param(trial_id, name, value, distribution)
+            for key, value in user_attrs.items():
+                storage.set_trial_user_attr(trial_id, key, value)
+            for key, value in suggestion.system_attrs.items():
+                storage.set_trial_system_attr(trial_id, key, value)
+            return trial_id

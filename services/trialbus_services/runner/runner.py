@@ -18,7 +18,6 @@ from trialbus_services.config import settings
 from trialbus_services.config.composing import composed
 from trialbus_services.launcher import launcher
 from trialbus_services.launcher.dashboard import serve_dashboard
-from trialbus_services.launcher.phases import wait_recorded
 from trialbus_services.optimizer.storage import shown, stored_study
 from trialbus_services.process import gpus
 from trialbus_services.runner.results import tidy_checkpoints, write_results
@@ -99,14 +98,14 @@ class OptunaRunner:
             with composed(overrides) as composition:
                 plan = launcher.make_plan(composition, spec)
                 end = launcher.launch_study(plan, self._console, report=report)
-            # A study that the optimizer refused has no end in the storage, or is not there at all.
-            failed = end.reason == "failed"
-            study = stored_study(url, spec.name) if failed else wait_recorded(url, spec.name)
+            # The optimizer declares a study finished after the storage has all of the study; a
+            # study that the optimizer refused may not be there.
+            study = stored_study(url, spec.name)
         if study is not None:
             for path in write_results(study, spec, end, Path(self.spec.results_dir)):
                 self._print(f"results  {path}")
             tidy_checkpoints(study, study_config)
-        if study is None or failed or not end.best_trials:
+        if study is None or end.reason == "failed" or not end.best_trials:
             reason = (end.error or end.reason).strip().splitlines()[-1]
             raise TrialbusError(f"study {spec.name!r} failed: {reason}")
         return study

@@ -187,7 +187,7 @@ class StudyView:
             case events.RequestWithdrawn():
                 return self._end_attempts(self._states.withdraw(event.request))
             case events.TrialFinished():
-                self._states.infer(event)
+                self._states.find_or_open(event)
                 return self._end_attempts(self._states.finish(event), "interrupted")
             case events.TrialEvent():
                 return self._follow_trial(event)
@@ -198,7 +198,7 @@ class StudyView:
         if isinstance(event, events.TrialAssigned):
             self._states.assign(event)
         ends = self._states.prune(event) if isinstance(event, events.Prune) else []
-        state = self._states.infer(event)
+        state = self._states.find_or_open(event)
         if state is not None and self.state != "finished":
             trial = self._running_trial(state)
             match event:

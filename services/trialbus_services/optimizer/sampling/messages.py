@@ -24,7 +24,7 @@ class Suggestion:
             restart, or Optuna without this service, go on where the sampler is.
         user_attrs: Those of an enqueued trial.
         study_attrs: System attributes of the study that the sampler set or changed since the
-            suggestion before. Where they name trials, they do it by number: see `renumbered`.
+            suggestion before. Where they name trials, they do it by number: see `renumber_parents`.
         waiting: The number, in the real study, of the enqueued trial this is; None for a new one.
     """
 

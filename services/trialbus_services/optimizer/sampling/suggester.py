@@ -15,7 +15,7 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus.study.spec import StudySpec
-from trialbus_services.optimizer.genetic_parents import renumbered
+from trialbus_services.optimizer.genetic_parents import renumber_parents
 from trialbus_services.optimizer.latency import Latency
 from trialbus_services.optimizer.sampling import sampler_process
 from trialbus_services.optimizer.sampling.messages import (
@@ -108,7 +108,7 @@ class Suggester:
             Start(
                 spec=spec,
                 trials=[reduce_trial(trial, len(spec.objectives)) for trial in trials],
-                study_attrs=renumbered(study_attrs, indices.get),
+                study_attrs=renumber_parents(study_attrs, indices.get),
                 ahead=ahead,
             )
         )
@@ -150,7 +150,7 @@ class Suggester:
         suggestion, asking_s = self._ready.popleft()
         self._n_requested -= 1
         self.latency.add(asking_s)
-        attrs = renumbered(suggestion.study_attrs, self._real.get)
+        attrs = renumber_parents(suggestion.study_attrs, self._real.get)
         return replace(suggestion, study_attrs=attrs)
 
     def claim(self, suggestion: Suggestion, number: int) -> None:

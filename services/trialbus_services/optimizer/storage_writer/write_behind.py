@@ -15,7 +15,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus_services.optimizer.attributes import THINNED
-from trialbus_services.optimizer.genetic_parents import renumbered
+from trialbus_services.optimizer.genetic_parents import renumber_parents
 from trialbus_services.optimizer.storage_writer import table_schema
 from trialbus_services.optimizer.storage_writer.api_writer import ApiWriter
 from trialbus_services.optimizer.storage_writer.change_batch import (
@@ -179,7 +179,9 @@ class WriteBehind(MemoryStorage):
         """As in `BaseStorage`."""
         with self._lock:
             super().set_study_system_attr(study_id, key, value)
-            there = renumbered({key: value}, self._flush_thread.stored_studies[study_id].trials.get)
+            there = renumber_parents(
+                {key: value}, self._flush_thread.stored_studies[study_id].trials.get
+            )
             self._queue.study(study_id).system[key] = json.dumps(there[key])
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
@@ -293,7 +295,7 @@ class WriteBehind(MemoryStorage):
             study_id, trial_ids = self.fill(name, directions, trials)
             self._studies[study_id].user_attrs = dict(user)
             here = dict(zip(recorded_ids, trial_ids, strict=True))
-            self._studies[study_id].system_attrs = renumbered(system, here.get)
+            self._studies[study_id].system_attrs = renumber_parents(system, here.get)
             stored_study = StoredStudy(name, recorded_id)
             for trial_id, there in zip(trial_ids, recorded_ids, strict=True):
                 stored_study.add(trial_id, there)

@@ -1,0 +1,62 @@
+"""The parts of the bus that the optimizer's loop uses, as protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol
+
+from trialbus.client.subscriber import Record
+from trialbus.messages import events
+
+
+class Inbox(Protocol):
+    """The subscriber of a durable name, as `trialbus.Subscriber` implements it."""
+
+    @property
+    def offset(self) -> int | None:
+        """Offset after the last record returned; None before the first record."""
+        ...
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether every record up to the end of the log was returned."""
+        ...
+
+    def records(self, timeout_s: float | None = None) -> list[Record]:
+        """Return the next batch of records; empty after `timeout_s` seconds without a record."""
+        ...
+
+    def commit(self, offset: int | None = None) -> bool:
+        """Commit an offset: the records before the offset are not returned after a restart."""
+        ...
+
+
+class EventPublisher(Protocol):
+    """A publisher of events, as `trialbus.Publisher` implements it."""
+
+    @property
+    def last(self) -> int:
+        """Sequence number of the event published last."""
+        ...
+
+    def publish(self, event: events.Event) -> int:
+        """Publish an event and return the event's sequence number."""
+        ...
+
+    def acknowledged(self, seq: int) -> bool:
+        """Return whether all events up to a sequence number are in the log."""
+        ...
+
+
+class Replay(Protocol):
+    """Reading a range of the log once more, as `trialbus.replay` implements it."""
+
+    def __call__(
+        self,
+        *types: type[events.Event],
+        study: str | None = None,
+        start: int = 0,
+        end: int | None = None,
+    ) -> Iterator[Record]:
+        """Yield the records of these types from offset `start` up to `end`."""
+        ...

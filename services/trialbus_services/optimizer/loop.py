@@ -1,0 +1,413 @@
+"""OptimizerLoop: applies the events of the log to the running studies, turn by turn.
+
+The loop reads the log under a durable name, folds events into the ledger, lets the studies decide
+from memory, and publishes what follows. Evaluations and ends are recorded behind the loop, in
+batches; a trial is handed out, and a study declared finished, when the storage has it. The offset
+is committed when everything before it is recorded and acknowledged. What a crash cuts off is read,
+applied and decided again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+
+import msgspec
+import sqlalchemy.exc
+from optuna.exceptions import StorageInternalError
+
+from trialbus.client.subscriber import Record
+from trialbus.errors import SpecError
+from trialbus.messages import events
+from trialbus.messages.topics import escaped
+from trialbus_services.optimizer.announcer import Announcer
+from trialbus_services.optimizer.bus import EventPublisher, Inbox, Replay
+from trialbus_services.optimizer.ledger import Ledger
+from trialbus_services.optimizer.running_study import RunningStudy
+from trialbus_services.optimizer.statistics import Statistics
+from trialbus_services.optimizer.status import OptimizerStatus
+from trialbus_services.optimizer.storage_writer import WriteBehind
+from trialbus_services.optimizer.study_end import conclude, conclude_failed, find_end
+from trialbus_services.optimizer.trial_supply import StartSampler
+
+logger = logging.getLogger(__name__)
+
+_TURN_BATCHES = 8  # batches of events that are read before trials are handed out
+_OPEN_AGAIN_S = 5.0
+
+
+class OptimizerLoop:
+    """The studies of a bus, kept in step with the log.
+
+    Args:
+        inbox: Events of the log from the committed offset on, of `TYPES`.
+        publisher: Publisher of assignments, prune commands and ends.
+        replay: Reads events before the committed offset once more.
+        storage: Storage that records the studies.
+        committed: Offset that is committed at the start.
+        start_sampler: Starts the sampler of a study.
+        statistics: Counts events and collects latencies.
+        clock: Monotonic clock, in seconds.
+        wall_clock: Seconds since the epoch.
+    """
+
+    TYPES = (events.EvaluationComplete, events.ArtifactLogged, events.Enqueue, *Ledger.TYPES)
+    """Types of the events that the inbox has to have."""
+
+    def __init__(
+        self,
+        inbox: Inbox,
+        publisher: EventPublisher,
+        replay: Replay,
+        storage: WriteBehind,
+        *,
+        committed: int,
+        start_sampler: StartSampler,
+        statistics: Statistics,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._inbox = inbox
+        self._publisher = publisher
+        self._replay = replay
+        self._storage = storage
+        self._start_sampler = start_sampler
+        self._statistics = statistics
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._announcer = Announcer(
+            storage,
+            publisher,
+            inbox,
+            committed=committed,
+            answer_latency=statistics.answer,
+            clock=clock,
+        )
+        self._ledger = Ledger()
+        self._studies: dict[str, RunningStudy] = {}
+        #: Records about studies that wait for the storage, by the study's name in topics.
+        self._postponed: dict[str, list[Record]] = {}
+        self._open_again_at = 0.0
+        self._requested_at: dict[str, float] = {}
+        self._is_live = False
+
+    def recover(self) -> None:
+        """Rebuild the ledger, and the curves of open trials, from the log before the commit."""
+        committed = self._announcer.committed
+        for record in self._replay(*Ledger.TYPES, end=committed):
+            event = self._decode(record)
+            if event is not None:
+                self._ledger.apply(event, record.offset)
+        for name, state in self._ledger.studies.items():
+            if not state.is_finished:
+                self._open(name)
+        for study in list(self._studies.values()):
+            self._restore(study)
+        if committed:
+            logger.info("recovered %d studies from %d events", len(self._studies), committed)
+
+    def turn(self) -> bool:
+        """Apply the events that have arrived, and publish, record and commit what follows.
+
+        Returns:
+            Whether there may be more events, so that the next turn should follow at once.
+        """
+        is_behind = self._read()
+        # Nothing is decided before everything that was in the log at the start is known.
+        self._is_live = self._is_live or self._inbox.caught_up
+        if self._is_live:
+            self._open_postponed()
+            self._answer_requests()
+            for study in list(self._studies.values()):
+                with self._ending_only(study):
+                    self._finish_if_done(study)
+        self._announcer.publish_recorded()
+        self._announcer.commit(hold=bool(self._postponed))
+        return is_behind
+
+    def get_status(self) -> OptimizerStatus:
+        """Return the counters, states and latencies of the loop and its studies."""
+        self._requested_at = {
+            request: at
+            for request, at in self._requested_at.items()
+            if request in self._ledger.requests
+        }
+        return self._statistics.status(self._studies, self._ledger, self._storage)
+
+    def close(self, flush_s: float) -> None:
+        """End the samplers, record pending changes within `flush_s` seconds, and publish."""
+        for study in self._studies.values():
+            study.close_sampler()
+        self._storage.close(flush_s)
+        self._announcer.publish_recorded()
+
+    def _read(self) -> bool:
+        """Apply a number of batches of events; return whether there may be more."""
+        for _ in range(_TURN_BATCHES):
+            records = self._inbox.records(0.0)
+            for record in records:
+                self._apply(record)
+            if not records:
+                return False
+        return True
+
+    def _apply(self, record: Record) -> None:
+        if self._postponed and (study := record.topic.split("/")[1]) in self._postponed:
+            self._postponed[study].append(record)
+            return
+        event = self._decode(record)
+        if event is None:
+            return
+        ends = self._ledger.apply(event, record.offset)
+        self._statistics.applied += 1
+        self._react(event, record.offset)
+        for end in ends:
+            if ended := self._studies.get(end.study):
+                with self._ending_only(ended):
+                    ended.close_trial(end)
+
+    def _react(self, event: events.AnyEvent, offset: int) -> None:
+        """Pass an event on to the study that the event is about."""
+        match event:
+            case events.EvaluationComplete():
+                self._evaluate(event, offset)
+            case events.StudySubmitted():
+                self._open(event.study)
+                self._publish_started(event)
+            case events.TrialRequested():
+                self._requested_at[event.request] = self._clock()
+            case events.ArtifactLogged():
+                if study := self._studies.get(event.study):
+                    with self._ending_only(study):
+                        study.record_artifact(event)
+            case events.Enqueue():
+                self._enqueue(event, offset)
+            case events.StudyFinished():
+                self._release_finished(event)
+            case events.Stop():
+                if study := self._studies.get(event.study):
+                    self._prune_running_trials(study)
+            case _:
+                pass
+
+    def _decode(self, record: Record) -> events.AnyEvent | None:
+        try:
+            return record.event
+        except msgspec.DecodeError as error:
+            event = f"event {record.offset} ({record.topic}): {error}"
+            self._reject("it cannot be read", event)
+            return None
+
+    def _reject(self, reason: str, event: str) -> None:
+        """Count an event that is not applied, and log the first for each reason."""
+        if self._statistics.refuse(reason, event):
+            logger.warning("not applied, for %s: %s; more of them are only counted", reason, event)
+
+    def _evaluate(self, event: events.EvaluationComplete, offset: int) -> None:
+        study = self._studies.get(event.study)
+        if study is None:
+            self._reject("its study does not run", f"event {offset}, study {event.study!r}")
+        elif study.state.trials.find_running(event) is None:
+            self._reject(
+                "its trial, or this attempt of it, does not run",
+                f"event {offset}, trial {event.trial} of {event.study!r}, attempt {event.attempt}",
+            )
+            with self._ending_only(study):
+                study.record_late_evaluation(event, offset)
+        else:
+            began = time.perf_counter()
+            try:
+                prune = study.evaluate(event)
+            except ValueError as error:
+                self._reject("its values", f"event {offset}, trial {event.trial}: {error}")
+            except Exception as error:  # noqa: BLE001 - as `_ending_only`, without its cost
+                self._end_failed(event.study, error)
+            else:
+                if prune is not None:
+                    self._publisher.publish(prune)
+                elif event.answer:
+                    self._publisher.publish(
+                        events.Proceed(
+                            study=event.study,
+                            trial=event.trial,
+                            attempt=event.attempt,
+                            step=event.step,
+                        )
+                    )
+                self._statistics.decision.add(time.perf_counter() - began)
+
+    def _enqueue(self, event: events.Enqueue, offset: int) -> None:
+        study = self._studies.get(event.study)
+        if study is None:
+            self._reject("its study does not run", f"event {offset}, study {event.study!r}")
+            return
+        try:
+            study.spec.check_params(event.params)
+        except ValueError as error:
+            self._reject("its params", f"event {offset}, study {event.study!r}: {error}")
+            return
+        with self._ending_only(study):
+            study.enqueue(event)
+
+    def _open(self, name: str) -> None:
+        """Open a study; a study that waits for the storage is opened later."""
+        before = self._studies.pop(name, None)
+        if before is not None:
+            before.close_sampler()
+        try:
+            study = RunningStudy(
+                self._ledger.studies[name],
+                self._storage,
+                self._start_sampler,
+                before.evaluations if before is not None else None,
+            )
+            self._ledger.discard_trials(name, study.find_stale_trials())
+        except (StorageInternalError, sqlalchemy.exc.OperationalError) as error:
+            if escaped(name) not in self._postponed:
+                logger.warning("study %r waits for the storage: %s", name, error)
+            self._postponed.setdefault(escaped(name), [])
+        except Exception as error:  # noqa: BLE001 - a failure of any kind ends this study only
+            self._end_failed(name, error)
+        else:
+            self._studies[name] = study
+
+    def _open_postponed(self) -> None:
+        """Open studies that wait for the storage, and apply the records that were postponed."""
+        if not self._postponed or self._clock() < self._open_again_at:
+            return
+        self._open_again_at = self._clock() + _OPEN_AGAIN_S
+        for name in [name for name in self._ledger.studies if escaped(name) in self._postponed]:
+            records = self._postponed.pop(escaped(name))
+            self._open(name)
+            if escaped(name) in self._postponed:
+                self._postponed[escaped(name)] = records
+                continue
+            if study := self._studies.get(name):
+                self._restore(study)
+            for record in records:
+                self._apply(record)
+
+    def _restore(self, study: RunningStudy) -> None:
+        """Read again the evaluations of a study's open trials before the commit."""
+        name, committed = study.spec.name, self._announcer.committed
+        trials = study.state.trials
+        if not trials.open:
+            return
+        start = min(committed, *(trial.since for trial in trials.open.values()))
+        for record in self._replay(
+            events.EvaluationComplete, study=name, start=start, end=committed
+        ):
+            event = self._decode(record)
+            if isinstance(event, events.EvaluationComplete) and trials.find_running(event):
+                with self._ending_only(study):
+                    study.restore(event)
+                if name not in self._studies:
+                    return
+
+    def _publish_started(self, event: events.StudySubmitted) -> None:
+        study = self._studies.get(event.study)
+        if study is None:
+            return
+        logger.info(
+            "study %r: %d of %d trials done", event.study, study.n_done, event.spec.n_trials
+        )
+        self._publisher.publish(
+            events.StudyStarted(
+                study=event.study,
+                submission=event.submission,
+                directions=event.spec.directions,
+                metrics=event.spec.metrics,
+                n_trials=event.spec.n_trials,
+                n_done=study.n_done,
+            )
+        )
+
+    def _prune_running_trials(self, study: RunningStudy) -> None:
+        """Tell the running trials of a stopped study to stop."""
+        for trial in study.state.trials.open.values():
+            if not trial.is_waiting:
+                # After the assignment, which may not be published yet.
+                self._announcer.announce(
+                    events.Prune(
+                        study=study.spec.name,
+                        trial=trial.number,
+                        attempt=trial.attempt,
+                        step=0,
+                        reason=str(study.state.stop_reason),
+                    )
+                )
+
+    def _answer_requests(self) -> None:
+        """Hand out trials to the requests that wait."""
+        waiting = list(self._ledger.requests.values())
+        if not waiting:
+            return
+        for name, study in list(self._studies.items()):
+            n_waiting = sum(request.study in (name, "") for request in waiting)
+            with self._ending_only(study):
+                if self._is_handing_out(study):
+                    study.request_suggestions(n_waiting)
+        for request in waiting:
+            for name in [request.study] if request.study else list(self._studies):
+                if study := self._studies.get(name):
+                    with self._ending_only(study):
+                        self._assign(study, request)
+                if request.request not in self._ledger.requests:
+                    break
+
+    def _assign(self, study: RunningStudy, request: events.TrialRequested) -> None:
+        if not self._is_handing_out(study):
+            return
+        assigned = study.assign(request)
+        if assigned is not None:
+            self._ledger.apply(assigned, self._inbox.offset or 0)
+            self._announcer.announce(assigned, self._requested_at.pop(request.request, None))
+
+    def _is_handing_out(self, study: RunningStudy) -> bool:
+        return not study.state.is_paused and find_end(study, self._wall_clock()) is None
+
+    def _finish_if_done(self, study: RunningStudy) -> None:
+        trials = study.state.trials.open
+        end = find_end(study, self._wall_clock())
+        if end is None or any(not trial.is_waiting for trial in trials.values()):
+            return
+        for trial in trials.values():
+            study.abandon_trial(trial, f"the study ended ({end.reason}) before it could run again")
+        self._finish(conclude(study, end))
+
+    @contextmanager
+    def _ending_only(self, study: RunningStudy) -> Generator[None]:
+        """End this study, and no other, if the block fails for any reason."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - a failure of any kind ends this study only
+            self._end_failed(study.spec.name, error)
+
+    def _end_failed(self, name: str, error: Exception) -> None:
+        """End a study that an error keeps from going on."""
+        if isinstance(error, SpecError):
+            logger.error("study %r: %s", name, error)
+        else:
+            logger.error("study %r cannot go on", name, exc_info=error)
+        self._finish(conclude_failed(self._ledger.studies[name], error))
+
+    def _finish(self, event: events.StudyFinished) -> None:
+        study = self._studies.pop(event.study, None)
+        self._ledger.apply(event, self._inbox.offset or 0)
+        if study is not None:
+            # Before the event takes its mark: it is published only when the storage has the end.
+            study.record_end(event.reason)
+        self._announcer.announce(event)
+        if study is not None:
+            study.release()
+        logger.info("study %r finished: %s", event.study, event.reason)
+
+    def _release_finished(self, event: events.StudyFinished) -> None:
+        """Release a study whose end was in the log already and is read again after a crash."""
+        study = self._studies.get(event.study)
+        if study is not None and study.state.is_finished:
+            del self._studies[event.study]
+            study.record_end(event.reason)
+            study.release()

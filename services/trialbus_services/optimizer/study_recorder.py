@@ -1,0 +1,248 @@
+"""StudyRecorder: writes one study into an Optuna storage, and counts the trials that ended."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import optuna
+from optuna.pruners import BasePruner
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from trialbus.messages import events
+from trialbus_services.optimizer.attributes import (
+    ATTEMPT,
+    END,
+    ERROR,
+    FOREIGN,
+    LATE,
+    METRICS,
+    ORIGIN,
+    PRUNED_BY,
+    SLOT,
+    SPEC,
+    STATE,
+    SUBMISSION,
+    WORKER,
+)
+from trialbus_services.optimizer.distributions import check_directions, check_space
+from trialbus_services.optimizer.ledger import StudyState
+from trialbus_services.optimizer.outcome import Outcome
+from trialbus_services.optimizer.storage_writer import WriteBehind
+from trialbus_services.optimizer.trial_states import AttemptEnd
+
+_ARTIFACTS = "artifacts:"  # optuna.artifacts._upload.ARTIFACTS_ATTR_PREFIX
+
+
+class StudyRecorder:
+    """The record of one study in an Optuna storage: values, attributes, artifacts and ends.
+
+    Every method may be repeated with the same arguments.
+
+    Args:
+        state: The study as the log has it.
+        storage: Storage that has the study, or gets it.
+        pruner: Pruner of the study.
+
+    Raises:
+        SpecError: The specification does not fit the study that is in the storage.
+    """
+
+    def __init__(self, state: StudyState, storage: WriteBehind, pruner: BasePruner) -> None:
+        spec = state.spec
+        self.storage = storage
+        self.study_id = storage.adopt(
+            spec.name, [StudyDirection[direction.upper()] for direction in spec.directions]
+        )
+        self.study = optuna.Study(spec.name, storage, optuna.samplers.RandomSampler(), pruner)
+        check_directions(spec, [direction.name.lower() for direction in self.study.directions])
+        #: Numbers of the trials that ended.
+        self.closed: set[int] = set()
+        #: Number of failed trials before the newest submission.
+        self.n_failed_before = 0
+        self._n_objectives = len(spec.objectives)
+        self._counts: Counter[TrialState] = Counter()
+        self._trial_ids: dict[int, int] = {}
+        self._foreign: set[int] = set()
+        self._adopt(state)
+
+    @property
+    def counts(self) -> events.TrialCounts:
+        """Finished trials by state, over the study's whole life."""
+        return events.TrialCounts(
+            complete=self._counts[TrialState.COMPLETE],
+            pruned=self._counts[TrialState.PRUNED],
+            failed=self._counts[TrialState.FAIL],
+        )
+
+    def get_trial_id(self, number: int) -> int:
+        """Return the id in the storage of a trial, by the trial's number."""
+        trial_id = self._trial_ids.get(number)
+        if trial_id is None:
+            trial_id = self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number)
+            self._trial_ids[number] = trial_id
+        return trial_id
+
+    def get_trial(self, number: int) -> FrozenTrial:
+        """Return a trial by its number."""
+        return self.storage.get_trial(self.get_trial_id(number))
+
+    def add_trial(self, trial_id: int) -> FrozenTrial:
+        """Add a trial that was created in the storage, and return the trial."""
+        trial = self.storage.get_trial(trial_id)
+        self._trial_ids[trial.number] = trial_id
+        return trial
+
+    def read_ended_trials(self) -> list[FrozenTrial]:
+        """Return the trials that ended, in the order in which they ended."""
+        trials = self.study.get_trials(deepcopy=False)
+        ended = [trial for trial in trials if trial.state.is_finished() and trial.datetime_complete]
+        return sorted(ended, key=lambda trial: trial.datetime_complete or datetime.min)  # noqa: DTZ901
+
+    def read_running_trials(self) -> list[FrozenTrial]:
+        """Return the trials that run in the storage, without those that another program runs."""
+        running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [trial for trial in running if trial.number not in self._foreign]
+
+    def find_stale_trials(self, state: StudyState) -> set[int]:
+        """Return the numbers of open trials that the ledger has to forget.
+
+        Trials that the storage does not have belong to a study of the same name that was deleted.
+        Trials that wait for an attempt and have ended in the storage were abandoned when the study
+        ended before.
+        """
+        states = {trial.number: trial.state for trial in self.study.get_trials(deepcopy=False)}
+        return {
+            number
+            for number, trial in state.trials.open.items()
+            if number not in states or (trial.is_waiting and states[number].is_finished())
+        }
+
+    def record_value(self, number: int, step: int, value: float) -> None:
+        """Record an intermediate value of a trial."""
+        trial_id = self._trial_ids.get(number)
+        if trial_id is None:
+            trial_id = self.get_trial_id(number)
+        self.storage.set_trial_intermediate_value(trial_id, step, value)
+
+    def record_system_attr(self, number: int, key: str, value: object) -> None:
+        """Record a system attribute of an open trial."""
+        self.storage.set_trial_system_attr(self.get_trial_id(number), key, value)
+
+    def record_late_evaluation(self, event: events.EvaluationComplete, offset: int) -> None:
+        """Count an evaluation of an attempt that was given up, or of a trial that has ended."""
+        if not self._is_known(event.trial):
+            return
+        trial_id = self.get_trial_id(event.trial)
+        late = self.storage.get_trial(trial_id).user_attrs.get(LATE, {"count": 0, "offset": -1})
+        if offset > late["offset"]:
+            late = {"count": late["count"] + 1, "offset": offset}
+            self.storage.amend_trial_user_attr(trial_id, LATE, late)
+
+    def record_artifact(self, event: events.ArtifactLogged) -> None:
+        """Record a file that a trial kept, as `optuna.artifacts.upload_artifact` does."""
+        if not self._is_known(event.trial):
+            return
+        meta = {
+            "artifact_id": event.artifact,
+            "filename": event.filename,
+            "mimetype": event.mimetype,
+            "encoding": event.encoding,
+        }
+        self.storage.amend_trial_system_attr(
+            self.get_trial_id(event.trial), f"{_ARTIFACTS}{event.artifact}", json.dumps(meta)
+        )
+
+    def record_end(
+        self,
+        end: AttemptEnd,
+        outcome: Outcome,
+        metrics: Mapping[str, float],
+        curve: Mapping[str, Any],
+    ) -> None:
+        """Record the end of a trial.
+
+        Args:
+            end: End of the trial's last attempt.
+            outcome: State, values and constraints of the trial.
+            metrics: Newest value of every metric.
+            curve: User attributes that keep the curve of a metric other than the objective's.
+        """
+        number = end.trial.number
+        trial_id = self.get_trial_id(number)
+        attributes: dict[str, Any] = {
+            ATTEMPT: end.trial.attempt,
+            WORKER: end.trial.worker,
+            SLOT: end.trial.slot,
+            METRICS: metrics,
+            **curve,
+        }
+        if end.trial.pruned_by:
+            attributes[PRUNED_BY] = end.trial.pruned_by
+        if outcome.state is TrialState.FAIL:
+            attributes[STATE] = "lost" if end.cause == "lost" else "failed"
+            attributes[ERROR] = outcome.error
+        with self.storage.atomic(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            for key, value in attributes.items():
+                self.storage.set_trial_user_attr(trial_id, key, value)
+            for key, violation in outcome.constraints.items():
+                self.storage.set_trial_system_attr(trial_id, f"constraints:{key}", violation)
+            self.study.tell(number, outcome.values, outcome.state)
+        self.closed.add(number)
+        self._counts[outcome.state] += 1
+
+    def record_study_end(self, reason: str) -> None:
+        """Record the reason why the study ended."""
+        self.study.set_user_attr(END, reason)
+
+    def find_best_trials(self) -> list[events.BestTrial]:
+        """Return the best trial, or the Pareto front; empty without a feasible trial."""
+        try:
+            several = self._n_objectives > 1
+            best = self.study.best_trials if several else [self.study.best_trial]
+        except ValueError:
+            return []
+        return [
+            events.BestTrial(number=t.number, values=list(t.values), params=t.params) for t in best
+        ]
+
+    def release(self) -> None:
+        """Remove the study from memory; the storage still gets every pending change."""
+        self.storage.release(self.study_id)
+
+    def _adopt(self, state: StudyState) -> None:
+        """Read the trials that the storage has, and record the specification."""
+        trials = self.study.get_trials(deepcopy=False)
+        attributes = self.study.user_attrs
+        if FOREIGN in attributes:
+            self._foreign.update(attributes[FOREIGN])
+        else:
+            # Trials that run before trialbus has the study belong to another program.
+            running = [trial.number for trial in trials if trial.state == TrialState.RUNNING]
+            self._foreign.update(running)
+            self.study.set_user_attr(FOREIGN, running)
+        check_space(state.spec, trials)
+        self.study.set_user_attr(SPEC, msgspec.to_builtins(state.spec))
+        if state.origin:
+            self.study.set_user_attr(ORIGIN, state.origin)
+        if attributes.get(END) is not None:
+            self.study.set_user_attr(END, None)
+        for trial in trials:
+            self.get_trial_id(trial.number)
+            if trial.state.is_finished():
+                self.closed.add(trial.number)
+                self._counts[trial.state] += 1
+        submission, self.n_failed_before = attributes.get(SUBMISSION, ("", 0))
+        if submission != state.submission:
+            self.n_failed_before = self._counts[TrialState.FAIL]
+            self.study.set_user_attr(SUBMISSION, [state.submission, self.n_failed_before])
+
+    def _is_known(self, number: int) -> bool:
+        return number in self.closed or number in self._trial_ids
