@@ -1,5 +1,7 @@
 """The Optuna service: hands out trials, records evaluations, prunes, and finishes studies.
 
-`ledger` is what the log says, `study` is one Optuna study kept in step with it, `service` is the
-loop between them and the bus.
+`ledger` folds the log into studies, trials and requests; `running_study` keeps one Optuna study in
+step with the ledger: `prune_decider` decides, `trial_supply` supplies new trials, `study_recorder`
+records; `loop` reads the log and publishes through `announcer`; `service` connects the loop to the
+bus.
 """

@@ -31,7 +31,7 @@ class _Announcement:
 
 @dataclass
 class _PendingCommit:
-    """An offset to commit once everything before the offset is recorded and acknowledged."""
+    """An offset to commit once all earlier events are recorded and acknowledged."""
 
     offset: int
     mark: int
@@ -86,7 +86,7 @@ class Announcer:
         self._storage.hurry()
 
     def publish_recorded(self) -> None:
-        """Publish the announcements whose changes the storage has by now, in order."""
+        """Publish the announcements up to the first with changes that are not recorded."""
         while self._announcements and self._storage.recorded(self._announcements[0].mark):
             announcement = self._announcements.popleft()
             self._publisher.publish(announcement.event)

@@ -58,5 +58,5 @@ class Replay(Protocol):
         start: int = 0,
         end: int | None = None,
     ) -> Iterator[Record]:
-        """Yield the records of these types from offset `start` up to `end`."""
+        """Yield the records of `types` from offset `start` up to `end`."""
         ...

@@ -52,7 +52,7 @@ class Progress:
         return None
 
     def restore(self, ended: Iterable[FrozenTrial]) -> None:
-        """Add the ended trials of a storage, in the order in which they ended."""
+        """Add the ended trials of a storage, in the order of their ends."""
         for trial in ended:
             is_feasible = all(violation <= 0 for violation in trial.constraints.values())
             self.add_trial(trial.state, trial.values, is_feasible=is_feasible)
@@ -60,7 +60,7 @@ class Progress:
     def add_trial(
         self, state: TrialState, values: Sequence[float] | None, *, is_feasible: bool = True
     ) -> None:
-        """Add a trial that ended; trials are added in the order in which they ended.
+        """Add a trial that ended; trials are added in the order of their ends.
 
         Args:
             state: State of the trial.

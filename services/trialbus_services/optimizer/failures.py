@@ -35,7 +35,7 @@ class Failures:
         return None
 
     def add_trial(self, number: int, state: TrialState, error: str | None) -> None:
-        """Add a trial that ended; trials are added in the order in which they ended.
+        """Add a trial that ended; trials are added in the order of their ends.
 
         Args:
             number: Number of the trial.

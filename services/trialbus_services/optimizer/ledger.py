@@ -17,7 +17,7 @@ from trialbus_services.optimizer.trial_states import AttemptEnd, TrialStates
 
 @dataclass
 class StudyState:
-    """The state of one study, folded from the events of the log; only the ledger changes it."""
+    """The state of a study, folded from the events of the log; only the ledger changes a state."""
 
     spec: StudySpec
     submission: str

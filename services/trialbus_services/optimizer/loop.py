@@ -109,10 +109,10 @@ class OptimizerLoop:
             logger.info("recovered %d studies from %d events", len(self._studies), committed)
 
     def turn(self) -> bool:
-        """Apply the events that have arrived, and publish, record and commit what follows.
+        """Apply the events that have arrived; publish, record and commit the results.
 
         Returns:
-            Whether there may be more events, so that the next turn should follow at once.
+            Whether more events may wait, so that the next turn should follow at once.
         """
         is_behind = self._read()
         # Nothing is decided before everything that was in the log at the start is known.
@@ -128,7 +128,7 @@ class OptimizerLoop:
         return is_behind
 
     def get_status(self) -> OptimizerStatus:
-        """Return the counters, states and latencies of the loop and its studies."""
+        """Return the counters, states and latencies of the loop."""
         self._requested_at = {
             request: at
             for request, at in self._requested_at.items()
@@ -144,7 +144,7 @@ class OptimizerLoop:
         self._announcer.publish_recorded()
 
     def _read(self) -> bool:
-        """Apply a number of batches of events; return whether there may be more."""
+        """Apply a number of batches of events; return whether more events may wait."""
         for _ in range(_TURN_BATCHES):
             records = self._inbox.records(0.0)
             for record in records:
@@ -174,8 +174,7 @@ class OptimizerLoop:
             case events.EvaluationComplete():
                 self._evaluate(event, offset)
             case events.StudySubmitted():
-                self._open(event.study)
-                self._publish_started(event)
+                self._begin(event.study)
             case events.TrialRequested():
                 self._requested_at[event.request] = self._clock()
             case events.ArtifactLogged():
@@ -251,6 +250,12 @@ class OptimizerLoop:
         with self._ending_only(study):
             study.enqueue(event)
 
+    def _begin(self, name: str) -> None:
+        """Open a study that was submitted, and declare the study started."""
+        self._open(name)
+        if study := self._studies.get(name):
+            self._publisher.publish(study.declare_started())
+
     def _open(self, name: str) -> None:
         """Open a study; a study that waits for the storage is opened later."""
         before = self._studies.pop(name, None)
@@ -305,24 +310,6 @@ class OptimizerLoop:
                     study.restore(event)
                 if name not in self._studies:
                     return
-
-    def _publish_started(self, event: events.StudySubmitted) -> None:
-        study = self._studies.get(event.study)
-        if study is None:
-            return
-        logger.info(
-            "study %r: %d of %d trials done", event.study, study.n_done, event.spec.n_trials
-        )
-        self._publisher.publish(
-            events.StudyStarted(
-                study=event.study,
-                submission=event.submission,
-                directions=event.spec.directions,
-                metrics=event.spec.metrics,
-                n_trials=event.spec.n_trials,
-                n_done=study.n_done,
-            )
-        )
 
     def _prune_running_trials(self, study: RunningStudy) -> None:
         """Tell the running trials of a stopped study to stop."""
@@ -405,7 +392,7 @@ class OptimizerLoop:
         logger.info("study %r finished: %s", event.study, event.reason)
 
     def _release_finished(self, event: events.StudyFinished) -> None:
-        """Release a study whose end was in the log already and is read again after a crash."""
+        """Release a study after its `study_finished` is read again after a crash."""
         study = self._studies.get(event.study)
         if study is not None and study.state.is_finished:
             del self._studies[event.study]

@@ -1,4 +1,4 @@
-"""RunningStudy: one Optuna study, kept in step with the ledger.
+"""RunningStudy: an Optuna study, kept in step with the ledger.
 
 Every method may be repeated with the same arguments: after a crash the events since the last
 commit are applied once more. No method waits: the storage answers from memory, the sampler
@@ -6,6 +6,8 @@ suggests in a process of its own, and the pruner decides from the values it was 
 """
 
 from __future__ import annotations
+
+import logging
 
 from trialbus.messages import events
 from trialbus_services.optimizer.convergence import Progress
@@ -19,6 +21,8 @@ from trialbus_services.optimizer.storage_writer import WriteBehind
 from trialbus_services.optimizer.study_recorder import StudyRecorder
 from trialbus_services.optimizer.trial_states import AttemptEnd, OpenTrial
 from trialbus_services.optimizer.trial_supply import StartSampler, TrialSupply
+
+logger = logging.getLogger(__name__)
 
 _MAX_METRICS = 1000
 
@@ -81,6 +85,19 @@ class RunningStudy:
         """Number of trials that the study still has to create."""
         return self.spec.n_trials - self.n_done - len(self.state.trials.open)
 
+    def declare_started(self) -> events.StudyStarted:
+        """Return the event that declares the study started, with the trials done before."""
+        spec = self.spec
+        logger.info("study %r: %d of %d trials done", spec.name, self.n_done, spec.n_trials)
+        return events.StudyStarted(
+            study=spec.name,
+            submission=self.state.submission,
+            directions=spec.directions,
+            metrics=spec.metrics,
+            n_trials=spec.n_trials,
+            n_done=self.n_done,
+        )
+
     def find_stale_trials(self) -> set[int]:
         """Return the numbers of open trials that the ledger has to forget."""
         return self._recorder.find_stale_trials(self.state)
@@ -94,7 +111,7 @@ class RunningStudy:
         self._supply.request(min(n_waiting, self.n_left))
 
     def assign(self, request: events.TrialRequested) -> events.TrialAssigned | None:
-        """Return a trial for a request: a trial that waits for its next attempt, else a new one.
+        """Return a trial for a request: a waiting trial, else a new trial.
 
         Returns:
             None if no trial is left, or while the sampler has no suggestion ready.

@@ -31,7 +31,7 @@ _FLUSH_S = 5.0
 
 
 class Optimizer:
-    """Serves every study submitted on a bus, recording into one storage.
+    """Serves every study submitted on a bus, and records all studies in a storage.
 
     Args:
         endpoint: Address of the hub.

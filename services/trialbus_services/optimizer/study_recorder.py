@@ -1,4 +1,4 @@
-"""StudyRecorder: writes one study into an Optuna storage, and counts the trials that ended."""
+"""StudyRecorder: writes a study into an Optuna storage, and counts the trials that ended."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _ARTIFACTS = "artifacts:"  # optuna.artifacts._upload.ARTIFACTS_ATTR_PREFIX
 
 
 class StudyRecorder:
-    """The record of one study in an Optuna storage: values, attributes, artifacts and ends.
+    """The record of a study in an Optuna storage: values, attributes, artifacts and ends.
 
     Every method may be repeated with the same arguments.
 
@@ -100,13 +100,13 @@ class StudyRecorder:
         return trial
 
     def read_ended_trials(self) -> list[FrozenTrial]:
-        """Return the trials that ended, in the order in which they ended."""
+        """Return the trials that ended, in the order of their ends."""
         trials = self.study.get_trials(deepcopy=False)
         ended = [trial for trial in trials if trial.state.is_finished() and trial.datetime_complete]
         return sorted(ended, key=lambda trial: trial.datetime_complete or datetime.min)  # noqa: DTZ901
 
     def read_running_trials(self) -> list[FrozenTrial]:
-        """Return the trials that run in the storage, without those that another program runs."""
+        """Return the trials that run in the storage, without trials of other programs."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [trial for trial in running if trial.number not in self._foreign]
 

@@ -61,7 +61,7 @@ class AttemptEnd:
 
 
 class TrialStates:
-    """The open trials of one study, by number.
+    """The open trials of a study, by number.
 
     An event that was applied before, or is about an attempt that was given up, changes nothing.
 

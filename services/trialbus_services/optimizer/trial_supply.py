@@ -25,7 +25,7 @@ class SamplerError(Exception):
 
 
 class Sampler(Protocol):
-    """The sampler of one study, as `sampling.Suggester` implements it; no method waits."""
+    """The sampler of a study, as `sampling.Suggester` implements it; no method waits."""
 
     error: str | None
 
@@ -175,7 +175,7 @@ class TrialSupply:
     def _find_orphan(
         self, request: events.TrialRequested, assigned: Container[int]
     ) -> FrozenTrial | None:
-        """Return a trial that was created before a crash and handed to nobody.
+        """Return a trial that was created before a crash and not handed out.
 
         The trial that was created for the same request comes first.
         """
@@ -191,7 +191,7 @@ class TrialSupply:
         return next(same, orphans[0] if orphans else None)
 
     def _create_trial(self, suggestion: Suggestion, request: str) -> int:
-        """Create the trial of a suggestion, all at once in the storage, and return its id."""
+        """Create the trial of a suggestion in a single transaction, and return the trial's id."""
         recorder, storage = self._recorder, self._recorder.storage
         user_attrs = {**suggestion.user_attrs, REQUEST: request}
         study_attrs = renumber_parents(suggestion.study_attrs, recorder.get_trial_id)

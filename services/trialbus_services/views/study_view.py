@@ -1,6 +1,6 @@
-"""StudyView: the state of a running study, folded from its events.
+"""StudyView: the state of a running study, folded from the events of the log.
 
-No I/O and no clock of its own, so a terminal, a web page and a test can all use it.
+No I/O, and the clock is passed in, so that a terminal, a web page and a test can all use the view.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from trialbus_services.optimizer.objective import value_of
 from trialbus_services.optimizer.trial_states import AttemptEnd, OpenTrial, TrialStates
 
 _CURVE = 256  # newest values kept of a running trial
-_NOTES = 1000  # kept where nobody takes them
+_NOTES = 1000  # newest notes kept while no reader takes them
 
 NoteKind: TypeAlias = Literal["complete", "pruned", "failed", "interrupted", "lost", "resumed"]
 
 
 @dataclass(frozen=True)
 class Note:
-    """Something worth telling, in one line. The text may hold words of users and programs."""
+    """A line of text about an event worth showing; the text may contain text of users."""
 
     kind: NoteKind
     text: str
@@ -33,15 +33,9 @@ class Note:
 
 @dataclass
 class RunningTrial:
-    """A trial that runs now; where its assignment was not seen, only number and attempt are known.
+    """A running trial.
 
-    Attributes:
-        step: The newest step, None before the first evaluation.
-        metrics: What that step reported.
-        curve: The newest values of the first objective's metric by step, without NaN.
-        best: The best of them all.
-        pruned_at: The step judged, once the optimizer told the trial to stop.
-        value: What it counts with, once it is complete.
+    Of an attempt whose assignment was not seen, only number and attempt are known.
     """
 
     number: int
@@ -51,16 +45,22 @@ class RunningTrial:
     params: dict[str, Any] = field(default_factory=dict[str, Any])
     budget: int | None = None
     step: int | None = None
+    """Newest step; None before the first evaluation."""
     metrics: dict[str, float] = field(default_factory=dict[str, float])
+    """Metrics of the newest step."""
     curve: dict[int, float] = field(default_factory=dict[int, float])
+    """Newest values of the first objective's metric by step, without NaN."""
     best: float | None = None
+    """Best value of the first objective's metric at any step."""
     pruned_at: int | None = None
+    """Step at which the optimizer told the trial to stop; None before."""
     value: float | None = None
+    """Objective value of the trial; None until the trial is complete."""
 
 
 @dataclass(frozen=True)
 class Best:
-    """The best value so far, by the first objective, and whose it is."""
+    """The best value so far by the first objective, with number and params of its trial."""
 
     value: float
     number: int
@@ -68,11 +68,11 @@ class Best:
 
 
 class StudyView:
-    """What is known of one study from the events applied so far.
+    """The state of a study after the events applied so far.
 
-    It may join late, see events twice and meet types it does not know. `study_finished` has the
-    last word: until then a trial that did not send its values counts with what its evaluations
-    give by the study's rules, as far as the newest of them tell.
+    A view may join late, see events twice and meet unknown types. Until `study_finished`, a trial
+    that did not send its values counts with the objective value of its newest evaluations; the
+    counts and the best trial of `study_finished` replace those of the view.
 
     Args:
         study: Name of the study; other studies' events are ignored.
@@ -100,13 +100,13 @@ class StudyView:
         self.running: dict[int, RunningTrial] = {}
         self.finished: events.StudyFinished | None = None
         self._clock = clock
-        self._began = self._paced_from = clock()
+        self._began = self._run_began = clock()
         self._ended_at: float | None = None
         self._notes: deque[Note] = deque(maxlen=_NOTES)
         self._best_complete: Best | None = None
         self._spec: StudySpec | None = None
-        self._submission: str | None = None  # the one that was taken up
-        self._over: set[str] = set()  # submissions that ended
+        self._submission: str | None = None  # the submission that runs
+        self._ended_submissions: set[str] = set()
         self._states = TrialStates(study)
 
     @property
@@ -121,36 +121,36 @@ class StudyView:
 
     @property
     def best(self) -> Best | None:
-        """The best complete trial; before there is one, the best of the running ones so far."""
+        """The best complete trial; without a complete trial, the best of the running trials."""
         if self._best_complete is not None:
             return self._best_complete
         best: Best | None = None
         for trial in self.running.values():
-            if trial.best is not None and (best is None or self._better(trial.best, best.value)):
+            if trial.best is not None and (best is None or self._is_better(trial.best, best.value)):
                 best = Best(trial.best, trial.number, trial.params)
         return best
 
     @property
     def n_done(self) -> int:
-        """Trials that are finished, those from before included."""
+        """Number of finished trials, with trials from before this submission."""
         return self.n_before + sum(self.counts.values())
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds from the beginning of this view, or of a new run, to now or to the run's end."""
+        """Seconds from the start of the view, or of a new run, until now or the run's end."""
         return (self._clock() if self._ended_at is None else self._ended_at) - self._began
 
     @property
     def left_s(self) -> float | None:
-        """Estimate of the seconds to go, from the pace so far; None before there is one."""
-        done = sum(self.counts.values())
-        if not done or self.n_trials is None or self.state == "finished":
+        """Estimate of the seconds until the end; None before the first finished trial."""
+        n_ended = sum(self.counts.values())
+        if not n_ended or self.n_trials is None or self.state == "finished":
             return None
-        pace = (self._clock() - self._paced_from) / done
-        return pace * max(0, self.n_trials - self.n_done)
+        seconds_per_trial = (self._clock() - self._run_began) / n_ended
+        return seconds_per_trial * max(0, self.n_trials - self.n_done)
 
     def take_notes(self) -> list[Note]:
-        """Return what became worth telling since the last call, oldest first."""
+        """Return the notes since the last call, oldest first."""
         notes = list(self._notes)
         self._notes.clear()
         return notes
@@ -163,17 +163,17 @@ class StudyView:
         if isinstance(event, events.UnknownEvent):
             return []
         # The session of a worker that serves any study belongs to none of them.
-        of_any = isinstance(event, events.TrainerLost | events.RequestWithdrawn)
-        if event.study != self.study and not of_any:
+        is_of_any_study = isinstance(event, events.TrainerLost | events.RequestWithdrawn)
+        if event.study != self.study and not is_of_any_study:
             return []
         self.n_events += event.study == self.study
         match event:
             case events.StudySubmitted():
-                self._submitted(event)
+                self._apply_submitted(event)
             case events.StudyStarted():
-                self._started(event)
+                self._apply_started(event)
             case events.StudyFinished():
-                self._study_finished(event)
+                self._apply_finished(event)
             case events.Pause() | events.Resume():
                 self.paused = isinstance(event, events.Pause)
             case _:
@@ -205,7 +205,7 @@ class StudyView:
                 case events.TrialAssigned():
                     trial.budget = event.budget
                 case events.EvaluationComplete():
-                    self._evaluation(trial, event)
+                    self._add_evaluation(trial, event)
                 case events.Prune():
                     trial.pruned_at = event.step
                 case _:
@@ -213,7 +213,7 @@ class StudyView:
         return self._end_attempts(ends)
 
     def _running_trial(self, state: OpenTrial) -> RunningTrial:
-        """Return what is shown of the attempt that runs; a new one where that began just now."""
+        """Return the running trial of an open trial; create it for a new attempt."""
         trial = self.running.get(state.number)
         if trial is None or trial.attempt != state.attempt:
             trial = self.running[state.number] = RunningTrial(state.number, state.attempt)
@@ -224,7 +224,7 @@ class StudyView:
     def _end_attempts(
         self, ends: list[AttemptEnd], cause: Literal["lost", "interrupted"] | None = None
     ) -> list[AttemptEnd]:
-        """Count and note the ends of attempts, unless the optimizer has counted the study."""
+        """Count and note the ends of attempts, unless the study has finished."""
         for end in ends:
             trial = self.running.pop(end.trial.number, None)
             if self.state == "finished":
@@ -235,7 +235,7 @@ class StudyView:
             if end.cause != "waiting":
                 self._close_trial(end, trial)
             elif cause is not None:
-                self._note(cause, f"trial {trial.number} was {cause}; it is handed out again")
+                self._add_note(cause, f"trial {trial.number} was {cause}; it is handed out again")
         return ends
 
     def _close_trial(self, end: AttemptEnd, trial: RunningTrial) -> None:
@@ -244,21 +244,21 @@ class StudyView:
             case "lost" | "failed":
                 lines = (end.error or "").strip().splitlines()
                 reason = lines[-1].strip() if lines else "no reason given"
-                self._note("failed", f"{name} failed: {reason}")
+                self._add_note("failed", f"{name} failed: {reason}")
             case "pruned":
                 step = trial.step if trial.pruned_at is None else trial.pruned_at
                 last = next(reversed(trial.curve.values()), None)
                 at = "" if step is None else f" at step {step}"
-                self._note("pruned", f"{name} pruned{at}{_shown(last)}")
+                self._add_note("pruned", f"{name} pruned{at}{_format_value(last)}")
             case "complete":
-                value = trial.value = self._value(end, trial)
-                self._note("complete", f"{name} complete{_shown(value)}")
-                self._consider(value, trial)
+                value = trial.value = self._compute_value(end, trial)
+                self._add_note("complete", f"{name} complete{_format_value(value)}")
+                self._update_best(value, trial)
             case _:
                 return
         self.counts["failed" if end.cause == "lost" else end.cause] += 1
 
-    def _submitted(self, event: events.StudySubmitted) -> None:
+    def _apply_submitted(self, event: events.StudySubmitted) -> None:
         self._spec = event.spec
         self._states.max_retries = event.spec.max_retries
         if self.state == "finished":
@@ -269,7 +269,7 @@ class StudyView:
             self.n_trials = event.spec.n_trials
             self.metrics, self.directions = event.spec.metrics, event.spec.directions
 
-    def _started(self, event: events.StudyStarted) -> None:
+    def _apply_started(self, event: events.StudyStarted) -> None:
         if event.submission == self._submission and event.n_done <= self.n_done:
             return
         self._submission = event.submission
@@ -277,11 +277,13 @@ class StudyView:
         self.n_trials, self.n_before = event.n_trials, event.n_done
         self.metrics, self.directions = event.metrics, event.directions
         self.counts.clear()
-        self._paced_from = self._clock()
+        self._run_began = self._clock()
         if event.n_done:
-            self._note("resumed", f"resumed with {event.n_done} of {event.n_trials} trials done")
+            self._add_note(
+                "resumed", f"resumed with {event.n_done} of {event.n_trials} trials done"
+            )
 
-    def _evaluation(self, trial: RunningTrial, event: events.EvaluationComplete) -> None:
+    def _add_evaluation(self, trial: RunningTrial, event: events.EvaluationComplete) -> None:
         if trial.step is not None and event.step <= trial.step:
             return
         trial.step, trial.metrics = event.step, event.metrics
@@ -291,10 +293,10 @@ class StudyView:
         trial.curve[event.step] = value
         if len(trial.curve) > _CURVE:
             del trial.curve[next(iter(trial.curve))]
-        if trial.best is None or self._better(value, trial.best):
+        if trial.best is None or self._is_better(value, trial.best):
             trial.best = value
 
-    def _value(self, end: AttemptEnd, trial: RunningTrial) -> float | None:
+    def _compute_value(self, end: AttemptEnd, trial: RunningTrial) -> float | None:
         if end.values:
             return end.values[0]
         objective = self._spec.objectives[0] if self._spec else None
@@ -302,20 +304,20 @@ class StudyView:
             objective = Objective(metric=self.metric or "?", direction=self.direction)
         return trial.best if objective.aggregate == "best" else value_of(trial.curve, objective)
 
-    def _consider(self, value: float | None, trial: RunningTrial) -> None:
+    def _update_best(self, value: float | None, trial: RunningTrial) -> None:
         if value is None or math.isnan(value) or not self.metrics:
             return
-        if self._best_complete is None or self._better(value, self._best_complete.value):
+        if self._best_complete is None or self._is_better(value, self._best_complete.value):
             self._best_complete = Best(value, trial.number, trial.params)
 
-    def _study_finished(self, event: events.StudyFinished) -> None:
-        if event.submission in self._over:
+    def _apply_finished(self, event: events.StudyFinished) -> None:
+        if event.submission in self._ended_submissions:
             return
-        self._over.add(event.submission)
+        self._ended_submissions.add(event.submission)
         self.state, self.finished = "finished", event
         self._ended_at = self._clock()
         self.running.clear()
-        # What the optimizer counted is the truth, also of trials that ended unseen.
+        # The optimizer's counts include trials whose end this view did not see.
         self.n_before = 0
         self.counts = Counter(
             complete=event.counts.complete, pruned=event.counts.pruned, failed=event.counts.failed
@@ -324,12 +326,12 @@ class StudyView:
             best = event.best_trials[0]
             self._best_complete = Best(best.values[0], best.number, best.params)
 
-    def _better(self, new: float, old: float) -> bool:
+    def _is_better(self, new: float, old: float) -> bool:
         return new > old if self.direction == "maximize" else new < old
 
-    def _note(self, kind: NoteKind, text: str) -> None:
+    def _add_note(self, kind: NoteKind, text: str) -> None:
         self._notes.append(Note(kind, text))
 
 
-def _shown(value: float | None) -> str:
+def _format_value(value: float | None) -> str:
     return "" if value is None else f": {value:.5g}"
