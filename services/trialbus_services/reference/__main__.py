@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from trialbus_services.reference import asyncapi, config_page, messages_page
+from trialbus_services.reference import asyncapi, config_page, messages_page, rooms
 
 #: The generated files, relative to the folder of the documentation, and what renders each.
 PAGES: Mapping[str, Callable[[], str]] = {
@@ -18,7 +18,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write every generated file into the folder of the documentation."""
+    """Write every generated file, and draw the rooms in architecture.md if the folder has one."""
     parser = argparse.ArgumentParser(prog="reference", description=main.__doc__)
     parser.add_argument("docs", type=Path, help="folder of the documentation")
     folder = cast(Path, parser.parse_args(arguments).docs)
@@ -26,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(render(), encoding="utf-8")
+    architecture = folder / "architecture.md"
+    if architecture.exists():
+        page = architecture.read_text(encoding="utf-8")
+        architecture.write_text(rooms.replace_drawing(page), encoding="utf-8")
     return 0
 
 
