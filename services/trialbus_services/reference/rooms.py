@@ -9,16 +9,17 @@ import ast
 from collections.abc import Iterator, Mapping
 from graphlib import TopologicalSorter
 from pathlib import Path
-from types import ModuleType
 
 import trialbus
-import trialbus_services
 
 #: The generated part of docs/architecture.md lies between these two lines.
 BEGIN = "<!-- drawn from the code by ./scripts/reference -->"
 END = "<!-- end of the drawing -->"
 
-_SOURCE_ROOTS: Mapping[str, ModuleType] = {"bus": trialbus, "services": trialbus_services}
+_PACKAGES: Mapping[str, Path] = {
+    "bus": Path(str(trialbus.__file__)).parent,
+    "services": Path(__file__).parents[1],
+}
 _COLUMN = 34
 
 
@@ -38,8 +39,7 @@ def replace_drawing(page: str) -> str:
 def draw_rooms() -> str:
     """Return a Markdown tree of each package's rooms and a table of the rooms' imports."""
     sections: list[str] = []
-    for source_root, package in _SOURCE_ROOTS.items():
-        folder = Path(str(package.__file__)).parent
+    for source_root, folder in _PACKAGES.items():
         imports = {room: imported_rooms(folder, room) for room in _rooms(folder)}
         # Rooms that import nothing come first, as one would read them.
         graph = {room: rooms & imports.keys() for room, rooms in imports.items()}
