@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Iterable
 
 from trialbus.hub.log import Change, EventLog
-from trialbus.hub.parked import Parked, WaitingRoom
+from trialbus.hub.parked import Parked, ParkedFetches
 from trialbus.hub.router import Router
 from trialbus.messages.topics import is_pattern
 from trialbus.protocol import frames
@@ -31,24 +31,24 @@ class Fetches:
         self._log = log
         self._router = router
         self._new: dict[bytes, deque[frames.Fetch]] = {}
-        self._waiting = WaitingRoom()
+        self._parked = ParkedFetches()
 
     @property
     def parked(self) -> int:
         """How many wait for events to come."""
-        return len(self._waiting)
+        return len(self._parked)
 
     @property
     def due(self) -> float:
         """When `answer` has something to do, if nothing is published before."""
         if self._new:
             return 0.0
-        return self._waiting.next_deadline() or float("inf")
+        return self._parked.next_deadline() or float("inf")
 
     def clear(self) -> None:
         """Forget all fetches: their peers were disconnected, and fetch anew."""
         self._new.clear()
-        self._waiting = WaitingRoom()
+        self._parked = ParkedFetches()
 
     def take(self, peer: bytes, fetch: frames.Fetch) -> None:
         """Put a fetch into its peer's line, or refuse it."""
@@ -56,7 +56,7 @@ class Fetches:
             reason = "patterns are not type/study/trial"
             self._router.refuse(peer, frames.BAD_FRAME, reason, fetch.request)
             return
-        if len(self._new.get(peer, ())) + self._waiting.count(peer) >= _PER_PEER:
+        if len(self._new.get(peer, ())) + self._parked.count(peer) >= _PER_PEER:
             reason = f"more than {_PER_PEER} open fetches"
             self._router.refuse(peer, frames.TOO_MANY, reason, fetch.request)
             return
@@ -64,7 +64,7 @@ class Fetches:
 
     def deliver(self, records: Iterable[Record]) -> None:
         """Answer those that waited for one of these records."""
-        for parked in self._waiting.matching(record.topic for record in records):
+        for parked in self._parked.take_matching(record.topic for record in records):
             self._answer(parked)
 
     def answer(self) -> None:
@@ -78,7 +78,7 @@ class Fetches:
             self._answer_new(peer, fetch)
             if time.monotonic() > until:
                 break
-        for parked in self._waiting.overdue(time.monotonic()):
+        for parked in self._parked.take_overdue(time.monotonic()):
             following = max(parked.offset, self._log.end)
             self._send(parked.peer, parked.fetch.request, [], following, more=False)
 
@@ -121,7 +121,7 @@ class Fetches:
             stands &= self._send(waiting.peer, fetch.request, records, following, more=stands)
         if stands:
             waiting.offset = following
-            self._waiting.park(waiting)
+            self._parked.park(waiting)
 
     def _send(
         self, peer: bytes, request: int, records: list[Record], following: int, *, more: bool

@@ -1,4 +1,4 @@
-"""Fetches the hub could not answer yet, found by what they wait for."""
+"""Parked fetches: those that the hub cannot answer yet, found by topic and by deadline."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trialbus.protocol.frames import Fetch
 
 @dataclass(eq=False)
 class Parked:
-    """A fetch that waits: whose it is, what it asks, where it stands, until when; what it got."""
+    """A fetch that waits for events, with its peer, its position and its deadline."""
 
     peer: bytes
     fetch: Fetch
@@ -23,11 +23,11 @@ class Parked:
     answered: int = 0
 
 
-class WaitingRoom:
-    """Parked fetches by pattern and by deadline.
+class ParkedFetches:
+    """The parked fetches by pattern and by deadline.
 
     An event costs at most eight dictionary look-ups, however many subscribers are parked, and an
-    idle room costs nothing.
+    idle hub pays nothing.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class WaitingRoom:
         return self._count.get(peer, 0)
 
     def park(self, parked: Parked) -> None:
-        """Let a fetch wait; it takes the place of one with the same request number."""
+        """Park a fetch, in place of the peer's fetch with the same request number."""
         old = self._by_key.get((parked.peer, parked.fetch.request))
         if old is not None:
             self._remove(old)
@@ -56,20 +56,20 @@ class WaitingRoom:
         self._serial += 1
         heapq.heappush(self._deadlines, (parked.deadline, self._serial, parked))
 
-    def matching(self, topics: Iterable[str]) -> list[Parked]:
-        """Take out every fetch that waits for one of the topics."""
+    def take_matching(self, topics: Iterable[str]) -> list[Parked]:
+        """Remove and return every fetch that waits for one of the topics."""
         if not self._by_key:
             return []
-        found: dict[Parked, None] = {}
+        fetches: dict[Parked, None] = {}
         for topic in set(topics):
             for pattern in patterns_of(topic):
-                found.update(self._by_pattern.get(pattern, ()))
-        for parked in found:
+                fetches.update(self._by_pattern.get(pattern, ()))
+        for parked in fetches:
             self._remove(parked)
-        return list(found)
+        return list(fetches)
 
-    def overdue(self, now: float) -> Iterator[Parked]:
-        """Take out every fetch whose time is over."""
+    def take_overdue(self, now: float) -> Iterator[Parked]:
+        """Remove and yield every fetch whose deadline has passed."""
         while self._deadlines and self._deadlines[0][0] <= now:
             parked = heapq.heappop(self._deadlines)[2]
             if self._by_key.get((parked.peer, parked.fetch.request)) is parked:
@@ -77,7 +77,7 @@ class WaitingRoom:
                 yield parked
 
     def next_deadline(self) -> float | None:
-        """Return when the next fetch is overdue."""
+        """Return the deadline of the fetch that is overdue next; None without a fetch."""
         return self._deadlines[0][0] if self._deadlines else None
 
     def _remove(self, parked: Parked) -> None:

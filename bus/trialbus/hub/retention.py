@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 _SLICE = 2000  # offsets looked at in one go
 _PAUSE_S = 0.01  # between two slices, so that the hub's clients notice nothing
-_LOOK_S = 5.0
+_SEARCH_S = 5.0
 
 
 @dataclass
@@ -33,23 +33,26 @@ class Retention:
 
     Args:
         log: The log; this changes it through `EventLog.forget` alone.
-        keep_finished_s: Seconds that the events of a finished study stay; None keeps them until
-            they are asked for by `forget`.
-        clock: Seconds since the epoch.
+        keep_finished_s: Seconds that the events of a finished study stay; None keeps the events
+            until `forget` asks to remove the study.
+        clock: Monotonic seconds.
+        wall_clock: Seconds since the epoch.
     """
 
     def __init__(
         self,
         log: EventLog,
         keep_finished_s: float | None = None,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._log = log
         self._keep_s = keep_finished_s
         self._clock = clock
+        self._wall_clock = wall_clock
         self._queue: dict[str, _Removal] = {}
         self._due = 0.0  # monotonic
-        self._look_due = 0.0
+        self._search_due = 0.0
         self.removed = 0  #: events taken out since the hub started
         self.held_back: dict[str, list[str]] = {}  #: lagging durable names, by study
 
@@ -58,7 +61,7 @@ class Retention:
         """When `work` is to be called next, in monotonic seconds; infinity for not at all."""
         if self._queue:
             return self._due
-        return float("inf") if self._keep_s is None else self._look_due
+        return float("inf") if self._keep_s is None else self._search_due
 
     @property
     def removing(self) -> list[str]:
@@ -77,7 +80,7 @@ class Retention:
             return f"the log has no events of a study {study!r}"
         if span.finished is None:
             return f"study {study!r} has not finished; stop it first"
-        lagging = self._lagging(span.finished)
+        lagging = self._find_lagging(span.finished)
         if lagging and not force:
             return (
                 f"not read yet by {', '.join(lagging)}; let them come past it, or forget them too"
@@ -86,16 +89,16 @@ class Retention:
         return None
 
     def work(self) -> None:
-        """Remove one slice.
+        """Remove one slice of a study's events.
 
         Raises:
             sqlite3.Error: The log cannot be written; the slice is tried again next time.
         """
-        now = time.monotonic()
+        now = self._clock()
         self._due = now + _PAUSE_S
-        if self._keep_s is not None and now >= self._look_due:
-            self._look_due = now + _LOOK_S
-            self._queue_old(self._keep_s)
+        if self._keep_s is not None and now >= self._search_due:
+            self._search_due = now + _SEARCH_S
+            self._queue_expired(self._keep_s)
         removal = next(iter(self._queue.values()), None)
         if removal is None:
             return
@@ -111,12 +114,12 @@ class Retention:
             del self._queue[removal.study]
             logger.info("removed the events of study %r", removal.study)
 
-    def _queue_old(self, keep_s: float) -> None:
+    def _queue_expired(self, keep_s: float) -> None:
         before, self.held_back = self.held_back, {}
         for study, span in self._log.studies.items():
-            if span.finished is None or span.finished_at > self._clock() - keep_s:
+            if span.finished is None or span.finished_at > self._wall_clock() - keep_s:
                 continue
-            lagging = self._lagging(span.finished)
+            lagging = self._find_lagging(span.finished)
             if lagging:
                 self.held_back[study] = lagging
                 if before.get(study) != lagging:
@@ -128,5 +131,5 @@ class Retention:
             else:
                 self.forget(study)
 
-    def _lagging(self, finished: int) -> list[str]:
+    def _find_lagging(self, finished: int) -> list[str]:
         return sorted(name for name, offset in self._log.durable.items() if offset <= finished)

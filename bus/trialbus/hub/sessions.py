@@ -1,4 +1,4 @@
-"""Who is alive, as the hub sees it: registered sessions and when each was last heard."""
+"""Sessions: the processes that registered with the hub, and when each was last heard."""
 
 from __future__ import annotations
 
@@ -23,22 +23,27 @@ class _Session:
 
 
 class Sessions:
-    """Sessions and their deadlines. No I/O; the hub writes the changes to its log.
+    """The registered sessions and their deadlines. No I/O: the hub writes the changes to its log.
 
     Args:
-        sessions: Those that were alive when the log was last written. Each gets one whole
+        sessions: Sessions that were alive when the log was last written. Each gets one whole
             time-to-live to come back, for it may only have lost the hub.
         clock: Monotonic seconds.
+        wall_clock: Seconds since the epoch, for `TrainerLost.last_seen`.
     """
 
     def __init__(
-        self, sessions: dict[str, Hello], clock: Callable[[], float] = time.monotonic
+        self,
+        sessions: dict[str, Hello],
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._clock = clock
+        self._wall_clock = wall_clock
         self._checked = now = clock()
         self._lost: dict[str, None] = {}  # newest last
         self._sessions = {
-            id_: _Session(hello, seen=now, seen_at=time.time(), confirmed=False)
+            id_: _Session(hello, seen=now, seen_at=wall_clock(), confirmed=False)
             for id_, hello in sessions.items()
         }
 
@@ -46,7 +51,7 @@ class Sessions:
         return len(self._sessions)
 
     def is_lost(self, session: str) -> bool:
-        """Tell whether a session was declared lost; it stays so, for its trial may run again."""
+        """Tell whether a session was declared lost, which it stays: its trial may run again."""
         return session in self._lost
 
     def hello(self, hello: Hello) -> str | None:
@@ -58,28 +63,32 @@ class Sessions:
                     and other.hello.exclusive
                     and (other.hello.kind, other.hello.name) == (hello.kind, hello.name)
                 ):
-                    return f"{hello.kind} {hello.name!r} is already here ({_where(other.hello)})"
+                    owner = _describe_owner(other.hello)
+                    return f"{hello.kind} {hello.name!r} is already here ({owner})"
         if not self._sessions:
             self._checked = self._clock()
-        self._sessions[hello.session] = _Session(hello, self._clock(), time.time(), confirmed=True)
+        self._sessions[hello.session] = _Session(
+            hello, self._clock(), self._wall_clock(), confirmed=True
+        )
         return None
 
     def ping(self, session: str) -> bool:
-        """Note a sign of life; False if the session is not, or no longer, known."""
-        known = self._sessions.get(session)
-        if known is None:
+        """Take a heartbeat of a session; return False if the session is not registered."""
+        registered = self._sessions.get(session)
+        if registered is None:
             return False
-        known.seen, known.seen_at, known.confirmed = self._clock(), time.time(), True
+        registered.seen, registered.seen_at = self._clock(), self._wall_clock()
+        registered.confirmed = True
         return True
 
     def bye(self, session: str) -> bool:
-        """End a session as its owner wishes; False if it was not known."""
+        """End a session at its owner's wish; return False if the session is not registered."""
         return self._sessions.pop(session, None) is not None
 
     def expire(self) -> Iterator[TrainerLost]:
-        """End the sessions that were silent for too long and yield the event about each.
+        """End the sessions that were silent for too long, and yield the event about each.
 
-        When the hub itself stood still, nobody could be heard: the pause is taken off.
+        While the hub itself stood still, no session could be heard: the pause does not count.
         """
         now = self._clock()
         pause = now - self._checked
@@ -123,5 +132,5 @@ class Sessions:
         ]
 
 
-def _where(hello: Hello) -> str:
+def _describe_owner(hello: Hello) -> str:
     return ", ".join(f"{key} {value}" for key, value in hello.info.items()) or hello.session

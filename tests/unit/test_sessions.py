@@ -1,0 +1,97 @@
+"""Sessions live as long as they are heard, and their end is told once."""
+
+from __future__ import annotations
+
+from trialbus.hub.sessions import Sessions
+from trialbus.protocol.frames import Hello
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def hello(
+    session: str, ttl_s: float = 2.0, *, kind: str = "trainer", exclusive: bool = False
+) -> Hello:
+    return Hello(session, kind, "n", int(ttl_s * 1000), study="s", trial=3, exclusive=exclusive)
+
+
+def pass_time(sessions: Sessions, clock: Clock, seconds: float) -> list[str]:
+    """Let time pass in the hub's ticks and return the sessions that were lost."""
+    lost: list[str] = []
+    for _ in range(round(seconds / 0.25)):
+        clock.now += 0.25
+        lost += [event.session for event in sessions.expire()]
+    return lost
+
+
+def test_a_silent_session_is_lost_once_and_for_good() -> None:
+    clock = Clock()
+    sessions = Sessions({}, clock, wall_clock=lambda: 7.0)
+    assert sessions.hello(hello("a")) is None
+    assert pass_time(sessions, clock, 2.0) == []
+    clock.now += 0.25
+    (event,) = sessions.expire()
+    assert (event.session, event.study, event.trial, event.last_seen) == ("a", "s", 3, 7.0)
+    assert sessions.is_lost("a")
+    assert not sessions.ping("a")
+    assert pass_time(sessions, clock, 10.0) == []
+
+
+def test_a_heartbeat_keeps_a_session_alive() -> None:
+    clock = Clock()
+    sessions = Sessions({}, clock)
+    sessions.hello(hello("a"))
+    sessions.hello(hello("b"))
+    for _ in range(5):
+        assert pass_time(sessions, clock, 1.0) in ([], ["b"])
+        assert sessions.ping("a")
+    assert [status.session for status in sessions.describe()] == ["a"]
+
+
+def test_a_session_that_says_goodbye_is_not_lost() -> None:
+    clock = Clock()
+    sessions = Sessions({}, clock)
+    sessions.hello(hello("a"))
+    assert sessions.bye("a")
+    assert not sessions.bye("a")
+    assert pass_time(sessions, clock, 10.0) == []
+    assert not sessions.is_lost("a")
+
+
+def test_the_time_in_which_the_hub_stood_still_does_not_count() -> None:
+    clock = Clock()
+    sessions = Sessions({}, clock)
+    sessions.hello(hello("a"))
+    pass_time(sessions, clock, 1.0)
+    clock.now += 60  # a stopped process, a laptop's lid
+    assert list(sessions.expire()) == []
+    assert pass_time(sessions, clock, 1.0) == []
+    assert pass_time(sessions, clock, 0.25) == ["a"]
+
+
+def test_sessions_of_an_earlier_hub_get_their_whole_time_to_live() -> None:
+    clock = Clock()
+    sessions = Sessions({"a": hello("a"), "b": hello("b")}, clock)
+    assert not any(status.confirmed for status in sessions.describe())
+    pass_time(sessions, clock, 1.0)
+    assert sessions.ping("a")
+    assert pass_time(sessions, clock, 1.25) == ["b"]
+    assert [status.confirmed for status in sessions.describe()] == [True]
+
+
+def test_an_exclusive_kind_and_name_belongs_to_one_live_session() -> None:
+    clock = Clock()
+    sessions = Sessions({}, clock)
+    assert sessions.hello(hello("a", kind="optimizer", exclusive=True)) is None
+    refusal = sessions.hello(hello("b", kind="optimizer", exclusive=True))
+    assert refusal is not None
+    assert "optimizer 'n' is already here" in refusal
+    assert sessions.hello(hello("a", kind="optimizer", exclusive=True)) is None
+    assert sessions.hello(hello("c", kind="reporter", exclusive=True)) is None
+    sessions.bye("a")
+    assert sessions.hello(hello("b", kind="optimizer", exclusive=True)) is None
