@@ -78,7 +78,7 @@ def events(arguments: list[str]) -> int:
 
 
 def status(arguments: list[str]) -> int:
-    """Print what a hub says of itself and return the exit code."""
+    """Print the status of a hub and return the exit code."""
     parser = _parser("status", "Print the state of a hub.")
     parser.add_argument("--json", action="store_true", help="as one JSON object")
     options = parser.parse_args(arguments)

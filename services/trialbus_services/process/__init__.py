@@ -1,1 +1,1 @@
-"""Process: how processes begin, are watched, and end; where their files lie."""
+"""Process: how processes start, are supervised and end, and where the files of a study lie."""

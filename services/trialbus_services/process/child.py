@@ -1,4 +1,4 @@
-"""Services as child processes: started, watched, started again, and ended with their parent."""
+"""Services as child processes: supervised, restarted, and ended with the parent process."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Process id of the service."""
         return self._process.pid
 
     def check(self, say: Callable[[str], None]) -> bool:
-        """Start it again if it ended; False if it ended because another one serves already.
+        """Restart a service that has ended; return False where another one has its place.
 
         Raises:
             TrialbusError: It ended too often in a short time, or refuses to start.
@@ -68,12 +68,12 @@ class Child:
         return True
 
     def terminate(self) -> None:
-        """Ask it to end."""
+        """Send SIGTERM to the service."""
         if self._process.poll() is None:
             self._process.terminate()
 
     def wait(self, timeout_s: float = _STOP_S) -> None:
-        """Wait until it has ended; kill it when that takes too long."""
+        """Wait until the process has ended, and kill the process after a time limit."""
         try:
             self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -103,7 +103,7 @@ class Child:
 
 
 def stop_with_parent() -> None:
-    """In a child: send SIGTERM to this process when its parent is gone. Elsewhere do nothing."""
+    """Send SIGTERM to this process when its parent is gone; do nothing outside of a child."""
     if not os.environ.pop(_PARENT_VARIABLE, None):
         return
 

@@ -1,4 +1,4 @@
-"""Exit codes of the `trialbus` command and of its services, and what they mean.
+"""Exit codes of the `trialbus` command and of the services.
 
 The guard of a training has two more, `guard.NOT_EXECUTABLE` and `guard.NOT_FOUND`, which are those
 of a shell: it is run as a file and imports nothing.
@@ -44,5 +44,5 @@ def for_error(error: TrialbusError) -> int:
 
 
 def for_study(finished: StudyFinished) -> int:
-    """Return the exit code of a command that followed a study to its end."""
+    """Return the exit code of a command that followed a study until the study ended."""
     return DONE if finished.reason != "failed" and finished.best_trials else FAILED

@@ -1,4 +1,4 @@
-"""Which GPUs a worker's trainings see: each slot has its own, or its share of one."""
+"""GPUs of a worker's slots: each slot has GPUs to itself, or a share of one GPU."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LOOK_S = 20.0
 
 
 def check(gpus: Gpus, per_trial: float) -> None:
-    """Check what can be checked of a worker's settings without looking for GPUs.
+    """Check the GPU settings of a worker, as far as that is possible without looking for GPUs.
 
     Raises:
         ValueError: A number is out of range.
@@ -33,7 +33,7 @@ def check(gpus: Gpus, per_trial: float) -> None:
 
 
 def devices(gpus: Gpus, per_trial: float, slots: int) -> tuple[str, ...]:
-    """Return `CUDA_VISIBLE_DEVICES` for each slot; nothing where GPUs are to be left alone.
+    """Return `CUDA_VISIBLE_DEVICES` of each slot; empty where the GPUs are left alone.
 
     Args:
         gpus: See `Gpus`. `auto` on a machine without any leaves them alone.

@@ -1,4 +1,4 @@
-"""Guard: runs a training and ends it, with all it started, when the worker is gone.
+"""Guard: runs a training, and ends the training with all its processes when the worker is gone.
 
 `python -I -S guard.py GRACE_S COMMAND...` with a pipe or socket to the worker as standard input.
 Its end means that the worker died, or wants the training to end: SIGTERM to the training's process
@@ -44,7 +44,7 @@ def main(grace_s: float, command: list[str]) -> int:
 
 
 def watch_over(training: int, signals: int, grace_s: float) -> int:
-    """Stay until nothing is left of a child's group; return its exit code, negative for a signal.
+    """Wait for the end of a child's process group; return the exit code, negative for a signal.
 
     `signals` is what `listen` returned before the child was forked.
     """
@@ -58,7 +58,7 @@ def watch_over(training: int, signals: int, grace_s: float) -> int:
 
 
 def kill_group(group: int, number: int) -> None:
-    """Send a signal to a process group, if there still is one."""
+    """Send a signal to a process group, unless the group has ended."""
     try:
         os.killpg(group, number)
     except (ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
@@ -76,11 +76,11 @@ def listen() -> int:
 
 
 def _note(_number: int, _frame: object) -> None:
-    """Be there: without a handler the number of a signal is not written."""
+    """Do nothing: only with a handler is a signal's number written to the wake-up descriptor."""
 
 
 def _watch(training: int, signals: int, grace_s: float) -> int:
-    """Wait for the end of a training, bring it about when the time has come; return its status."""
+    """Wait for a training's end, enforce the end when it is due, and return the exit status."""
     watched = [_LINE, signals]
     stopping = False
     deadline: float | None = None
@@ -104,7 +104,7 @@ def _watch(training: int, signals: int, grace_s: float) -> int:
 
 
 def _start(command: list[str]) -> int:
-    """Start the training and return its process id, which is the number of its group as well.
+    """Start the training and return the process id, which is the id of the process group as well.
 
     Raises:
         OSError: The command cannot be run.
@@ -137,7 +137,7 @@ def _become(command: list[str], guard: int) -> None:
 
 
 def separate(guard: int) -> None:
-    """Make this forked process the head of a group of its own that dies with its guard."""
+    """Make this forked process the leader of a new process group that dies with the guard."""
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if sys.platform == "linux":
@@ -164,7 +164,7 @@ def _read(source: int) -> bytes:
 
 
 def tell(message: bytes) -> None:
-    """Tell the worker something."""
+    """Write a message to the worker."""
     try:
         os.write(_LINE, message)
     except OSError:  # a pipe, or the worker is gone

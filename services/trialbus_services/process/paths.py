@@ -1,4 +1,4 @@
-"""Where the files of a study and of its trials are: every folder that is named after a study.
+"""Paths of the files of studies and trials: every folder that is named after a study.
 
 Checkpoints are the one exception: the trainer names their folder, by the same rule.
 """
@@ -11,7 +11,7 @@ from trialbus.study.folder_name import name_folder
 
 
 def trial_log(logs: Path, study: str, trial: int, attempt: int) -> Path:
-    """Return the file for what the training of an attempt prints.
+    """Return the file that holds the output of an attempt's training.
 
     Args:
         logs: Folder of the logs of trials.

@@ -1,4 +1,4 @@
-"""Ending a service when it is told to."""
+"""Signals that end a service."""
 
 from __future__ import annotations
 

@@ -12,12 +12,12 @@ from trialbus.protocol import frames
 
 
 def identity() -> dict[str, str]:
-    """Return what a service shows of itself, so that a later one can tell whether it lives."""
+    """Return host and process id of this service, for a later one to find out whether it lives."""
     return {"host": socket.gethostname(), "pid": str(os.getpid())}
 
 
 def dismiss_dead(link: Link, kind: str) -> None:
-    """End the sessions of a kind whose processes ran on this host and are gone.
+    """End the sessions of one kind whose processes ran on this host and have ended.
 
     The hub would count them as alive until their time-to-live is over, and let nobody in their
     place.
@@ -44,7 +44,7 @@ def _lives(pid: int) -> bool:
 
 
 class _Farewell:
-    """The part of a link that says goodbye for somebody else, once."""
+    """The part of a link that ends the session of a dead process."""
 
     def __init__(self, session: str) -> None:
         self._bye: frames.Bye | None = frames.Bye(session)

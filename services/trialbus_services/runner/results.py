@@ -1,4 +1,4 @@
-"""What a runner leaves of a study: results, best params, checkpoints of the best trials."""
+"""Results of a runner's study: JSON, best params, and the checkpoints of the best trials."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from trialbus_services.runner.study_config import StudyConfig
 def write_results(
     study: optuna.Study, spec: StudySpec, end: events.StudyFinished, directory: Path
 ) -> list[Path]:
-    """Write what came out of a study and return the paths.
+    """Write the results of a study and return the paths.
 
     `<study>_results.json` has all trials. In a folder named after the study are
     `best_params.json` and `best_config.yaml`: the whole configuration of the best trial, which a
@@ -69,7 +69,7 @@ def write_results(
 
 
 def tidy_checkpoints(study: optuna.Study, config: StudyConfig) -> None:
-    """Remove the checkpoints of trials that are not among those to be kept."""
+    """Remove the checkpoints of all trials but the best."""
     kept: set[int] = set()
     trials = study.get_trials(deepcopy=False)
     if config.save_checkpoints and config.keep_best_n is None:

@@ -76,7 +76,7 @@ class RunnerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 def load(path: Path) -> RunnerSpec:
-    """Read a spec file and check all of it.
+    """Read a spec file and check every study in the file.
 
     Raises:
         SpecError: The file cannot be read or used; names the file, the key and the value.

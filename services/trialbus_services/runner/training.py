@@ -1,4 +1,4 @@
-"""What the trials of a runner run, as arguments of the worker that runs them."""
+"""The training function or command of a runner, as overrides for the worker."""
 
 from __future__ import annotations
 

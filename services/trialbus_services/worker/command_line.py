@@ -1,4 +1,4 @@
-"""How params and configuration of a trial reach a program that knows nothing of trialbus."""
+"""Command lines and environments that give a trial's params to a program without trialbus."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def command_of(
 
 
 def values_of(trial: TrialAssigned) -> dict[str, Any]:
-    """Return what a program is given, by dotted name: its study's configuration, then the params.
+    """Return the values for a program by dotted name: the study's configuration, then the params.
 
     A param takes the place of the value of its name. One above or below it stays: to Hydra
     `optimizer=adam` chooses a group, in which `optimizer.lr=0.1` is a value.

@@ -11,7 +11,7 @@ from trialbus_services.process import gpus, paths
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerConfig:
-    """How a worker serves; what it runs is its `Trainer`."""
+    """How a worker serves trials; a `Trainer` says how a trial is run."""
 
     endpoint: str
     """Address of the hub."""
@@ -37,5 +37,5 @@ class WorkerConfig:
         return {gpus.VARIABLE: self.devices[slot]} if self.devices else {}
 
     def trial_log(self, trial: TrialAssigned) -> Path:
-        """Return the file for what an attempt at a trial prints."""
+        """Return the file that holds the output of an attempt."""
         return paths.trial_log(self.logs, trial.study, trial.trial, trial.attempt)

@@ -63,7 +63,7 @@ def main(target: str) -> int:
 
 
 def _check() -> None:
-    """Refuse what does not survive a fork.
+    """Refuse a module that started threads, CUDA or OpenMP, which do not survive a fork.
 
     Raises:
         RuntimeError: The module has started threads, CUDA, or OpenMP's threads.
@@ -91,7 +91,7 @@ def _check() -> None:
 
 
 def _computes_after_fork(torch: ModuleType) -> bool:
-    """Try in a fork what hangs once the OpenMP of GCC has started its threads."""
+    """Compute in a forked process, which hangs once the OpenMP of GCC has started threads."""
     trying = os.fork()
     if trying == 0:
         torch.ones(_PARALLEL).tanh_()
@@ -159,7 +159,7 @@ def _guard(line: int, log: int) -> bool:
 
 
 def _as_at_start(signals: int) -> None:
-    """Take back what a guard does about signals."""
+    """Restore the signal handling that the process had before it was a guard."""
     os.close(signals)
     os.close(signal.set_wakeup_fd(-1))
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):

@@ -7,7 +7,7 @@ import sys
 
 
 def measure_slot(slots: int, gpus: float) -> dict[str, float]:
-    """Return the resources of one slot: `gpus`, `cpus`, and `memory_gb` where that is known.
+    """Return the resources of one slot: `gpus`, `cpus`, and `memory_gb` where the memory is known.
 
     CPUs are those that this process may use; limits of a container on memory are not seen.
 

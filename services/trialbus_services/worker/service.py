@@ -1,4 +1,4 @@
-"""The worker's slots: each asks for a trial, runs it, says how it ended, and asks again."""
+"""The worker's slots: each requests a trial, runs it, publishes its end, and requests again."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _AFTERWARDS_S = 1.0
 
 
 class Worker:
-    """Runs trials until it is told to stop.
+    """Runs trials in slots until `stop` is set.
 
     Args:
         config: How it serves.
@@ -153,7 +153,7 @@ class Worker:
             publisher.publish(await self._run(trial, publisher))
 
     async def _run(self, trial: events.TrialAssigned, publisher: Publisher) -> events.TrialFinished:
-        """Run a trial and return the last word on it; the trainer has usually said it before."""
+        """Run a trial and return its `trial_finished`, which the trainer usually published before."""
         config = self.config
         log = config.trial_log(trial)
         logger.info("trial %d of %r, attempt %d", trial.trial, trial.study, trial.attempt)
@@ -220,7 +220,7 @@ class Worker:
                     continue
 
     def _give_up(self, study: str, trial: int, *, before: int) -> None:
-        """End the training of a trial if it is of an earlier attempt."""
+        """End the training of an earlier attempt at a trial."""
         attempt, training = self._running.get((study, trial), (before, None))
         if training is not None and attempt < before:
             training.cancel()

@@ -1,4 +1,4 @@
-"""What a worker runs for a trial: a program, or a function in a warm process."""
+"""Trainers of a worker: a program for each trial, or a function in a warm process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Trainer(Protocol):
         """
 
     async def run(self, trial: TrialAssigned, env: Mapping[str, str], log: Path) -> Exit:
-        """Run a trial to its end. Cancelling it ends the training first.
+        """Run a trial to its end; a cancellation ends the training first.
 
         Args:
             trial: What to run.
@@ -40,7 +40,7 @@ class Trainer(Protocol):
         ...
 
     async def close(self) -> None:
-        """End what `start` began."""
+        """End the processes that `start` began."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class CommandTrainer:
     grace_s: float = 5.0
 
     async def start(self) -> None:
-        """Nothing is to be made ready."""
+        """Do nothing: a program needs no preparation."""
 
     async def run(self, trial: TrialAssigned, env: Mapping[str, str], log: Path) -> Exit:
         """Run the program, see `Trainer`."""
@@ -78,7 +78,7 @@ class CommandTrainer:
         )
 
     async def close(self) -> None:
-        """Nothing is left to be ended."""
+        """Do nothing: every training has ended with its trial."""
 
     def _folder_of(self, trial: TrialAssigned) -> Path:
         if self.cwd is not None and not Path(self.cwd).is_dir():

@@ -1,4 +1,4 @@
-"""One training: a process under guard, its log, and how it ended."""
+"""One training: the process under a guard, the log, and the exit of the process."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Exit:
 
     @property
     def error(self) -> str | None:
-        """What to tell about it; None if it ended well."""
+        """Error text of the training; None after a good end."""
         if self.code == 0:
             return None
         if self.code < 0:
@@ -103,7 +103,7 @@ async def _run_guard(
 
 
 def end_group(told: bytes) -> None:
-    """End what a guard left behind that was killed itself, by what it told before."""
+    """End the process group of a training whose guard was killed."""
     if told and guard.DONE not in told:
         guard.kill_group(int(told), signal.SIGKILL)
 

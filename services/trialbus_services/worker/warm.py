@@ -1,4 +1,4 @@
-"""Runs a function for each trial, in processes forked from one that has imported it already."""
+"""Runs a function for each trial in a process forked from a server with the module imported."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class WarmTrainer:
         raise OSError(f"the fork server of {self._function!r} ends at once, see {self._log}")
 
     async def close(self) -> None:
-        """End the fork server; trainings end by themselves, or by their guards."""
+        """End the fork server; running trainings end on their own or through their guards."""
         if self._server is not None:
             process, requests = self._server
             self._server = None
@@ -71,7 +71,7 @@ class WarmTrainer:
             await process.wait()
 
     async def _try(self, env: Mapping[str, str], log: Path) -> bytes:
-        """Return what the guard of a training told; nothing if none began."""
+        """Return the messages of a training's guard; an empty list where no training began."""
         line, end_of_guard = socket.socketpair()
         line.settimeout(0)
         with line:
