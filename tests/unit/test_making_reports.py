@@ -14,7 +14,7 @@ from optuna.storages.journal import JournalFileBackend
 from support.stories import record
 from trialbus_services.cli.main import main
 from trialbus_services.config.report_settings import ReportSettings
-from trialbus_services.reporter.publish import make_report
+from trialbus_services.reporter.staging import make_report
 
 OPTIONS = ReportSettings(figures=["history"], files=["csv", "params"])
 QUICK = "report.figures=[history]"

@@ -15,10 +15,10 @@ from optuna.trial import FrozenTrial, TrialState
 from support.studies import KINDS, Direction, ordinary, study, trial
 from trialbus_services.config.report_settings import FIGURES, ON_DEMAND, ReportSettings
 from trialbus_services.optimizer.attributes import ORIGIN, THINNED
-from trialbus_services.reporter.number_format import duration
 from trialbus_services.reporter.report import write_report
 from trialbus_services.reporter.snapshot import Snapshot
-from trialbus_services.reporter.summary import gather
+from trialbus_services.reporter.study_summary import summarize_study
+from trialbus_services.views.formats import format_duration
 
 PAGE_ONLY = ReportSettings(files=[], plotly_js="beside")
 # What the page says of each kind, and figures that it then must have.
@@ -130,7 +130,7 @@ def test_an_infeasible_trial_is_never_the_best() -> None:
 def test_what_pruning_saved_is_counted_in_steps_and_in_time() -> None:
     trials = [trial(n, steps=10) for n in range(3)]
     trials += [trial(n, TrialState.PRUNED, steps=4) for n in range(5)]
-    saved = gather(Snapshot(study(*trials))).saved
+    saved = summarize_study(Snapshot(study(*trials))).savings
     assert saved is not None
     assert saved.share == pytest.approx(5 * 6 / (3 * 10 + 5 * 10))
     assert saved.time == timedelta(seconds=5 * 6)  # a step of these trials takes a second
@@ -143,7 +143,7 @@ def test_a_thinned_curve_counts_with_all_its_steps() -> None:
         return found
 
     trials = [thinned(0, TrialState.COMPLETE, 99), thinned(1, TrialState.PRUNED, 49)]
-    saved = gather(Snapshot(study(*trials))).saved
+    saved = summarize_study(Snapshot(study(*trials))).savings
     assert saved is not None
     assert saved.share == pytest.approx(50 / 200)
 
@@ -151,7 +151,7 @@ def test_a_thinned_curve_counts_with_all_its_steps() -> None:
 def test_failed_trials_are_grouped_by_the_last_line_of_their_error() -> None:
     errors = ["a\nOSError: x", "b\nOSError: x", "KeyError: y", ""]
     trials = [trial(n, TrialState.FAIL, error=error) for n, error in enumerate(errors)]
-    failures = gather(Snapshot(study(*trials))).failures
+    failures = summarize_study(Snapshot(study(*trials))).failures
     assert [(f.reason, f.trials) for f in failures] == [
         ("OSError: x", [0, 1]),
         ("KeyError: y", [2]),
@@ -179,4 +179,4 @@ def test_a_mistake_in_the_options_is_named(given: dict[str, Any], said: str) -> 
     [(0.04, "0.0 s"), (9.94, "9.9 s"), (59.7, "1 min"), (4800, "1 h 20 min"), (90000, "1 d 1 h")],
 )
 def test_durations_read_as_people_say_them(seconds: float, said: str) -> None:
-    assert duration(timedelta(seconds=seconds)) == said
+    assert format_duration(timedelta(seconds=seconds)) == said

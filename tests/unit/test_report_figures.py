@@ -22,10 +22,10 @@ from support.studies import KINDS, large, ordinary, study, trial
 from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.optimizer.attributes import CURVE, SPEC, WORKER
 from trialbus_services.reporter.figures import curves, custom, parallel
-from trialbus_services.reporter.figures.figure import Figure, traces
-from trialbus_services.reporter.figures.importances import importances
-from trialbus_services.reporter.figures.pareto import reference_point
-from trialbus_services.reporter.figures.recipes import build
+from trialbus_services.reporter.figures.figure import Figure, get_traces
+from trialbus_services.reporter.figures.importances import compute_importances
+from trialbus_services.reporter.figures.pareto import compute_reference_point
+from trialbus_services.reporter.figures.study_figures import build_figures
 from trialbus_services.reporter.report import write_report
 from trialbus_services.reporter.snapshot import Snapshot
 
@@ -39,7 +39,9 @@ def ten_thousand() -> optuna.Study:
 
 
 def figures(of: optuna.Study, **options: Any) -> dict[str, Figure]:
-    return {figure.key: figure for figure in build(Snapshot(of), ReportSettings(**options), of)}
+    return {
+        figure.key: figure for figure in build_figures(Snapshot(of), ReportSettings(**options), of)
+    }
 
 
 def drawn(of: optuna.Study, key: str, **options: Any) -> go.Figure:
@@ -49,14 +51,14 @@ def drawn(of: optuna.Study, key: str, **options: Any) -> go.Figure:
 
 
 def points(figure: go.Figure, *axes: str) -> list[list[list[Any]]]:
-    return [[list(trace[axis]) for axis in axes] for trace in traces(figure)]
+    return [[list(trace[axis]) for axis in axes] for trace in get_traces(figure)]
 
 
 @pytest.mark.parametrize("key", ["history", "slices", "edf", "importances", "contour", "rank"])
 @pytest.mark.parametrize("kind", ["ordinary", "conditional params", "some infeasible"])
 def test_single_objective_figures_have_the_values_of_optunas(key: str, kind: str) -> None:
     made = KINDS[kind]()
-    important = list(importances(Snapshot(made)))
+    important = list(compute_importances(Snapshot(made)))
     theirs = {
         "history": lambda: plots.plot_optimization_history(made),
         "slices": lambda: plots.plot_slice(made),
@@ -77,16 +79,16 @@ def test_curves_have_the_values_of_optunas() -> None:
     made = ordinary()
     found = {
         trace.name.split(",")[0].replace("trial ", ""): [list(trace.x), list(trace.y)]
-        for trace in traces(drawn(made, "intermediate"))
+        for trace in get_traces(drawn(made, "intermediate"))
         if trace.name.startswith("trial")
     }
-    theirs = traces(plots.plot_intermediate_values(made))
+    theirs = get_traces(plots.plot_intermediate_values(made))
     assert found == {t.name.replace("Trial", ""): [list(t.x), list(t.y)] for t in theirs}
 
 
 def test_curves_tell_pruned_trials_and_the_best_from_others() -> None:
     made = ordinary()
-    lines = {trace.name: trace.line for trace in traces(drawn(made, "intermediate"))}
+    lines = {trace.name: trace.line for trace in get_traces(drawn(made, "intermediate"))}
     best = made.best_trial.number
     assert lines[f"trial {best}, best"].width > 2 * lines["trial 1, complete"].width
     assert lines["trial 20, pruned"].dash == "dot"
@@ -99,12 +101,12 @@ def test_the_pareto_front_has_the_values_of_optunas(kind: str) -> None:
     axes = ("x", "y", "z")[: len(made.directions)]
     ours = drawn(made, "pareto")
     assert points(ours, *axes) == points(plots.plot_pareto_front(made), *axes)
-    assert [trace.name for trace in traces(ours)] == ["dominated", "on the front"]
+    assert [trace.name for trace in get_traces(ours)] == ["dominated", "on the front"]
 
 
 def test_the_hypervolume_has_the_values_of_optunas() -> None:
     made = KINDS["two objectives"]()
-    theirs = plots.plot_hypervolume_history(made, reference_point(Snapshot(made)))
+    theirs = plots.plot_hypervolume_history(made, compute_reference_point(Snapshot(made)))
     assert points(drawn(made, "hypervolume"), "x", "y") == points(theirs, "x", "y")
 
 
@@ -112,13 +114,13 @@ def test_the_timeline_has_the_bars_of_optunas_in_a_row_for_each_slot() -> None:
     made = ordinary()
 
     def bars(figure: go.Figure) -> set[tuple[str, float]]:
-        return {bar for t in traces(figure) for bar in zip(t.base, t.x, strict=True)}
+        return {bar for t in get_traces(figure) for bar in zip(t.base, t.x, strict=True)}
 
     ours = drawn(made, "timeline")
     assert bars(ours) == bars(plots.plot_timeline(made))
-    rows = {row for trace in traces(ours) for row in trace.y}
+    rows = {row for trace in get_traces(ours) for row in trace.y}
     assert rows == {"node0 · 0", "node0 · 1", "node1 · 0", "node1 · 1", "worker not known"}
-    assert {trace.name for trace in traces(ours)} == {"complete", "pruned", "fail", "lost"}
+    assert {trace.name for trace in get_traces(ours)} == {"complete", "pruned", "fail", "lost"}
 
 
 def test_the_timeline_of_a_study_without_workers_has_a_row_for_each_trial() -> None:
@@ -132,7 +134,7 @@ def test_each_objective_is_explained_in_its_own_direction() -> None:
         for n in range(40)
     ]
     made = study(*trials, directions=["maximize", "minimize"])
-    for i, bar in enumerate(traces(drawn(made, "importances"))):
+    for i, bar in enumerate(get_traces(drawn(made, "importances"))):
         alone = study(
             *(trial(t.number, params=t.params, values=[t.values[i]]) for t in trials),
             directions=["maximize" if i == 0 else "minimize"],
@@ -163,22 +165,22 @@ def test_ten_thousand_trials_are_thinned_with_a_word(ten_thousand: optuna.Study)
         assert found[key].note
         figure = found[key].figure
         assert figure is not None
-        assert sum(len(trace.x) for trace in traces(figure)) <= 25_000
+        assert sum(len(trace.x) for trace in get_traces(figure)) <= 25_000
 
 
 def test_thinning_keeps_the_best_trial(ten_thousand: optuna.Study) -> None:
     snapshot = Snapshot(ten_thousand)
     (best,) = snapshot.best
     assert best.number == ten_thousand.best_trial.number
-    assert best in snapshot.sample(10, [best]).complete()
-    lines = traces(curves.draw_curves(snapshot, "value"))
+    assert best in snapshot.sample(10, [best]).complete_trials()
+    lines = get_traces(curves.draw_curves(snapshot, "value"))
     assert f"trial {best.number}, best" in {trace.name for trace in lines}
 
 
 def test_a_long_curve_keeps_its_last_step() -> None:
     long = trial(0)
     long.intermediate_values = {step: float(step) for step in range(10_003)}
-    (line,) = traces(drawn(study(long), "intermediate"))
+    (line,) = get_traces(drawn(study(long), "intermediate"))
     assert len(line.x) <= 202
     assert line.x[-1] == 10_002
 
@@ -190,7 +192,7 @@ def test_the_terminators_figure_is_drawn_on_demand_and_warns_nobody(
     assert "terminator" not in figures(made)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert traces(drawn(made, "terminator", figures=["terminator"]))
+        assert get_traces(drawn(made, "terminator", figures=["terminator"]))
     assert capfd.readouterr().err == ""
 
 
@@ -222,7 +224,7 @@ def test_own_figures_are_drawn_with_their_arguments() -> None:
     figure = figures(ordinary(), own={"My values": call})["own-my-values"]
     assert (figure.title, figure.about) == ("My values", "Draw the values in a colour.")
     assert figure.figure is not None
-    assert traces(figure.figure)[0].line.color == "green"
+    assert get_traces(figure.figure)[0].line.color == "green"
 
 
 @pytest.mark.usefixtures("named")
@@ -262,7 +264,7 @@ def test_hover_texts_have_the_users_attributes_and_not_trialbuses() -> None:
     attrs = {"note": "mine", WORKER: "node1", "long": "x" * 1000}
     trials = (trial(n, values=[n, n], user_attrs=attrs) for n in range(9))
     made = study(*trials, directions=["minimize", "minimize"])
-    hovers = " ".join(str(trace.text) for trace in traces(drawn(made, "pareto")))
+    hovers = " ".join(str(trace.text) for trace in get_traces(drawn(made, "pareto")))
     assert "mine" in hovers
     assert "node1" not in hovers
     assert "xxx" not in hovers

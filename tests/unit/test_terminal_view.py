@@ -13,9 +13,10 @@ from rich.console import Console
 
 import trialbus
 from trialbus.messages import events
+from trialbus_services.views.formats import format_clock, strip_control_characters
 from trialbus_services.views.study_view import StudyView
 from trialbus_services.views.summary import print_summary
-from trialbus_services.views.terminal import TerminalView, duration, plain, sparkline
+from trialbus_services.views.terminal_view import TerminalView, sparkline
 
 
 class Stage:
@@ -315,5 +316,5 @@ def test_a_long_curve_is_drawn_from_its_first_value_to_its_last() -> None:
 
 
 def test_seconds_and_words_of_others_are_made_readable() -> None:
-    assert [duration(s) for s in (0, 59.6, 600, 3600)] == ["0:00", "1:00", "10:00", "1:00:00"]
-    assert plain("a\x1b[1;31mb\x1b[0m\tc\r\n") == "ab\tc\n"
+    assert [format_clock(s) for s in (0, 59.6, 600, 3600)] == ["0:00", "1:00", "10:00", "1:00:00"]
+    assert strip_control_characters("a\x1b[1;31mb\x1b[0m\tc\r\n") == "ab\tc\n"

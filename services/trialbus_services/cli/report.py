@@ -14,8 +14,8 @@ from trialbus_services.config import sections, settings
 from trialbus_services.config.composing import composed
 from trialbus_services.optimizer.storage import shown
 from trialbus_services.process import exit_codes
-from trialbus_services.reporter.publish import make_comparison, make_report
-from trialbus_services.reporter.storage_reader import load_study, open_to_read, study_names
+from trialbus_services.reporter.staging import make_comparison, make_report
+from trialbus_services.reporter.storage_reader import list_study_names, load_study, open_storage
 
 _OVERRIDE = re.compile(r"[+~]*[\w./@-]+=")
 _EPILOG = """\
@@ -60,10 +60,10 @@ def report(arguments: Sequence[str]) -> int:
         section = sections.read_section(composition.config, settings.ReporterSettings)
     directory = options.dir or Path(section.dir)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = open_to_read(url)
+    storage = open_storage(url)
     if not options.study:
         print(f"error: which study? {shown(url)!r} has:", file=sys.stderr)
-        print("\n".join(study_names(storage, url)) or "none", file=sys.stderr)
+        print("\n".join(list_study_names(storage, url)) or "none", file=sys.stderr)
         return exit_codes.WRONG_INPUT
     studies = [load_study(name, storage, url) for name in dict.fromkeys(options.study)]
     try:

@@ -22,10 +22,11 @@ from trialbus.protocol.endpoint import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE
 from trialbus.protocol.status import SessionStatus
 from trialbus.study.validation import find_nearest
 from trialbus_services.process import exit_codes
+from trialbus_services.views.formats import strip_control_characters
 from trialbus_services.views.history import History, read_histories
 from trialbus_services.views.study_view import StudyView
 from trialbus_services.views.summary import print_summary
-from trialbus_services.views.terminal import TerminalView, plain
+from trialbus_services.views.terminal_view import TerminalView
 
 _CONNECT_S = 5.0
 _TICK_S = 0.125
@@ -62,7 +63,7 @@ def watch(arguments: Sequence[str]) -> int:
         try:
             return _StudyWatcher(history, link, console).run()
         except KeyboardInterrupt:
-            again = f"trialbus watch {shlex.quote(plain(history.study))}"
+            again = f"trialbus watch {shlex.quote(strip_control_characters(history.study))}"
             console.print(
                 f"detached; the study goes on, and {again} shows it again",
                 style="yellow",
@@ -77,7 +78,7 @@ def _choose_study(histories: dict[str, History], name: str | None) -> History | 
     """Return the history of the study to show; None if several run, whose names are printed."""
     if name is not None and name not in histories:
         near = find_nearest(name, histories)
-        known = ", ".join(map(plain, histories))
+        known = ", ".join(map(strip_control_characters, histories))
         hint = f"did you mean {near!r}?" if near else f"there are: {known or 'none yet'}"
         raise SpecError("study", f"no study {name!r} was submitted on this bus; {hint}")
     if name is not None:
@@ -89,7 +90,8 @@ def _choose_study(histories: dict[str, History], name: str | None) -> History | 
         raise SpecError("study", "none was submitted on this bus yet (expected one to watch)")
     print("which study? type one of:", file=sys.stderr)
     commands = {
-        h.study: f"trialbus watch {shlex.quote(plain(h.study))}" for h in histories.values()
+        h.study: f"trialbus watch {shlex.quote(strip_control_characters(h.study))}"
+        for h in histories.values()
     }
     width = max(map(len, commands.values()))
     for history in running or histories.values():

@@ -28,7 +28,7 @@ from trialbus_services.optimizer.storage import check_url, shown
 from trialbus_services.process import exit_codes, gpus
 from trialbus_services.views.study_view import StudyView
 from trialbus_services.views.summary import print_summary
-from trialbus_services.views.terminal import TerminalView
+from trialbus_services.views.terminal_view import TerminalView
 
 logger = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from trialbus_services.launcher import launcher
 from trialbus_services.optimizer.attributes import END, SPEC
 from trialbus_services.optimizer.storage import shown, stored_study
 from trialbus_services.process import exit_codes
-from trialbus_services.views.terminal import shown as format_params
+from trialbus_services.views.formats import format_params
 
 #: Ends after which a phase needs no more trials.
 _DONE = ("exhausted", "converged", "timeout")

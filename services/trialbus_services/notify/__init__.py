@@ -1,4 +1,4 @@
-"""Being told when a study is done: notifiers, and the listeners that feed them.
+"""Notifications about finished studies: notifiers, and listeners that call the notifiers.
 
 A notifier of your own is any callable that takes a `Notice`; one that raises is called again.
 

@@ -1,4 +1,4 @@
-"""Notifiers as the section `notify` of the config names them."""
+"""Build notifiers from the section `notify` of the config."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from trialbus_services.notify.notice import Notifier
 
 
 def build_notifiers(config: DictConfig) -> dict[str, Notifier]:
-    """Build the notifiers of a composed config, by their names; most have none.
+    """Build the notifiers of a composed config by name.
 
     Classes of your own are found from the folder of this process, or in its environment.
 
     Raises:
-        SpecError: One cannot be made; names its key.
+        SpecError: A notifier cannot be built; names the key.
     """
     try:
         section: Any = OmegaConf.to_container(
@@ -31,12 +31,12 @@ def build_notifiers(config: DictConfig) -> dict[str, Notifier]:
     except OmegaConfBaseException as error:
         key = str(error.full_key or "notify")
         raise SpecError(key, str(error.msg or error).splitlines()[0]) from None
-    found = section["notify"]
-    if not found:
+    entries = section["notify"]
+    if not entries:
         return {}
-    if not is_mapping(found):
-        raise SpecError("notify", f"{found!r} is not a mapping of names to notifiers")
-    return {str(name): _build(str(name), entry) for name, entry in found.items()}
+    if not is_mapping(entries):
+        raise SpecError("notify", f"{entries!r} is not a mapping of names to notifiers")
+    return {str(name): _build(str(name), entry) for name, entry in entries.items()}
 
 
 def _build(name: str, entry: Any) -> Notifier:
@@ -48,12 +48,12 @@ def _build(name: str, entry: Any) -> Notifier:
         raise SpecError(key, f"says not which notifier (expected a mapping with {example})")
     target = load_function(f"{key}._target_", entry["_target_"])
     try:
-        made = hydra.utils.instantiate({**entry, "_target_": target}, _convert_="all")
+        notifier = hydra.utils.instantiate({**entry, "_target_": target}, _convert_="all")
     except InstantiationException as error:
         # The values may be secrets: only what Python says of them is told.
         reason = error.__cause__ or error
-        said = str(reason).splitlines()[0]
-        raise SpecError(key, f"{entry['_target_']}: {type(reason).__name__}: {said}") from None
-    if not callable(made):
+        message = str(reason).splitlines()[0]
+        raise SpecError(key, f"{entry['_target_']}: {type(reason).__name__}: {message}") from None
+    if not callable(notifier):
         raise SpecError(key, f"{entry['_target_']} is not a notifier: it cannot be called")
-    return cast("Notifier", made)
+    return cast("Notifier", notifier)

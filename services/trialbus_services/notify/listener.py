@@ -1,4 +1,4 @@
-"""Listeners: each feeds one notifier from the log, under a durable name of its own."""
+"""Listeners: threads that feed notifiers from the log, each under a durable name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trialbus.client.link import Link
 from trialbus.client.subscriber import Subscriber, replay, subscribe
 from trialbus.errors import HubUnavailableError, TrialbusError
 from trialbus.messages import events
-from trialbus_services.notify.notice import Notice, Notifier, notice_of
+from trialbus_services.notify.notice import Notice, Notifier, create_notice
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ _GRACE_S = 12.0
 
 
 class Listener:
-    """Tells one notifier of every study that is reported, until `stop` is set.
+    """Thread that calls a notifier for every `report_ready`, until `stop` is set.
 
     It has a thread of its own, so that a notifier that hangs holds up nobody. What was not taken
     is tried again after 1 s, 2 s, 4 s and so on up to five minutes, for a day; the hub keeps how
@@ -65,7 +65,7 @@ class Listener:
         self._thread.start()
 
     def join(self, timeout_s: float | None = None) -> None:
-        """Wait for its end."""
+        """Wait for the thread to end."""
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
@@ -73,13 +73,13 @@ class Listener:
             with subscribe(
                 events.ReportReady, name=f"notify-{self._name}", autocommit=False, link=self._link
             ) as inbox:
-                self._begin(inbox)
+                self._register(inbox)
                 self._serve(inbox)
         except TrialbusError as error:
             logger.error("notify.%s ends: %s", self._name, error)  # noqa: TRY400 - says it all
 
-    def _begin(self, inbox: Subscriber[events.ReportReady]) -> None:
-        """Make the place known to the hub: what comes while nobody listens is then not missed."""
+    def _register(self, inbox: Subscriber[events.ReportReady]) -> None:
+        """Commit a first offset, so that the hub keeps the position of this durable name."""
         while not self._stop.is_set():
             with contextlib.suppress(HubUnavailableError):
                 inbox.commit(inbox.wait_ready(_TURN_S))
@@ -94,7 +94,7 @@ class Listener:
                 return
 
     def _deliver(self, event: events.ReportReady) -> bool:
-        """Hand a notice over; False if `stop` was set before anybody took it."""
+        """Deliver a notice; return False if `stop` was set before the notifier succeeded."""
         wait_s = self._first_s
         while True:
             try:
@@ -103,11 +103,14 @@ class Listener:
                 if time.time() - event.at > self._give_up_s:
                     logger.error(  # noqa: TRY400 - the traceback says no more
                         "notify.%s: study %r is passed over, nobody took it for %g s: %s",
-                        *(self._name, event.study, self._give_up_s, _described(error)),
+                        *(self._name, event.study, self._give_up_s, _describe_error(error)),
                     )
                     return True
                 logger.warning(
-                    "notify.%s: %s; trying again in %g s", self._name, _described(error), wait_s
+                    "notify.%s: %s; trying again in %g s",
+                    self._name,
+                    _describe_error(error),
+                    wait_s,
                 )
             else:
                 logger.info("notify.%s: told of study %r", self._name, event.study)
@@ -119,15 +122,17 @@ class Listener:
             wait_s = min(2 * wait_s, _LONGEST_S)
 
     def _notice(self, event: events.ReportReady) -> Notice:
-        return notice_of(event, _story(self._link, event.study))
+        return create_notice(event, _replay_study(self._link, event.study))
 
 
 @contextlib.contextmanager
-def listening(
+def run_listeners(
     notifiers: Mapping[str, Notifier], link: Link, stop: threading.Event
 ) -> Generator[None]:
-    """Feed notifiers inside the block; at its end, give them a moment to hand over what is left."""
-    listeners = [Listener(name, made, link=link, stop=stop) for name, made in notifiers.items()]
+    """Run a listener for each notifier inside the block; wait for pending notices at the end."""
+    listeners = [
+        Listener(name, notifier, link=link, stop=stop) for name, notifier in notifiers.items()
+    ]
     try:
         yield
     finally:
@@ -137,12 +142,12 @@ def listening(
             listener.join(max(0.0, deadline - time.monotonic()))
 
 
-def _story(link: Link, study: str) -> Iterator[events.Event]:
+def _replay_study(link: Link, study: str) -> Iterator[events.Event]:
     for record in replay(events.StudyStarted, events.StudyFinished, study=study, link=link):
         with contextlib.suppress(msgspec.DecodeError):
             if isinstance(record.event, events.Event):
                 yield record.event
 
 
-def _described(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     return str(error) if isinstance(error, ConnectionError) else f"{type(error).__name__}: {error}"

@@ -1,29 +1,24 @@
-"""Notice: what a notifier is told about a study that ended."""
+"""Notice about a finished study, and the protocol of notifiers."""
 
 from __future__ import annotations
 
 import socket
 from collections.abc import Iterable, Sequence
-from itertools import zip_longest
 from typing import Protocol
 
 import msgspec
 
 from trialbus.messages import events
-from trialbus_services.views.terminal import shown
-
-_ENDS: dict[events.FinishReason | None, str] = {
-    "exhausted": "all trials done",
-    "timeout": "its time is over",
-    "stopped": "stopped",
-    "converged": "converged",
-    "failed": "failed",
-    None: "ended",
-}
+from trialbus_services.views.formats import (
+    FINISH_REASONS,
+    format_counts,
+    format_metrics,
+    format_params,
+)
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
-    """A study that ended, and where its report is."""
+    """Notice about a finished study and its report."""
 
     study: str
     """Name of the study."""
@@ -57,20 +52,17 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def title(self) -> str:
-        """One short line: the study and how it ended."""
-        return f"{self.study}: {_ENDS[self.reason]}"
+        """Short line with the name of the study and the reason of its end."""
+        return f"{self.study}: {FINISH_REASONS[self.reason] if self.reason else 'ended'}"
 
     @property
     def text(self) -> str:
         """A few lines for people, without the title."""
-        lines = [f"best {_values(best, self.metrics)}" for best in self.best_trials[:1]]
+        lines = [f"best {_format_best(best, self.metrics)}" for best in self.best_trials[:1]]
         if len(self.best_trials) > 1:
             lines.append(f"and {len(self.best_trials) - 1} more on the Pareto front")
         if self.reason is not None:
-            counts = self.counts
-            lines.append(
-                f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed"
-            )
+            lines.append(format_counts(self.counts))
         if self.error:
             lines.append(self.error)
         if self.paths:
@@ -81,18 +73,18 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Notifier(Protocol):
-    """Anything that can be called with a notice. It raises to be called again later."""
+    """Protocol of notifiers: callables that take a notice, and raise to be called again."""
 
     def __call__(self, notice: Notice, /) -> object:
         """Hand the notice on, within a bounded time."""
         ...
 
 
-def notice_of(ready: events.ReportReady, before: Iterable[events.Event]) -> Notice:
-    """Return the notice about a report that is ready.
+def create_notice(ready: events.ReportReady, before: Iterable[events.Event]) -> Notice:
+    """Create the notice about a report.
 
     Args:
-        ready: The end of the story.
+        ready: Event of the report.
         before: `study_started` and `study_finished` of the study, as far as the log holds them.
     """
     metrics: Sequence[str] = []
@@ -105,7 +97,7 @@ def notice_of(ready: events.ReportReady, before: Iterable[events.Event]) -> Noti
                 end = event
             case _:
                 pass
-    told = Notice(
+    notice = Notice(
         study=ready.study,
         submission=ready.submission,
         metrics=list(metrics),
@@ -113,13 +105,12 @@ def notice_of(ready: events.ReportReady, before: Iterable[events.Event]) -> Noti
         report_error=ready.error,
     )
     if end is None:
-        return told
+        return notice
     return msgspec.structs.replace(
-        told, reason=end.reason, error=end.error, best_trials=end.best_trials, counts=end.counts
+        notice, reason=end.reason, error=end.error, best_trials=end.best_trials, counts=end.counts
     )
 
 
-def _values(best: events.BestTrial, metrics: Sequence[str]) -> str:
-    named = zip_longest(best.values, metrics[: len(best.values)], fillvalue="value")
-    values = ", ".join(f"{metric} {value:.6g}" for value, metric in named)
-    return f"{values} in trial {best.number} ({shown(best.params)})"
+def _format_best(best: events.BestTrial, metrics: Sequence[str]) -> str:
+    values = ", ".join(format_metrics(best.values, metrics))
+    return f"{values} in trial {best.number} ({format_params(best.params)})"

@@ -27,9 +27,9 @@ class Webhook:
     """Posts a notice as JSON; every answer other than 2xx, and none in time, raises.
 
     Args:
-        url: Where to. Never logged whole: what follows the host may be a secret.
+        url: Address. Never logged whole: the path may be a secret.
         timeout_s: Seconds to wait for the connection, and for each part of the answer.
-        headers: Sent along, for example `{"Authorization": "Bearer ..."}`.
+        headers: Further headers, for example `{"Authorization": "Bearer ..."}`.
 
     Raises:
         ValueError: The URL or the time-out cannot be used.
@@ -50,13 +50,13 @@ class Webhook:
         self._host = parts.hostname
         self._timeout_s = timeout_s
         self._headers = {"Content-Type": "application/json", **(headers or {})}
-        self._opener = _opener()
+        self._opener = _create_opener()
 
     def __call__(self, notice: Notice) -> None:
-        """Post it.
+        """Post a notice.
 
         Raises:
-            ConnectionError: It was not taken.
+            ConnectionError: The server did not accept the notice.
         """
         request = urllib.request.Request(  # noqa: S310 - the scheme was checked
             self._url, msgspec.json.encode(self.payload(notice)), self._headers, method="POST"
@@ -72,12 +72,12 @@ class Webhook:
             raise ConnectionError(f"{self._host} cannot be reached: {reason}") from None
 
     def payload(self, notice: Notice) -> dict[str, Any]:
-        """Return what is posted: the fields of the notice, its title and its text."""
+        """Return the body of the request: the notice's fields, title and text."""
         return {**msgspec.structs.asdict(notice), "title": notice.title, "text": notice.text}
 
 
 class Slack(Webhook):
-    """Posts a notice to an incoming webhook of Slack, or of what takes the same (Mattermost).
+    """Posts a notice to an incoming webhook of Slack, or of a compatible service (Mattermost).
 
     Source:
         https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks
@@ -90,10 +90,10 @@ class Slack(Webhook):
 
 
 class Desktop:
-    """Shows a notice on the desktop by `notify-send`; without that program it only logs so."""
+    """Shows a notice on the desktop by `notify-send`; logs a warning without that program."""
 
     def __call__(self, notice: Notice) -> None:
-        """Show it.
+        """Show a notice.
 
         Raises:
             subprocess.SubprocessError: The program failed, or took more than ten seconds.
@@ -110,8 +110,8 @@ class Desktop:
         )
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    """Return an opener like urllib's own, but for redirects: they are errors here.
+def _create_opener() -> urllib.request.OpenerDirector:
+    """Return urllib's default opener without redirects, which raise errors here.
 
     A redirected POST would arrive as a GET without its body, and seem to be delivered.
     """

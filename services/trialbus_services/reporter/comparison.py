@@ -1,7 +1,4 @@
-"""Write one page about several studies."""
-
-# Plotly has no stubs.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+"""Write a page that compares several studies."""
 
 from __future__ import annotations
 
@@ -10,15 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import optuna
-import plotly.offline
 
 from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.reporter import page
-from trialbus_services.reporter.atomic_files import write
 from trialbus_services.reporter.figures.comparison import build_comparison
 from trialbus_services.reporter.images import write_images
 from trialbus_services.reporter.snapshot import Snapshot
-from trialbus_services.reporter.summary import Facts, gather
+from trialbus_services.reporter.study_summary import StudySummary, summarize_study
 
 _DEFAULT = ReportSettings()
 
@@ -50,37 +45,42 @@ def write_comparison(
     """
     if len(studies) < 2:
         raise ValueError(f"{len(studies)} studies cannot be compared (expected two or more)")
-    snapshots = _told_apart(studies)
-    facts = [gather(snapshot) for snapshot in snapshots]
+    snapshots = _read_snapshots(studies)
+    summaries = [summarize_study(snapshot) for snapshot in snapshots]
     figures = build_comparison(snapshots)
     directory.mkdir(parents=True, exist_ok=True)
     pictures, problem = write_images(figures, directory / "comparison", options.images)
-    warnings = [*_warnings(facts), *([problem] if problem else [])]
-    html = page.render_comparison(facts, figures, plotly_js=options.plotly_js, warnings=warnings)
-    written = [write(directory / "comparison.html", html)]
-    if options.plotly_js == "beside":
-        written.append(write(directory / page.PLOTLY, plotly.offline.get_plotlyjs()))
-    return [*written, *pictures]
+    warnings = [*_warnings(summaries), *([problem] if problem else [])]
+    html = page.render_comparison(
+        summaries, figures, plotly_js=options.plotly_js, warnings=warnings
+    )
+    return [*page.write_page(directory / "comparison.html", html, options), *pictures]
 
 
-def _told_apart(studies: Sequence[optuna.Study]) -> list[Snapshot]:
+def _read_snapshots(studies: Sequence[optuna.Study]) -> list[Snapshot]:
     count = Counter(study.study_name for study in studies)
     seen: Counter[str] = Counter()
-    found: list[Snapshot] = []
+    snapshots: list[Snapshot] = []
     for study in studies:
         name = study.study_name
         seen[name] += 1
-        found.append(Snapshot(study, name=f"{name} ({seen[name]})" if count[name] > 1 else name))
-    return found
+        snapshots.append(
+            Snapshot(study, name=f"{name} ({seen[name]})" if count[name] > 1 else name)
+        )
+    return snapshots
 
 
-def _warnings(facts: Sequence[Facts]) -> list[str]:
-    found = [
-        f"{one.name} has several objectives: it is in the table only."
-        for one in facts
-        if len(one.metrics) > 1
+def _warnings(summaries: Sequence[StudySummary]) -> list[str]:
+    warnings = [
+        f"{study.name} has several objectives: it is in the table only."
+        for study in summaries
+        if len(study.metrics) > 1
     ]
-    goals = {f"{one.directions[0]} {one.metrics[0]}" for one in facts if len(one.metrics) == 1}
+    goals = {
+        f"{study.directions[0]} {study.metrics[0]}"
+        for study in summaries
+        if len(study.metrics) == 1
+    }
     if len(goals) > 1:
-        found.append(f"These studies have different objectives: {', '.join(sorted(goals))}.")
-    return found
+        warnings.append(f"These studies have different objectives: {', '.join(sorted(goals))}.")
+    return warnings

@@ -24,11 +24,11 @@ _TIMEOUT_S = 90.0
 def write_images(
     figures: Sequence[Figure], folder: Path, formats: Sequence[str]
 ) -> tuple[list[Path], str | None]:
-    """Write each figure in each format, light, and return the paths and what went wrong.
+    """Write each figure in each format, in light colours; return the paths and any problem.
 
     Args:
-        figures: Those that could not be drawn are left out.
-        folder: Where the files go; made if need be.
+        figures: Figures; the ones that could not be drawn are left out.
+        folder: Folder of the files; made if missing.
         formats: `png`, `svg`.
     """
     drawn = [
@@ -59,7 +59,7 @@ def write_images(
         kaleido.write_fig_from_object_sync(
             specs, cancel_on_error=True, kopts={"timeout": _TIMEOUT_S, "mathjax": False}
         )
-    except Exception as error:  # a browser is a world of its own
+    except Exception as error:  # a browser may fail in any way
         logger.debug("kaleido failed", exc_info=True)
         reason = " ".join(str(error).split()) or type(error).__name__
         if type(error).__name__ == "ChromeNotFoundError":

@@ -1,4 +1,4 @@
-"""Run the reporter as a process: a report for every `study_finished`, and notices about them."""
+"""Run the reporter: a report for every `study_finished`, and notices about reports."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from trialbus.client.subscriber import replay, subscribe
 from trialbus.errors import HubUnavailableError
 from trialbus.messages import events
 from trialbus_services.config.settings import BusSettings, ReporterSettings, StorageSettings
-from trialbus_services.notify.listener import listening
+from trialbus_services.notify.listener import run_listeners
 from trialbus_services.notify.notice import Notifier
 from trialbus_services.optimizer.storage import shown
 from trialbus_services.process import exit_codes
 from trialbus_services.process.signals import stop_event
-from trialbus_services.reporter.report_process import ReportError, make_apart, prepare
+from trialbus_services.reporter.report_process import ReportError, make_report_in_process, prepare
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def run(
         info = {"storage": shown(storage.url)}
         with (
             Presence(link=link, kind="reporter", name=_NAME, ttl_s=_TTL_S, info=info),
-            listening(notifiers or {}, link, stop),
+            run_listeners(notifiers or {}, link, stop),
         ):
             _serve(link, storage.url, report, stop)
     return exit_codes.DONE
@@ -71,8 +71,8 @@ def _serve(link: Link, storage_url: str, report: ReporterSettings, stop: threadi
             event = inbox.next(_TURN_S)
             if event is None:
                 continue
-            if not _is_answered(link, event, stop):
-                ready = _report(event, storage_url, report, stop)
+            if not _has_report_ready(link, event, stop):
+                ready = _make_report(event, storage_url, report, stop)
                 if ready is None:
                     return
                 publisher.publish(ready)
@@ -82,8 +82,8 @@ def _serve(link: Link, storage_url: str, report: ReporterSettings, stop: threadi
             inbox.commit()
 
 
-def _is_answered(link: Link, event: events.StudyFinished, stop: threading.Event) -> bool:
-    """Whether the log holds the answer already: it was read again, or it stands there twice."""
+def _has_report_ready(link: Link, event: events.StudyFinished, stop: threading.Event) -> bool:
+    """Return whether the log holds the `report_ready` of a submission already."""
     while not stop.is_set():
         with contextlib.suppress(HubUnavailableError):
             for record in replay(events.ReportReady, study=event.study, link=link):
@@ -94,13 +94,15 @@ def _is_answered(link: Link, event: events.StudyFinished, stop: threading.Event)
     return False
 
 
-def _report(
+def _make_report(
     event: events.StudyFinished, storage_url: str, report: ReporterSettings, stop: threading.Event
 ) -> events.ReportReady | None:
-    """Make the report of a study, or say why there is none; None if told to stop."""
+    """Make the report of a study and return its `report_ready`; None if `stop` was set."""
     for attempt in range(1, _TRIES + 1):
         try:
-            paths = make_apart(event.study, storage_url, Path(report.dir), report, stop=stop)
+            paths = make_report_in_process(
+                event.study, storage_url, Path(report.dir), report, stop=stop
+            )
         except ReportError as error:
             logger.warning(
                 "no report of study %r at try %d of %d: %s%s",
@@ -108,18 +110,18 @@ def _report(
                 f"\n{error.__cause__}" if error.__cause__ else "",
             )
             if attempt == _TRIES:
-                return _ready(event, error=str(error))
+                return _create_report_ready(event, error=str(error))
             if stop.wait(_AGAIN_S * attempt):
                 return None
         else:
             if paths is None:
                 return None
             logger.info("reported study %r: %s", event.study, paths[0])
-            return _ready(event, paths=[str(path) for path in paths])
+            return _create_report_ready(event, paths=[str(path) for path in paths])
     raise AssertionError
 
 
-def _ready(
+def _create_report_ready(
     event: events.StudyFinished, *, paths: list[str] | None = None, error: str | None = None
 ) -> events.ReportReady:
     return events.ReportReady(

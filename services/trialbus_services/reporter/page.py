@@ -1,4 +1,4 @@
-"""The pages: facts and figures as HTML documents."""
+"""HTML pages of reports and comparisons."""
 
 # Plotly is typed in part and has no stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -11,6 +11,7 @@ import platform
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from importlib.resources import files
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import jinja2
@@ -21,10 +22,12 @@ import yaml
 from markupsafe import Markup
 from optuna.trial import FrozenTrial
 
-from trialbus_services.reporter import number_format
+from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.reporter.figures.figure import Figure
-from trialbus_services.reporter.summary import Facts
+from trialbus_services.reporter.file_replacement import replace_file
+from trialbus_services.reporter.study_summary import StudySummary
 from trialbus_services.reporter.table import Table
+from trialbus_services.views.formats import format_duration, format_value
 
 PLOTLY = "plotly.min.js"
 _LIBRARIES = ("trialbus", "optuna", "plotly", "pyzmq", "msgspec", "hydra-core")
@@ -33,44 +36,44 @@ _MOST_FAILURES = 20
 
 
 def render_report(
-    facts: Facts,
+    summary: StudySummary,
     figures: Sequence[Figure],
     table: Table,
     *,
     plotly_js: Literal["inside", "beside"] = "inside",
     notes: Sequence[str] = (),
 ) -> str:
-    """Return the page of one study.
+    """Render the HTML page of a study.
 
     Args:
-        facts: What the study found.
+        summary: Summary of the study.
         figures: In the order they are shown.
         table: All trials.
         plotly_js: Whether plotly.js is in the page, or read from `PLOTLY` beside it.
-        notes: Sentences for its end.
+        notes: Sentences for the end of the page.
     """
     return _render(
         "report.html.j2",
         figures,
         plotly_js,
-        title=f"{facts.name} · study report",
-        facts=facts,
+        title=f"{summary.name} · study report",
+        summary=summary,
         table=table,
         notes=notes,
-        best_params=list(dict.fromkeys(name for trial in facts.best for name in trial.params)),
+        best_params=list(dict.fromkeys(name for trial in summary.best for name in trial.params)),
         most_best=_MOST_BEST,
         most_failures=_MOST_FAILURES,
     )
 
 
 def render_comparison(
-    studies: Sequence[Facts],
+    studies: Sequence[StudySummary],
     figures: Sequence[Figure],
     *,
     plotly_js: Literal["inside", "beside"] = "inside",
     warnings: Sequence[str] = (),
 ) -> str:
-    """Return the page of several studies; see `render_report`."""
+    """Render the HTML page of several studies; see `render_report`."""
     return _render(
         "comparison.html.j2",
         figures,
@@ -82,6 +85,19 @@ def render_comparison(
     )
 
 
+def write_page(path: Path, html: str, options: ReportSettings) -> list[Path]:
+    """Write a page, and plotly.js beside the page where `options` demand it.
+
+    Returns:
+        The paths written, the page first.
+    """
+    paths = [replace_file(path, html)]
+    if options.plotly_js == "beside":
+        script = plotly.offline.get_plotlyjs()
+        paths.append(replace_file(path.with_name(PLOTLY), script))
+    return paths
+
+
 def _render(template: str, figures: Sequence[Figure], plotly_js: str, **values: Any) -> str:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("trialbus_services.reporter", "templates"),
@@ -91,8 +107,8 @@ def _render(template: str, figures: Sequence[Figure], plotly_js: str, **values: 
         lstrip_blocks=True,
     )
     filters: dict[str, Callable[..., str]] = {
-        "number": number_format.number,
-        "duration": number_format.duration,
+        "number": format_value,
+        "duration": format_duration,
         "plot": _plot,
         "trials": _trials,
         "yaml": _yaml,
@@ -115,17 +131,17 @@ def _source(name: str) -> Markup:
 
 
 def _plot(figure: go.Figure) -> Markup:
-    return _data(str(plotly.io.to_json(figure, engine="json", remove_uids=True)))
+    return _escape_json(str(plotly.io.to_json(figure, engine="json", remove_uids=True)))
 
 
 def _trials(table: Table, best: Sequence[FrozenTrial]) -> Markup:
     rows = [[_cell(value) for value in row] for row in table.rows]
-    found = {"header": table.header, "rows": rows, "best": [trial.number for trial in best]}
-    return _data(json.dumps(found, ensure_ascii=False, separators=(",", ":")))
+    data = {"header": table.header, "rows": rows, "best": [trial.number for trial in best]}
+    return _escape_json(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
 
 
 def _cell(value: Any) -> Any:
-    """Return a value that JSON has."""
+    """Return a value that JSON can hold."""
     if isinstance(value, float):
         if math.isfinite(value):
             # The page shows six digits, and sorts by a few more.
@@ -134,8 +150,8 @@ def _cell(value: Any) -> Any:
     return value if isinstance(value, str | int | bool | None) else str(value)
 
 
-def _data(text: str) -> Markup:
-    """Return JSON for a script element, which no text in it can end."""
+def _escape_json(text: str) -> Markup:
+    """Escape JSON for a script element, so that no string ends the element."""
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e"))  # noqa: S704
 
 

@@ -1,7 +1,4 @@
-"""Write the report of a study: the page, and the same as files for programs."""
-
-# Plotly has no stubs.
-# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
+"""Write the report of a study: an HTML page and the exports."""
 
 from __future__ import annotations
 
@@ -11,17 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import plotly.offline
 
 from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.process.paths import report_directory
 from trialbus_services.reporter import exports, page
-from trialbus_services.reporter.atomic_files import write
-from trialbus_services.reporter.figures.importances import importances
-from trialbus_services.reporter.figures.recipes import build
+from trialbus_services.reporter.figures.importances import compute_importances
+from trialbus_services.reporter.figures.study_figures import build_figures
+from trialbus_services.reporter.file_replacement import replace_file
 from trialbus_services.reporter.images import write_images
 from trialbus_services.reporter.snapshot import Snapshot
-from trialbus_services.reporter.summary import Facts, gather
+from trialbus_services.reporter.study_summary import StudySummary, summarize_study
 from trialbus_services.reporter.table import Table, tabulate
 
 logger = logging.getLogger(__name__)
@@ -37,7 +33,7 @@ def write_report(
     metrics: Sequence[str] | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> list[Path]:
-    """Write `report.html` and the files beside it into a folder named after the study.
+    """Write `report.html` and the exports of a study into a folder named after the study.
 
     The study may be any of Optuna's, running or finished, with or without what trialbus notes in
     it. A file is replaced only when its successor is complete, so a reader never sees half of one.
@@ -60,43 +56,40 @@ def write_report(
         >>> write_report(study, Path("reports"), options=options)  # doctest: +SKIP
     """
     snapshot = Snapshot(study, metrics)
-    facts = gather(snapshot, config)
+    summary = summarize_study(snapshot, config)
     table = tabulate(snapshot)
-    figures = build(snapshot, options, study)
+    figures = build_figures(snapshot, options, study)
     folder = report_directory(directory, study.study_name)
     folder.mkdir(parents=True, exist_ok=True)
-    paths, notes = _write_files(folder, snapshot, facts, table, options)
+    paths, notes = _write_files(folder, snapshot, summary, table, options)
     pictures, problem = write_images(figures, folder / "figures", options.images)
     if problem:
         notes.append(problem)
     for note in notes:
         logger.warning("report of study %r: %s", study.study_name, note)
-    html = page.render_report(facts, figures, table, plotly_js=options.plotly_js, notes=notes)
-    written = [write(folder / "report.html", html)]
-    if options.plotly_js == "beside":
-        written.append(write(folder / page.PLOTLY, plotly.offline.get_plotlyjs()))
-    return [*written, *paths, *pictures]
+    html = page.render_report(summary, figures, table, plotly_js=options.plotly_js, notes=notes)
+    return [*page.write_page(folder / "report.html", html, options), *paths, *pictures]
 
 
 def _write_files(
-    folder: Path, study: Snapshot, facts: Facts, table: Table, options: ReportSettings
+    folder: Path, study: Snapshot, summary: StudySummary, table: Table, options: ReportSettings
 ) -> tuple[list[Path], list[str]]:
     wanted = set(options.files)
     paths: list[Path] = []
     notes: list[str] = []
     if "csv" in wanted:
-        paths.append(write(folder / "trials.csv", exports.as_csv(table)))
+        paths.append(replace_file(folder / "trials.csv", exports.to_csv(table)))
     if "parquet" in wanted:
         try:
-            paths.append(write(folder / "trials.parquet", exports.as_parquet(table)))
+            paths.append(replace_file(folder / "trials.parquet", exports.to_parquet(table)))
         except ImportError:
             notes.append("No trials.parquet: the package pyarrow is not installed.")
     if "json" in wanted:
-        paths.append(write(folder / "study.json", exports.as_json(study, facts)))
-    if "params" in wanted and facts.best:
-        params = exports.as_params(facts.best[0], facts, folder.name)
-        paths.append(write(folder / "best_params.yaml", params))
+        paths.append(replace_file(folder / "study.json", exports.to_json(study, summary)))
+    if "params" in wanted and summary.best:
+        params = exports.to_params_yaml(summary.best[0], summary, folder.name)
+        paths.append(replace_file(folder / "best_params.yaml", params))
     if "summary" in wanted:
-        summary = exports.as_summary(facts, importances(study))
-        paths.append(write(folder / "summary.md", summary))
+        markdown = exports.to_markdown(summary, compute_importances(study))
+        paths.append(replace_file(folder / "summary.md", markdown))
     return paths, notes

@@ -1,6 +1,6 @@
-"""Make a report in a process of its own, so that a bad one ends neither the service nor its memory.
+"""Make a report in a child process, so that a faulty report cannot harm the service.
 
-Figures of users run in it, and a browser for pictures: it may crash, hang, or take gigabytes.
+The process runs users' figures, and a browser for pictures: it may crash, hang, or take gigabytes.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ import optuna
 from trialbus.errors import TrialbusError
 from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.process import exit_codes
-from trialbus_services.reporter import publish
-from trialbus_services.reporter.storage_reader import load_study, open_to_read
+from trialbus_services.reporter import staging
+from trialbus_services.reporter.storage_reader import load_study, open_storage
 
-# Its server has Optuna and Plotly in memory: a report then begins at once.
+# The fork server has Optuna and Plotly loaded, so that a report begins at once.
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([publish.__name__])
+_CONTEXT.set_forkserver_preload([staging.__name__])
 _TURN_S = 0.2
 _LONGEST_S = 900.0
 
@@ -37,7 +37,7 @@ class ReportError(TrialbusError):
 
 
 @dataclass(frozen=True)
-class _Failed:
+class _Failure:
     reason: str
     trace: str
 
@@ -47,20 +47,20 @@ def prepare() -> None:
     multiprocessing.forkserver.ensure_running()
 
 
-def make_apart(
+def make_report_in_process(
     study: str, storage_url: str, directory: Path, options: ReportSettings, *, stop: threading.Event
 ) -> list[Path] | None:
-    """Make the report of a study in a storage; None if `stop` was set before it was done.
+    """Make the report of a study in a child process and return the paths; None if `stop` was set.
 
     Args:
-        study: Its name.
-        storage_url: Where it is recorded.
-        directory: Where its folder is made.
+        study: Name of the study.
+        storage_url: Storage of the study.
+        directory: Folder in which the study's folder is made.
         options: What to write.
         stop: Ends the process and leaves no report, or the one before.
 
     Raises:
-        ReportError: It could not be made, or took longer than a quarter of an hour.
+        ReportError: The report could not be made, or took longer than a quarter of an hour.
     """
     ours, theirs = _CONTEXT.Pipe()
     process = _CONTEXT.Process(
@@ -75,7 +75,7 @@ def make_apart(
                 return None
             if time.monotonic() > deadline:
                 raise ReportError(f"it took longer than {_LONGEST_S:g} s")
-        answer: list[Path] | _Failed = ours.recv()
+        answer: list[Path] | _Failure = ours.recv()
     except (EOFError, ConnectionError):
         process.join()
         raise ReportError(f"the process that made it ended with code {process.exitcode}") from None
@@ -83,7 +83,7 @@ def make_apart(
         process.kill()
         process.join()
         ours.close()
-    if isinstance(answer, _Failed):
+    if isinstance(answer, _Failure):
         raise ReportError(answer.reason) from RuntimeError(answer.trace)
     return answer
 
@@ -95,20 +95,20 @@ def _make(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_service, args=(connection,), daemon=True).start()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    answer: list[Path] | _Failed
+    answer: list[Path] | _Failure
     try:
-        loaded = load_study(study, open_to_read(storage_url), storage_url)
-        answer = publish.make_report(loaded, directory, options)
+        loaded = load_study(study, open_storage(storage_url), storage_url)
+        answer = staging.make_report(loaded, directory, options)
     except Exception as error:  # noqa: BLE001 - figures and storages may fail in any way
-        said = (
+        reason = (
             str(error) if isinstance(error, TrialbusError) else f"{type(error).__name__}: {error}"
         )
-        answer = _Failed(said, traceback.format_exc())
+        answer = _Failure(reason, traceback.format_exc())
     connection.send(answer)
 
 
 def _end_with_service(connection: Connection) -> None:
-    """End this process when the service is gone: the next one makes the report again."""
+    """End this process when the service has ended; the next service makes the report again."""
     with contextlib.suppress(EOFError, OSError):
         connection.recv()
     os._exit(exit_codes.FAILED)

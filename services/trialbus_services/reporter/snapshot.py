@@ -1,4 +1,4 @@
-"""A study as it was at one moment, for figures that would each read it again."""
+"""Snapshot of a study: all trials are read once, for every figure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LONGEST_ATTRIBUTE = 80
 
 
 class Snapshot(optuna.Study):
-    """A study whose trials were read once, so that all figures of a report agree.
+    """Snapshot of a study, so that all figures of a report show the same trials.
 
     Optuna's figures each read (and most copy) all trials; with ten thousand of them that is most
     of a report's time. Their hover texts show all user attributes: here they are the user's short
@@ -48,49 +48,49 @@ class Snapshot(optuna.Study):
         self.study_name = name or study.study_name
         self.metrics = list(metrics or _metrics(study))
         self.recorded = study.get_trials(deepcopy=False)
-        self._shown = [_shown(trial) for trial in self.recorded]
+        self._trials = [_hide_attributes(trial) for trial in self.recorded]
 
     def get_trials(
         self,
         deepcopy: bool = True,  # noqa: FBT001, FBT002 - as Optuna has it
         states: Container[TrialState] | None = None,
     ) -> list[FrozenTrial]:
-        """Return the trials, never copied: figures do not change them."""
-        return [trial for trial in self._shown if states is None or trial.state in states]
+        """Return the trials without copying, since no figure changes a trial."""
+        return [trial for trial in self._trials if states is None or trial.state in states]
 
-    def complete(self) -> list[FrozenTrial]:
+    def complete_trials(self) -> list[FrozenTrial]:
         """Return the complete trials."""
         return self.get_trials(states=(TrialState.COMPLETE,))
 
     @property
     def metric_names(self) -> list[str] | None:
-        """Names of the objectives, by which Optuna's figures call them."""
+        """Names of the objectives, for Optuna's figures."""
         return self.metrics
 
     @property
     def best(self) -> list[FrozenTrial]:
-        """The best feasible trial, or the Pareto front; empty without one."""
+        """The best feasible trial, or the Pareto front; empty without a complete trial."""
         if len(self.directions) > 1:
             return self.best_trials
         sign = -1 if self.directions[0] is StudyDirection.MAXIMIZE else 1
-        feasible = [trial for trial in self.complete() if is_feasible(trial)]
+        feasible = [trial for trial in self.complete_trials() if is_feasible(trial)]
         return [min(feasible, key=lambda trial: sign * trial.values[0])] if feasible else []
 
     def sample(self, most: int, keep: Iterable[FrozenTrial] = ()) -> Snapshot:
-        """Return this study with `most` of its complete trials, and those to keep."""
-        return self.only(evenly(self.complete(), most, keep))
+        """Return a snapshot with `most` of the complete trials, and the trials of `keep`."""
+        return self.with_trials(sample_evenly(self.complete_trials(), most, keep))
 
-    def only(self, trials: Sequence[FrozenTrial]) -> Snapshot:
-        """Return this study with some of its trials."""
-        found = copy.copy(self)
-        found._shown = list(trials)  # noqa: SLF001 - of this class
-        return found
+    def with_trials(self, trials: Sequence[FrozenTrial]) -> Snapshot:
+        """Return a snapshot with the given trials only."""
+        snapshot = copy.copy(self)
+        snapshot._trials = list(trials)  # noqa: SLF001 - of this class
+        return snapshot
 
 
-def evenly(
+def sample_evenly(
     trials: Sequence[FrozenTrial], most: int, keep: Iterable[FrozenTrial] = ()
 ) -> list[FrozenTrial]:
-    """Return at most `most` trials, evenly spaced, and those to keep, in their order."""
+    """Return at most `most` trials, evenly spaced, and the trials of `keep`, in order."""
     if len(trials) <= most:
         return list(trials)
     chosen = {trials[i * len(trials) // most].number for i in range(most)}
@@ -98,20 +98,20 @@ def evenly(
     return [trial for trial in trials if trial.number in chosen]
 
 
-def curve(trial: FrozenTrial) -> dict[int, float]:
-    """Return what a trial reported, by step: its intermediate values, or what prunes it.
+def get_curve(trial: FrozenTrial) -> dict[int, float]:
+    """Return the reported values of a trial by step.
 
-    Several objectives have no intermediate values in Optuna; trialbus keeps the metric that drives
-    their pruning in a user attribute.
+    These are the intermediate values. A trial of several objectives has none in Optuna; trialbus
+    keeps the metric that drives the pruning in a user attribute.
     """
     if trial.intermediate_values:
         return trial.intermediate_values
-    aside: dict[str, float] = trial.user_attrs.get(CURVE) or {}
-    return {int(step): value for step, value in aside.items()}
+    recorded: dict[str, float] = trial.user_attrs.get(CURVE) or {}
+    return {int(step): value for step, value in recorded.items()}
 
 
 def is_feasible(trial: FrozenTrial) -> bool:
-    """Return whether a trial keeps all its constraints; one without any does."""
+    """Return whether a trial satisfies all constraints; a trial without constraints does."""
     return all(violation <= 0 for violation in trial.constraints.values())
 
 
@@ -132,12 +132,12 @@ def _metrics(study: optuna.Study) -> list[str]:
     return ["objective"] if n == 1 else [f"objective {i}" for i in range(n)]
 
 
-def _shown(trial: FrozenTrial) -> FrozenTrial:
+def _hide_attributes(trial: FrozenTrial) -> FrozenTrial:
     if not trial.user_attrs:
         return trial
-    found = copy.copy(trial)
-    found.user_attrs = {k: v for k, v in trial.user_attrs.items() if _is_short(k, v)}
-    return found
+    visible = copy.copy(trial)
+    visible.user_attrs = {k: v for k, v in trial.user_attrs.items() if _is_short(k, v)}
+    return visible
 
 
 def _is_short(name: str, value: Any) -> bool:

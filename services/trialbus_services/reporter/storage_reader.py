@@ -1,4 +1,4 @@
-"""Read studies from any storage of Optuna, and leave it as it is."""
+"""Read studies from any Optuna storage without changing the storage."""
 
 from __future__ import annotations
 
@@ -20,85 +20,87 @@ _SQLITE_BEGINS = b"SQLite format 3\0"
 _BUSY_S = 10
 
 
-def open_to_read(storage: str) -> BaseStorage:
-    """Open a storage that exists already; nothing is made or changed in it.
+def open_storage(storage: str) -> BaseStorage:
+    """Open an existing storage for reading, without creating or changing any table.
 
     Args:
         storage: A URL as in `storage.url`, or the path of a SQLite or journal file.
 
     Raises:
-        SpecError: There is none, or it cannot be read; says why.
+        SpecError: The storage does not exist or cannot be read.
     """
-    url = storage if "://" in storage else _url_of(Path(storage))
+    url = storage if "://" in storage else _build_url(Path(storage))
     if url == "memory://":
         raise SpecError(
             _KEY, "'memory://' is gone with the optimizer (expected a file or database)"
         )
     if url.startswith(JOURNAL):
-        path = _existing(url.removeprefix(JOURNAL))
+        path = _require_file(url.removeprefix(JOURNAL))
         return JournalStorage(JournalFileBackend(str(path)))
     check_url(url)
     parts = make_url(url)
     sqlite = parts.get_backend_name() == "sqlite"
     if sqlite and not (parts.database or "").startswith("file:"):
-        _existing(parts.database or "")
+        _require_file(parts.database or "")
     arguments = {"connect_args": {"timeout": _BUSY_S}} if sqlite else {"pool_pre_ping": True}
     try:
         return optuna.storages.get_storage(
             RDBStorage(url, engine_kwargs=arguments, skip_table_creation=True)
         )
     except (sqlalchemy.exc.SQLAlchemyError, OptunaError, RuntimeError, ValueError) as error:
-        raise SpecError(_KEY, f"{shown(url)!r} cannot be read: {_reason(error)}") from error
+        raise SpecError(_KEY, f"{shown(url)!r} cannot be read: {_find_reason(error)}") from error
 
 
-def study_names(storage: BaseStorage, shown_as: str) -> list[str]:
+def list_study_names(storage: BaseStorage, storage_url: str) -> list[str]:
     """Return the names of the studies of a storage, sorted.
 
     Raises:
-        SpecError: It cannot be read.
+        SpecError: The storage cannot be read.
     """
     try:
         return sorted(optuna.get_all_study_names(storage))
     except Exception as error:  # each kind of storage has errors of its own
-        raise SpecError(_KEY, f"{shown(shown_as)!r} cannot be read: {_reason(error)}") from error
+        raise SpecError(
+            _KEY, f"{shown(storage_url)!r} cannot be read: {_find_reason(error)}"
+        ) from error
 
 
-def load_study(name: str, storage: BaseStorage, shown_as: str) -> optuna.Study:
+def load_study(name: str, storage: BaseStorage, storage_url: str) -> optuna.Study:
     """Return a study of a storage.
 
     Args:
-        name: Its name.
-        storage: Where it is.
-        shown_as: The storage's URL, for errors.
+        name: Name of the study.
+        storage: Storage of the study.
+        storage_url: The storage's URL, for errors.
 
     Raises:
-        SpecError: There is none of that name; names the nearest one.
+        SpecError: The storage has no study of that name; suggests the nearest name.
     """
-    names = study_names(storage, shown_as)
+    names = list_study_names(storage, storage_url)
     if name not in names:
         near = find_nearest(name, names)
         others = f"it has {', '.join(names[:10])}" if names else "it has none"
         hint = f"did you mean {near!r}?" if near else others
-        raise SpecError("study", f"there is no study {name!r} in {shown(shown_as)!r}; {hint}")
+        raise SpecError("study", f"there is no study {name!r} in {shown(storage_url)!r}; {hint}")
     return optuna.load_study(study_name=name, storage=storage)
 
 
-def _url_of(path: Path) -> str:
-    with _existing(path).open("rb") as file:
+def _build_url(path: Path) -> str:
+    with _require_file(path).open("rb") as file:
         sqlite = file.read(len(_SQLITE_BEGINS)) == _SQLITE_BEGINS
     return f"sqlite:///{path}" if sqlite else f"{JOURNAL}{path}"
 
 
-def _existing(path: str | Path) -> Path:
+def _require_file(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_file():
         raise SpecError(_KEY, f"there is no file {str(path)!r}")
     return path
 
 
-def _reason(error: BaseException) -> str:
+def _find_reason(error: BaseException) -> str:
     if isinstance(error, OptunaError) and error.__cause__ is not None:
-        return _reason(error.__cause__)
+        return _find_reason(error.__cause__)
     text = str(getattr(error, "orig", None) or error)
     if "version_info" in text:
         return "it holds no studies of Optuna"

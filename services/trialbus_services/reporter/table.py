@@ -7,8 +7,8 @@ from datetime import datetime
 from typing import Any
 
 from trialbus_services.optimizer.attributes import ATTEMPT, SLOT, WORKER
-from trialbus_services.reporter.snapshot import Snapshot, curve, is_feasible
-from trialbus_services.reporter.summary import state_of
+from trialbus_services.reporter.snapshot import Snapshot, get_curve, is_feasible
+from trialbus_services.reporter.study_summary import get_state
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def tabulate(study: Snapshot) -> Table:
     trials = study.recorded
     table: dict[str, list[Any]] = {
         "trial": [trial.number for trial in trials],
-        "state": [state_of(trial) for trial in trials],
+        "state": [get_state(trial) for trial in trials],
     }
     for i, metric in enumerate(study.metrics):
         name = metric if metric not in table else f"{metric} ({i})"
@@ -53,7 +53,7 @@ def tabulate(study: Snapshot) -> Table:
         table[name] = [trial.params.get(param) for trial in trials]
     last: dict[str, list[Any]] = {
         "feasible": [is_feasible(trial) if trial.constraints else None for trial in trials],
-        "steps": [len(curve(trial)) or None for trial in trials],
+        "steps": [len(get_curve(trial)) or None for trial in trials],
         "seconds": [
             round(trial.duration.total_seconds(), 3) if trial.duration else None for trial in trials
         ],

@@ -1,1 +1,1 @@
-"""Views: what happens in a study, folded from its events and shown in text. No sockets."""
+"""Views: the state of a study, folded from events and formatted as text."""

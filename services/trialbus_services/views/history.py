@@ -1,4 +1,4 @@
-"""What studies a log holds, and where in it the newest run of each begins."""
+"""Studies of a log, with the offset of the newest run of each study."""
 
 from __future__ import annotations
 
@@ -16,28 +16,31 @@ from trialbus.messages import events
 
 @dataclass
 class History:
-    """The submissions, beginnings and ends of one study.
-
-    Attributes:
-        study: Its name.
-        start: Offset where the newest run begins: the first submission after an end.
-        began_at: When that was, in seconds since the epoch.
-        before: What came before it: how earlier runs began and ended.
-        state: How far the newest run got.
-        n_trials: Trials it is to come to.
-    """
+    """Submissions, starts and ends of a study in the log."""
 
     study: str
+    """Name of the study."""
+
     start: int
+    """Offset of the start of the newest run: the first submission after an end."""
+
     began_at: float
+    """Time of the start of the newest run, in seconds since the epoch."""
+
     before: list[events.Event] = field(default_factory=list[events.Event])
+    """Events of earlier runs."""
+
     state: Literal["submitted", "running", "finished"] = "submitted"
+    """State of the newest run."""
+
     n_trials: int = 0
+    """Number of trials of the newest run."""
+
     _run: list[events.Event] = field(default_factory=list[events.Event])
 
     @property
     def described(self) -> str:
-        """Its state in a few words."""
+        """State of the study in a few words."""
         last = self._run[-1]
         at = time.strftime("%Y-%m-%d %H:%M", time.localtime(last.at))
         if isinstance(last, events.StudyFinished):
@@ -45,7 +48,7 @@ class History:
         return f"{self.state}, {self.n_trials} trials, since {at}"
 
     def add(self, event: events.Event, offset: int) -> None:
-        """Take in the next of its events."""
+        """Add the study's next event."""
         match event:
             case events.StudySubmitted():
                 if self.state == "finished":
@@ -64,19 +67,19 @@ class History:
 
 
 def read_histories(link: Link) -> dict[str, History]:
-    """Read the log once and return its studies by name, in the order they first came.
+    """Read the log once and return the history of each study by name, the oldest first.
 
     Raises:
         HubUnavailableError: The hub did not answer.
     """
-    found: dict[str, History] = {}
+    histories: dict[str, History] = {}
     types = (events.StudySubmitted, events.StudyStarted, events.StudyFinished)
     for record in replay(*types, link=link):
         with contextlib.suppress(msgspec.DecodeError):
             event = record.event
             if isinstance(event, types):
-                history = found.setdefault(
+                history = histories.setdefault(
                     event.study, History(event.study, record.offset, event.at)
                 )
                 history.add(event, record.offset)
-    return found
+    return histories

@@ -1,4 +1,4 @@
-"""What is printed when a study has ended."""
+"""Summary of a finished study in a terminal."""
 
 from __future__ import annotations
 
@@ -14,15 +14,23 @@ from rich.text import Text
 
 from trialbus.messages import events
 from trialbus.study.spec import Direction
-from trialbus_services.views.terminal import duration, plain, shown
+from trialbus_services.views.formats import (
+    FINISH_REASONS,
+    format_clock,
+    format_counts,
+    format_metrics,
+    format_params,
+    format_value,
+    strip_control_characters,
+)
 
 _MOST = 5
-_REASONS: dict[events.FinishReason, tuple[str, str]] = {
-    "exhausted": ("all trials done", "green"),
-    "timeout": ("the time is over (study.timeout_s)", "yellow"),
-    "stopped": ("stopped", "yellow"),
-    "converged": ("converged", "green"),
-    "failed": ("failed", "red"),
+_COLORS: dict[events.FinishReason, str] = {
+    "exhausted": "green",
+    "timeout": "yellow",
+    "stopped": "yellow",
+    "converged": "green",
+    "failed": "red",
 }
 
 
@@ -41,7 +49,7 @@ def print_summary(
     terminal there is a frame; the report's path is outside of it and never broken.
 
     Args:
-        console: Where to.
+        console: Console to print to.
         finished: The event that ended the study.
         metrics: Names of its objectives.
         directions: Their directions, in the same order; left out, they are not shown.
@@ -52,12 +60,14 @@ def print_summary(
         >>> end = events.StudyFinished(study="digits", submission="1", reason="stopped")
         >>> print_summary(Console(), end, metrics=[], wall_s=9.0, report=None)  # doctest: +SKIP
     """
-    reason, color = _REASONS[finished.reason]
+    reason, color = FINISH_REASONS[finished.reason], _COLORS[finished.reason]
     # Names and errors are users' text, never markup.
     title = Text.assemble(
-        (plain(finished.study), "bold not dim"), ", ", (reason, f"{color} not dim")
+        (strip_control_characters(finished.study), "bold not dim"),
+        ", ",
+        (reason, f"{color} not dim"),
     )
-    table = _facts(finished, metrics, directions, wall_s)
+    table = _build_table(finished, metrics, directions, wall_s)
     console.print()
     if console.is_terminal:
         frame = Panel.fit(
@@ -73,7 +83,7 @@ def print_summary(
     _print_advice(console, finished)
 
 
-def _facts(
+def _build_table(
     finished: events.StudyFinished,
     metrics: Sequence[str],
     directions: Sequence[Direction],
@@ -84,41 +94,39 @@ def _facts(
     table.add_column(overflow="fold")
     front = len(finished.best_trials) > 1
     for best in finished.best_trials[:_MOST]:
-        values = _values(best, metrics, directions)
+        values = _format_values(best, metrics, directions)
         table.add_row("best", values.append(f" in trial {best.number}"))
         if front:
-            table.add_row("", Text(shown(best.params), style="dim"))
+            table.add_row("", Text(format_params(best.params), style="dim"))
         else:
-            table.add_row("params", _params(best))
+            table.add_row("params", _build_params_table(best))
     if len(finished.best_trials) > _MOST:
         table.add_row("", f"and {len(finished.best_trials) - _MOST} more on the Pareto front")
-    counts = finished.counts
-    ended = f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed"
-    table.add_row("trials", ended)
-    table.add_row("wall time", duration(wall_s))
+    table.add_row("trials", format_counts(finished.counts))
+    table.add_row("wall time", format_clock(wall_s))
     return table
 
 
-def _values(
+def _format_values(
     best: events.BestTrial, metrics: Sequence[str], directions: Sequence[Direction]
 ) -> Text:
-    named = zip_longest(best.values, metrics, directions)
+    named = zip_longest(format_metrics(best.values, metrics), directions)
     return Text(", ").join(
         Text.assemble(
-            (f"{plain(metric or 'value')} {value:.6g}", "bold green"),
+            (text or "", "bold green"),
             (f" ({direction}d)" if direction else "", "dim"),
         )
-        for value, metric, direction in islice(named, len(best.values))
+        for text, direction in islice(named, len(best.values))
     )
 
 
-def _params(best: events.BestTrial) -> Table:
+def _build_params_table(best: events.BestTrial) -> Table:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in best.params.items():
-        text = f"{value:.6g}" if isinstance(value, float) else plain(str(value))
-        table.add_row(Text(plain(name)), Text(text))
+        text = strip_control_characters(format_value(value))
+        table.add_row(Text(strip_control_characters(name)), Text(text))
     return table
 
 
@@ -129,7 +137,11 @@ def _print_advice(console: Console, finished: events.StudyFinished) -> None:
     if error is not None:
         style = "red" if finished.reason == "failed" or not finished.best_trials else "yellow"
         label = "error: " if style == "red" else "reason: "
-        console.print(Text.assemble((label, style), plain(error)), highlight=False, soft_wrap=True)
+        console.print(
+            Text.assemble((label, style), strip_control_characters(error)),
+            highlight=False,
+            soft_wrap=True,
+        )
     if finished.reason == "failed":
         advice = "mend the cause and run the same study command again: what is done stays done"
     elif finished.reason in ("stopped", "timeout"):

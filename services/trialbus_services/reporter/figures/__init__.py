@@ -1,1 +1,1 @@
-"""The figures of a report. What they mean is Optuna's; how they look is ours."""
+"""Figures of reports: Optuna's visualizations in the style of the page."""

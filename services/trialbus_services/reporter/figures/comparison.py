@@ -12,23 +12,23 @@ import plotly.graph_objects as go
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from trialbus_services.reporter.figures.figure import COLORS, Figure, Recipe, traces
-from trialbus_services.reporter.figures.importances import MOST_BARS, importances
+from trialbus_services.reporter.figures.figure import COLORS, Figure, Recipe, get_traces
+from trialbus_services.reporter.figures.importances import MOST_BARS, compute_importances
 from trialbus_services.reporter.snapshot import Snapshot, is_feasible, is_finite
 
 _MOST_POINTS = 1000
 
 
 def build_comparison(studies: Sequence[Snapshot]) -> list[Figure]:
-    """Build the figures of studies that have one objective each, and a finite value.
+    """Build the figures that compare studies with a single objective.
 
     Args:
-        studies: Those to compare; their names are what tells them apart.
+        studies: Studies to compare, of different names.
     """
     ready = [
         study
         for study in studies
-        if len(study.directions) == 1 and any(map(is_finite, study.complete()))
+        if len(study.directions) == 1 and any(map(is_finite, study.complete_trials()))
     ]
     metric = ready[0].metrics[0] if ready else "the objective"
     none = None if ready else "No study with one objective has a complete trial."
@@ -62,14 +62,14 @@ def build_comparison(studies: Sequence[Snapshot]) -> list[Figure]:
             none,
         ),
     ]
-    return [recipe.make() for recipe in recipes]
+    return [recipe.build() for recipe in recipes]
 
 
 def _history(studies: Sequence[Snapshot], metric: str) -> go.Figure:
     figure = plots.plot_optimization_history(list(studies), target_name=metric)
     names = [study.study_name for study in studies]
     # Optuna draws three traces for each study: its trials, the best so far, the infeasible ones.
-    for i, trace in enumerate(traces(figure)):
+    for i, trace in enumerate(get_traces(figure)):
         name = names[i // 3]
         color = COLORS[(i // 3) % len(COLORS)]
         n = len(trace.x)
@@ -87,8 +87,8 @@ def _history(studies: Sequence[Snapshot], metric: str) -> go.Figure:
 def _progress(studies: Sequence[Snapshot], metric: str) -> go.Figure:
     figure = go.Figure()
     for i, study in enumerate(studies):
-        begun = [t.datetime_start for t in study.recorded if t.datetime_start]
-        if not begun:
+        starts = [t.datetime_start for t in study.recorded if t.datetime_start]
+        if not starts:
             continue
         better = min if study.directions[0] is StudyDirection.MINIMIZE else max
         minutes: list[float] = []
@@ -101,10 +101,10 @@ def _progress(studies: Sequence[Snapshot], metric: str) -> go.Figure:
         for ended, value in sorted(done):
             # Only where it gets better: a long study has few such moments.
             if not best or better(best[-1], value) != best[-1]:
-                minutes.append((ended - min(begun)).total_seconds() / 60)
+                minutes.append((ended - min(starts)).total_seconds() / 60)
                 best.append(value)
         if best:
-            minutes.append((max(done)[0] - min(begun)).total_seconds() / 60)
+            minutes.append((max(done)[0] - min(starts)).total_seconds() / 60)
             best.append(best[-1])
             line = {"color": COLORS[i % len(COLORS)], "shape": "hv", "width": 2.5}
             figure.add_scatter(x=minutes, y=best, mode="lines", name=study.study_name, line=line)
@@ -115,13 +115,13 @@ def _progress(studies: Sequence[Snapshot], metric: str) -> go.Figure:
 def _importances(studies: Sequence[Snapshot]) -> go.Figure:
     figure = go.Figure()
     for i, study in enumerate(studies):
-        found = list(importances(study).items())[:MOST_BARS]
-        if found:
+        ranked = list(compute_importances(study).items())[:MOST_BARS]
+        if ranked:
             figure.add_bar(
                 orientation="h",
                 # The most important one on top.
-                y=[param for param, _ in reversed(found)],
-                x=[share for _, share in reversed(found)],
+                y=[param for param, _ in reversed(ranked)],
+                x=[share for _, share in reversed(ranked)],
                 name=study.study_name,
                 marker={"color": COLORS[i % len(COLORS)]},
             )

@@ -1,4 +1,4 @@
-"""The figure of what trials reported, step by step."""
+"""Figure of the intermediate values of trials."""
 
 # Plotly is typed in part and has no stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -11,32 +11,32 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus_services.reporter.figures.figure import BEST, GOOD, OTHER
-from trialbus_services.reporter.snapshot import Snapshot, curve, evenly
+from trialbus_services.reporter.snapshot import Snapshot, get_curve, sample_evenly
 
 MOST_CURVES = 200
 _MOST_STEPS = 200
 _REPORTED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
 
 
-def reported(study: Snapshot) -> list[FrozenTrial]:
-    """Return the trials that have a curve."""
-    return [trial for trial in study.recorded if trial.state in _REPORTED and curve(trial)]
+def get_reported_trials(study: Snapshot) -> list[FrozenTrial]:
+    """Return the trials with intermediate values."""
+    return [trial for trial in study.recorded if trial.state in _REPORTED and get_curve(trial)]
 
 
 def draw_curves(study: Snapshot, metric: str) -> go.Figure:
-    """Draw the curves of `MOST_CURVES` trials: the best one on top, pruned ones dotted and grey.
+    """Draw the curves of `MOST_CURVES` trials: the best on top, pruned trials dotted and grey.
 
     Args:
         study: The study.
-        metric: Name of what was reported.
+        metric: Name of the reported metric.
 
     Source:
         The same values as `optuna.visualization.plot_intermediate_values`.
     """
     best = {trial.number for trial in study.best} if len(study.directions) == 1 else set[int]()
-    shown = evenly(reported(study), MOST_CURVES, study.best[:1])
+    trials = sample_evenly(get_reported_trials(study), MOST_CURVES, study.best[:1])
     figure = go.Figure()
-    for trial in sorted(shown, key=lambda t: (t.number in best, t.state is TrialState.COMPLETE)):
+    for trial in sorted(trials, key=lambda t: (t.number in best, t.state is TrialState.COMPLETE)):
         pruned = trial.state is TrialState.PRUNED
         is_best = trial.number in best
         steps, values = _points(trial)
@@ -54,13 +54,13 @@ def draw_curves(study: Snapshot, metric: str) -> go.Figure:
             name=f"trial {trial.number}, {'best' if is_best else trial.state.name.lower()}",
             showlegend=False,
         )
-    _mark_ends(figure, [trial for trial in shown if trial.state is TrialState.PRUNED])
+    _mark_ends(figure, [trial for trial in trials if trial.state is TrialState.PRUNED])
     figure.update_layout(xaxis_title="step", yaxis_title=metric, hovermode="closest")
     return figure
 
 
 def _points(trial: FrozenTrial) -> tuple[list[int], list[float]]:
-    points = sorted(curve(trial).items())
+    points = sorted(get_curve(trial).items())
     stride = -(-len(points) // _MOST_STEPS)
     kept = points[::stride] if (len(points) - 1) % stride == 0 else [*points[::stride], points[-1]]
     return [step for step, _ in kept], [value for _, value in kept]
@@ -69,7 +69,7 @@ def _points(trial: FrozenTrial) -> tuple[list[int], list[float]]:
 def _mark_ends(figure: go.Figure, pruned: Sequence[FrozenTrial]) -> None:
     if not pruned:
         return
-    ends = [max(curve(trial).items()) for trial in pruned]
+    ends = [max(get_curve(trial).items()) for trial in pruned]
     figure.add_scatter(
         x=[step for step, _ in ends],
         y=[value for _, value in ends],

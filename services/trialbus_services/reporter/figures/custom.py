@@ -25,8 +25,10 @@ _ABOUT = "A figure of your own."
 _Draw = Callable[[optuna.Study], go.Figure]
 
 
-def own_recipes(study: optuna.Study, calls: Mapping[str, Mapping[str, Any]]) -> list[Recipe]:
-    """Return how users' own figures are made: by entry points of `GROUP`, and by `calls`.
+def load_custom_recipes(
+    study: optuna.Study, calls: Mapping[str, Mapping[str, Any]]
+) -> list[Recipe]:
+    """Load users' figures: the entry points of `GROUP`, and `calls` of the config.
 
     The function is called with the study and returns a Plotly figure. The first line of its
     docstring is what the page says about it.
@@ -41,26 +43,26 @@ def own_recipes(study: optuna.Study, calls: Mapping[str, Mapping[str, Any]]) -> 
             [project.entry-points."trialbus.figures"]
             loss_over_size = "my_package.figures:loss_over_size"
     """
-    found: list[tuple[str, Callable[[], _Draw]]] = [
+    loaders: list[tuple[str, Callable[[], _Draw]]] = [
         (entry.name.replace("_", " ").capitalize(), entry.load)
         for entry in sorted(entry_points(group=GROUP))
     ]
-    found += [(title, partial(_load_figure, title, call)) for title, call in calls.items()]
-    return [_recipe(study, title, load) for title, load in found]
+    loaders += [(title, partial(_load_figure, title, call)) for title, call in calls.items()]
+    return [_create_recipe(study, title, load) for title, load in loaders]
 
 
 def _load_figure(title: str, call: Mapping[str, Any]) -> _Draw:
-    """Return the function that a mapping names, with its arguments and its docstring."""
+    """Load the function of a config entry, with the entry's arguments bound."""
     function = load_function(f"report.own.{title}._target_", call["_target_"])
     arguments = {name: value for name, value in call.items() if name != "_target_"}
     return update_wrapper(partial(function, **arguments), function)
 
 
-def _recipe(study: optuna.Study, title: str, load: Callable[[], _Draw]) -> Recipe:
+def _create_recipe(study: optuna.Study, title: str, load: Callable[[], _Draw]) -> Recipe:
     key = "own-" + (re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "figure")
     try:
         function = load()
-    except Exception as error:  # noqa: BLE001 - anybody's code
+    except Exception as error:  # noqa: BLE001 - users' code
         logger.warning("no figure %r: %s", title, error)
         problem = f"It could not be loaded. {str(error) or type(error).__name__}"
         return Recipe(key, title, _ABOUT, go.Figure, missing=problem)

@@ -1,4 +1,4 @@
-"""One figure of a page: how it is made without harm to others, and its look."""
+"""Figures of a page: recipes, error handling and style."""
 
 # Plotly is typed in part and has no stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -27,80 +27,90 @@ _USUAL = 420
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of the page, or the sentence that stands in its place.
-
-    Attributes:
-        key: Name for links within the page, and of files.
-        title: Heading.
-        about: One sentence on how to read it.
-        figure: The Plotly figure, or None.
-        missing: Why there is none.
-        note: What is left out of it.
-        width: Pixels below which it is not squeezed but scrolled.
-    """
+    """Figure of a page, or the reason why the figure is missing."""
 
     key: str
+    """Name for links within the page, and for files."""
+
     title: str
+    """Heading."""
+
     about: str
+    """Sentence on how to read the figure."""
+
     figure: go.Figure | None = None
+    """The Plotly figure; None where it is missing."""
+
     missing: str | None = None
+    """Reason why the figure is missing."""
+
     note: str | None = None
+    """Note on what the figure leaves out."""
+
     width: int = 0
+    """Pixels below which the figure scrolls instead of shrinking."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a figure is made.
-
-    Attributes:
-        missing: Why it cannot be drawn for this study, if that is known beforehand.
-        draw: Makes it.
-        tall: Whether it needs more height than others.
-        note: See `Figure`, as of `width`.
-    """
+    """Recipe of a figure: the texts, and a function that draws the figure."""
 
     key: str
-    title: str
-    about: str
-    draw: Callable[[], go.Figure]
-    missing: str | None = None
-    tall: bool = False
-    note: str | None = None
-    width: int = 0
+    """See `Figure.key`."""
 
-    def make(self) -> Figure:
-        """Make the figure; whatever goes wrong stands in its place."""
+    title: str
+    """See `Figure.title`."""
+
+    about: str
+    """See `Figure.about`."""
+
+    draw: Callable[[], go.Figure]
+    """Draws the figure."""
+
+    missing: str | None = None
+    """Reason why the figure cannot be drawn, where that is known beforehand."""
+
+    tall: bool = False
+    """Whether the figure needs more height than others."""
+
+    note: str | None = None
+    """See `Figure.note`."""
+
+    width: int = 0
+    """See `Figure.width`."""
+
+    def build(self) -> Figure:
+        """Build the figure; a failure becomes the reason why the figure is missing."""
         if self.missing:
-            return self._without(self.missing)
+            return self._create_missing(self.missing)
         try:
-            with expected_warnings_ignored():
-                figure = _checked(self.draw())
+            with ignore_expected_warnings():
+                figure = _require_figure(self.draw())
                 styled = style(figure, tall=self.tall)
-        except Exception as error:  # noqa: BLE001 - a figure may be anybody's code
+        except Exception as error:  # noqa: BLE001 - a figure may be users' code
             logger.warning("no figure %r: %s: %s", self.key, type(error).__name__, error)
-            return self._without(f"It could not be drawn. {type(error).__name__}: {error}")
-        if not traces(figure):
-            return self._without("There is nothing to show in it.")
+            return self._create_missing(f"It could not be drawn. {type(error).__name__}: {error}")
+        if not get_traces(figure):
+            return self._create_missing("There is nothing to show in it.")
         return Figure(self.key, self.title, self.about, styled, None, self.note, self.width)
 
-    def _without(self, reason: str) -> Figure:
+    def _create_missing(self, reason: str) -> Figure:
         return Figure(self.key, self.title, self.about, missing=reason)
 
 
-def _checked(figure: object) -> go.Figure:
+def _require_figure(figure: object) -> go.Figure:
     if isinstance(figure, go.Figure):
         return figure
-    kind = type(figure).__name__
-    raise TypeError(f"it is a {kind} (expected a plotly.graph_objects.Figure)")
+    raise TypeError(f"it is a {type(figure).__name__} (expected a plotly.graph_objects.Figure)")
 
 
-def traces(figure: go.Figure) -> list[Any]:
+def get_traces(figure: go.Figure) -> list[Any]:
     """Return the traces of a figure, which Plotly types in part."""
     return list(cast("tuple[Any, ...]", figure.data))
 
 
 def style(figure: go.Figure, *, tall: bool = False) -> go.Figure:
-    """Give a figure the page's look; text and grid get their colours from its style sheet."""
+    """Apply the page's style to a figure; the style sheet colours text and grid."""
     figure.update_layout(
         template="none",
         colorway=COLORS,
@@ -121,7 +131,7 @@ def style(figure: go.Figure, *, tall: bool = False) -> go.Figure:
 
 
 def recolor(figure: go.Figure, *, low_is_best: bool = False) -> go.Figure:
-    """Give what is coloured by a number the page's scale instead of Optuna's blues."""
+    """Replace Optuna's colour scales in a figure by the page's scale."""
 
     def change(trace: Any) -> None:
         if trace.type == "contour":
@@ -133,8 +143,8 @@ def recolor(figure: go.Figure, *, low_is_best: bool = False) -> go.Figure:
 
 
 @contextmanager
-def expected_warnings_ignored() -> Generator[None]:
-    """Ignore what Optuna warns about figures: it is known, or said on the page."""
+def ignore_expected_warnings() -> Generator[None]:
+    """Ignore Optuna's warnings about figures, which are known or told on the page."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""How much each param explains of an objective, with the objective's direction."""
+"""Param importances of an objective, with regard to the objective's direction."""
 
 # Plotly is typed in part and has no stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -14,16 +14,16 @@ import plotly.graph_objects as go
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from trialbus_services.reporter.figures.figure import expected_warnings_ignored, traces
+from trialbus_services.reporter.figures.figure import get_traces, ignore_expected_warnings
 from trialbus_services.reporter.snapshot import Snapshot
 
 MOST_BARS = 20
 
 
-def importances(study: Snapshot, objective: int = 0) -> dict[str, float]:
-    """Return the importance of each param, the highest first; empty where none can be told."""
+def compute_importances(study: Snapshot, objective: int = 0) -> dict[str, float]:
+    """Return the importance of each param, the highest first; empty if Optuna finds none."""
     try:
-        with expected_warnings_ignored():
+        with ignore_expected_warnings():
             return optuna.importance.get_param_importances(study, target=_target(study, objective))
     except (ValueError, RuntimeError, ZeroDivisionError):
         return {}
@@ -32,13 +32,13 @@ def importances(study: Snapshot, objective: int = 0) -> dict[str, float]:
 def draw_importances(study: Snapshot) -> go.Figure:
     """Draw a bar for each of the `MOST_BARS` most important params, and of each objective."""
     figure = go.Figure()
-    shown = set(list(importances(study))[:MOST_BARS])
+    important = set(list(compute_importances(study))[:MOST_BARS])
     for i, metric in enumerate(study.metrics):
         plot = plots.plot_param_importances(
             study, target=_target(study, i), target_name=metric, params=None
         )
-        for bar in traces(plot):
-            kept = [k for k, param in enumerate(bar.y) if param in shown]
+        for bar in get_traces(plot):
+            kept = [k for k, param in enumerate(bar.y) if param in important]
             bar.update(
                 {name: [bar[name][k] for k in kept] for name in ("x", "y", "text", "hovertemplate")}
             )
@@ -49,7 +49,7 @@ def draw_importances(study: Snapshot) -> go.Figure:
 
 
 def _target(study: Snapshot, objective: int) -> Callable[[FrozenTrial], float] | None:
-    """Return what Optuna is to explain: of a target that it is given, it explains low values."""
+    """Return the target of PED-ANOVA, negated for objectives to maximize."""
     if len(study.directions) == 1:
         return None
     sign = 1 if study.directions[objective] is StudyDirection.MINIMIZE else -1
@@ -61,7 +61,7 @@ def _target(study: Snapshot, objective: int) -> Callable[[FrozenTrial], float] |
 
 
 def objective_target(study: Snapshot, objective: int = 0) -> dict[str, Any]:
-    """Return Optuna's arguments for a figure of one of a study's objectives."""
+    """Return the arguments of Optuna's plots for an objective of a study."""
     name = {"target_name": study.metrics[objective]}
     if len(study.directions) == 1:
         return name

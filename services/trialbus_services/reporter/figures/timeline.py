@@ -1,4 +1,4 @@
-"""The figure of when and where each trial ran."""
+"""Figure of the time and place of each trial."""
 
 # Plotly is typed in part and has no stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 
 from trialbus_services.optimizer.attributes import SLOT, WORKER
 from trialbus_services.reporter.snapshot import Snapshot
-from trialbus_services.reporter.summary import state_of
+from trialbus_services.reporter.study_summary import get_state
 
 MOST_BARS = 1000
 STATES = {
@@ -25,8 +25,8 @@ STATES = {
 }
 
 
-def started(study: Snapshot) -> list[FrozenTrial]:
-    """Return the trials that have started."""
+def get_started_trials(study: Snapshot) -> list[FrozenTrial]:
+    """Return the started trials."""
     return [trial for trial in study.recorded if trial.datetime_start]
 
 
@@ -41,12 +41,12 @@ def draw_timeline(study: Snapshot) -> go.Figure:
     Source:
         The same bars as `optuna.visualization.plot_timeline`.
     """
-    trials = started(study)[-MOST_BARS:]
+    trials = get_started_trials(study)[-MOST_BARS:]
     # What still runs goes up to the last thing that is known to have happened.
     last = max(max(_ends(trial)) for trial in trials)
     by_state: defaultdict[str, list[FrozenTrial]] = defaultdict(list)
     for trial in trials:
-        by_state[state_of(trial)].append(trial)
+        by_state[get_state(trial)].append(trial)
     placed = any(trial.user_attrs.get(WORKER) for trial in trials)
     figure = go.Figure()
     for state, color in STATES.items():

@@ -1,4 +1,4 @@
-"""Make reports so that nobody sees half of one."""
+"""Write reports into a staging folder and move them into place when they are complete."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ABANDONED_S = 3600.0
 
 
 def make_report(study: optuna.Study, directory: Path, options: ReportSettings) -> list[Path]:
-    """Write the report of a study and move it into place when all of it is there.
+    """Write the report of a study and move the complete report into place.
 
     Where there was no report before, the study's folder appears as a whole. Else its files are
     replaced one by one, the page at last; other files that lie there stay.
@@ -32,42 +32,44 @@ def make_report(study: optuna.Study, directory: Path, options: ReportSettings) -
     Returns:
         The absolute paths of what was written, the page first.
     """
-    return _make_whole(lambda made: write_report(study, made, options=options), directory)
+    return _stage(lambda folder: write_report(study, folder, options=options), directory)
 
 
 def make_comparison(
     studies: Sequence[optuna.Study], directory: Path, options: ReportSettings
 ) -> list[Path]:
-    """Write one page about several studies, in the same way, and return the paths."""
-    return _make_whole(lambda made: write_comparison(studies, made, options=options), directory)
+    """Write a comparison of studies, move the complete page into place and return the paths."""
+    return _stage(lambda folder: write_comparison(studies, folder, options=options), directory)
 
 
-def _make_whole(write: Callable[[Path], list[Path]], directory: Path) -> list[Path]:
+def _stage(write: Callable[[Path], list[Path]], directory: Path) -> list[Path]:
     directory.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(directory)
     # Beside the others: only within one file system is moving a single step.
     with tempfile.TemporaryDirectory(
         prefix=_PREFIX, dir=directory, ignore_cleanup_errors=True
-    ) as made:
-        written = [path.relative_to(made) for path in write(Path(made))]
+    ) as staging:
+        written = [path.relative_to(staging) for path in write(Path(staging))]
         page = written[0]
         for name in sorted({path.parts[0] for path in written}, key=lambda n: n == page.parts[0]):
-            _move(Path(made), Path(name), directory, last=page)
+            _move(Path(staging), Path(name), directory, last=page)
     return [directory.absolute() / path for path in written]
 
 
-def _move(made: Path, name: Path, directory: Path, last: Path) -> None:
+def _move(staging: Path, name: Path, directory: Path, last: Path) -> None:
     try:
-        (made / name).rename(directory / name)
+        (staging / name).rename(directory / name)
     except OSError:  # a folder that is there already
-        files = [path.relative_to(made) for path in (made / name).rglob("*") if path.is_file()]
+        files = [
+            path.relative_to(staging) for path in (staging / name).rglob("*") if path.is_file()
+        ]
         for file in sorted(files, key=lambda file: file == last):
             (directory / file).parent.mkdir(parents=True, exist_ok=True)
-            (made / file).replace(directory / file)
+            (staging / file).replace(directory / file)
 
 
 def _remove_abandoned(directory: Path) -> None:
-    """Remove what processes left that were killed while they wrote."""
+    """Remove the staging folders of processes that were killed."""
     for folder in directory.glob(f"{_PREFIX}*"):
         try:
             abandoned = time.time() - folder.stat().st_mtime > _ABANDONED_S

@@ -1,4 +1,4 @@
-"""Write files that readers never see half of."""
+"""Atomic replacement of files: readers never see half of a file."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 
-def write(path: Path, content: str | bytes) -> Path:
-    """Replace a file, at once, and return its path."""
+def replace_file(path: Path, content: str | bytes) -> Path:
+    """Replace a file atomically and return the path."""
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_bytes(content.encode() if isinstance(content, str) else content)
     unfinished.replace(path)

@@ -1,4 +1,4 @@
-"""Which figures a study has something for, and how each is made."""
+"""Figures of a study: the recipes, and the conditions for drawing each."""
 
 # Plotly is typed in part and has no stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
@@ -19,15 +19,23 @@ from optuna.trial import FrozenTrial
 from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.optimizer.attributes import SPEC
 from trialbus_services.reporter.figures import curves, parallel, pareto, timeline
-from trialbus_services.reporter.figures.custom import own_recipes
-from trialbus_services.reporter.figures.figure import BEST, GOOD, Figure, Recipe, recolor, traces
+from trialbus_services.reporter.figures.custom import load_custom_recipes
+from trialbus_services.reporter.figures.figure import (
+    BEST,
+    GOOD,
+    Figure,
+    Recipe,
+    get_traces,
+    recolor,
+)
 from trialbus_services.reporter.figures.importances import (
     MOST_BARS,
+    compute_importances,
     draw_importances,
-    importances,
     objective_target,
 )
 from trialbus_services.reporter.snapshot import Snapshot, is_finite
+from trialbus_services.views.formats import LIVE_DIGITS, format_value
 
 _MOST_PARAMS = 12
 _MOST_POINTS = 1000
@@ -39,20 +47,20 @@ _WIDE = 640
 _MANY = 1000
 
 
-def build(study: Snapshot, options: ReportSettings, original: optuna.Study) -> list[Figure]:
-    """Build the figures that are asked for, each as it is, or with the reason why it is not.
+def build_figures(study: Snapshot, options: ReportSettings, original: optuna.Study) -> list[Figure]:
+    """Build the figures that the settings select, drawn or with the reason why not.
 
     Args:
         study: The study.
-        options: Which figures.
-        original: What users' own figures are called with.
+        options: Selects the figures.
+        original: The study that users' figures are called with.
 
     Source:
         `optuna.visualization`, but for the curves and the timeline; tests compare these with it.
     """
     recipes = _Recipes(study).all()
     chosen = [recipe for recipe in recipes if options.wants(recipe.key.partition("-")[0])]
-    return [recipe.make() for recipe in [*chosen, *own_recipes(original, options.own)]]
+    return [recipe.build() for recipe in [*chosen, *load_custom_recipes(original, options.own)]]
 
 
 class _Recipes:
@@ -62,13 +70,13 @@ class _Recipes:
         self.single = len(self.metrics) == 1
         self.name = self.metrics[0]
         self.target = objective_target(study)
-        self.complete = study.complete()
+        self.complete = study.complete_trials()
         self.finite = [trial for trial in self.complete if is_finite(trial)]
-        self.important = list(importances(study)) if len(self.finite) > 1 else []
+        self.important = list(compute_importances(study)) if len(self.finite) > 1 else []
         params = {name: None for trial in self.finite for name in trial.params}
         self.params = [*self.important, *(name for name in params if name not in self.important)]
 
-        self.none = None if self.finite else _none_complete(self.complete)
+        self.none = None if self.finite else _explain_missing(self.complete)
         several = None if len(self.finite) > 1 else "It takes at least two complete trials."
         self.several = self.none or several
         varied = None if _vary(self.finite) else "All complete trials have the same value."
@@ -103,16 +111,16 @@ class _Recipes:
             lambda: pareto.draw_pareto(sample),
             self.none or (None if len(self.metrics) <= 3 else "It shows two or three objectives."),
             tall=True,
-            note=_part(pareto.MOST_POINTS, self.complete, kept="the front among them"),
+            note=_note_sample(pareto.MOST_POINTS, self.complete, kept="the front among them"),
         )
 
     def _hypervolume(self) -> Recipe:
-        point = pareto.reference_point(self.study) if self.finite else []
-        shown = ", ".join(f"{value:.4g}" for value in point)
+        point = pareto.compute_reference_point(self.study) if self.finite else []
+        coordinates = ", ".join(format_value(value, LIVE_DIGITS) for value in point)
         return Recipe(
             "hypervolume",
             "Hypervolume history",
-            f"How much of the space of objectives the front has won, from the point ({shown}).",
+            f"How much of the space of objectives the front has won, from the point ({coordinates}).",
             lambda: pareto.draw_hypervolume(self.study),
             self.several,
         )
@@ -124,7 +132,7 @@ class _Recipes:
             f"Each trial's {self.name}{' and the best so far' if self.single else ''}.",
             lambda: self._history(self.target),
             self.none,
-            note=_part(_MOST_HISTORY, self.complete, kept=""),
+            note=_note_sample(_MOST_HISTORY, self.complete, kept=""),
         )
         for i, metric in enumerate(self.metrics[1:], 1):
             target = objective_target(self.study, i)
@@ -134,12 +142,12 @@ class _Recipes:
                 f"Each trial's {metric}.",
                 lambda target=target: self._history(target),
                 self.none,
-                note=_part(_MOST_HISTORY, self.complete, kept=""),
+                note=_note_sample(_MOST_HISTORY, self.complete, kept=""),
             )
 
     def _history(self, target: dict[str, Any]) -> go.Figure:
         figure = plots.plot_optimization_history(self.study, **target)
-        for trace in traces(figure):
+        for trace in get_traces(figure):
             n = len(trace.x)
             if n > _MOST_HISTORY:
                 kept = [i * n // _MOST_HISTORY for i in range(_MOST_HISTORY)]
@@ -154,14 +162,14 @@ class _Recipes:
         spec: dict[str, Any] = self.study.user_attrs.get(SPEC) or {}
         by: dict[str, str] = spec.get("prune_by") or {}
         metric = by.get("metric") or self.name
-        reported = curves.reported(self.study)
+        reported = curves.get_reported_trials(self.study)
         return Recipe(
             "intermediate",
             "Intermediate values",
             f"{metric} at every step; the best trial highlighted, pruned ones dotted and grey.",
             lambda: curves.draw_curves(self.study, metric),
             None if reported else "No intermediate value was reported.",
-            note=_part(curves.MOST_CURVES, reported, kind="curves"),
+            note=_note_sample(curves.MOST_CURVES, reported, noun="curves"),
         )
 
     def _importances(self) -> Recipe:
@@ -182,17 +190,19 @@ class _Recipes:
             "parallel",
             "Parallel coordinates",
             "A line for each complete trial, from grey through blue to orange for the best.",
-            lambda: parallel.draw_parallel(sample, self._chosen(sample)),
+            lambda: parallel.draw_parallel(sample, self._select_params(sample)),
             self.varied or self.no_param,
-            width=100 * (len(self._chosen(sample)) + len(self.metrics) + 1),
-            note=_part(parallel.MOST_LINES, self.complete) or self._chosen_note(),
+            width=100 * (len(self._select_params(sample)) + len(self.metrics) + 1),
+            note=_note_sample(parallel.MOST_LINES, self.complete) or self._note_params(),
         )
 
     def _slices(self) -> Recipe:
         sample = self.study.sample(_MOST_POINTS, self.study.best)
 
         def draw() -> go.Figure:
-            return recolor(plots.plot_slice(sample, params=self._chosen(sample), **self.target))
+            return recolor(
+                plots.plot_slice(sample, params=self._select_params(sample), **self.target)
+            )
 
         return Recipe(
             "slices",
@@ -200,8 +210,8 @@ class _Recipes:
             f"{self.name} over each param; early trials are grey, late ones orange.",
             draw,
             self.no_param,
-            width=180 * len(self._chosen(sample)),
-            note=_part(_MOST_POINTS, self.complete) or self._chosen_note(),
+            width=180 * len(self._select_params(sample)),
+            note=_note_sample(_MOST_POINTS, self.complete) or self._note_params(),
         )
 
     def _contour(self) -> Recipe:
@@ -217,7 +227,7 @@ class _Recipes:
             self._no_pair(),
             tall=True,
             width=_WIDE,
-            note=_part(_MOST_CONTOUR, self.complete),
+            note=_note_sample(_MOST_CONTOUR, self.complete),
         )
 
     def _rank(self) -> Recipe:
@@ -230,7 +240,7 @@ class _Recipes:
             self._no_pair(),
             tall=True,
             width=_WIDE,
-            note=_part(_MOST_POINTS // 2, self.complete),
+            note=_note_sample(_MOST_POINTS // 2, self.complete),
         )
 
     def _edf(self) -> Recipe:
@@ -243,15 +253,15 @@ class _Recipes:
         )
 
     def _timeline(self) -> Recipe:
-        begun = timeline.started(self.study)
+        started = timeline.get_started_trials(self.study)
         n = timeline.MOST_BARS
         return Recipe(
             "timeline",
             "Timeline",
             "When and where each trial ran, and how it ended.",
             lambda: timeline.draw_timeline(self.study),
-            None if begun else "No trial is known to have run.",
-            note=f"The last {n:,} of {len(begun):,} trials." if len(begun) > n else None,
+            None if started else "No trial is known to have run.",
+            note=f"The last {n:,} of {len(started):,} trials." if len(started) > n else None,
         )
 
     def _terminator(self) -> Recipe:
@@ -274,17 +284,19 @@ class _Recipes:
         no_pair = None if len(self.important) > 1 else "No two params explain the value."
         return self.two_params or no_pair
 
-    def _chosen(self, sample: Snapshot) -> list[str]:
-        """Return the params that have an axis: the most important ones of those in a sample."""
-        there = {name for trial in sample.complete() if is_finite(trial) for name in trial.params}
-        return [name for name in self.params if name in there][:_MOST_PARAMS]
+    def _select_params(self, sample: Snapshot) -> list[str]:
+        """Return the most important params of a sample, which get an axis."""
+        sampled = {
+            name for trial in sample.complete_trials() if is_finite(trial) for name in trial.params
+        }
+        return [name for name in self.params if name in sampled][:_MOST_PARAMS]
 
-    def _chosen_note(self) -> str | None:
+    def _note_params(self) -> str | None:
         n = len(self.params)
         return f"The first {_MOST_PARAMS} of {n} params." if n > _MOST_PARAMS else None
 
 
-def _none_complete(complete: Sequence[FrozenTrial]) -> str:
+def _explain_missing(complete: Sequence[FrozenTrial]) -> str:
     return "No complete trial has a finite value." if complete else "No trial was completed."
 
 
@@ -292,13 +304,13 @@ def _vary(finite: Sequence[FrozenTrial]) -> bool:
     return len({trial.values[0] for trial in finite}) > 1
 
 
-def _part(
+def _note_sample(
     most: int,
     trials: Sequence[FrozenTrial],
     *,
-    kind: str = "complete trials",
+    noun: str = "complete trials",
     kept: str = "the best among them",
 ) -> str | None:
     if len(trials) <= most:
         return None
-    return f"{most:,} of {len(trials):,} {kind}, evenly spaced{', ' + kept if kept else ''}."
+    return f"{most:,} of {len(trials):,} {noun}, evenly spaced{', ' + kept if kept else ''}."

@@ -1,13 +1,11 @@
-"""The terminal's view of a running study."""
+"""Live view of a running study in a terminal."""
 
 from __future__ import annotations
 
 import math
-import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
+from collections.abc import Callable, Iterable
 from itertools import islice
 from types import TracebackType
 
@@ -17,6 +15,13 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from trialbus_services.views.formats import (
+    LIVE_DIGITS,
+    format_clock,
+    format_params,
+    format_value,
+    strip_control_characters,
+)
 from trialbus_services.views.study_view import Note, NoteKind, RunningTrial, StudyView
 
 _FRAME_S = 0.125
@@ -25,9 +30,6 @@ _PACE_S = 5.0
 _BARS = "▁▂▃▄▅▆▇█"
 _SPARK = 16
 _MOST_ROWS = 40
-_CONTROL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\].*?(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
-)
 _STYLES: dict[NoteKind, str] = {
     "complete": "green",
     "pruned": "yellow",
@@ -39,7 +41,7 @@ _STYLES: dict[NoteKind, str] = {
 
 
 class TerminalView:
-    """Draws a `StudyView` while a loop feeds it.
+    """Live display of a `StudyView` in a terminal.
 
     In a terminal a live area shows progress and the running trials, and what ended scrolls by
     above it; it is drawn at most eight times a second and is gone after the block. Elsewhere
@@ -66,7 +68,7 @@ class TerminalView:
         self._clock = clock
         self._drawn_at = -math.inf
         self._frame_s = _FRAME_S
-        self._told: tuple[int, int] = (
+        self._printed: tuple[int, int] = (
             -1,
             -1,
         )  # share of the study and number of events at the last progress line
@@ -90,56 +92,63 @@ class TerminalView:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._tell()
+        self._print_notes()
         if self._live:
             self._live.stop()
             self._live = None
 
     def update(self) -> None:
-        """Draw what changed; cheap enough to call for every event."""
+        """Draw the changes of the view; cheap enough to call for every event."""
         now = self._clock()
         if self._live is None:
-            self._tell()
-            self._tell_progress(now)
+            self._print_notes()
+            self._print_progress(now)
         elif now - self._drawn_at >= self._frame_s:
-            self._tell()
+            self._print_notes()
             self._live.update(self._render(now), refresh=True)
             self._drawn_at = self._clock()
             # Drawing takes a tenth of the time at most, the events have the rest.
             self._frame_s = max(_FRAME_S, 9 * (self._drawn_at - now))
 
-    def _tell(self) -> None:
+    def _print_notes(self) -> None:
         notes = self._view.take_notes()
         if notes:
-            lines = Text("\n").join(_line(note) for note in notes)
+            lines = Text("\n").join(_format_note(note) for note in notes)
             self._console.print(lines, soft_wrap=True)
 
-    def _tell_progress(self, now: float) -> None:
+    def _print_progress(self, now: float) -> None:
         view = self._view
         share = view.n_done // max(2, math.ceil((view.n_trials or 0) / 10))
-        late = now - self._drawn_at >= _PLAIN_EVERY_S and view.n_events != self._told[1]
-        if view.state == "running" and (late or share != self._told[0]):
-            self._drawn_at, self._told = now, (share, view.n_events)
-            self._console.print(_progress_line(view), highlight=False, markup=False, soft_wrap=True)
+        late = now - self._drawn_at >= _PLAIN_EVERY_S and view.n_events != self._printed[1]
+        if view.state == "running" and (late or share != self._printed[0]):
+            self._drawn_at, self._printed = now, (share, view.n_events)
+            self._console.print(
+                _format_progress(view), highlight=False, markup=False, soft_wrap=True
+            )
 
     def _render(self, now: float) -> RenderableType:
         view = self._view
         rows = max(1, min(_MOST_ROWS, self._console.height - 8))
         trials = sorted(view.running.values(), key=lambda trial: trial.number)
-        pace = self._pace(now)
-        counts = _counts(view)
+        pace = self._measure_pace(now)
+        counts = _format_live_counts(view)
         counts.append(f"   {pace:.0f} events/s" if pace >= 10 else f"   {pace:.1f} events/s", "dim")
-        parts: list[RenderableType] = [Text(), _bar(view), counts, _best(view)]
+        parts: list[RenderableType] = [
+            Text(),
+            _build_progress_bar(view),
+            counts,
+            _format_best(view),
+        ]
         if trials:
             width = self._console.width
             bars = 0 if self._console.options.ascii_only else _SPARK if width >= 100 else 10
             wide = width >= 120
-            parts += [Text(), _table(trials[:rows], view.metric, bars=bars, wide=wide)]
+            parts += [Text(), _build_table(trials[:rows], view.metric, bars=bars, wide=wide)]
         if len(trials) > rows:
             parts.append(Text(f"and {len(trials) - rows} more", style="dim"))
         return Group(*parts)
 
-    def _pace(self, now: float) -> float:
+    def _measure_pace(self, now: float) -> float:
         """Return events per second over the last few seconds."""
         seen = self._view.n_events
         self._paces.append((now, seen))
@@ -149,21 +158,21 @@ class TerminalView:
         return (seen - before) / max(now - since, _FRAME_S)
 
 
-def _line(note: Note) -> Text:
-    """Return a note with the word for what happened in its colour."""
-    text = Text(plain(note.text))
+def _format_note(note: Note) -> Text:
+    """Return a note as text, with the word for its kind coloured."""
+    text = Text(strip_control_characters(note.text))
     start = max(0, text.plain.find(note.kind))
     text.stylize(_STYLES[note.kind], start, start + len(note.kind))
     return text
 
 
-def _bar(view: StudyView) -> RenderableType:
+def _build_progress_bar(view: StudyView) -> RenderableType:
     line = Table.grid(padding=(0, 2, 0, 0), expand=True)
     line.add_column(no_wrap=True, overflow="ellipsis", max_width=32)
     line.add_column(ratio=1)
     line.add_column(no_wrap=True)
     total = view.n_trials or 1
-    left = "" if view.left_s is None else f", about {duration(view.left_s)} left"
+    left = "" if view.left_s is None else f", about {format_clock(view.left_s)} left"
     bar = ProgressBar(
         total=total,
         completed=min(view.n_done, total),
@@ -172,12 +181,14 @@ def _bar(view: StudyView) -> RenderableType:
         finished_style="green",
     )
     done = f"{view.n_done}/{view.n_trials or '?'} trials"
-    times = (f"  {duration(view.elapsed_s)}{left}", "dim")
-    line.add_row(Text(plain(view.study), style="bold"), bar, Text.assemble(done, times))
+    times = (f"  {format_clock(view.elapsed_s)}{left}", "dim")
+    line.add_row(
+        Text(strip_control_characters(view.study), style="bold"), bar, Text.assemble(done, times)
+    )
     return line
 
 
-def _counts(view: StudyView) -> Text:
+def _format_live_counts(view: StudyView) -> Text:
     if view.state == "submitted" and not view.n_done and not view.running:
         return Text("waiting for the optimizer", style="dim")
     text = Text(f"{len(view.running)} running", no_wrap=True, overflow="ellipsis")
@@ -191,25 +202,27 @@ def _counts(view: StudyView) -> Text:
     return text
 
 
-def _best(view: StudyView) -> Text:
+def _format_best(view: StudyView) -> Text:
     best = view.best
     if best is None:
         return Text("no value yet", style="dim")
     return Text.assemble(
         "best ",
-        (f"{best.value:.5g}", "bold green"),
-        f" {plain(view.metric or '')} in trial {best.number}   ",
-        (shown(best.params), "dim"),
+        (format_value(best.value, LIVE_DIGITS), "bold green"),
+        f" {strip_control_characters(view.metric or '')} in trial {best.number}   ",
+        (format_params(best.params), "dim"),
         no_wrap=True,
         overflow="ellipsis",
     )
 
 
-def _table(trials: Iterable[RunningTrial], metric: str | None, *, bars: int, wide: bool) -> Table:
+def _build_table(
+    trials: Iterable[RunningTrial], metric: str | None, *, bars: int, wide: bool
+) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False, expand=True)
     for name in ("trial", "slot", "step"):
         table.add_column(name, justify="right", no_wrap=True)
-    head = Text(plain(metric or "objective"), overflow="ellipsis", no_wrap=True)
+    head = Text(strip_control_characters(metric or "objective"), overflow="ellipsis", no_wrap=True)
     table.add_column(head, justify="right", no_wrap=True, max_width=24)
     if bars:
         table.add_column("", no_wrap=True, width=bars)
@@ -225,26 +238,26 @@ def _table(trials: Iterable[RunningTrial], metric: str | None, *, bars: int, wid
     for trial in trials:
         value = trial.metrics.get(metric or "")
         cells: list[RenderableType] = [
-            _number(trial),
+            _format_number(trial),
             str(trial.slot),
-            _step(trial),
-            Text("" if value is None else f"{value:.4g}", style="bold"),
+            _format_step(trial),
+            Text(format_value(value, LIVE_DIGITS), style="bold"),
         ]
         if bars:
             cells.append(Text(sparkline(trial.curve.values(), bars), style="cyan"))
-        cells.append(_others(trial, metric))
+        cells.append(_format_other_metrics(trial, metric))
         if wide:
-            cells.append(Text(shown(trial.params)))
+            cells.append(Text(format_params(trial.params)))
         table.add_row(*cells)
     return table
 
 
-def _number(trial: RunningTrial) -> Text:
+def _format_number(trial: RunningTrial) -> Text:
     again = (f"try {trial.attempt + 1} ", "magenta") if trial.attempt else ""
     return Text.assemble(again, str(trial.number))
 
 
-def _step(trial: RunningTrial) -> Text:
+def _format_step(trial: RunningTrial) -> Text:
     if trial.pruned_at is not None:
         return Text("stopping", style="yellow")
     if trial.step is None:
@@ -252,23 +265,28 @@ def _step(trial: RunningTrial) -> Text:
     return Text.assemble(str(trial.step + 1), (f"/{trial.budget}" if trial.budget else "", "dim"))
 
 
-def _others(trial: RunningTrial, metric: str | None) -> Text:
+def _format_other_metrics(trial: RunningTrial, metric: str | None) -> Text:
     names = islice(sorted(name for name in trial.metrics if name != metric), 8)
     return Text("  ").join(
-        Text.assemble((f"{plain(name)} ", "dim"), f"{trial.metrics[name]:<6.3g}") for name in names
+        Text.assemble((f"{strip_control_characters(name)} ", "dim"), f"{trial.metrics[name]:<6.3g}")
+        for name in names
     )
 
 
-def _progress_line(view: StudyView) -> str:
+def _format_progress(view: StudyView) -> str:
     best = view.best
-    value = "no value yet" if best is None else f"best {best.value:.5g} in trial {best.number}"
-    left = "" if view.left_s is None else f", about {duration(view.left_s)} left"
+    value = (
+        "no value yet"
+        if best is None
+        else f"best {format_value(best.value, LIVE_DIGITS)} in trial {best.number}"
+    )
+    left = "" if view.left_s is None else f", about {format_clock(view.left_s)} left"
     done = f"{view.n_done}/{view.n_trials or '?'} trials done"
-    return f"{plain(view.study)}: {done}, {len(view.running)} running, {value}{left}"
+    return f"{strip_control_characters(view.study)}: {done}, {len(view.running)} running, {value}{left}"
 
 
 def sparkline(values: Iterable[float], width: int = _SPARK) -> str:
-    """Return values as a row of bars between their least and greatest; the last one is exact.
+    """Return values as a row of bars from the least to the greatest value.
 
     Example:
         >>> sparkline([0.0, 0.5, 1.0])
@@ -285,37 +303,3 @@ def sparkline(values: Iterable[float], width: int = _SPARK) -> str:
         return _BARS[0] * len(finite)
     top = len(_BARS) - 1
     return "".join(_BARS[int((value / 2 - low) / (high - low) * top)] for value in finite)
-
-
-def shown(params: Mapping[str, object]) -> str:
-    """Return params on one line, numbers short.
-
-    Example:
-        >>> shown({"lr": 0.00123456, "width": 64})
-        'lr=0.00123  width=64'
-    """
-    return "  ".join(
-        f"{plain(k)}={v:.3g}" if isinstance(v, float) else f"{plain(k)}={plain(str(v))}"
-        for k, v in params.items()
-    )
-
-
-def plain(text: str) -> str:
-    r"""Return the text of a user or program without what would steer a terminal.
-
-    Example:
-        >>> plain("\x1b[31mout of memory\x07")
-        'out of memory'
-    """
-    return _CONTROL.sub("", text)
-
-
-def duration(seconds: float) -> str:
-    """Return seconds as people read them.
-
-    Example:
-        >>> duration(42.4), duration(3723)
-        ('0:42', '1:02:03')
-    """
-    whole = str(timedelta(seconds=round(seconds)))
-    return whole[3:] if whole.startswith("0:0") else whole.removeprefix("0:")

@@ -1,0 +1,173 @@
+"""Summary of a study: counts, times, the best trials, failures and savings by pruning."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from statistics import median
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+
+from trialbus_services.optimizer.attributes import ERROR, ORIGIN, SPEC, STATE, THINNED
+from trialbus_services.reporter.snapshot import Snapshot, get_curve
+
+_NO_REASON = "no reason was recorded"
+
+
+@dataclass(frozen=True)
+class PruningSavings:
+    """Estimated savings by pruning, with the median complete trial as the length of every trial."""
+
+    share: float
+    """Saved share of all steps, from 0 to 1."""
+
+    time: timedelta
+    """Saved compute time."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Trials that failed with the same error."""
+
+    reason: str
+    """Last line of the error."""
+
+    text: str
+    """Whole error of the first of the trials, with the traceback."""
+
+    trials: list[int]
+    """Numbers of the trials."""
+
+
+@dataclass(frozen=True)
+class StudySummary:
+    """Summary of a study, ready to be shown."""
+
+    name: str
+    """Name of the study."""
+
+    metrics: list[str]
+    """Name of each objective."""
+
+    directions: list[str]
+    """Direction of each objective, `minimize` or `maximize`."""
+
+    best: list[FrozenTrial]
+    """The best feasible trial, or the Pareto front; empty without a complete trial."""
+
+    counts: dict[str, int]
+    """Number of trials by state, as `get_state` returns it, without zeros."""
+
+    started_at: datetime | None
+    """Start of the first trial; None before there is one."""
+
+    wall_time: timedelta | None
+    """Time from the start of the first trial to the end of the last one; None before that."""
+
+    compute_time: timedelta
+    """Sum of the durations of all trials."""
+
+    savings: PruningSavings | None
+    """Savings by pruning; None without both pruned and complete trials that reported steps."""
+
+    failures: list[Failure]
+    """Failed trials by error, the most frequent first."""
+
+    config: Mapping[str, Any] | None
+    """Config of the study; None where it is not known."""
+
+    origin: Mapping[str, Any]
+    """Origin of the study: `command`, `git` and `versions`, each where known."""
+
+    @property
+    def n_trials(self) -> int:
+        """Number of all trials."""
+        return sum(self.counts.values())
+
+
+def summarize_study(study: Snapshot, config: Mapping[str, Any] | None = None) -> StudySummary:
+    """Summarize a study.
+
+    Args:
+        study: Any Optuna study; trialbus's attributes are used where the study has them.
+        config: Config of the study; None takes the study's attributes.
+    """
+    trials = study.recorded
+    count = Counter(map(get_state, trials))
+    started_at = min((t.datetime_start for t in trials if t.datetime_start), default=None)
+    ended_at = max((t.datetime_complete for t in trials if t.datetime_complete), default=None)
+    attributes = study.user_attrs
+    origin = _to_mapping(attributes.get(ORIGIN))
+    return StudySummary(
+        name=study.study_name,
+        metrics=study.metrics,
+        directions=[direction.name.lower() for direction in study.directions],
+        best=study.best,
+        counts={
+            name: count[name]
+            for name in ("complete", "pruned", "fail", "lost", "running", "waiting")
+            if count[name]
+        },
+        started_at=started_at,
+        wall_time=ended_at - started_at if started_at and ended_at else None,
+        compute_time=sum((trial.duration for trial in trials if trial.duration), timedelta()),
+        savings=_estimate_savings(trials),
+        failures=_group_failures(trials),
+        config=config
+        or _to_mapping(origin.get("config"))
+        or _to_mapping(attributes.get(SPEC))
+        or None,
+        origin=origin,
+    )
+
+
+def get_state(trial: FrozenTrial) -> str:
+    """Return the state of a trial in lower case; `lost` if the trainer was lost."""
+    lost = trial.state is TrialState.FAIL and trial.user_attrs.get(STATE) == "lost"
+    return "lost" if lost else trial.state.name.lower()
+
+
+def _estimate_savings(trials: Sequence[FrozenTrial]) -> PruningSavings | None:
+    complete = [_count_steps(t) for t in trials if t.state is TrialState.COMPLETE]
+    pruned = [t for t in trials if t.state is TrialState.PRUNED]
+    if not pruned or not any(complete):
+        return None
+    whole = median(complete)
+    steps = [_count_steps(trial) for trial in pruned]
+    saved = sum(max(0.0, whole - n) for n in steps)
+    lengths = [t.duration for t in trials if t.duration and t.state is TrialState.COMPLETE]
+    # In seconds: what a median of durations is has no type.
+    length = median(each.total_seconds() for each in lengths) if lengths else 0.0
+    time_s = sum(max(0.0, length - t.duration.total_seconds()) for t in pruned if t.duration)
+    share = saved / (sum(complete) + sum(steps) + saved)
+    return PruningSavings(share, timedelta(seconds=time_s))
+
+
+def _count_steps(trial: FrozenTrial) -> int:
+    """Return the number of steps a trial reported; a long curve may be recorded in part."""
+    steps = get_curve(trial)
+    if THINNED in trial.user_attrs and len(steps) > 1:
+        return max(steps) - min(steps) + 1
+    return len(steps)
+
+
+def _group_failures(trials: Sequence[FrozenTrial]) -> list[Failure]:
+    """Group the failed trials by the last line of the error, the most frequent first."""
+    texts: dict[str, str] = {}
+    numbers: defaultdict[str, list[int]] = defaultdict(list)
+    for trial in trials:
+        if trial.state is not TrialState.FAIL:
+            continue
+        text = str(trial.user_attrs.get(ERROR) or _NO_REASON)
+        reason = text.strip().splitlines()[-1].strip() if text.strip() else _NO_REASON
+        texts.setdefault(reason, text)
+        numbers[reason].append(trial.number)
+    failures = [Failure(reason, text, numbers[reason]) for reason, text in texts.items()]
+    return sorted(failures, key=lambda failure: -len(failure.trials))
+
+
+def _to_mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}  # pyright: ignore[reportUnknownVariableType]

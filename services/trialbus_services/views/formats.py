@@ -1,0 +1,107 @@
+"""Text formats of values, params, counts, reasons and durations, the same in all views."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from itertools import zip_longest
+
+from trialbus.messages import events
+
+VALUE_DIGITS = 6  #: significant digits of results
+LIVE_DIGITS = 5  #: significant digits of values that still change
+PARAM_DIGITS = 3  #: significant digits of params on one line
+
+FINISH_REASONS: dict[events.FinishReason, str] = {
+    "exhausted": "all trials done",
+    "timeout": "the time is over (study.timeout_s)",
+    "stopped": "stopped",
+    "converged": "converged",
+    "failed": "failed",
+}
+"""Text for each reason of `study_finished`."""
+
+_CONTROL = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\].*?(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
+
+
+def format_value(value: object, digits: int = VALUE_DIGITS) -> str:
+    """Format a value, a float with `digits` significant digits; None is empty.
+
+    Example:
+        >>> format_value(0.12345678), format_value(64)
+        ('0.123457', '64')
+    """
+    if value is None:
+        return ""
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+
+
+def format_metrics(values: Sequence[float], metrics: Sequence[str]) -> list[str]:
+    """Format the value of each objective with the metric's name.
+
+    Args:
+        values: Value of each objective.
+        metrics: Name of each objective; `value` stands for a missing name.
+
+    Example:
+        >>> format_metrics([0.25, 3.0], ["loss"])
+        ['loss 0.25', 'value 3']
+    """
+    pairs = zip_longest(values, metrics[: len(values)], fillvalue="value")
+    return [f"{strip_control_characters(str(m))} {format_value(float(v))}" for v, m in pairs]
+
+
+def format_params(params: Mapping[str, object]) -> str:
+    """Format params on one line, with short numbers.
+
+    Example:
+        >>> format_params({"lr": 0.00123456, "width": 64})
+        'lr=0.00123  width=64'
+    """
+    return strip_control_characters(
+        "  ".join(f"{name}={format_value(v, PARAM_DIGITS)}" for name, v in params.items())
+    )
+
+
+def format_counts(counts: events.TrialCounts) -> str:
+    """Format the number of finished trials by state."""
+    return f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed"
+
+
+def format_duration(duration: timedelta | None) -> str:
+    """Format a duration in the two largest units, such as `1 h 20 min`, for reports."""
+    if duration is None:
+        return "unknown"
+    seconds = duration.total_seconds()
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    parts = [(days, "d"), (hour, "h"), (minute, "min"), (second, "s")]
+    first = next((i for i, (amount, _) in enumerate(parts) if amount), 3)
+    return " ".join(f"{amount} {unit}" for amount, unit in parts[first : first + 2] if amount)
+
+
+def format_clock(seconds: float) -> str:
+    """Format a duration like a clock, for times that run while somebody watches.
+
+    Example:
+        >>> format_clock(42.4), format_clock(3723)
+        ('0:42', '1:02:03')
+    """
+    text = str(timedelta(seconds=round(seconds)))
+    return text[3:] if text.startswith("0:0") else text.removeprefix("0:")
+
+
+def strip_control_characters(text: str) -> str:
+    r"""Remove the characters and sequences that would steer a terminal.
+
+    Example:
+        >>> strip_control_characters("\x1b[31mout of memory\x07")
+        'out of memory'
+    """
+    return _CONTROL.sub("", text)
