@@ -26,7 +26,7 @@ def references(node: Any) -> list[str]:
 
 def test_the_asyncapi_document_is_the_one_of_the_code() -> None:
     committed = (DOCS / "asyncapi.json").read_text(encoding="utf-8")
-    assert committed == asyncapi.render(), "run ./scripts/asyncapi and commit docs/asyncapi.json"
+    assert committed == asyncapi.render(), "run ./scripts/reference and commit docs/asyncapi.json"
 
 
 def test_every_reference_of_the_asyncapi_document_leads_somewhere() -> None:

@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from optuna.trial import FrozenTrial
@@ -132,7 +132,10 @@ def to_markdown(summary: StudySummary, importances: Mapping[str, float]) -> str:
         lines.append("No trial is complete and feasible.")
     lines += [
         "",
-        f"Wall time {format_duration(summary.wall_time)}, compute time {format_duration(summary.compute_time)}",
+        (
+            f"Wall time {format_duration(summary.wall_time)}, "
+            f"compute time {format_duration(summary.compute_time)}"
+        ),
     ]
     if summary.savings:
         percent = round(100 * summary.savings.share)
@@ -182,9 +185,8 @@ def _nest_params(params: Mapping[str, Any]) -> dict[str, Any]:
         *groups, last = name.split(".")
         group_config: Any = config
         for group in groups:
-            group_config = (
-                group_config.setdefault(group, {}) if isinstance(group_config, dict) else None
-            )
+            if isinstance(group_config, dict):
+                group_config = cast(dict[str, Any], group_config).setdefault(group, {})
         if not isinstance(group_config, dict) or last in group_config:
             return dict(params)  # `a` beside `a.b`: no application has both
         group_config[last] = value

@@ -282,7 +282,8 @@ def _format_progress(view: StudyView) -> str:
     )
     left = "" if view.left_s is None else f", about {format_clock(view.left_s)} left"
     done = f"{view.n_done}/{view.n_trials or '?'} trials done"
-    return f"{strip_control_characters(view.study)}: {done}, {len(view.running)} running, {value}{left}"
+    study = strip_control_characters(view.study)
+    return f"{study}: {done}, {len(view.running)} running, {value}{left}"
 
 
 def sparkline(values: Iterable[float], width: int = _SPARK) -> str:

@@ -153,7 +153,7 @@ class Worker:
             publisher.publish(await self._run(trial, publisher))
 
     async def _run(self, trial: events.TrialAssigned, publisher: Publisher) -> events.TrialFinished:
-        """Run a trial and return its `trial_finished`, which the trainer usually published before."""
+        """Run a trial and return its `trial_finished`, which its trainer usually sent before."""
         config = self.config
         log = config.trial_log(trial)
         logger.info("trial %d of %r, attempt %d", trial.trial, trial.study, trial.attempt)

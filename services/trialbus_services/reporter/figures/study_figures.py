@@ -120,7 +120,7 @@ class _Recipes:
         return Recipe(
             "hypervolume",
             "Hypervolume history",
-            f"How much of the space of objectives the front has won, from the point ({coordinates}).",
+            f"How much of the objective space the front has won, from the point ({coordinates}).",
             lambda: pareto.draw_hypervolume(self.study),
             self.several,
         )
