@@ -108,12 +108,17 @@ class Fetches:
     def _answer(self, waiting: Parked) -> None:
         """Send what there is; let the fetch wait for what is not, as often as it asked for."""
         fetch = waiting.fetch
-        records, following = self._log.read(
-            waiting.offset,
-            waiting.patterns,
-            max_events=min(max(fetch.max_events, 1), frames.BATCH_EVENTS),
-            max_bytes=frames.BATCH_BYTES,
-        )
+        try:
+            records, following = self._log.read(
+                waiting.offset,
+                waiting.patterns,
+                max_events=min(max(fetch.max_events, 1), frames.BATCH_EVENTS),
+                max_bytes=frames.BATCH_BYTES,
+            )
+        except sqlite3.Error as error:
+            reason = f"the log cannot be read: {error}"
+            self._router.refuse(waiting.peer, frames.NO_SPACE, reason, fetch.request)
+            return
         stands = following == self._log.end and fetch.wait_ms > 0
         if records or not stands:
             waiting.answered += 1

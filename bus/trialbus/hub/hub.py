@@ -337,6 +337,7 @@ class Hub:
         return HubStatus(
             log_id=self.log.log_id,
             end=self.log.end,
+            damaged=self.log.damaged,
             endpoint=self.endpoint,
             path=str(self.log.path),
             pid=os.getpid(),

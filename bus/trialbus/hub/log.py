@@ -20,20 +20,24 @@ from typing import IO, Literal, TypeAlias
 import msgspec
 
 from trialbus.errors import LogError, LogInUseError
+from trialbus.hub.integrity import VerifiedReader, checksum, is_rare, record_removed
 from trialbus.messages.topics import patterns_of
 from trialbus.protocol.frames import Hello, Record
 
 Sync: TypeAlias = Literal["full", "normal"]
 
-_FORMAT = "2"
+_FORMAT = "3"
 _TAIL = 32_768  # records kept in memory: subscribers that keep up are served without SQL
 _TAIL_BYTES = 32 << 20
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE event (
     offset INTEGER PRIMARY KEY, publisher BLOB NOT NULL, seq INTEGER NOT NULL,
-    topic TEXT NOT NULL, body BLOB NOT NULL
+    topic TEXT NOT NULL, body BLOB NOT NULL,
+    previous INTEGER NOT NULL DEFAULT 0, rare INTEGER NOT NULL DEFAULT -1,
+    checksum INTEGER NOT NULL DEFAULT 0
 );
+CREATE TABLE removed (stop INTEGER PRIMARY KEY, first INTEGER NOT NULL UNIQUE) WITHOUT ROWID;
 CREATE INDEX rare ON event (offset) WHERE substr(topic, 1, 20) <> 'evaluation_complete/';
 CREATE TABLE publisher (id BLOB PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE durable (name TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID;
@@ -43,11 +47,12 @@ CREATE TABLE study (
 ) WITHOUT ROWID;
 """
 # Evaluations are nearly all of a log. Whoever wants none of them finds the others by the index.
-_SELECT = "SELECT offset, publisher, seq, topic, body FROM event WHERE offset >= ?"
-_RARE = " AND substr(topic, 1, 20) <> 'evaluation_complete/'"
 _MANY = ("*/", "evaluation_complete/")
 _SUBMITTED, _FINISHED, _ASSIGNED = "study_submitted/", "study_finished/", "trial_assigned/"
 _FREED_PAGES = 256  # handed back to the file system in one call
+
+
+_Row: TypeAlias = tuple[int, bytes, int, str, bytes, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,8 @@ class EventLog:
                 f"bus.dir={str(directory)!r} cannot hold the log: {error.strerror}; "
                 "choose a folder that this user may write"
             ) from None
+        self._last_checksum: int = 0  # of the newest row
+        self._last_rare: int = -1  # offset of the newest event in the index `rare`
         try:
             self._db = self._open(sync)
             self._load()
@@ -123,6 +130,11 @@ class EventLog:
         self._db.close()
         self._lock.close()
 
+    @property
+    def damaged(self) -> int:
+        """How many offsets are known to be damaged or gone since the log was opened."""
+        return self._reader.damage.count
+
     def append(self, change: Change) -> list[Record]:
         """Write a change in one transaction and return its events with their offsets.
 
@@ -130,17 +142,21 @@ class EventLog:
             sqlite3.OperationalError: It could not be written, for example because the disk is
                 full; nothing of it was.
         """
-        offset = self.end
-        rows = [
-            (offset + i, publisher, seq, topic, bytes(body))
-            for i, (publisher, seq, topic, body) in enumerate(change.events)
-        ]
+        previous, rare = self._last_checksum, self._last_rare
+        rows: list[_Row] = []
+        for offset, (publisher, seq, topic, raw) in enumerate(change.events, self.end):
+            body = bytes(raw)
+            check = checksum(previous, offset, seq, rare, publisher, topic.encode(), body)
+            rows.append((offset, publisher, seq, topic, body, previous, rare, check))
+            previous = check
+            if is_rare(topic):
+                rare = offset
         size = sum(len(row[4]) for row in rows)
         spans = self._spans(rows)
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         try:
-            db.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?)", rows)
+            db.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             db.executemany(
                 "INSERT OR REPLACE INTO publisher VALUES (?, ?)", change.publishers.items()
             )
@@ -156,6 +172,7 @@ class EventLog:
                 db.execute("ROLLBACK")
             raise
         self.end += len(rows)
+        self._last_checksum, self._last_rare = previous, rare
         self.publishers.update(change.publishers)
         for name, committed in change.committed.items():
             if committed is None:
@@ -163,7 +180,7 @@ class EventLog:
             else:
                 self.durable[name] = committed
         self.studies.update(spans)
-        records = [Record(o, p, s, t, msgspec.Raw(b)) for o, p, s, t, b in rows]
+        records = [Record(o, p, s, t, msgspec.Raw(b)) for o, p, s, t, b, *_ in rows]
         self._extend_tail(records, size)
         return records
 
@@ -179,17 +196,23 @@ class EventLog:
         """Return events from `offset` on that match, and the offset to go on from.
 
         At most `max_scan` events are looked at, so that a call costs a bounded time; the list may
-        be empty although there is more to read. Removed events are passed over.
+        be empty although there is more to read. Removed and damaged events are passed over; the
+        latter are counted in `damaged`.
+
+        Raises:
+            sqlite3.Error: The log cannot be read at present.
         """
         candidates: Iterable[Record]
+        reader = None
         if offset >= self._tail_start:
             first = offset - self._tail_start
             candidates = self._tail[first : first + max_scan]
         else:
-            rare = "" if any(pattern.startswith(_MANY) for pattern in patterns) else _RARE
+            reader = self._reader
+            has_many = any(pattern.startswith(_MANY) for pattern in patterns)
+            last_rare = None if has_many else self._last_rare
             # Row by row: a reader far behind takes few of the many that may be looked at.
-            rows = self._db.execute(f"{_SELECT}{rare} ORDER BY offset LIMIT ?", (offset, max_scan))
-            candidates = (Record(o, p, s, t, msgspec.Raw(b)) for o, p, s, t, b in rows)
+            candidates = reader.read(offset, self.end, max_scan, last_rare=last_rare)
         found: list[Record] = []
         size = scanned = 0
         following = offset
@@ -202,6 +225,8 @@ class EventLog:
                 size += len(record.body)
             scanned += 1
             following = record.offset + 1
+        if reader is not None:
+            return found, reader.position
         # Fewer than asked for: there is no more.
         return found, self.end if scanned < max_scan else following
 
@@ -217,11 +242,11 @@ class EventLog:
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         try:
-            removed = db.execute(
-                "DELETE FROM event WHERE offset >= ? AND offset < ?"
-                " AND instr(topic, ?) AND NOT instr(topic, ?)",
-                (first, stop, f"/{study}/", _ASSIGNED),
-            ).rowcount
+            where = "WHERE offset >= ? AND offset < ? AND instr(topic, ?) AND NOT instr(topic, ?)"
+            bounds = (first, stop, f"/{study}/", _ASSIGNED)
+            rows = db.execute(f"SELECT offset FROM event {where} ORDER BY offset", bounds)  # noqa: S608
+            record_removed(db, [offset for (offset,) in rows])
+            removed = db.execute(f"DELETE FROM event {where}", bounds).rowcount  # noqa: S608
             # The newest event may be among them, and its number must never be given again.
             db.execute("INSERT OR REPLACE INTO meta VALUES ('end', ?)", (str(self.end),))
             if last:
@@ -269,6 +294,9 @@ class EventLog:
 
     def _load(self) -> None:
         meta = dict(self._db.execute("SELECT key, value FROM meta"))
+        if meta.get("format") == "2":
+            self._migrate(max_offset=int(meta.get("end", 0)))
+            meta["format"] = _FORMAT
         if meta.get("format") != _FORMAT:
             raise LogError(
                 f"{self.path} has format {meta.get('format')!r}; this version reads {_FORMAT!r}"
@@ -277,6 +305,8 @@ class EventLog:
         last = self._db.execute("SELECT max(offset) FROM event").fetchone()[0]
         #: One past the last offset in the log.
         self.end: int = max(0 if last is None else last + 1, int(meta.get("end", 0)))
+        self._reader = VerifiedReader(self._db)
+        self._load_last()
         self.publishers: dict[bytes, int] = dict(self._db.execute("SELECT id, last FROM publisher"))
         self.durable: dict[str, int] = dict(self._db.execute("SELECT name, offset FROM durable"))
         self.sessions: dict[str, Hello] = {
@@ -290,10 +320,59 @@ class EventLog:
         self._tail_start = self.end
         self._tail_bytes = 0
 
-    def _spans(self, rows: list[tuple[int, bytes, int, str, bytes]]) -> dict[str, Span]:
+    def _load_last(self) -> None:
+        """Load what the next row continues from: the last row, or nothing known."""
+        row = self._db.execute(
+            "SELECT offset, CAST(topic AS BLOB), rare, checksum FROM event"
+            " ORDER BY offset DESC LIMIT 1"
+        ).fetchone()
+        if row is None:
+            return
+        offset = row[0]
+        if any(self._reader.read(offset, offset + 1, 1)):
+            self._last_checksum = row[3]
+            self._last_rare = offset if is_rare(row[1].decode()) else row[2]
+        else:
+            self._last_rare = offset  # readers by the index then look at all rows
+
+    def _migrate(self, max_offset: int) -> None:
+        """Give every row of a log of format 2 its checksum; its holes count as removed."""
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        for column, default in (("previous", 0), ("rare", -1), ("checksum", 0)):
+            db.execute(f"ALTER TABLE event ADD COLUMN {column} INTEGER NOT NULL DEFAULT {default}")
+        db.execute(
+            "CREATE TABLE removed (stop INTEGER PRIMARY KEY, first INTEGER NOT NULL UNIQUE)"
+            " WITHOUT ROWID"
+        )
+        previous, rare, next_offset = 0, -1, 0
+        while True:
+            rows = db.execute(
+                "SELECT offset, publisher, seq, topic, body FROM event WHERE offset >= ?"
+                " ORDER BY offset LIMIT 10000",
+                (next_offset,),
+            ).fetchall()
+            if not rows:
+                break
+            for offset, publisher, seq, topic, body in rows:
+                if offset > next_offset:
+                    db.execute("INSERT INTO removed VALUES (?, ?)", (offset, next_offset))
+                check = checksum(previous, offset, seq, rare, publisher, topic.encode(), body)
+                db.execute(
+                    "UPDATE event SET previous = ?, rare = ?, checksum = ? WHERE offset = ?",
+                    (previous, rare, check, offset),
+                )
+                previous, next_offset = check, offset + 1
+                rare = offset if is_rare(topic) else rare
+        if max_offset > next_offset:
+            db.execute("INSERT INTO removed VALUES (?, ?)", (max_offset, next_offset))
+        db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (_FORMAT,))
+        db.execute("COMMIT")
+
+    def _spans(self, rows: list[_Row]) -> dict[str, Span]:
         """Return the spans that new events begin or end."""
         spans: dict[str, Span] = {}
-        for offset, _, _, topic, _ in rows:
+        for offset, _, _, topic, *_ in rows:
             if not topic.startswith((_SUBMITTED, _FINISHED)):
                 continue
             name = topic.split("/")[1]

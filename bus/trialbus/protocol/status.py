@@ -66,6 +66,8 @@ class HubStatus(msgspec.Struct, frozen=True, kw_only=True):
     """Id of the log, which another log in its place does not have."""
     end: int
     """Offset that the next event will get."""
+    damaged: int = 0
+    """Events of the log found damaged or gone since the hub started; none is delivered."""
     endpoint: str = ""
     """Address at which the hub listens."""
     path: str = ""

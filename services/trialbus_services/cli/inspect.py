@@ -142,6 +142,7 @@ def _print_status(console: Console, status: HubStatus, events_per_s: int) -> Non
         ("path", status.path),
         ("pid", status.pid),
         ("end", status.end),
+        ("damaged", f"{status.damaged} events of the log, not delivered"),
         ("events_per_s", events_per_s),
         ("parked", status.parked),
         ("last_refused", status.last_refused),

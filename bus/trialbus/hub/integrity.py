@@ -1,0 +1,239 @@
+"""Integrity of the log: a checksum in every row, and a reader that delivers only what verifies.
+
+SQLite's pages carry no checksum, so a changed bit in a row would be delivered like any other event.
+Each row therefore carries a CRC-32 of all that it holds (`checksum`), the checksum of the row
+before it (`previous`), so that a row of another history does not fit in, and the offset of the last
+event before it that is no evaluation (`rare`), so that a reader by the index `rare` notices when
+the index leaves an event out.
+"""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import struct
+import zlib
+from bisect import bisect_right
+from collections.abc import Iterator
+
+import msgspec
+
+from trialbus.protocol.frames import Record
+
+logger = logging.getLogger(__name__)
+
+RARE = " AND substr(topic, 1, 20) <> 'evaluation_complete/'"
+_EVALUATION = "evaluation_complete/"
+# A topic as bytes: SQLite refuses to return a text that is not UTF-8.
+_COLUMNS = (
+    "SELECT offset, publisher, seq, CAST(topic AS BLOB), body, previous, rare, checksum FROM event"
+)
+_HEAD = struct.Struct("<IqqqHH")
+_PROBED = 512  # offsets read one by one after an unreadable page
+_PROBES = 8  # times so in one read
+# These pass; every other error of a read is an unreadable page.
+_PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM}
+
+_Row = tuple[int, bytes, int, bytes, bytes, int, int, int]
+
+
+def checksum(  # noqa: PLR0917 - keywords cost time for every event
+    previous: int, offset: int, seq: int, rare: int, publisher: bytes, topic: bytes, body: bytes
+) -> int:
+    """Return the checksum of a row of the log."""
+    head = _HEAD.pack(previous, offset, seq, rare, len(publisher), len(topic))
+    return zlib.crc32(b"".join((head, publisher, topic, body)))
+
+
+def is_rare(topic: str) -> bool:
+    """Return whether a topic is in the index `rare`: every topic but that of an evaluation."""
+    return not topic.startswith(_EVALUATION)
+
+
+class Damage:
+    """The offsets whose events are known to be damaged or gone, each logged and counted once."""
+
+    def __init__(self) -> None:
+        self._firsts: list[int] = []
+        self._stops: list[int] = []
+        self.count = 0
+
+    def add(self, first: int, stop: int, reason: str) -> None:
+        """Add the offsets from `first` up to `stop`."""
+        i = bisect_right(self._firsts, first) - 1
+        if i >= 0 and stop <= self._stops[i]:
+            return
+        low = i if i >= 0 and self._stops[i] >= first else i + 1
+        high = bisect_right(self._firsts, stop)
+        firsts, stops = self._firsts[low:high], self._stops[low:high]
+        merged = min([first, *firsts]), max([stop, *stops])
+        n_known = sum(stops) - sum(firsts)
+        self._firsts[low:high], self._stops[low:high] = [merged[0]], [merged[1]]
+        self.count += merged[1] - merged[0] - n_known
+        offsets = f"offset {first}" if stop == first + 1 else f"offsets {first} to {stop - 1}"
+        logger.error("the log is damaged at %s: %s; not delivered", offsets, reason)
+
+
+class VerifiedReader:
+    """Reads events of the log from SQLite, and passes over what does not verify.
+
+    Args:
+        db: The log.
+    """
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self.damage = Damage()
+        self.position = 0  #: offset to go on from, after `read`
+        self._rows_left = 0
+
+    def read(
+        self, first: int, end: int, max_rows: int, *, last_rare: int | None = None
+    ) -> Iterator[Record]:
+        """Yield the events of at most `max_rows` rows with offsets from `first` up to `end`.
+
+        Args:
+            first: Where to begin.
+            end: Where the log ends.
+            max_rows: Largest number of rows looked at.
+            last_rare: Offset of the last event of the log that is no evaluation, to read only
+                events that are none; None to read all.
+
+        Raises:
+            sqlite3.Error: The log cannot be read at present.
+        """
+        self.position, self._rows_left = first, max_rows
+        return self._all(end) if last_rare is None else self._rare(end, last_rare)
+
+    def _all(self, end: int) -> Iterator[Record]:
+        probes = 0
+        while self.position < end and self._rows_left > 0:
+            try:
+                yield from self._scan(end)
+            except sqlite3.DatabaseError as error:
+                _raise_passing(error)
+            else:
+                return
+            if probes == _PROBES:
+                return
+            probes += 1
+            yield from self._probe(end)
+
+    def _scan(self, end: int) -> Iterator[Record]:
+        """Yield verified events in one query, and move `position` and `_rows_left` on."""
+        rows = self._db.execute(
+            f"{_COLUMNS} WHERE offset >= ? AND offset < ? ORDER BY offset LIMIT ?",
+            (self.position, end, self._rows_left),
+        )
+        before: _Row | None = None
+        for row in rows:
+            self._rows_left -= 1
+            offset = row[0]
+            if offset < self.position:  # out of order: an index page points to another's rows
+                continue
+            self._check_hole(self.position, offset)
+            record = self._verify(row)
+            follows = before is None or before[0] != offset - 1 or row[5] == before[7]
+            if record is not None and not follows:
+                self.damage.add(offset, offset + 1, "the event does not follow the one before")
+                record = None
+            before = row if record is not None else None
+            self.position = offset + 1
+            if record is not None:
+                yield record
+        if self._rows_left > 0:
+            self._check_hole(self.position, end)
+            self.position = end
+
+    def _probe(self, end: int) -> Iterator[Record]:
+        """Yield the verified events around an unreadable page, read one by one."""
+        for offset in range(self.position, min(self.position + _PROBED, end)):
+            row = None
+            try:
+                row = self._db.execute(f"{_COLUMNS} WHERE offset = ?", (offset,)).fetchone()
+            except sqlite3.DatabaseError as error:
+                _raise_passing(error)
+                self.damage.add(offset, offset + 1, f"unreadable ({error})")
+            else:
+                if row is None:
+                    self._check_hole(offset, offset + 1)
+            self.position = offset + 1
+            self._rows_left -= 1
+            record = None if row is None else self._verify(row)
+            if record is not None:
+                yield record
+            if self._rows_left <= 0:
+                return
+
+    def _rare(self, end: int, last_rare: int) -> Iterator[Record]:
+        """Yield the events that are no evaluations by the index, else by all rows."""
+        try:
+            rows = self._db.execute(
+                f"{_COLUMNS} WHERE offset >= ? AND offset < ?{RARE} ORDER BY offset LIMIT ?",
+                (self.position, end, self._rows_left),
+            )
+            for row in rows:
+                self._rows_left -= 1
+                record = self._verify(row) if row[0] >= self.position else None
+                if record is None or row[6] >= self.position:
+                    break  # the index or a row is damaged, or events were removed
+                self.position = record.offset + 1
+                yield record
+            else:
+                if self._rows_left <= 0:
+                    return
+                if last_rare < self.position:
+                    self.position = end
+                    return
+        except sqlite3.DatabaseError as error:
+            _raise_passing(error)
+        for record in self._all(end):
+            if is_rare(record.topic):
+                yield record
+
+    def _verify(self, row: _Row) -> Record | None:
+        offset, publisher, seq, topic, body, previous, rare, expected = row
+        try:
+            actual = checksum(previous, offset, seq, rare, publisher, topic, body)
+            if actual == expected:
+                return Record(offset, publisher, seq, topic.decode(), msgspec.Raw(body))
+        except (TypeError, struct.error, UnicodeDecodeError):  # a column of another type
+            pass
+        self.damage.add(offset, offset + 1, "the checksum does not match")
+        return None
+
+    def _check_hole(self, first: int, stop: int) -> None:
+        """Count offsets that have no row, and that retention did not remove."""
+        while first < stop:
+            removed = self._db.execute(
+                "SELECT first, stop FROM removed WHERE stop > ? ORDER BY stop LIMIT 1", (first,)
+            ).fetchone()
+            if removed is None or removed[0] >= stop:
+                self.damage.add(first, stop, "the events are gone")
+                return
+            if first < removed[0]:
+                self.damage.add(first, removed[0], "the events are gone")
+            first = removed[1]
+
+
+def record_removed(db: sqlite3.Connection, offsets: list[int]) -> None:
+    """Record the offsets that retention removes, so that they do not count as damage."""
+    runs: list[list[int]] = []
+    for offset in offsets:
+        if runs and runs[-1][1] == offset:
+            runs[-1][1] += 1
+        else:
+            runs.append([offset, offset + 1])
+    for first, stop in runs:
+        after = db.execute("SELECT stop FROM removed WHERE first = ?", (stop,)).fetchone()
+        before = db.execute("SELECT first FROM removed WHERE stop = ?", (first,)).fetchone()
+        merged = before[0] if before else first, after[0] if after else stop
+        db.execute("DELETE FROM removed WHERE first IN (?, ?)", (merged[0], stop))
+        db.execute("INSERT INTO removed (first, stop) VALUES (?, ?)", merged)
+
+
+def _raise_passing(error: sqlite3.DatabaseError) -> None:
+    """Raise an error again that says nothing about the file."""
+    code = getattr(error, "sqlite_errorcode", None)
+    if code is None or code & 0xFF in _PASSING:
+        raise error

@@ -1,0 +1,167 @@
+"""A damaged log: what does not verify is counted and passed over, everything else is read."""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from trialbus.errors import LogError
+from trialbus.hub import integrity
+from trialbus.hub.log import Change, EventLog
+from trialbus.messages.topics import patterns_of
+from trialbus.protocol.frames import Record
+
+_ALL = frozenset({"*/*/*"})
+_FINISHED = frozenset({"trial_finished/*/*"})
+_N = 300
+
+
+def write_log(directory: Path) -> list[tuple[int, bytes, int, str, bytes]]:
+    """Write a log of evaluations and, every tenth, the end of a trial; return its events."""
+    topics = [
+        f"{'trial_finished' if i % 10 == 9 else 'evaluation_complete'}/s/{i // 10}"
+        for i in range(_N)
+    ]
+    log = EventLog(directory)
+    for first in range(0, _N, 50):
+        log.append(
+            Change(
+                events=[
+                    (b"p" * 16, i + 1, topics[i], msgspec.Raw(b"\x92\x01" + bytes([i % 100])))
+                    for i in range(first, first + 50)
+                ]
+            )
+        )
+    records = log.read(0, _ALL, max_events=_N, max_bytes=1 << 20)[0]
+    log.close()
+    return [fields(record) for record in records]
+
+
+def fields(record: Record) -> tuple[int, bytes, int, str, bytes]:
+    return record.offset, record.publisher, record.seq, record.topic, bytes(record.body)
+
+
+def read_log(directory: Path, patterns: frozenset[str]) -> tuple[list[object], int]:
+    """Return all events of a log on disk that match, and the number of damaged ones."""
+    log = EventLog(directory)
+    events: list[object] = []
+    offset = 0
+    while offset < log.end:
+        records, following = log.read(offset, patterns, max_events=_N, max_bytes=1 << 20)
+        assert following > offset
+        events += map(fields, records)
+        offset = following
+    damaged = log.damaged
+    log.close()
+    return events, damaged
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "body = x'920103'",
+        "topic = 'trial_finished/other/0'",
+        "seq = seq + 1",
+        "publisher = x'00'",
+        "topic = CAST(x'FF2F2F' AS TEXT)",
+        "body = 7",
+        "checksum = checksum + 1",
+    ],
+)
+def test_an_altered_event_is_passed_over_and_counted(tmp_path: Path, change: str) -> None:
+    events = write_log(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "events.db", isolation_level=None)) as db:
+        db.execute(f"UPDATE event SET {change} WHERE offset = 120")
+    assert read_log(tmp_path, _ALL) == (events[:120] + events[121:], 1)
+
+
+def test_vanished_events_are_counted_and_removed_ones_are_not(tmp_path: Path) -> None:
+    events = write_log(tmp_path)
+    log = EventLog(tmp_path)
+    log.append(
+        Change(
+            events=[
+                (b"q" * 16, 1, "study_submitted/t/", msgspec.Raw(b"\xc0")),
+                (b"q" * 16, 2, "study_finished/t/", msgspec.Raw(b"\xc0")),
+            ]
+        )
+    )
+    assert log.forget("t", _N, _N + 1, last=False) == 1
+    assert log.forget("t", _N + 1, _N + 2, last=True) == 1
+    log.close()
+    assert read_log(tmp_path, _ALL) == (events, 0)
+    with closing(sqlite3.connect(tmp_path / "events.db", isolation_level=None)) as db:
+        assert db.execute("SELECT first, stop FROM removed").fetchall() == [(_N, _N + 2)]
+        db.execute("DELETE FROM event WHERE offset IN (50, 51, 70)")
+    assert read_log(tmp_path, _ALL)[1] == 3
+
+
+def test_an_event_that_its_altered_topic_hides_from_the_index_is_counted(tmp_path: Path) -> None:
+    events = write_log(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "events.db", isolation_level=None)) as db:
+        db.execute("UPDATE event SET topic = 'evaluation_complete/s/1' WHERE offset = 19")
+    read, damaged = read_log(tmp_path, _FINISHED)
+    assert (read, damaged) == ([e for e in events if e[0] % 10 == 9 and e[0] != 19], 1)
+
+
+def test_a_log_of_format_2_gets_its_checksums(tmp_path: Path) -> None:
+    events = write_log(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "events.db", isolation_level=None)) as db:
+        for column in ("previous", "rare", "checksum"):
+            db.execute(f"ALTER TABLE event DROP COLUMN {column}")
+        db.execute("DROP TABLE removed")
+        db.execute("DELETE FROM event WHERE offset BETWEEN 30 AND 39")
+        db.execute("UPDATE meta SET value = '2' WHERE key = 'format'")
+    kept = events[:30] + events[40:]
+    assert read_log(tmp_path, _ALL) == (kept, 0)
+    assert read_log(tmp_path, _FINISHED) == ([e for e in kept if e[0] % 10 == 9], 0)
+
+
+def flip_bits(directory: Path, seed: int) -> tuple[int, int, int]:
+    """Flip a bit of a log in each of many copies; return how many were silent, noticed, refused."""
+    events = write_log(directory)
+    by_pattern = {
+        patterns: [e for e in events if not patterns.isdisjoint(patterns_of(e[3]))]
+        for patterns in (_ALL, _FINISHED)
+    }
+    path = directory / "events.db"
+    image = path.read_bytes()
+    chance = random.Random(seed)
+    silent = noticed = refused = 0
+    for _ in range(150):
+        damaged = bytearray(image)
+        damaged[chance.randrange(len(image))] ^= 1 << chance.randrange(8)
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        path.write_bytes(damaged)
+        patterns = chance.choice([_ALL, _FINISHED])
+        try:
+            read, n_damaged = read_log(directory, patterns)
+        except LogError:
+            refused += 1
+            continue
+        noticed += n_damaged > 0
+        silent += read != by_pattern[patterns] and not n_damaged
+    return silent, noticed, refused
+
+
+def test_no_flipped_bit_alters_or_hides_an_event_silently(tmp_path: Path) -> None:
+    silent, noticed, _ = flip_bits(tmp_path, seed=1)
+    assert silent == 0
+    assert noticed > 0
+
+
+def test_without_checksums_flipped_bits_are_silent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_intact(*_: object) -> int:
+        return 0
+
+    monkeypatch.setattr("trialbus.hub.log.checksum", is_intact)
+    monkeypatch.setattr(integrity, "checksum", is_intact)
+    assert flip_bits(tmp_path, seed=1)[0] > 0
