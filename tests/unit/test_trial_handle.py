@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 import trialbus
+from support.until import until
 from trialbus.testing import TestBus
 from trialbus.trainer.assignment import TRIAL_VARIABLE, make_environment, parse_assignment
 from trialbus.trainer.channel import PrintingChannel
@@ -75,6 +76,8 @@ def test_a_prune_says_why_at_which_step_and_by_whom(
     with trialbus.attach() as trial:
         assert not trial.should_prune()
         assert trial.prune_command is None
+        # The trial's commands are subscribed to before its first event is in the log.
+        until(lambda: bus.events(trialbus.TrialStarted), 20, "the start of the trial")
         bus.publish(trialbus.Prune(study="test", trial=0, step=3, reason=reason, by=by))
         with pytest.raises(trialbus.TrialPruned) as caught:
             trial.report(4, {"loss": 1.0}, wait=20)
