@@ -30,7 +30,7 @@ import zmq
 
 from trialbus.errors import HubUnavailableError
 from trialbus.protocol import frames
-from trialbus.protocol.endpoint import resolve
+from trialbus.protocol.endpoint import notice_dead_hosts, resolve
 from trialbus.protocol.security import ClientKeys, client_keys
 
 logger = logging.getLogger(__name__)
@@ -227,13 +227,7 @@ class Link:
         dealer.set(zmq.RECONNECT_IVL, 50)
         dealer.set(zmq.RECONNECT_IVL_MAX, 2000)
         dealer.set(zmq.CONNECT_TIMEOUT, 3000)
-        # The kernel notices a host that is gone. libzmq's own heartbeats can end this process by
-        # an assertion, see `trialbus.hub.router`.
-        dealer.set(zmq.TCP_KEEPALIVE, 1)
-        dealer.set(zmq.TCP_KEEPALIVE_IDLE, 5)
-        dealer.set(zmq.TCP_KEEPALIVE_INTVL, 5)
-        dealer.set(zmq.TCP_KEEPALIVE_CNT, 2)
-        dealer.set(zmq.TCP_MAXRT, 15000)
+        notice_dead_hosts(dealer)
         dealer.set(zmq.IPV6, 1)
         if self._keys is not None:
             dealer.set(zmq.CURVE_SERVERKEY, self._keys.hub.encode())

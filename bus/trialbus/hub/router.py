@@ -17,6 +17,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from trialbus.errors import TrialbusError
 from trialbus.hub.flood_guard import FloodGuard
 from trialbus.protocol import frames
+from trialbus.protocol.endpoint import notice_dead_hosts
 from trialbus.protocol.permissions import Role
 from trialbus.protocol.security import Gatekeeper
 
@@ -259,17 +260,13 @@ class Router:
         router = self._context.socket(zmq.ROUTER)
         router.set(zmq.ROUTER_MANDATORY, 1)
         router.set(zmq.LINGER, 0)
-        # With answers of at most `wire.BATCH_BYTES`, this bounds what one that does not read costs.
+        # With answers of `frames.BATCH_BYTES`, this bounds what a peer that does not read costs.
         router.set(zmq.SNDHWM, 64)
         router.set(zmq.RCVHWM, 0)  # see the class
         router.set(zmq.MAXMSGSIZE, frames.MAX_FRAME)
         router.set(zmq.HANDSHAKE_IVL, 10000)
         router.set(zmq.BACKLOG, 4096)
-        router.set(zmq.TCP_KEEPALIVE, 1)
-        router.set(zmq.TCP_KEEPALIVE_IDLE, 5)
-        router.set(zmq.TCP_KEEPALIVE_INTVL, 5)
-        router.set(zmq.TCP_KEEPALIVE_CNT, 2)
-        router.set(zmq.TCP_MAXRT, 15000)
+        notice_dead_hosts(router)
         router.set(zmq.IPV6, 1)
         if self._gatekeeper is not None:
             router.set(zmq.CURVE_SERVER, 1)

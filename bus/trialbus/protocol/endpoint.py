@@ -6,6 +6,8 @@ import ipaddress
 import os
 from pathlib import Path
 
+import zmq
+
 from trialbus.errors import SpecError
 
 ENDPOINT_VARIABLE = "TRIALBUS_ENDPOINT"
@@ -77,3 +79,15 @@ def check_reachable(endpoint: str, *, guarded: bool, insecure: bool) -> None:
     """
     if endpoint.startswith(("tcp://0.0.0.0:", "tcp://*:", "tcp://[::]:")):
         check_bindable(endpoint, guarded=guarded, insecure=insecure)
+
+
+def notice_dead_hosts(socket: zmq.Socket[bytes]) -> None:
+    """Let the kernel close a socket's TCP connections to hosts that do not answer for 15 seconds.
+
+    libzmq's own heartbeats can end the process by an assertion, see `trialbus.hub.router`.
+    """
+    socket.set(zmq.TCP_KEEPALIVE, 1)
+    socket.set(zmq.TCP_KEEPALIVE_IDLE, 5)
+    socket.set(zmq.TCP_KEEPALIVE_INTVL, 5)
+    socket.set(zmq.TCP_KEEPALIVE_CNT, 2)
+    socket.set(zmq.TCP_MAXRT, 15_000)
