@@ -9,7 +9,7 @@ import pytest
 
 import trialbus
 import trialbus_services
-from trialbus_services.reference.rooms import BEGIN, draw_rooms, imported_rooms, replace_drawing
+from trialbus_services.reference.rooms import BEGIN, draw_rooms, find_imports, replace_drawing
 
 PAGE = Path(__file__).parents[2] / "docs" / "architecture.md"
 BUS = Path(str(trialbus.__file__)).parent
@@ -35,8 +35,8 @@ def test_every_module_is_drawn_with_a_sentence() -> None:
 
 
 def test_client_and_hub_do_not_meet() -> None:
-    assert "hub" not in imported_rooms(BUS, "client")
-    assert "client" not in imported_rooms(BUS, "hub")
+    assert "hub" not in find_imports(BUS, "client")
+    assert "client" not in find_imports(BUS, "hub")
 
 
 def test_every_file_that_the_text_names_is_there() -> None:

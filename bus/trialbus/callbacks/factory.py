@@ -25,17 +25,14 @@ _TARGET = "_target_"
 
 @dataclass(kw_only=True)
 class CallbackConfig:
-    """The callbacks of a training; usable as a structured config of Hydra.
-
-    Attributes:
-        optuna: How evaluations are reported to the trial.
-        others: Callbacks of one's own by name: `_target_` is the import path of the class,
-            `enabled: false` leaves it out, and all else goes to its constructor, with the trial
-            if it has an argument `trial`.
-    """
+    """The callbacks of a training; usable as a structured config of Hydra."""
 
     optuna: OptunaCallbackConfig = field(default_factory=OptunaCallbackConfig)
+    """How evaluations are reported to the trial."""
     others: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Callbacks of the user by name. `_target_` is the import path of the class, `enabled: false`
+    leaves the callback out, and all else goes to the constructor, with the trial if the constructor
+    has an argument `trial`."""
 
 
 class CallbackFactory:

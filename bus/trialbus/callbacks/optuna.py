@@ -14,22 +14,20 @@ from trialbus.trainer.trial import Trial
 class OptunaCallbackConfig:
     """How evaluations are reported; usable as a structured config of Hydra.
 
-    Attributes:
-        enabled: Whether they are.
-        metric_name: The one metric that is reported; None reports all of them as they are.
-        report_interval: Every how many evaluations, from the first on.
-        use_best_value: Report the best value of `metric_name` so far in place of the newest.
-        direction: `maximize` or `minimize`: which values are better.
-
     Raises:
         ValueError: A value cannot be used; names the key.
     """
 
     enabled: bool = True
+    """Whether evaluations are reported."""
     metric_name: str | None = None
+    """Metric that is reported; None for all metrics as they are."""
     report_interval: int = 1
+    """Interval between reports in evaluations, from the first on; 1 reports every evaluation."""
     use_best_value: bool = False
+    """Whether the best value of `metric_name` so far is reported in place of the newest."""
     direction: str = "maximize"
+    """Which values are better: `maximize` or `minimize`."""
 
     def __post_init__(self) -> None:
         if self.report_interval < 1:

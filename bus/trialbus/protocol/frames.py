@@ -1,4 +1,4 @@
-"""Frames between a client and the hub, as docs/protocol.md specifies them.
+"""Frames between a client and the hub, specified in docs/protocol.md.
 
 Each message is one frame that holds one MessagePack array `[op, ...]`. Receivers ignore fields
 they do not know at the end of an array and fill in missing ones that have a default, so either
@@ -24,7 +24,7 @@ MAX_EVENT = 1 << 20
 BATCH_BYTES = 256 << 10
 BATCH_EVENTS = 512
 
-# What a stranger may say is bounded before anything else sees it.
+# Bounds of a stranger's values, checked as the frame is decoded.
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 Offset: TypeAlias = Annotated[int, msgspec.Meta(ge=-2, lt=1 << 62)]
 Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
@@ -50,110 +50,130 @@ class _Frame(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Publish(_Frame, frozen=True, tag=1):
-    """Client: events `first, first + 1, ...` of a publisher, each a pair of topic and body.
-
-    `base` is the oldest sequence number the publisher still holds: when the hub lacks something
-    before it, that is gone for good and is counted as lost instead of being asked for for ever.
-    """
+    """Client: events of a publisher, in the order of the sequence numbers."""
 
     publisher: PublisherId
+    """Id of the publisher, which the client chose at random."""
     first: Number
+    """Sequence number of the first event; the others follow without a gap."""
     events: list[tuple[str, msgspec.Raw]]
+    """Topic and body of each event."""
     base: Number = 1
+    """Oldest sequence number that the publisher still holds. Events before `base` that the hub
+    lacks are gone for good: the hub counts them as lost and does not ask for them."""
 
 
 class Fetch(_Frame, frozen=True, tag=2):
-    """Client: send me up to `max_events` events from `offset` that match one of `patterns`.
+    """Client: a request for the events of the log from an offset on.
 
-    The hub answers at once, or when something matches, or after `wait_ms`. With a `name`, its
-    committed offset takes the place of `offset`; a name that is new is committed at `offset`.
-    An `offset` of NOW or EARLIEST, or a `name`, is answered at once, so that the client knows
-    the number to go on from.
+    The hub answers at once, or when an event matches, or after `wait_ms`. A fetch with an `offset`
+    of NOW or EARLIEST, or with a `name`, is answered at once, so that the client learns the offset
+    to continue from.
 
-    With `answers` above 1 it stands, for as long as each answer brings the client to the end of
-    the log: so many answers come, one after the other, within `wait_ms` of the first wait.
+    A fetch with `answers` above 1 stands for as long as each answer brings the client to the end of
+    the log.
     """
 
     request: Number
+    """Number of the request, which its answers repeat."""
     offset: Offset
+    """Offset of the first event; NOW (-1) or EARLIEST (-2) in place of one."""
     patterns: Patterns
+    """Patterns `type/study/trial`, each part a value or `*`; an event matches at least one."""
     max_events: Number = BATCH_EVENTS
+    """Most events in one answer."""
     wait_ms: Number = 0
+    """Milliseconds to wait for an event that matches, over all answers; 0 answers at once."""
     name: Name | None = None
+    """Durable name, whose committed offset takes the place of `offset`. A new name is committed at
+    `offset`."""
     answers: Number = 1
+    """Most answers to this fetch, one after the other."""
 
 
 class Commit(_Frame, frozen=True, tag=3):
-    """Client: everything before `offset` is dealt with for the durable name."""
+    """Client: a durable name has dealt with every event before an offset."""
 
     name: Name
+    """Durable name."""
     offset: Number
+    """Offset of the first event that is not dealt with."""
 
 
 class Hello(_Frame, frozen=True, tag=4):
-    """Client: I am alive; if I am silent for `ttl_ms`, publish `trainer_lost` about me.
-
-    `exclusive` lets only one live session of this kind and name exist.
-    """
+    """Client: the start of a session; `trainer_lost` is published when the session falls silent."""
 
     session: Name
+    """Id of the session, which the client chose at random."""
     kind: Name
+    """What the process is: `trainer`, `worker`, `optimizer`, `reporter` or `monitor`."""
     name: Name
+    """Name of the process, for people; with `exclusive`, unique among sessions."""
     ttl_ms: Number
+    """Milliseconds of silence after which the session counts as lost."""
     study: Name = ""
+    """Study that the process belongs to; empty for all."""
     trial: Number | None = None
+    """Number of the trial that a trainer runs."""
     attempt: Number | None = None
+    """Attempt of that trial."""
     info: Info = {}
+    """What the process shows of itself in `trialbus status`."""
     exclusive: bool = False
+    """Whether the hub refuses every other live session of this kind and name."""
 
 
 class Ping(_Frame, frozen=True, tag=5):
-    """Client: still alive."""
+    """Client: the heartbeat of a session."""
 
     session: Name
+    """Id of the session."""
 
 
 class Bye(_Frame, frozen=True, tag=6):
-    """Client: this session ends as it should."""
+    """Client: the orderly end of a session, without a `trainer_lost`."""
 
     session: Name
+    """Id of the session."""
 
 
 class AskStatus(_Frame, frozen=True, tag=7):
-    """Client: send me your counters."""
+    """Client: a request for the status of the hub."""
 
     request: Number
+    """Number of the request, which the answer repeats."""
 
 
 class Forget(_Frame, frozen=True, tag=8):
-    """Client: remove the events of a finished study, or a durable name.
+    """Client: a request to remove a durable name, or the events of a finished study.
 
-    The hub says no while the study runs, or while a durable name has not read all of it, unless
-    with `force`.
+    The hub refuses while the study runs, and while a durable name has not read all of the study
+    unless with `force`.
     """
 
     request: Number
+    """Number of the request, which the answer repeats."""
     study: Name | None = None
+    """Study whose events are removed."""
     name: Name | None = None
+    """Durable name that is removed."""
     force: bool = False
+    """Whether events that a durable name has not read are removed, too."""
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """One event as the log holds it.
-
-    Attributes:
-        offset: Its place in the log.
-        publisher: Id of its publisher.
-        seq: Its number among the publisher's events, from 1. Publisher and seq name it for ever.
-        topic: `type/study/trial`.
-        body: The MessagePack map.
-    """
+    """An event of the log. Publisher and sequence number identify the event for ever."""
 
     offset: int
+    """Position of the event in the log."""
     publisher: bytes
+    """Id of the publisher of the event."""
     seq: int
+    """Sequence number of the event among those of its publisher, from 1."""
     topic: str
+    """Topic `type/study/trial`."""
     body: msgspec.Raw
+    """MessagePack map of the event."""
 
     @property
     def event(self) -> events.AnyEvent:
@@ -166,65 +186,81 @@ class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class Ack(_Frame, frozen=True, tag=11):
-    """Hub: every event of the publisher up to `last` is in the log, on disk."""
+    """Hub: the acknowledgement of a publisher's events, which are on disk."""
 
     publisher: bytes
+    """Id of the publisher."""
     last: int
+    """Sequence number of the newest event that the log has; the log has all before it."""
 
 
 class Events(_Frame, frozen=True, tag=12):
-    """Hub: an answer to a Fetch. Go on from `next`; the log ends before `end`.
-
-    While it is followed by `more`, the Fetch stands, and the next answer begins at `next`.
-    """
+    """Hub: an answer to a Fetch."""
 
     request: int
+    """Number of the request."""
     next: int
+    """Offset from which the client continues."""
     end: int
+    """Offset that the next event of the log will get."""
     records: list[Record]
+    """Events that match, in the order of the log."""
     more: bool = False
+    """Whether the Fetch stands: another answer will follow, and begin at `next`."""
 
 
 class Committed(_Frame, frozen=True, tag=13):
-    """Hub: the answer to a Commit, when it is on disk."""
+    """Hub: the answer to a Commit, which is on disk."""
 
     name: str
+    """Durable name."""
     offset: int
+    """Offset that was committed."""
 
 
 class Seen(_Frame, frozen=True, tag=14):
-    """Hub: the answer to Hello and Ping."""
+    """Hub: the answer to a Hello or a Ping."""
 
     session: str
+    """Id of the session."""
 
 
 class Welcome(_Frame, frozen=True, tag=15):
     """Hub: the first frame of every connection."""
 
     protocol: int
+    """Version of the protocol."""
     log_id: str
+    """Id of the log, which another log in its place does not have."""
     end: int
+    """Offset that the next event of the log will get."""
 
 
 class Status(_Frame, frozen=True, tag=16):
-    """Hub: the answer to AskStatus."""
+    """Hub: the answer to an AskStatus."""
 
     request: int
+    """Number of the request."""
     status: HubStatus
+    """State of the hub at this moment."""
 
 
 class Forgotten(_Frame, frozen=True, tag=17):
-    """Hub: the answer to a Forget: the name is gone, the events go from now on."""
+    """Hub: the answer to a Forget. The durable name is gone, or the removal of events begins."""
 
     request: int
+    """Number of the request."""
 
 
 class Refused(_Frame, frozen=True, tag=19):
-    """Hub: no, and why. `about` is the request, session or name that it concerns."""
+    """Hub: the refusal of a frame."""
 
     code: int
+    """Kind of the refusal: 400, 403, 409, 410, 416, 429 or 507."""
     reason: str
+    """Reason in a sentence, for people."""
     about: int | str | None = None
+    """Request, session or durable name that was refused; null where the frame had none."""
 
 
 ToHub: TypeAlias = Publish | Fetch | Commit | Hello | Ping | Bye | AskStatus | Forget
@@ -238,18 +274,18 @@ encode = _encoder.encode
 
 
 def decode_to_hub(frame: bytes) -> ToHub:
-    """Return the message in a frame.
+    """Return the message in a frame of a client.
 
     Raises:
-        msgspec.DecodeError: It holds none that a client may send.
+        msgspec.DecodeError: The frame holds no message that a client may send.
     """
     return codec.decode_with(_to_hub, frame)
 
 
 def decode_to_client(frame: bytes) -> ToClient:
-    """Return the message in a frame.
+    """Return the message in a frame of the hub.
 
     Raises:
-        msgspec.DecodeError: It holds none that the hub sends.
+        msgspec.DecodeError: The frame holds no message that the hub sends.
     """
     return codec.decode_with(_to_client, frame)

@@ -1,4 +1,4 @@
-"""Generate the reference from the source: `./scripts/reference`."""
+"""The command that generates the reference from the source: `./scripts/reference`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import cast
 
 from trialbus_services.reference import asyncapi, config_page, messages_page, rooms
 
-#: The generated files, relative to the folder of the documentation, and what renders each.
+#: Paths of the generated pages, relative to the folder of the documentation, and their renderers.
 PAGES: Mapping[str, Callable[[], str]] = {
     "asyncapi.json": asyncapi.render,
     "reference/config.md": config_page.render,
@@ -18,7 +18,7 @@ PAGES: Mapping[str, Callable[[], str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write every generated file, and draw the rooms in architecture.md if the folder has one."""
+    """Write every generated page, and the drawing of the rooms in an existing architecture.md."""
     parser = argparse.ArgumentParser(prog="reference", description=main.__doc__)
     parser.add_argument("docs", type=Path, help="folder of the documentation")
     folder = cast(Path, parser.parse_args(arguments).docs)

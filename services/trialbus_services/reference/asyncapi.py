@@ -1,7 +1,7 @@
-"""The AsyncAPI 3 document of the bus, made from the structs: `./scripts/reference`.
+"""The page docs/asyncapi.json: an AsyncAPI 3 document of every event and frame.
 
-Channels are the types of events and the connection itself; operations say which role sends and
-which receives. The output depends on nothing but the code, so docs/asyncapi.json can be compared.
+Channels are the types of events and the connection to the hub; operations tell which roles send and
+receive each type. The output depends on the code alone, so a test can compare it with the page.
 
 Source:
     https://www.asyncapi.com/docs/reference/specification/v3.0.0
@@ -25,16 +25,17 @@ from trialbus_services.reference.markdown import read_summary
 
 Json: TypeAlias = dict[str, Any]
 
-_OWN = "x_own"
-# A discriminator is not needed: each alternative names its own value of `type`.
-_NEWER = frozenset({"prefixItems", "contentEncoding", "discriminator"})
-_REF = "#/components/schemas/{name}"
+_USER_TYPE = "x_own"
+# Keywords of newer dialects of JSON Schema. No discriminator is needed: each alternative has a
+# value of `type` of its own.
+_NEWER_KEYWORDS = frozenset({"prefixItems", "contentEncoding", "discriminator"})
+_SCHEMA_REF = "#/components/schemas/{name}"
 _STUDY = (
     "Name of the study, with %, / and * written %25, %2F and %2A; empty where the event concerns "
     "none in particular."
 )
 _TRIAL = "Number of the trial in its study, from 0; empty where the event concerns none."
-_ABOUT = (
+_DESCRIPTION = (
     "Everything that travels over a trialbus hub. The transport is ZeroMQ: a client's DEALER "
     "connects to the hub's ROUTER, and each message is one MessagePack array, described by the "
     "channel `connection`. The other channels are the topics of events, which travel inside "
@@ -45,9 +46,9 @@ _ABOUT = (
 )
 
 
-def document() -> Json:
-    """Return the document as plain data."""
-    to_hub, to_client = _members(frames.ToHub), _members(frames.ToClient)
+def build_document() -> Json:
+    """Return the AsyncAPI document as plain data."""
+    to_hub, to_client = _list_members(frames.ToHub), _list_members(frames.ToClient)
     schemas = _build_schemas([*events.BUILT_IN, *to_hub, *to_client, frames.Record])
     schemas["OwnEvent"] = {
         "title": "OwnEvent",
@@ -60,42 +61,48 @@ def document() -> Json:
         },
         "required": ["type"],
     }
-    channels: Json = {"connection": _connection([*to_hub, *to_client])}
+    channels: Json = {"connection": _build_connection([*to_hub, *to_client])}
     operations: Json = {
-        "client_sends": _operation("send", "connection", map(_snake_case, to_hub)),
-        "client_receives": _operation("receive", "connection", map(_snake_case, to_client)),
+        "client_sends": _build_operation("send", "connection", map(_format_name, to_hub)),
+        "client_receives": _build_operation("receive", "connection", map(_format_name, to_client)),
     }
-    messages = {_snake_case(frame): _message(frame) for frame in (*to_hub, *to_client)}
+    messages = {_format_name(frame): _build_message(frame) for frame in (*to_hub, *to_client)}
     for event in events.BUILT_IN:
         type_ = get_tag(event)
-        channels[type_] = _channel(type_, with_trial="trial" in event.__struct_fields__)
-        messages[type_] = _message(event)
+        channels[type_] = _build_channel(type_, with_trial="trial" in event.__struct_fields__)
+        messages[type_] = _build_message(event)
         route = ROUTES[type_]
         for roles, verb, action in (
             (route.senders, "sends", "send"),
             (route.receivers, "receives", "receive"),
         ):
             for role in roles:
-                operations[f"{role}_{verb}_{type_}"] = _operation(action, type_, [type_], role)
-    channels[_OWN] = _channel("x_{name}", with_trial=True, message=_OWN) | {
+                operations[f"{role}_{verb}_{type_}"] = _build_operation(
+                    action, type_, [type_], role
+                )
+    channels[_USER_TYPE] = _build_channel("x_{name}", with_trial=True, message=_USER_TYPE) | {
         "description": "Types of your own."
     }
-    channels[_OWN]["parameters"]["name"] = {"description": "The rest of the type's name."}
+    channels[_USER_TYPE]["parameters"]["name"] = {"description": "The rest of the type's name."}
     for sender in USER_ROUTE.senders:
-        operations[f"{sender}_sends_own"] = _operation("send", _OWN, [_OWN], sender)
+        operations[f"{sender}_sends_own"] = _build_operation(
+            "send", _USER_TYPE, [_USER_TYPE], sender
+        )
     for receiver in USER_ROUTE.receivers:
-        operations[f"{receiver}_receives_own"] = _operation("receive", _OWN, [_OWN], receiver)
-    messages[_OWN] = {
+        operations[f"{receiver}_receives_own"] = _build_operation(
+            "receive", _USER_TYPE, [_USER_TYPE], receiver
+        )
+    messages[_USER_TYPE] = {
         "title": "An event of your own",
         "contentType": "application/msgpack",
-        "payload": {"$ref": _REF.format(name="OwnEvent")},
+        "payload": {"$ref": _SCHEMA_REF.format(name="OwnEvent")},
     }
     return {
         "asyncapi": "3.0.0",
         "info": {
             "title": "trialbus",
             "version": str(frames.PROTOCOL),
-            "description": _ABOUT,
+            "description": _DESCRIPTION,
             "license": {"name": "MIT"},
         },
         "defaultContentType": "application/msgpack",
@@ -114,20 +121,22 @@ def document() -> Json:
 
 
 def render() -> str:
-    """Return the document as it is committed."""
-    return json.dumps(document(), indent=2, ensure_ascii=False) + "\n"
+    """Return the AsyncAPI document as JSON."""
+    return json.dumps(build_document(), indent=2, ensure_ascii=False) + "\n"
 
 
-def _connection(frame_types: Sequence[type[msgspec.Struct]]) -> Json:
+def _build_connection(frame_types: Sequence[type[msgspec.Struct]]) -> Json:
     return {
         "address": None,
         "title": "The connection to the hub",
         "description": "One DEALER for each client; frames go both ways and every frame is whole.",
-        "messages": {_snake_case(frame): _message_ref(_snake_case(frame)) for frame in frame_types},
+        "messages": {
+            _format_name(frame): _refer_to_message(_format_name(frame)) for frame in frame_types
+        },
     }
 
 
-def _channel(type_: str, *, with_trial: bool, message: str | None = None) -> Json:
+def _build_channel(type_: str, *, with_trial: bool, message: str | None = None) -> Json:
     parameters: Json = {"study": {"description": _STUDY}}
     if with_trial:
         parameters["trial"] = {"description": _TRIAL}
@@ -135,11 +144,11 @@ def _channel(type_: str, *, with_trial: bool, message: str | None = None) -> Jso
     return {
         "address": f"{type_}/{{study}}/" + ("{trial}" if with_trial else ""),
         "parameters": parameters,
-        "messages": {name: _message_ref(name)},
+        "messages": {name: _refer_to_message(name)},
     }
 
 
-def _operation(action: str, channel: str, messages: Any, role: str = "") -> Json:
+def _build_operation(action: str, channel: str, messages: Any, role: str = "") -> Json:
     base: Json = {
         "action": action,
         "channel": {"$ref": f"#/channels/{channel}"},
@@ -148,22 +157,22 @@ def _operation(action: str, channel: str, messages: Any, role: str = "") -> Json
     return base | ({"tags": [{"name": role}]} if role else {})
 
 
-def _message(struct: type[msgspec.Struct]) -> Json:
+def _build_message(struct: type[msgspec.Struct]) -> Json:
     doc = inspect.cleandoc(struct.__doc__ or "")
     return {
-        "name": _snake_case(struct),
+        "name": _format_name(struct),
         "title": doc.partition("\n")[0],
         "contentType": "application/msgpack",
-        "payload": {"$ref": _REF.format(name=struct.__name__)},
+        "payload": {"$ref": _SCHEMA_REF.format(name=struct.__name__)},
     }
 
 
-def _message_ref(name: str) -> Json:
+def _refer_to_message(name: str) -> Json:
     return {"$ref": f"#/components/messages/{name}"}
 
 
 def _build_schemas(structs: Sequence[type[msgspec.Struct]]) -> Json:
-    _, components = msgspec.json.schema_components(structs, ref_template=_REF)
+    _, components = msgspec.json.schema_components(structs, ref_template=_SCHEMA_REF)
     schemas: Json = {name: _convert_to_draft_07(schema) for name, schema in components.items()}
     for struct in _list_structs(structs):
         schema = schemas[struct.__name__]
@@ -172,27 +181,28 @@ def _build_schemas(structs: Sequence[type[msgspec.Struct]]) -> Json:
             schema["description"] = summary
         descriptions = describe_fields(struct)
         if struct.__struct_config__.array_like:
-            tagged = struct.__struct_config__.tag is not None
-            names = ["op"] * tagged + [field.name for field in msgspec.structs.fields(struct)]
-            properties = dict(zip(names, schema["items"], strict=True))
-            for name, item in properties.items():
-                item["title"] = name
+            tag = ["op"] if struct.__struct_config__.tag is not None else []
+            names = [*tag, *struct.__struct_fields__]
+            schema["items"] = [
+                _annotate(item, title=name, description=descriptions.get(name, ""))
+                for name, item in zip(names, schema["items"], strict=True)
+            ]
         else:
-            properties = schema["properties"]
-        for name, description in descriptions.items():
-            properties[name] = _describe(properties[name], description)
+            for name, item in schema["properties"].items():
+                description = descriptions.get(name, "")
+                schema["properties"][name] = _annotate(item, description=description)
     return {name: schemas[name] for name in sorted(schemas)}
 
 
-def _describe(schema: Json, description: str) -> Json:
-    """Return a schema with a description; a reference would hide the keywords beside it."""
-    if "$ref" in schema:
-        return {"allOf": [schema], "description": description}
-    return schema | {"description": description}
+def _annotate(schema: Json, **annotations: str) -> Json:
+    """Return a schema with annotations; empty annotations are left out."""
+    # A reference hides the keywords beside it.
+    annotated: Json = {"allOf": [schema]} if "$ref" in schema else schema
+    return annotated | {keyword: text for keyword, text in annotations.items() if text}
 
 
 def _list_structs(types: Iterable[Any]) -> list[type[msgspec.Struct]]:
-    """Return the structs among types, and those that their fields hold, each once."""
+    """Return the structs among types and in the fields of structs, without repetitions."""
     structs: dict[type[msgspec.Struct], None] = {}
     waiting = list(types)
     while waiting:
@@ -207,14 +217,14 @@ def _list_structs(types: Iterable[Any]) -> list[type[msgspec.Struct]]:
 
 
 def _convert_to_draft_07(schema: Any) -> Any:
-    """Return a schema in the dialect of AsyncAPI, which is older than the one of msgspec."""
+    """Return a schema of msgspec in draft 7 of JSON Schema, the dialect of AsyncAPI."""
     if isinstance(schema, list):
         return [_convert_to_draft_07(item) for item in cast(list[Any], schema)]
     if not isinstance(schema, dict):
         return schema
     old = cast(Json, schema)
     new: Json = {
-        key: _convert_to_draft_07(value) for key, value in old.items() if key not in _NEWER
+        key: _convert_to_draft_07(value) for key, value in old.items() if key not in _NEWER_KEYWORDS
     }
     if "prefixItems" in old:
         new["items"] = _convert_to_draft_07(old["prefixItems"])
@@ -229,7 +239,7 @@ def _convert_to_draft_07(schema: Any) -> Any:
     return new
 
 
-def _members(union: Any) -> tuple[type[msgspec.Struct], ...]:
+def _list_members(union: Any) -> tuple[type[msgspec.Struct], ...]:
     return get_args(union)
 
 
@@ -238,5 +248,5 @@ def get_tag(event: type[events.Event]) -> str:
     return str(event.__struct_config__.tag)
 
 
-def _snake_case(struct: type[msgspec.Struct]) -> str:
+def _format_name(struct: type[msgspec.Struct]) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", struct.__name__).lower()

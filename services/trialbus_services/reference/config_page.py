@@ -1,4 +1,4 @@
-"""The page docs/reference/config.md: every section of the Hydra config with its keys."""
+"""The page docs/reference/config.md: every section and key of the Hydra config."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ _TOP_LEVEL = (
     ),
 )
 
-#: Sections whose files differ too much for one of them to be the default.
+#: Sections whose files differ too much for a default file.
 _WITHOUT_DEFAULT_FILE = frozenset({"trainer"})
 _LINKS = {
     "KeySettings": "#buskeys",
@@ -126,7 +126,7 @@ def _render_section(name: str, config: DictConfig) -> str:
 
 
 def _render_study() -> str:
-    """Return the section of the study with `objective`, as YAML has it, for `objectives`."""
+    """Return the section of a study, with the key `objective` for the field `objectives`."""
     fields = [f for f in list_fields(StudySpec) if f.name not in NOT_WRITTEN]
     objective = Field(
         "objective",

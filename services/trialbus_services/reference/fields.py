@@ -1,4 +1,4 @@
-"""The fields of a struct with the documentation that stands under each of them in its source."""
+"""Fields of structs, dataclasses and other classes: type, default and documentation."""
 
 from __future__ import annotations
 
@@ -19,30 +19,27 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
-#: The default of a field that has none.
+#: Default of a field that must be given.
 REQUIRED = msgspec.NODEFAULT
-#: The default of a field that is filled with the time of its creation.
+#: Default of a field that holds the time of creation.
 CREATION_TIME = object()
 
-_SECTION = re.compile(r"\n(?:Args|Attributes):\n(.*?)(?=\n\w+:\n|\Z)", re.DOTALL)
+_ARGS = re.compile(r"\nArgs:\n(.*?)(?=\n\w+:\n|\Z)", re.DOTALL)
 _ENTRY = re.compile(r"^ {4}(\w+): (.*(?:\n(?: {6}.*)?$)*)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Field:
-    """A field of a struct or dataclass, or an argument of a class.
-
-    Attributes:
-        name: Name of the field.
-        type: Type of the field, evaluated.
-        default: Default value, `REQUIRED` or `CREATION_TIME`.
-        description: Meaning of the field in one paragraph; empty where nobody wrote it down.
-    """
+    """A field of a struct or dataclass, or an argument of a class."""
 
     name: str
+    """Name of the field."""
     type: Any
+    """Type of the field, evaluated."""
     default: Any
+    """Default value, `REQUIRED` or `CREATION_TIME`."""
     description: str
+    """Meaning of the field in one paragraph; empty for a field without documentation."""
 
 
 def list_fields(class_: type[Any]) -> list[Field]:
@@ -64,17 +61,19 @@ def list_fields(class_: type[Any]) -> list[Field]:
 
 @cache
 def describe_fields(class_: type[Any]) -> Mapping[str, str]:
-    """Return the descriptions of a class's fields by name, those of base classes too."""
+    """Return the descriptions of the fields of a class and of the base classes, by field name."""
+    has_fields = issubclass(class_, msgspec.Struct) or dataclasses.is_dataclass(class_)
     descriptions: dict[str, str] = {}
     for base in reversed(class_.__mro__):
         if base not in msgspec.Struct.__mro__:
-            descriptions |= _read_section(base.__doc__ or "")
-            descriptions |= _read_literals(base)
+            descriptions |= (
+                _read_literals(base) if has_fields else _read_arguments(base.__doc__ or "")
+            )
     return descriptions
 
 
 def format_type(hint: Any, links: Mapping[str, str] | None = None) -> str:
-    """Return a type as Markdown, in words rather than in Python's notation.
+    """Return a type as Markdown, in words in place of Python's notation.
 
     Args:
         hint: An evaluated annotation.
@@ -126,14 +125,15 @@ def _iterate_fields(class_: type[Any]) -> Iterator[tuple[str, Any, Any]]:
         for entry in dataclasses.fields(class_):
             default = REQUIRED if entry.default is dataclasses.MISSING else entry.default
             factory = entry.default_factory
-            made = REQUIRED if factory is dataclasses.MISSING else factory
-            yield entry.name, hints[entry.name], _get_default(default, made)
+            if factory is dataclasses.MISSING:
+                factory = REQUIRED
+            yield entry.name, hints[entry.name], _get_default(default, factory)
     else:
         hints = get_type_hints(class_.__init__)
         for argument in list(inspect.signature(class_).parameters.values()):
             default = argument.default
-            missing = default is inspect.Parameter.empty
-            yield argument.name, hints[argument.name], REQUIRED if missing else default
+            is_required = default is inspect.Parameter.empty
+            yield argument.name, hints[argument.name], REQUIRED if is_required else default
 
 
 def _get_default(default: Any, factory: Any) -> Any:
@@ -156,7 +156,7 @@ def _format_union(members: Sequence[Any], links: Mapping[str, str]) -> str:
 
 
 def _read_literals(class_: type[Any]) -> dict[str, str]:
-    """Return the string literals that stand under the fields in the source of a class."""
+    """Return the string literals under the fields in the source of a class, by field name."""
     definition = _parse_module(class_.__module__).get(class_.__qualname__)
     if definition is None:
         return {}
@@ -180,10 +180,10 @@ def _parse_module(name: str) -> dict[str, ast.ClassDef]:
     return {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
 
 
-def _read_section(doc: str) -> dict[str, str]:
-    """Return the entries of the sections `Args` and `Attributes` of a docstring."""
+def _read_arguments(doc: str) -> dict[str, str]:
+    """Return the descriptions of arguments in the section `Args` of a docstring, by name."""
     return {
         name: " ".join(text.split())
-        for section in _SECTION.findall(inspect.cleandoc(doc) + "\n")
+        for section in _ARGS.findall(inspect.cleandoc(doc) + "\n")
         for name, text in _ENTRY.findall(section)
     }

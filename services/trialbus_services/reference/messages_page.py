@@ -1,4 +1,4 @@
-"""The page docs/reference/messages.md: every event with its sender, receiver, topic and fields."""
+"""The page docs/reference/messages.md: sender, receiver, topic and fields of every event."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ field takes its default. [The protocol](../protocol.md) has the rules of the bus
 [asyncapi.json](../asyncapi.json) the same fields for tools.
 """
 
-#: Structs that events hold.
+#: Structs in the fields of events.
 _STRUCTS: tuple[type[msgspec.Struct], ...] = (events.BestTrial, events.TrialCounts, Evaluation)
 _LINKS = {struct.__name__: f"#{struct.__name__.lower()}" for struct in _STRUCTS} | {
     "StudySpec": "config.md#study"
@@ -37,7 +37,7 @@ def render() -> str:
         "## Fields of every event",
         format_fields(list_fields(events.Event)),
         "## Fields of every event of a trial",
-        _render_own_fields(events.TrialEvent, events.Event),
+        _render_added_fields(events.TrialEvent, events.Event),
         *(_render_event(event) for event in events.BUILT_IN),
         *(
             f"## {struct.__name__}\n\n{read_summary(struct)}\n\n"
@@ -58,10 +58,10 @@ def _render_overview() -> str:
 
 def _render_event(event: type[events.Event]) -> str:
     tag = get_tag(event)
-    of_trial = issubclass(event, events.TrialEvent)
-    base = events.TrialEvent if of_trial else events.Event
-    above = "[every event](#fields-of-every-event)" + (
-        " and of [every event of a trial](#fields-of-every-event-of-a-trial)" if of_trial else ""
+    has_trial = issubclass(event, events.TrialEvent)
+    base = events.TrialEvent if has_trial else events.Event
+    inherited = "[every event](#fields-of-every-event)" + (
+        " and of [every event of a trial](#fields-of-every-event-of-a-trial)" if has_trial else ""
     )
     route = ROUTES[tag]
     return "\n\n".join(
@@ -69,14 +69,15 @@ def _render_event(event: type[events.Event]) -> str:
             f"## {tag}",
             read_summary(event),
             f"From {' or '.join(route.senders)} to {', '.join(route.receivers)}. "
-            f"Topic: `{tag}/<study>/{'<trial>' if of_trial else ''}`. Has the fields of {above}"
+            f"Topic: `{tag}/<study>/{'<trial>' if has_trial else ''}`. "
+            f"Has the fields of {inherited}"
             + (", and:" if set(event.__struct_fields__) > set(base.__struct_fields__) else "."),
-            _render_own_fields(event, base),
+            _render_added_fields(event, base),
         ]
     )
 
 
-def _render_own_fields(struct: type[msgspec.Struct], base: type[msgspec.Struct]) -> str:
-    """Return the table of the fields that a struct has beyond those of a base class."""
+def _render_added_fields(struct: type[msgspec.Struct], base: type[msgspec.Struct]) -> str:
+    """Return the table of the fields that a struct adds to a base class."""
     fields = [f for f in list_fields(struct) if f.name not in base.__struct_fields__]
     return format_fields(fields, links=_LINKS) if fields else ""

@@ -24,7 +24,7 @@ _COLUMN = 34
 
 
 def replace_drawing(page: str) -> str:
-    """Return the text of docs/architecture.md with the drawing that the code gives now.
+    """Return the text of docs/architecture.md with a new drawing of the rooms.
 
     Raises:
         ValueError: The page lacks one of the two lines that enclose the drawing.
@@ -40,7 +40,7 @@ def draw_rooms() -> str:
     """Return a Markdown tree of each package's rooms and a table of the rooms' imports."""
     sections: list[str] = []
     for source_root, folder in _PACKAGES.items():
-        imports = {room: imported_rooms(folder, room) for room in _rooms(folder)}
+        imports = {room: find_imports(folder, room) for room in _list_rooms(folder)}
         # Rooms that import nothing come first, as one would read them.
         graph = {room: rooms & imports.keys() for room, rooms in imports.items()}
         order = list(TopologicalSorter(graph).static_order())
@@ -53,13 +53,13 @@ def draw_rooms() -> str:
             "",
             "| room | imports |",
             "|---|---|",
-            *(f"| `{room}` | {_list_rooms(imports[room], order)} |" for room in order),
+            *(f"| `{room}` | {_format_rooms(imports[room], order)} |" for room in order),
             "",
         ]
     return "\n".join(sections).rstrip()
 
 
-def imported_rooms(package: Path, room: str) -> frozenset[str]:
+def find_imports(package: Path, room: str) -> frozenset[str]:
     """Return the names of the rooms that a room's modules import.
 
     Args:
@@ -67,25 +67,25 @@ def imported_rooms(package: Path, room: str) -> frozenset[str]:
         room: Name of the room: of a folder, or of a module without its suffix.
 
     Returns:
-        Rooms of the same package by their names, those of the other package as `trialbus.hub`.
+        Rooms of the same package by name, rooms of the other package as `trialbus.hub`.
     """
     modules = sorted((package / room).rglob("*.py")) or [package / f"{room}.py"]
-    imported = {".".join(name.split(".")[:2]) for path in modules for name in _imports(path)}
+    imported = {".".join(name.split(".")[:2]) for path in modules for name in _read_imports(path)}
     inside = {name.partition(".")[2] for name in imported if name.startswith(f"{package.name}.")}
-    other = {name for name in imported if name.startswith("trialbus.")} - {
+    outside = {name for name in imported if name.startswith("trialbus.")} - {
         f"{package.name}.{name}" for name in inside
     }
-    return frozenset((inside & set(_rooms(package))) | other) - {room}
+    return frozenset((inside & set(_list_rooms(package))) | outside) - {room}
 
 
-def _rooms(package: Path) -> list[str]:
+def _list_rooms(package: Path) -> list[str]:
     folders = [path.parent.name for path in package.glob("*/__init__.py")]
     modules = [path.stem for path in package.glob("*.py") if not path.stem.startswith("__")]
     return sorted(folders + modules)
 
 
-def _imports(module: Path) -> Iterator[str]:
-    """Yield the dotted names that a module imports, those in functions and type checks included."""
+def _read_imports(module: Path) -> Iterator[str]:
+    """Yield every dotted name that a module imports, also inside functions and type checks."""
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         match node:
             case ast.ImportFrom(module=str(source)):
@@ -120,6 +120,6 @@ def _draw_line(label: str, module: Path) -> str:
     return f"{label:<{_COLUMN}}{docstring.partition(chr(10))[0]}".rstrip()
 
 
-def _list_rooms(rooms: frozenset[str], order: list[str]) -> str:
+def _format_rooms(rooms: frozenset[str], order: list[str]) -> str:
     ordered = [room for room in order if room in rooms] + sorted(rooms - set(order))
     return ", ".join(f"`{room}`" for room in ordered) or "nothing"
