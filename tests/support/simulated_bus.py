@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 import trialbus
 from trialbus.client.subscriber import Record
 from trialbus.messages import codec, events
-from trialbus.messages.topics import topic
+from trialbus.messages.topics import make_topic
 from trialbus.study.spec import StudySpec
 from trialbus_services.optimizer.attributes import END
 from trialbus_services.optimizer.loop import OptimizerLoop
@@ -62,7 +62,7 @@ class SimulatedLog:
     def append(self, *appended: events.Event) -> None:
         """Append events of other processes."""
         for event in appended:
-            path = topic(
+            path = make_topic(
                 str(event.__struct_config__.tag), event.study, getattr(event, "trial", None)
             )
             body = msgspec.Raw(codec.encode(event))

@@ -47,7 +47,7 @@ def test_every_event_has_a_channel_with_its_topic_a_sender_and_a_receiver() -> N
     assert address.format(study="s", trial=3) == event.topic
     address = document["channels"]["stop"]["address"]
     assert address.format(study="s") == trialbus.Stop(study="s").topic
-    types = {tag for tag in codec.known_types() if not tag.startswith("x_")}
+    types = {tag for tag in codec.list_known_types() if not tag.startswith("x_")}
     assert types == set(ROUTES)
     for type_ in types:
         actions = {

@@ -13,7 +13,7 @@ import pytest
 from trialbus.errors import LogError
 from trialbus.hub import integrity
 from trialbus.hub.log import Change, EventLog
-from trialbus.messages.topics import patterns_of
+from trialbus.messages.topics import list_matching_patterns
 from trialbus.protocol.frames import Record
 
 _ALL = frozenset({"*/*/*"})
@@ -126,7 +126,7 @@ def flip_bits(directory: Path, seed: int) -> tuple[int, int, int]:
     """Flip a bit of a log in each of many copies; return how many were silent, noticed, refused."""
     events = write_log(directory)
     by_pattern = {
-        patterns: [e for e in events if not patterns.isdisjoint(patterns_of(e[3]))]
+        patterns: [e for e in events if not patterns.isdisjoint(list_matching_patterns(e[3]))]
         for patterns in (_ALL, _FINISHED)
     }
     path = directory / "events.db"

@@ -1,4 +1,4 @@
-"""Topics and patterns."""
+"""Topics of events, and patterns that match topics."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trialbus.messages.topics import is_pattern, matches, pattern, topic
+from trialbus.messages.topics import is_pattern, make_pattern, make_topic, matches_any
 
 PARTS = st.none() | st.text(min_size=1, max_size=8)
 
 
 @given(study=st.text(min_size=1), trial=st.integers(0, 10**6))
 def test_any_study_name_gives_a_topic_of_three_parts(study: str, trial: int) -> None:
-    assert is_pattern(topic("prune", study, trial))
+    assert is_pattern(make_topic("prune", study, trial))
 
 
 @given(
@@ -22,17 +22,19 @@ def test_any_study_name_gives_a_topic_of_three_parts(study: str, trial: int) -> 
     trial=st.integers(0, 3),
     number=st.none() | st.integers(0, 3),
 )
-def test_a_pattern_matches_what_it_says(
+def test_a_pattern_matches_a_topic_with_the_same_study_and_trial(
     study: str, other: str | None, trial: int, number: int | None
 ) -> None:
     expected = (other is None or other == study) and (number is None or number == trial)
     assert (
-        matches(topic("prune", study, trial), frozenset({pattern("prune", other, number)}))
+        matches_any(
+            make_topic("prune", study, trial), frozenset({make_pattern("prune", other, number)})
+        )
         == expected
     )
 
 
 @pytest.mark.parametrize("name", ["a/b", "*", "100%", "%2F"])
-def test_names_with_special_characters_stay_apart(name: str) -> None:
-    assert matches(topic("stop", name), frozenset({pattern("stop", name)}))
-    assert not matches(topic("stop", "plain"), frozenset({pattern("stop", name)}))
+def test_study_names_with_special_characters_never_match_other_studies(name: str) -> None:
+    assert matches_any(make_topic("stop", name), frozenset({make_pattern("stop", name)}))
+    assert not matches_any(make_topic("stop", "plain"), frozenset({make_pattern("stop", name)}))

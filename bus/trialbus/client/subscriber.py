@@ -17,7 +17,7 @@ from trialbus.client.fetcher import Fetcher, Start
 from trialbus.client.link import Link
 from trialbus.errors import HubUnavailableError
 from trialbus.messages import events
-from trialbus.messages.topics import pattern
+from trialbus.messages.topics import make_pattern
 from trialbus.protocol.frames import Record
 
 __all__ = ["Record", "Subscriber", "replay", "subscribe"]
@@ -279,7 +279,9 @@ def subscribe(
         ...     print(event.trial, event.step, event.metrics)
     """
     names = [t if isinstance(t, str) else str(t.__struct_config__.tag) for t in types]
-    patterns = [pattern(name_, study, trial) for name_ in names] or [pattern(None, study, trial)]
+    patterns = [make_pattern(name_, study, trial) for name_ in names] or [
+        make_pattern(None, study, trial)
+    ]
     owns_link = link is None
     link = Link(endpoint) if link is None else link
     fetcher = Fetcher(link, patterns, start, name)

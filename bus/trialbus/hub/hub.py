@@ -31,7 +31,7 @@ from trialbus.hub.retention import Retention
 from trialbus.hub.router import Router
 from trialbus.hub.sessions import Sessions
 from trialbus.messages import codec
-from trialbus.messages.topics import escaped
+from trialbus.messages.topics import escape_study
 from trialbus.protocol import frames
 from trialbus.protocol.endpoint import check_bindable, resolve
 from trialbus.protocol.frames import Record
@@ -276,7 +276,7 @@ class Hub:
             else:
                 refusal = f"the hub knows no durable name {message.name!r}"
         if message.study is not None:
-            refusal = self._retention.forget(escaped(message.study), force=message.force)
+            refusal = self._retention.forget(escape_study(message.study), force=message.force)
         if refusal is None:
             self._replies.append((peer, frames.Forgotten(message.request)))
         else:

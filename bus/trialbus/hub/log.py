@@ -21,7 +21,7 @@ import msgspec
 
 from trialbus.errors import LogError, LogInUseError
 from trialbus.hub.integrity import VerifiedReader, checksum, is_rare, record_removed
-from trialbus.messages.topics import patterns_of
+from trialbus.messages.topics import list_matching_patterns
 from trialbus.protocol.frames import Hello, Record
 
 Sync: TypeAlias = Literal["full", "normal"]
@@ -218,7 +218,7 @@ class EventLog:
         following = offset
         everything = "*/*/*" in patterns
         for record in candidates:
-            if everything or not patterns.isdisjoint(patterns_of(record.topic)):
+            if everything or not patterns.isdisjoint(list_matching_patterns(record.topic)):
                 if len(found) >= max_events or size >= max_bytes:
                     return found, record.offset
                 found.append(record)

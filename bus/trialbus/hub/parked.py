@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from trialbus.messages.topics import patterns_of
+from trialbus.messages.topics import list_matching_patterns
 from trialbus.protocol.frames import Fetch
 
 
@@ -62,7 +62,7 @@ class ParkedFetches:
             return []
         fetches: dict[Parked, None] = {}
         for topic in set(topics):
-            for pattern in patterns_of(topic):
+            for pattern in list_matching_patterns(topic):
                 fetches.update(self._by_pattern.get(pattern, ()))
         for parked in fetches:
             self._remove(parked)

@@ -1,1 +1,1 @@
-"""Messages: the events that travel, their topics, and how they become bytes."""
+"""Messages: the events that travel, event topics, and the encoding of events."""

@@ -1,4 +1,4 @@
-"""How events travel: as MessagePack maps, typed by the first part of their topic."""
+"""Codec: events as MessagePack maps, typed by the first part of the topic."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _any_decoder = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 def encode(event: Event) -> bytes:
-    """Return the MessagePack map of an event."""
+    """Encode an event as a MessagePack map."""
     return _encoder.encode(event)
 
 
 def decode_with(decoder: msgspec.msgpack.Decoder[_T], data: bytes | memoryview | msgspec.Raw) -> _T:
-    """Decode with one error for all that strangers can get wrong.
+    """Decode bytes of another process; raise `msgspec.DecodeError` for anything malformed.
 
     Raises:
-        msgspec.DecodeError: Also where msgspec lets Python's own errors through: text that is not
-            UTF-8, and nesting without end.
+        msgspec.DecodeError: The bytes do not fit the decoder's type. This includes text that is
+            not UTF-8 and too deep nesting, for which msgspec raises Python's own errors.
     """
     try:
         return decoder.decode(data)
@@ -37,26 +37,28 @@ def decode_with(decoder: msgspec.msgpack.Decoder[_T], data: bytes | memoryview |
         raise msgspec.DecodeError(str(error)) from None
 
 
-def decode(topic_: str, body: bytes | memoryview | msgspec.Raw) -> AnyEvent:
-    """Return the event in `body`, typed by the first part of its topic.
+def decode(topic: str, body: bytes | memoryview | msgspec.Raw) -> AnyEvent:
+    """Decode the body of an event by the type that the topic begins with.
+
+    An event of an unknown type becomes an `UnknownEvent`.
 
     Raises:
         msgspec.DecodeError: The body is not MessagePack, or does not fit the type.
     """
-    decoder = _decoders.get(topic_.partition("/")[0])
+    decoder = _decoders.get(topic.partition("/")[0])
     if decoder is None:
-        return UnknownEvent(topic=topic_, data=decode_with(_any_decoder, body))
+        return UnknownEvent(topic=topic, data=decode_with(_any_decoder, body))
     event: Event = decode_with(decoder, body)
     return event
 
 
-def known_types() -> frozenset[str]:
-    """Return the tags of the types that `decode` knows, your own included."""
+def list_known_types() -> frozenset[str]:
+    """Return the tags of the event types that `decode` knows, registered types included."""
     return frozenset(_decoders)
 
 
 def register(event_type: _E) -> _E:
-    """Make an event type of your own known to `decode`. Use it as a class decorator.
+    """Register an event class of the user with `decode`; for use as a class decorator.
 
     Raises:
         ValueError: The tag does not start with `x_`, or is taken by another class.

@@ -1,4 +1,4 @@
-"""Commands: what the optimizer or a person tells a trainer, and a person tells the optimizer."""
+"""Commands: from the optimizer or a person to a trainer, and from a person to the optimizer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Proceed(TrialEvent, frozen=True, kw_only=True):
 
 
 class Prune(TrialEvent, frozen=True, kw_only=True):
-    """The optimizer, or a person, tells a trainer to stop: the trial will not become a good one.
+    """The optimizer, or a person, tells a trainer to stop, because the trial is not promising.
 
     A person's prune lasts: the trial ends as pruned even if its trainer is lost before the command
     has arrived.
@@ -37,7 +37,7 @@ class Prune(TrialEvent, frozen=True, kw_only=True):
 class Pause(Event, frozen=True, kw_only=True):
     """A person wants no trial of a study to be handed out for now; running trials go on.
 
-    The pause lasts, over restarts of any service, until a `resume` or the next submission.
+    The pause lasts, also over restarts of services, until a `resume` or the next submission.
     """
 
     by: str = ""
@@ -52,16 +52,16 @@ class Resume(Event, frozen=True, kw_only=True):
 
 
 class Enqueue(Event, frozen=True, kw_only=True):
-    """A person wants a trial with these params, ahead of what the sampler would suggest.
+    """A person wants a trial with the given params, ahead of the sampler's suggestions.
 
     The trial is one of the study's `n_trials`. Params outside of the search space are refused.
     """
 
     params: dict[str, Any]
-    """Value of each param by name; the sampler suggests those that are left out."""
+    """Value of each param by name; the sampler suggests the params that are left out."""
 
     enqueue: str
-    """Id of this command; a repeated command with the same id makes no second trial."""
+    """Id of this command; a repeated command with the same id creates no second trial."""
 
     by: str = ""
     """Person who asked for the trial."""

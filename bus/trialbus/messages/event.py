@@ -1,4 +1,4 @@
-"""Event: the base of all messages, with the fields that every message has."""
+"""Event: the base class of all messages, with the fields that every message has."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-from trialbus.messages.topics import topic
+from trialbus.messages.topics import make_topic
 
-#: Numbers that every Optuna storage can hold.
+#: A number from 0 up that every Optuna storage can hold.
 Count: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 31)]
 
 
@@ -21,37 +21,37 @@ def _snake_case(name: str) -> str:
 
 @lru_cache(maxsize=1 << 12)
 def _topic(event_type: type[Event], study: str, trial: int | None) -> str:
-    return topic(str(event_type.__struct_config__.tag), study, trial)
+    return make_topic(str(event_type.__struct_config__.tag), study, trial)
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=_snake_case):
-    """Base of all events."""
+    """Base class of all events."""
 
     study: str = ""
     """Name of the study; empty where an event concerns no study in particular."""
 
     at: float = msgspec.field(default_factory=time.time)
-    """Time at which the event was made, in seconds since the epoch (UTC), by its maker's clock."""
+    """Time at which the event was made, in seconds since the epoch (UTC), by the sender's clock."""
 
     @property
     def type(self) -> str:
-        """The tag of this event's class, for example `evaluation_complete`."""
+        """Tag of the event class, for example `evaluation_complete`."""
         return str(self.__struct_config__.tag)
 
     @property
     def topic(self) -> str:
-        """The topic under which the event is published: `type/study/trial`."""
+        """Topic under which the event is published: `type/study/trial`."""
         return _topic(type(self), self.study, getattr(self, "trial", None))
 
 
 class TrialEvent(Event, frozen=True, kw_only=True):
-    """Base of the events of one trial."""
+    """Base class of the events of a trial."""
 
     trial: Count
     """Number of the trial in its study, as Optuna counts, from 0."""
 
     attempt: Count = 0
-    """0 for the first time the trial runs, one more each time it is handed out again.
+    """0 for the first run of the trial, one more each time the trial is handed out again.
 
     An event of an attempt that was given up stays in the log and is never applied.
     """

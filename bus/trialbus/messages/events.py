@@ -1,11 +1,11 @@
 """Events: every message of the system, by name.
 
-Facts are named in the past tense, commands in the imperative. Each is a frozen `msgspec.Struct`
-whose tag, the snake_case of its name, is stored under the key `type` and is the first part of its
-topic. On the wire an event is a MessagePack map: unknown keys are ignored and missing ones take
-their default, so versions can differ across a cluster.
+Events that report what happened are named in the past tense, commands in the imperative. Each is a
+frozen `msgspec.Struct` whose tag, the class name in snake_case, is stored under the key `type` and
+is the first part of the topic. On the wire an event is a MessagePack map: unknown keys are ignored
+and missing keys take their default, so versions can differ across a cluster.
 
-A type of your own starts with `x_` and is made known with `register`:
+The tag of a user's own event type starts with `x_`, and `register` makes the type known:
 
 ```python
 @trialbus.register
@@ -87,23 +87,23 @@ __all__ = [
 
 
 class UnknownEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """An event of a type that this process does not know, with its fields as they arrived."""
+    """An event of a type that this process does not know, with all fields as received."""
 
     topic: str
     """Topic of the event; the first part is the type."""
 
     data: dict[str, Any]
-    """The decoded MessagePack map."""
+    """Decoded MessagePack map of the event."""
 
     @property
     def type(self) -> str:
-        """The first part of the topic."""
+        """Type of the event: the first part of the topic."""
         return self.topic.partition("/")[0]
 
 
 AnyEvent: TypeAlias = Event | UnknownEvent
 
-#: Every type that trialbus itself defines.
+#: Every event class that trialbus defines.
 BUILT_IN: tuple[type[Event], ...] = (
     StudySubmitted,
     StudyStarted,

@@ -1,4 +1,4 @@
-"""Study events: what happened to a study as a whole, and the lost sessions of its processes."""
+"""Study events: submission, start, end and report of a study, and lost sessions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class StudySubmitted(Event, frozen=True, kw_only=True):
     """A client wants a study to run, or to go on."""
 
     spec: StudySpec
-    """The whole study: search space, objectives, sampler, pruner, number of trials."""
+    """Specification of the study: search space, objectives, sampler, pruner, number of trials."""
 
     submission: str
     """Id of this submission, which `study_started` and `study_finished` repeat."""
@@ -24,12 +24,13 @@ class StudySubmitted(Event, frozen=True, kw_only=True):
     origin: dict[str, Any] = {}
     """Where the study comes from, for people and reports; may be empty.
 
-    Its `config`, the `versions` of libraries, the `git` commit and the `command`. No passwords.
+    Holds the study's `config`, the `versions` of libraries, the `git` commit and the `command`.
+    Contains no passwords.
     """
 
 
 class StudyStarted(Event, frozen=True, kw_only=True):
-    """The optimizer accepted a study; its trials can be requested."""
+    """The optimizer accepted a study; trials of the study can be requested."""
 
     submission: str
     """Id of the `study_submitted` that the optimizer accepted."""
@@ -93,7 +94,7 @@ class StudyFinished(Event, frozen=True, kw_only=True):
 
 
 class TrainerLost(Event, frozen=True, kw_only=True):
-    """A registered session was silent for longer than its time-to-live."""
+    """A registered session was silent for longer than the time-to-live of the session."""
 
     session: str
     """Id of the session."""

@@ -20,20 +20,20 @@ class TrialRequested(Event, frozen=True, kw_only=True):
     """Id of the request; a repeated request with the same id yields the same trial."""
 
     session: str
-    """Session of the requester. Once it is lost, the request is void and so are its trials."""
+    """Session of the requester. Once the session is lost, the request and its trial are void."""
 
     worker: str = ""
     """Name of the worker, for people."""
 
     slot: int = 0
-    """Index of the slot within the worker."""
+    """Index of the slot within the worker, from 0."""
 
     resources: dict[str, float] = {}
     """Resources of the slot: `gpus`, `cpus`, and `memory_gb` where that is known."""
 
 
 class RequestWithdrawn(Event, frozen=True, kw_only=True):
-    """A worker that stops takes back a request; nobody runs a trial handed out for the request."""
+    """A worker that stops takes back a request; a trial handed out for the request does not run."""
 
     request: str
     """Id of the `trial_requested` that is taken back."""
@@ -77,7 +77,7 @@ class TrialAssigned(TrialEvent, frozen=True, kw_only=True):
 
 
 class TrialStarted(TrialEvent, frozen=True, kw_only=True):
-    """A trainer attached to its trial."""
+    """A trainer attached to a trial and starts the training."""
 
     host: str = ""
     """Name of the host that the training runs on."""
@@ -87,7 +87,7 @@ class TrialStarted(TrialEvent, frozen=True, kw_only=True):
 
 
 class EvaluationComplete(TrialEvent, frozen=True, kw_only=True):
-    """A trainer evaluated its model."""
+    """A trainer evaluated the model and reports the metrics."""
 
     step: Count
     """Step that was evaluated, from 0 to 2**31 - 1; the study decides the unit (epoch, update)."""
@@ -103,7 +103,7 @@ class EvaluationComplete(TrialEvent, frozen=True, kw_only=True):
 
 
 class ArtifactLogged(TrialEvent, frozen=True, kw_only=True):
-    """A trainer kept a file of its trial.
+    """A trainer stored a file of the trial as an artifact.
 
     Source:
         `optuna.artifacts.ArtifactMeta`.
@@ -123,10 +123,10 @@ class ArtifactLogged(TrialEvent, frozen=True, kw_only=True):
 
 
 class TrialFinished(TrialEvent, frozen=True, kw_only=True):
-    """An attempt at a trial ended. The first event about an attempt counts, a later one does not.
+    """An attempt at a trial ended; only the first such event of an attempt counts.
 
-    A `preempted` attempt ended from outside through no fault of its own: the trial is handed out
-    again.
+    A `preempted` attempt was ended from outside, not by an error of the training: the trial is
+    handed out again.
     """
 
     state: TrialState

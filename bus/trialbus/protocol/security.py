@@ -25,7 +25,7 @@ import msgspec
 import zmq
 
 from trialbus.errors import SpecError
-from trialbus.messages.topics import escaped
+from trialbus.messages.topics import escape_study
 from trialbus.protocol import frames
 from trialbus.protocol.permissions import ROLES, USER_PREFIX, Role
 
@@ -236,7 +236,7 @@ def _find_forbidden_topic(
         type_, _, rest = topic.partition("/")
         if type_ not in types and not (verb == "publish" and type_.startswith(USER_PREFIX)):
             return f"{grant.name!r} is a {grant.role}, which may not {verb} {type_!r}"
-        if grant.study is not None and rest.partition("/")[0] != escaped(grant.study):
+        if grant.study is not None and rest.partition("/")[0] != escape_study(grant.study):
             return f"{grant.name!r} is a {grant.role} of study {grant.study!r} only"
     return None
 

@@ -20,7 +20,7 @@ from trialbus.client.link import Link
 from trialbus.client.subscriber import Subscriber, subscribe
 from trialbus.errors import HubUnavailableError, TrialbusError
 from trialbus.messages.codec import decode_with
-from trialbus.messages.topics import escaped
+from trialbus.messages.topics import escape_study
 from trialbus.protocol.endpoint import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE
 from trialbus.protocol.frames import Record
 from trialbus.protocol.status import HubStatus, Info, SessionStatus
@@ -116,7 +116,7 @@ def forget(arguments: list[str]) -> int:
                 forget_name(link, options.name, _CONNECT_S)
             else:
                 forget_study(link, options.study, force=options.force, timeout_s=_CONNECT_S)
-                _wait_removed(link, escaped(options.study))
+                _wait_removed(link, escape_study(options.study))
         except TrialbusError as error:
             print(f"error: {error}", file=sys.stderr)
             return exit_codes.FAILED

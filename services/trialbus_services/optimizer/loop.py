@@ -21,7 +21,7 @@ from optuna.exceptions import StorageInternalError
 from trialbus.client.subscriber import Record
 from trialbus.errors import SpecError
 from trialbus.messages import events
-from trialbus.messages.topics import escaped
+from trialbus.messages.topics import escape_study
 from trialbus_services.optimizer.announcer import Announcer
 from trialbus_services.optimizer.bus import EventPublisher, Inbox, Replay
 from trialbus_services.optimizer.ledger import Ledger
@@ -270,9 +270,9 @@ class OptimizerLoop:
             )
             self._ledger.discard_trials(name, study.find_stale_trials())
         except (StorageInternalError, sqlalchemy.exc.OperationalError) as error:
-            if escaped(name) not in self._postponed:
+            if escape_study(name) not in self._postponed:
                 logger.warning("study %r waits for the storage: %s", name, error)
-            self._postponed.setdefault(escaped(name), [])
+            self._postponed.setdefault(escape_study(name), [])
         except Exception as error:  # noqa: BLE001 - a failure of any kind ends this study only
             self._end_failed(name, error)
         else:
@@ -283,11 +283,13 @@ class OptimizerLoop:
         if not self._postponed or self._clock() < self._open_again_at:
             return
         self._open_again_at = self._clock() + _OPEN_AGAIN_S
-        for name in [name for name in self._ledger.studies if escaped(name) in self._postponed]:
-            records = self._postponed.pop(escaped(name))
+        for name in [
+            name for name in self._ledger.studies if escape_study(name) in self._postponed
+        ]:
+            records = self._postponed.pop(escape_study(name))
             self._open(name)
-            if escaped(name) in self._postponed:
-                self._postponed[escaped(name)] = records
+            if escape_study(name) in self._postponed:
+                self._postponed[escape_study(name)] = records
                 continue
             if study := self._studies.get(name):
                 self._restore(study)
