@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import optuna
 import pytest
+from optuna.distributions import FloatDistribution
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from support.simulated_bus import Sampler, SimulatedBus
+from trialbus import CategoricalParam, Component, Objective
 from trialbus.messages import events
 from trialbus_services.optimizer.announcer import Announcer
 from trialbus_services.optimizer.latency import Latency
 from trialbus_services.optimizer.prune_decider import PruneDecider
+from trialbus_services.optimizer.study_recorder import StudyRecorder
 
 
 @pytest.fixture
@@ -109,6 +113,66 @@ def test_a_study_whose_pruner_raises_ends_alone(
     assert bus.find_end("failing") == "failed"
     bus.turn(evaluate(failing, 1, 7.0), evaluate(trial, 1, 0.5), complete(trial))
     assert len(bus.log.select(events.StudyFinished, "failing")) == 1
+    [end] = bus.log.select(events.StudyFinished)
+    assert (end.reason, end.best_trials[0].values) == ("exhausted", [0.5])
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"params": {"x": CategoricalParam(choices=("a", "b"))}}, "study.params.x"),
+        (
+            {"objectives": (Objective(metric="loss", direction="maximize"),)},
+            "study.objective.direction",
+        ),
+        ({"sampler": Component(type="NoSampler")}, "sampler.type"),
+        ({"constraints": ("loss <",)}, "study.constraints[0]"),
+    ],
+)
+def test_nothing_is_written_to_the_study_of_the_storage_for_a_submission_that_is_refused(
+    bus: SimulatedBus, changes: dict[str, Any], key: str
+) -> None:
+    study = optuna.create_study(study_name="s", storage=bus.database)
+    study.set_user_attr("mine", 1)
+    study.ask({"x": FloatDistribution(0, 1)})
+    trials = study.get_trials()
+    bus.submit(**changes)
+    [end] = bus.log.select(events.StudyFinished)
+    assert str(end.error).startswith(f"SpecError: {key}: ")
+    assert bus.storage.flush(20)
+    assert study.user_attrs == {"mine": 1}
+    assert study.get_trials() == trials
+    optuna.delete_study(study_name="s", storage=bus.database)
+    bus.submit()
+    assert bus.request().trial == 0, "the study that was deleted is forgotten"
+
+
+@pytest.mark.parametrize("method", ["record_study_end", "release"])
+@pytest.mark.parametrize("how", ["exhausted", "failed"])
+def test_a_study_whose_end_cannot_be_recorded_ends_alone(
+    bus: SimulatedBus, method: str, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = getattr(StudyRecorder, method)
+
+    def raise_for_one(self: StudyRecorder, *args: Any) -> None:
+        if self.study.study_name == "failing":
+            raise RuntimeError("no end")
+        original(self, *args)
+
+    monkeypatch.setattr(StudyRecorder, method, raise_for_one)
+    bus.submit(name="failing", n_trials=1)
+    bus.submit(n_trials=1)
+    failing, trial = bus.request("r1", "failing"), bus.request("r2")
+    if how == "exhausted":
+        bus.turn(evaluate(failing, 0, 1.0), complete(failing))
+    else:
+        monkeypatch.setattr(PruneDecider, "decide", lambda *_: 1 / 0)
+        bus.turn(evaluate(failing, 0, 1.0))
+        monkeypatch.undo()
+    [end] = bus.log.select(events.StudyFinished, "failing")
+    assert end.reason == "failed"
+    assert str(end.error).startswith("RuntimeError" if how == "exhausted" else "ZeroDivisionError")
+    bus.turn(evaluate(trial, 0, 0.5), complete(trial))
     [end] = bus.log.select(events.StudyFinished)
     assert (end.reason, end.best_trials[0].values) == ("exhausted", [0.5])
 

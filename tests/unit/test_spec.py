@@ -7,7 +7,15 @@ from typing import Any
 import msgspec
 import pytest
 
-from trialbus import CategoricalParam, FloatParam, IntParam, SpecError, StudySpec, load_spec
+from trialbus import (
+    CategoricalParam,
+    FloatParam,
+    IntParam,
+    Objective,
+    SpecError,
+    StudySpec,
+    load_spec,
+)
 from trialbus.study.search_space import Param
 
 STUDY: dict[str, Any] = {
@@ -122,7 +130,22 @@ def test_a_right_one_is_loaded_with_its_defaults() -> None:
             "choices is empty",
         ),
         ({"objective": {"metric": "a", "direction": "up"}}, "study.objective.direction", "'up'"),
-        ({"objective": {"metric": ""}}, "study.objective", "metric is empty"),
+        (
+            {"objective": {"direction": "minimize"}},
+            "study.objective.metric",
+            "None names no metric (expected the name of a metric that the trainer reports)",
+        ),
+        ({"objective": {"metric": ""}}, "study.objective.metric", "'' names no metric (expected"),
+        (
+            {"objective": [{"metric": "a"}, {"metric": None}]},
+            "study.objective[1].metric",
+            "None names no metric (expected",
+        ),
+        (
+            {"objective": [{"metric": "a"}, "b"]},
+            "study.objective[1]",
+            "'b' is no objective (expected {metric: <name>, direction: <direction>})",
+        ),
         ({"objective": []}, "study.objective", "expected a mapping or a list of mappings"),
     ],
 )
@@ -131,6 +154,11 @@ def test_a_wrong_one_names_its_key_and_value(changes: dict[str, Any], key: str, 
         load(**changes)
     assert caught.value.key == key
     assert words in str(caught.value)
+
+
+def test_an_objective_without_the_name_of_a_metric_is_refused() -> None:
+    with pytest.raises(ValueError, match="metric is empty"):
+        Objective(metric="")
 
 
 KIND = {"type": "categorical", "choices": ["mlp", "cnn"]}

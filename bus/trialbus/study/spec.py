@@ -388,10 +388,8 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
             name: convert(f"study.params.{name}", param, Param) for name, param in params.items()
         },
         "objectives": tuple(
-            convert(
-                "study.objective" if len(objectives) == 1 else f"study.objective[{i}]",
-                entry,
-                Objective,
+            _load_objective(
+                "study.objective" if len(objectives) == 1 else f"study.objective[{i}]", entry
             )
             for i, entry in enumerate(objectives)
         ),
@@ -400,6 +398,22 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
     }
     loaded: StudySpec = convert("study", spec, StudySpec)
     return loaded
+
+
+def _load_objective(key: str, data: Any) -> Objective:
+    if not is_mapping(data):
+        raise SpecError(
+            key, f"{data!r} is no objective (expected {{metric: <name>, direction: <direction>}})"
+        )
+    # A misspelt key comes first: the metric may stand there.
+    if data.keys() <= set(Objective.__struct_fields__) and data.get("metric") in (None, ""):
+        raise SpecError(
+            f"{key}.metric",
+            f"{data.get('metric')!r} names no metric (expected the name of a metric that the "
+            "trainer reports)",
+        )
+    objective: Objective = convert(key, data, Objective)
+    return objective
 
 
 def check_keys(study: Iterable[str]) -> None:

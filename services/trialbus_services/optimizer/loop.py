@@ -254,14 +254,15 @@ class OptimizerLoop:
         """Open a study that was submitted, and declare the study started."""
         self._open(name)
         if study := self._studies.get(name):
-            self._publisher.publish(study.declare_started())
+            with self._ending_only(study):
+                self._publisher.publish(study.declare_started())
 
     def _open(self, name: str) -> None:
         """Open a study; a study that waits for the storage is opened later."""
         before = self._studies.pop(name, None)
-        if before is not None:
-            before.close_sampler()
         try:
+            if before is not None:
+                before.close_sampler()
             study = RunningStudy(
                 self._ledger.studies[name],
                 self._storage,
@@ -383,14 +384,14 @@ class OptimizerLoop:
         self._finish(conclude_failed(self._ledger.studies[name], error))
 
     def _finish(self, event: events.StudyFinished) -> None:
+        """Record the end of a study, and announce the end once the storage has it."""
         study = self._studies.pop(event.study, None)
+        if study is not None:
+            error = self._close(study, event.reason)
+            if error is not None and event.reason != "failed":
+                event = conclude_failed(study.state, error)
         self._ledger.apply(event, self._inbox.offset or 0)
-        if study is not None:
-            # Before the event takes its mark: it is published only when the storage has the end.
-            study.record_end(event.reason)
         self._announcer.announce(event)
-        if study is not None:
-            study.release()
         logger.info("study %r finished: %s", event.study, event.reason)
 
     def _release_finished(self, event: events.StudyFinished) -> None:
@@ -398,5 +399,16 @@ class OptimizerLoop:
         study = self._studies.get(event.study)
         if study is not None and study.state.is_finished:
             del self._studies[event.study]
-            study.record_end(event.reason)
-            study.release()
+            self._close(study, event.reason)
+
+    def _close(self, study: RunningStudy, reason: events.FinishReason) -> Exception | None:
+        """Record the end of a study and release the study; return the error that prevents this."""
+        try:
+            try:
+                study.record_end(reason)
+            finally:
+                study.release()
+        except Exception as error:  # noqa: BLE001 - a failure of any kind concerns this study only
+            logger.error("the end of study %r cannot be recorded", study.spec.name, exc_info=error)
+            return error
+        return None

@@ -15,6 +15,7 @@ from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from trialbus.errors import SpecError
 from trialbus.messages import events
 from trialbus_services.optimizer.attributes import (
     ATTEMPT,
@@ -61,7 +62,12 @@ class StudyRecorder:
             spec.name, [StudyDirection[direction.upper()] for direction in spec.directions]
         )
         self.study = optuna.Study(spec.name, storage, optuna.samplers.RandomSampler(), pruner)
-        check_directions(spec, [direction.name.lower() for direction in self.study.directions])
+        try:
+            check_directions(spec, [direction.name.lower() for direction in self.study.directions])
+            check_space(spec, self.study.get_trials(deepcopy=False))
+        except SpecError:
+            self.release()
+            raise
         #: Numbers of the trials that ended.
         self.closed: set[int] = set()
         #: Number of failed trials before the newest submission.
@@ -228,7 +234,6 @@ class StudyRecorder:
             running = [trial.number for trial in trials if trial.state == TrialState.RUNNING]
             self._foreign.update(running)
             self.study.set_user_attr(FOREIGN, running)
-        check_space(state.spec, trials)
         self.study.set_user_attr(SPEC, msgspec.to_builtins(state.spec))
         if state.origin:
             self.study.set_user_attr(ORIGIN, state.origin)
