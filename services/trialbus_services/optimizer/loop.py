@@ -408,7 +408,7 @@ class OptimizerLoop:
                 study.record_end(reason)
             finally:
                 study.release()
-        except Exception as error:  # noqa: BLE001 - a failure of any kind concerns this study only
-            logger.error("the end of study %r cannot be recorded", study.spec.name, exc_info=error)
+        except Exception as error:
+            logger.exception("the end of study %r cannot be recorded", study.spec.name)
             return error
         return None
