@@ -12,8 +12,8 @@ from trialbus.messages import events
 from trialbus.study.spec import StudySpec
 from trialbus.trainer.distributed import Ranks
 from trialbus.trainer.trial import Trial
-from trialbus_services.optimizer.distributions import suggest
-from trialbus_services.optimizer.objective import value_of
+from trialbus_services.optimizer.distributions import suggest_params
+from trialbus_services.optimizer.objective import compute_objective
 
 
 def run_optuna_trial(
@@ -42,7 +42,7 @@ def run_optuna_trial(
     assigned = events.TrialAssigned(
         study=spec.name,
         trial=trial.number,
-        params=suggest(trial, spec.space),
+        params=suggest_params(trial, spec.space),
         seed=(spec.seed or 0) + trial.number,
         budget=spec.budget,
         evaluation=spec.evaluation,
@@ -104,7 +104,7 @@ class _OptunaChannel:
         return
 
     def values(self) -> list[float]:
-        found = [value_of(self._curves[o.metric], o) for o in self._objectives]
+        found = [compute_objective(self._curves[o.metric], o) for o in self._objectives]
         for objective, value in zip(self._objectives, found, strict=True):
             if value is None:
                 raise ValueError(f"trial {self._trial.number} reported no {objective.metric!r}")

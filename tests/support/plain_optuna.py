@@ -12,7 +12,7 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus import StudySpec
-from trialbus_services.optimizer.distributions import suggest
+from trialbus_services.optimizer.distributions import suggest_params
 from trialbus_services.optimizer.registry import build_pruner, build_sampler
 
 _STEPS = 9
@@ -90,7 +90,7 @@ class PlainOptuna:
                 if self.define:
                     self.define(trial)
                 else:
-                    suggest(trial, self.spec.params)
+                    suggest_params(trial, self.spec.params)
                 running.append(trial)
                 asked += 1
                 frozen = copy.deepcopy(study.get_trials(deepcopy=False)[trial.number])

@@ -19,7 +19,7 @@ from trialbus.study.spec import StudySpec
 from trialbus_services.optimizer.attributes import END
 from trialbus_services.optimizer.loop import OptimizerLoop
 from trialbus_services.optimizer.sampling import Suggestion
-from trialbus_services.optimizer.statistics import Statistics
+from trialbus_services.optimizer.status_collector import StatusCollector
 from trialbus_services.optimizer.storage_writer import WriteBehind
 
 SPEC = trialbus.StudySpec(
@@ -178,7 +178,7 @@ class SimulatedBus:
             self.storage,
             committed=self.log.committed,
             start_sampler=Sampler,
-            statistics=Statistics(),
+            collector=StatusCollector(),
             clock=self.clock,
             wall_clock=self.clock,
         )

@@ -22,7 +22,7 @@ from trialbus_services.optimizer.constraints import Constraint
 )
 def test_it_is_violated_by_the_difference_of_its_sides(text: str, violation: float) -> None:
     metrics = {"size": 8, "val/latency": 0.5, "a b": 3.0}
-    assert Constraint("c", text).violation(metrics) == pytest.approx(violation)
+    assert Constraint("c", text).compute_violation(metrics) == pytest.approx(violation)
 
 
 @pytest.mark.parametrize(
@@ -59,4 +59,4 @@ def test_a_long_one_is_refused_as_optuna_could_not_keep_its_name() -> None:
 def test_a_result_that_is_not_finite_is_an_error(size: float) -> None:
     constraint = Constraint("c", "1 / size + size <= 3")
     with pytest.raises(ValueError, match=r"'1 / size \+ size <= 3' is (nan|inf)"):
-        constraint.violation({"size": size})
+        constraint.compute_violation({"size": size})

@@ -8,7 +8,7 @@ import pytest
 
 from trialbus import FloatParam, Objective, SpecError, StudySpec
 from trialbus.study.search_space import Param
-from trialbus_services.optimizer.objective import aggregation, value_of
+from trialbus_services.optimizer.objective import compute_objective, parse_aggregation
 from trialbus_services.optimizer.outcome import Judge
 
 CURVE = {2: 0.8, 0: 0.5, 1: 0.9}  # not in the order of its steps
@@ -28,21 +28,21 @@ CURVE = {2: 0.8, 0: 0.5, 1: 0.9}  # not in the order of its steps
 )
 def test_aggregations(aggregate: str, direction: str, expected: float) -> None:
     objective = Objective(metric="m", direction=direction, aggregate=aggregate)  # type: ignore[arg-type]
-    assert value_of(CURVE, objective) == pytest.approx(expected)
+    assert compute_objective(CURVE, objective) == pytest.approx(expected)
 
 
 def test_a_step_that_was_not_reported_has_no_value() -> None:
-    assert value_of(CURVE, Objective(metric="m", aggregate="at_step(7)")) is None
+    assert compute_objective(CURVE, Objective(metric="m", aggregate="at_step(7)")) is None
 
 
 def test_an_empty_curve_has_no_value() -> None:
-    assert value_of({}, Objective(metric="m")) is None
+    assert compute_objective({}, Objective(metric="m")) is None
 
 
 def test_best_passes_over_nan_unless_there_is_nothing_else() -> None:
     best = Objective(metric="m", aggregate="best")
-    assert value_of({0: math.nan, 1: 0.3}, best) == 0.3
-    value = value_of({0: math.nan}, best)
+    assert compute_objective({0: math.nan, 1: 0.3}, best) == 0.3
+    value = compute_objective({0: math.nan}, best)
     assert value is not None
     assert math.isnan(value)
 
@@ -63,7 +63,7 @@ def test_best_passes_over_nan_unless_there_is_nothing_else() -> None:
 )
 def test_a_form_that_does_not_exist_is_refused_with_the_nearest(text: str, words: str) -> None:
     with pytest.raises(SpecError) as caught:
-        aggregation(text, "maximize")
+        parse_aggregation(text, "maximize")
     assert caught.value.key == "study.objective.aggregate"
     assert words in str(caught.value)
 

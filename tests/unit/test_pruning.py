@@ -30,8 +30,9 @@ from optuna.trial import TrialState
 
 from trialbus import Component, FloatParam, Objective, StudySpec
 from trialbus.study.spec import Direction
-from trialbus_services.optimizer.pruning import PruningDecisions, build_pruning, warm_up
+from trialbus_services.optimizer.pruning import PruningDecisions, build_pruning
 from trialbus_services.optimizer.pruning.rules import OptunaRule, Percentile
+from trialbus_services.optimizer.pruning.warm_up import find_warm_up_problem
 
 NAME = "study"
 VALUES = [math.nan, math.inf, -math.inf, 0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 2.0]
@@ -307,9 +308,7 @@ def test_percentile_75_keeps_the_best_three_quarters(direction: Direction, kept:
     ],
     ids=str,
 )
-def test_a_warm_up_that_leaves_nothing_to_prune_is_said(
-    pruner: Component, words: str | None
-) -> None:
+def test_a_warm_up_as_long_as_the_budget_is_a_problem(pruner: Component, words: str | None) -> None:
     spec = StudySpec(
         name="s",
         params={"x": FloatParam(low=0, high=1)},
@@ -318,6 +317,6 @@ def test_a_warm_up_that_leaves_nothing_to_prune_is_said(
         budget=10,
         pruner=pruner,
     )
-    said = warm_up.doubt(spec)
-    assert said is None if words is None else words in str(said)
-    assert warm_up.doubt(msgspec.structs.replace(spec, budget=None)) is None
+    problem = find_warm_up_problem(spec)
+    assert problem is None if words is None else words in str(problem)
+    assert find_warm_up_problem(msgspec.structs.replace(spec, budget=None)) is None

@@ -17,7 +17,7 @@ from trialbus.study.spec import StudySpec
 from trialbus_services.config import settings
 from trialbus_services.launcher.launcher import Plan
 from trialbus_services.launcher.provenance import mask_secrets
-from trialbus_services.optimizer.distributions import suggest
+from trialbus_services.optimizer.distributions import suggest_params
 from trialbus_services.optimizer.registry import build_sampler
 from trialbus_services.process import paths
 from trialbus_services.worker.command_line import command_of, values_of, variables_of
@@ -59,7 +59,7 @@ def _describe_first_trial(
         trial=0,
         request="",
         session="",
-        params=suggest(study.ask(), spec.space),
+        params=suggest_params(study.ask(), spec.space),
         seed=spec.seed,
         budget=spec.budget,
         evaluation=spec.evaluation,

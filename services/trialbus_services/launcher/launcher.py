@@ -22,9 +22,9 @@ from trialbus_services.launcher.provenance import collect_origin
 from trialbus_services.launcher.supervisor import Services
 from trialbus_services.notify.factory import build_notifiers
 from trialbus_services.optimizer.outcome import Judge
-from trialbus_services.optimizer.pruning import warm_up
+from trialbus_services.optimizer.pruning.warm_up import find_warm_up_problem
 from trialbus_services.optimizer.registry import build_pruner, build_sampler
-from trialbus_services.optimizer.storage import check_url, shown
+from trialbus_services.optimizer.storage import check_url, hide_password
 from trialbus_services.process import exit_codes, gpus
 from trialbus_services.views.study_view import StudyView
 from trialbus_services.views.summary import print_summary
@@ -117,7 +117,7 @@ def launch_study(plan: Plan, console: Console, *, report: bool = True) -> events
     )
     with Services(
         plan.bus,
-        shown(plan.storage.url),
+        hide_password(plan.storage.url),
         spec.name,
         composed.arguments,
         console,
@@ -138,9 +138,9 @@ def check_spec(spec: StudySpec) -> None:
     build_sampler(spec)
     build_pruner(spec.pruner)
     Judge(spec)
-    doubt = warm_up.doubt(spec)
-    if doubt is not None:
-        logger.warning("%s", doubt)
+    problem = find_warm_up_problem(spec)
+    if problem is not None:
+        logger.warning("%s", problem)
 
 
 def _submit(

@@ -25,7 +25,7 @@ from trialbus_services.config import sections, settings
 from trialbus_services.config.composing import Composed, composed
 from trialbus_services.launcher import launcher
 from trialbus_services.optimizer.attributes import END, SPEC
-from trialbus_services.optimizer.storage import shown, stored_study
+from trialbus_services.optimizer.storage import find_study, hide_password
 from trialbus_services.process import exit_codes
 from trialbus_services.views.formats import format_params
 
@@ -72,7 +72,7 @@ def make_plans(command: Composed) -> Generator[launcher.Plan]:
 def _run_phase(composition: Composed, title: str, console: Console) -> int:
     """Run the study of a phase unless the study is finished, and return the exit code."""
     url, spec = _read_url(composition.config), sections.read_study(composition.config)
-    study = stored_study(url, spec.name)
+    study = find_study(url, spec.name)
     if (
         study is not None
         and _is_finished(study)
@@ -106,7 +106,7 @@ def _read_study(composition: Composed, console: Console) -> StudySpec:
 
 def _read_inherited(config: DictConfig, spec: StudySpec, phase: str) -> Inherited | None:
     """Return the params that a study inherited when it began; None if it has not begun."""
-    study = stored_study(_read_url(config), spec.name)
+    study = find_study(_read_url(config), spec.name)
     data = study and study.user_attrs.get(SPEC, {}).get("inherited")
     inherited = msgspec.convert(data, Inherited) if data else None
     return inherited if inherited and inherited.phase == phase else None
@@ -125,15 +125,15 @@ def _inherit(composition: Composed, phase: str) -> Inherited:
         arguments = earlier.arguments
     url = _read_url(composition.config)
     advice = f"run it first: trialbus study {shlex.join(arguments)}"
-    study = stored_study(url, name)
+    study = find_study(url, name)
     if study is None:
         raise SpecError(
-            "from_phase", f"{phase!r} has no study {name!r} in {shown(url)!r}; {advice}"
+            "from_phase", f"{phase!r} has no study {name!r} in {hide_password(url)!r}; {advice}"
         )
     if not _is_finished(study):
         raise SpecError(
             "from_phase",
-            f"{phase!r} is not finished: study {name!r} in {shown(url)!r} has "
+            f"{phase!r} is not finished: study {name!r} in {hide_password(url)!r} has "
             f"{_count_finished(study)} trials done and "
             f"{study.user_attrs.get(END) or 'no end'}; {advice}",
         )

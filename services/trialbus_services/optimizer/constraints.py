@@ -1,4 +1,4 @@
-"""Conditions on a trial's metrics, as expressions."""
+"""Constraints: conditions on a trial's metrics, parsed from expressions."""
 
 from __future__ import annotations
 
@@ -15,40 +15,40 @@ _MAX_LENGTH = 400  # Optuna keeps 512 characters, with a prefix
 _BRACED = re.compile(r"\{([^{}]*)\}")
 _EXPECTED = (
     "expected a sum, product or quotient of metrics and numbers on each side of <= or >=; "
-    "a name with other than letters, digits and _ stands in braces: {val/latency} <= 50"
+    "a metric whose name is not a plain word stands in braces: {val/latency} <= 50"
 )
 _OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
-    ast.Div: lambda one, other: one / other,
+    ast.Div: lambda left, right: left / right,
 }
 
 
 class Constraint:
-    """One condition. Nothing but arithmetic is evaluated.
+    """A condition on the metrics of a trial; nothing but arithmetic is evaluated.
 
     Args:
-        key: Where it stands in the configuration, for errors.
-        text: The condition, `{val/latency} / 1000 + load <= 0.5`.
-
-    Attributes:
-        text: As given.
-        metrics: The metrics it names.
+        key: Key of the constraint in the configuration, for errors.
+        text: The condition, for example `{val/latency} / 1000 + load <= 0.5`.
 
     Raises:
-        SpecError: It is not a condition on metrics.
+        SpecError: The text is not a condition on metrics.
     """
 
     def __init__(self, key: str, text: str) -> None:
+        #: The condition, as it was written.
         self.text = text
+        #: Names of the metrics in the condition.
         self.metrics: set[str] = set()
         self._key = key
         self._names: dict[str, str] = {}
         if len(text) > _MAX_LENGTH:
-            raise SpecError(key, f"it has {len(text)} characters (expected at most {_MAX_LENGTH})")
+            raise SpecError(
+                key, f"{len(text)} characters are too many (expected at most {_MAX_LENGTH})"
+            )
         try:
-            tree = ast.parse(_BRACED.sub(self._alias, text).strip(), mode="eval").body
+            tree = ast.parse(_BRACED.sub(self._replace_name, text).strip(), mode="eval").body
         except SyntaxError:
             self._refuse()
         match tree:
@@ -62,28 +62,31 @@ class Constraint:
         if not self.metrics:
             self._refuse()
 
-    def violation(self, metrics: Mapping[str, float]) -> float:
-        """Return by how much it is violated: at most zero if it is met, as Optuna counts.
+    def compute_violation(self, metrics: Mapping[str, float]) -> float:
+        """Return the violation of the constraint, at most zero where metrics meet the constraint.
+
+        Args:
+            metrics: Newest value of every metric of a trial.
 
         Raises:
             ValueError: A metric is missing, or the result is not finite.
         """
         missing = self.metrics - metrics.keys()
         if missing:
-            seen = ", ".join(sorted(metrics)) or "nothing"
+            reported = ", ".join(sorted(metrics)) or "nothing"
             raise ValueError(
                 f"{self._key} {self.text!r} needs {', '.join(sorted(missing))}; "
-                f"the trainer reported: {seen}"
+                f"the trainer reported: {reported}"
             )
         try:
-            value = self._value(self._difference, metrics)
+            value = self._evaluate(self._difference, metrics)
         except ZeroDivisionError:
             value = math.nan
         if not math.isfinite(value):
             raise ValueError(f"{self._key} {self.text!r} is {value:g}")
         return value
 
-    def _alias(self, match: re.Match[str]) -> str:
+    def _replace_name(self, match: re.Match[str]) -> str:
         alias = f"_{len(self._names)}_"
         self._names[alias] = match[1].strip()
         return f" {alias} "
@@ -102,13 +105,13 @@ class Constraint:
             case _:
                 self._refuse()
 
-    def _value(self, node: ast.expr, metrics: Mapping[str, float]) -> float:
+    def _evaluate(self, node: ast.expr, metrics: Mapping[str, float]) -> float:
         match node:
             case ast.BinOp(left, op, right):
                 calculate = _OPERATORS[type(op)]
-                return calculate(self._value(left, metrics), self._value(right, metrics))
+                return calculate(self._evaluate(left, metrics), self._evaluate(right, metrics))
             case ast.UnaryOp(op, operand):
-                value = self._value(operand, metrics)
+                value = self._evaluate(operand, metrics)
                 return -value if isinstance(op, ast.USub) else value
             case ast.Name(name):
                 return metrics[self._names[name]]

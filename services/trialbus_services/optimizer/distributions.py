@@ -1,4 +1,4 @@
-"""From the parameters of a specification to Optuna's distributions, and whether they fit."""
+"""Optuna distributions of the params of a study, compared with the study in the storage."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from trialbus.study.search_space import CategoricalParam, FloatParam, IntParam, 
 from trialbus.study.spec import StudySpec
 
 
-def distribution(param: Param) -> BaseDistribution:
-    """Return the Optuna distribution of a parameter."""
+def make_distribution(param: Param) -> BaseDistribution:
+    """Return the Optuna distribution of a param."""
     match param:
         case FloatParam():
             return FloatDistribution(param.low, param.high, log=param.log, step=param.step)
@@ -34,48 +34,56 @@ def distribution(param: Param) -> BaseDistribution:
             assert_never(param)
 
 
-def suggest(trial: optuna.Trial, params: Mapping[str, Param]) -> dict[str, Any]:
-    """Sample the parameters of a trial; those it already has keep their value.
+def suggest_params(trial: optuna.Trial, params: Mapping[str, Param]) -> dict[str, Any]:
+    """Suggest the params of a trial; params that the trial already has keep their values.
 
-    One whose conditions are not met is not suggested, as in a define-by-run study of Optuna. Unlike
-    `study.ask(distributions)` this completes a trial whose sampling was cut short.
+    A param with an unmet condition is left out, as in a define-by-run study of Optuna. Unlike
+    `study.ask(distributions)`, the function completes a trial whose sampling was cut short.
 
     Args:
         trial: The trial.
         params: A search space in the order of its conditions, as `StudySpec.space` is.
     """
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for name, param in params.items():
-        if find_unmet_condition(param, found) is None:
-            found[name] = _suggest(trial, name, param)
-    return found
+        if find_unmet_condition(param, values) is None:
+            values[name] = _suggest(trial, name, param)
+    return values
 
 
-def check_directions(spec: StudySpec, found: Sequence[str]) -> None:
-    """Check a study's directions beside those that it has in the storage.
+def check_directions(spec: StudySpec, stored: Sequence[str]) -> None:
+    """Check that a study has the directions of the study in the storage.
+
+    Args:
+        spec: Specification of the study.
+        stored: Directions of the study in the storage.
 
     Raises:
-        SpecError: They differ.
+        SpecError: The directions differ.
     """
-    if list(found) != spec.directions:
+    if list(stored) != spec.directions:
         raise SpecError(
             "study.objective.direction",
             f"{spec.directions} does not fit the study {spec.name!r} in the storage, "
-            f"which has {found}; use another study.name",
+            f"which has {stored}; use another study.name",
         )
 
 
 def check_space(spec: StudySpec, trials: Sequence[FrozenTrial]) -> None:
-    """Check that Optuna takes a study's params beside those of the trials it has.
+    """Check that the params of a study are compatible with the trials in the storage.
+
+    Args:
+        spec: Specification of the study.
+        trials: Trials of the study in the storage.
 
     Raises:
-        SpecError: It does not take one of them.
+        SpecError: Optuna refuses a distribution beside the distribution of an earlier trial.
     """
     known: dict[str, BaseDistribution] = {}
     for trial in trials:
         known |= trial.distributions
     for name, param in spec.space.items():
-        new = distribution(param)
+        new = make_distribution(param)
         try:
             check_distribution_compatibility(known.get(name, new), new)
         except ValueError:

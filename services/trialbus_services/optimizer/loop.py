@@ -26,8 +26,8 @@ from trialbus_services.optimizer.announcer import Announcer
 from trialbus_services.optimizer.bus import EventPublisher, Inbox, Replay
 from trialbus_services.optimizer.ledger import Ledger
 from trialbus_services.optimizer.running_study import RunningStudy
-from trialbus_services.optimizer.statistics import Statistics
 from trialbus_services.optimizer.status import OptimizerStatus
+from trialbus_services.optimizer.status_collector import StatusCollector
 from trialbus_services.optimizer.storage_writer import WriteBehind
 from trialbus_services.optimizer.study_end import conclude, conclude_failed, find_end
 from trialbus_services.optimizer.trial_supply import StartSampler
@@ -48,7 +48,7 @@ class OptimizerLoop:
         storage: Storage that records the studies.
         committed: Offset that is committed at the start.
         start_sampler: Starts the sampler of a study.
-        statistics: Counts events and collects latencies.
+        collector: Counts events and collects latencies.
         clock: Monotonic clock, in seconds.
         wall_clock: Seconds since the epoch.
     """
@@ -65,7 +65,7 @@ class OptimizerLoop:
         *,
         committed: int,
         start_sampler: StartSampler,
-        statistics: Statistics,
+        collector: StatusCollector,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -74,7 +74,7 @@ class OptimizerLoop:
         self._replay = replay
         self._storage = storage
         self._start_sampler = start_sampler
-        self._statistics = statistics
+        self._collector = collector
         self._clock = clock
         self._wall_clock = wall_clock
         self._announcer = Announcer(
@@ -82,7 +82,7 @@ class OptimizerLoop:
             publisher,
             inbox,
             committed=committed,
-            answer_latency=statistics.answer,
+            answer_latency=collector.answer,
             clock=clock,
         )
         self._ledger = Ledger()
@@ -134,7 +134,7 @@ class OptimizerLoop:
             for request, at in self._requested_at.items()
             if request in self._ledger.requests
         }
-        return self._statistics.status(self._studies, self._ledger, self._storage)
+        return self._collector.make_status(self._studies, self._ledger, self._storage)
 
     def close(self, flush_s: float) -> None:
         """End the samplers, record pending changes within `flush_s` seconds, and publish."""
@@ -161,7 +161,7 @@ class OptimizerLoop:
         if event is None:
             return
         ends = self._ledger.apply(event, record.offset)
-        self._statistics.applied += 1
+        self._collector.applied += 1
         self._react(event, record.offset)
         for end in ends:
             if ended := self._studies.get(end.study):
@@ -201,7 +201,7 @@ class OptimizerLoop:
 
     def _reject(self, reason: str, event: str) -> None:
         """Count an event that is not applied, and log the first for each reason."""
-        if self._statistics.refuse(reason, event):
+        if self._collector.count_refusal(reason, event):
             logger.warning("not applied, for %s: %s; more of them are only counted", reason, event)
 
     def _evaluate(self, event: events.EvaluationComplete, offset: int) -> None:
@@ -235,7 +235,7 @@ class OptimizerLoop:
                             step=event.step,
                         )
                     )
-                self._statistics.decision.add(time.perf_counter() - began)
+                self._collector.decision.add(time.perf_counter() - began)
 
     def _enqueue(self, event: events.Enqueue, offset: int) -> None:
         study = self._studies.get(event.study)

@@ -9,7 +9,7 @@ import optuna
 from trialbus_services.config.settings import BusSettings, OptimizerSettings, StorageSettings
 from trialbus_services.optimizer.sampling import warm_up
 from trialbus_services.optimizer.service import Optimizer
-from trialbus_services.optimizer.storage import open_storage, shown
+from trialbus_services.optimizer.storage import hide_password, open_storage
 from trialbus_services.process import exit_codes
 from trialbus_services.process.signals import stop_event
 
@@ -30,6 +30,6 @@ def run(bus: BusSettings, storage: StorageSettings, settings: OptimizerSettings)
         record_every_s=settings.record_every_s,
         max_points=settings.max_points,
     )
-    logger.info("optimizer on %s, recording into %s", bus.endpoint, shown(storage.url))
+    logger.info("optimizer on %s, recording into %s", bus.endpoint, hide_password(storage.url))
     optimizer.run(stop.is_set)
     return exit_codes.DONE

@@ -1,4 +1,4 @@
-"""How a curve of intermediate values becomes one objective value."""
+"""Objective values, computed from curves of intermediate values."""
 
 from __future__ import annotations
 
@@ -25,33 +25,34 @@ _EXPECTED = {
 }
 
 
-def value_of(curve: Curve, objective: Objective) -> float | None:
-    """Return the objective value of a curve; None if the curve does not have it.
+def compute_objective(curve: Curve, objective: Objective) -> float | None:
+    """Return the objective value of a curve; None if the curve is too short for a value.
 
     Args:
         curve: Values of the objective's metric by step.
-        objective: Says how they are aggregated, in the order of their steps.
+        objective: The objective, with the rule by which the values are aggregated.
 
     Example:
-        >>> value_of({0: 0.5, 1: 0.9, 2: 0.8}, Objective(metric="accuracy", aggregate="best"))
+        >>> best = Objective(metric="accuracy", aggregate="best")
+        >>> compute_objective({0: 0.5, 1: 0.9, 2: 0.8}, best)
         0.9
     """
-    rule = aggregation(objective.aggregate, objective.direction)
-    return rule(dict(sorted(curve.items()))) if curve else None
+    aggregate = parse_aggregation(objective.aggregate, objective.direction)
+    return aggregate(dict(sorted(curve.items()))) if curve else None
 
 
-def aggregation(
+def parse_aggregation(
     text: str, direction: Direction, key: str = "study.objective"
 ) -> Callable[[Curve], float | None]:
-    """Return the function that `text` names.
+    """Return the function of an aggregation, from a curve in the order of its steps to a value.
 
     Args:
-        text: Its name, with its argument in brackets.
-        direction: Which values are better.
-        key: The objective it belongs to, for the error.
+        text: Name of the aggregation, with its argument in parentheses: `mean_last(3)`.
+        direction: Whether higher or lower values are better.
+        key: Key of the objective, for the error.
 
     Raises:
-        SpecError: It names none, or its argument is out of range.
+        SpecError: No aggregation has the name, or the argument is out of range.
     """
     match = _FORM.fullmatch(text.replace(" ", ""))
     name, argument = (match["name"], match["argument"]) if match else (text, None)
@@ -74,10 +75,10 @@ def aggregation(
             return lambda curve: curve.get(step)
         case _:
             near = find_nearest(name, _EXPECTED)
-            meant = f"; did you mean {_EXPECTED[near]}?" if near else ""
+            hint = f"; did you mean {_EXPECTED[near]}?" if near else ""
             raise SpecError(
                 f"{key}.aggregate",
-                f"{text!r} is not one of {', '.join(_EXPECTED.values())}{meant}",
+                f"{text!r} is not one of {', '.join(_EXPECTED.values())}{hint}",
             )
 
 

@@ -1,4 +1,4 @@
-"""What a trial that ended is to Optuna: its state, values and constraints."""
+"""Outcome of a trial: the state, values and constraints that Optuna records."""
 
 from __future__ import annotations
 
@@ -10,84 +10,86 @@ from optuna.trial import TrialState
 
 from trialbus.study.spec import StudySpec
 from trialbus_services.optimizer.constraints import Constraint
-from trialbus_services.optimizer.objective import Curve, aggregation, value_of
+from trialbus_services.optimizer.objective import Curve, compute_objective, parse_aggregation
 from trialbus_services.optimizer.trial_states import AttemptEnd
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a trial ended.
-
-    Attributes:
-        values: Its objective values; None unless it is complete.
-        error: Why it failed; None unless it did.
-        constraints: How much each is violated; none if it failed.
-    """
+    """State, values and constraints of a trial that ended."""
 
     state: TrialState
     values: list[float] | None = None
+    """Objective values of a complete trial; None for all others."""
     error: str | None = None
+    """Error of a failed trial; None for all others."""
     constraints: dict[str, float] = field(default_factory=dict[str, float])
+    """Violation by the text of the constraint; empty for a failed trial."""
 
     @property
-    def feasible(self) -> bool:
-        """Whether all constraints are met."""
+    def is_feasible(self) -> bool:
+        """Whether the trial meets all constraints."""
         return all(violation <= 0 for violation in self.constraints.values())
 
 
 class Judge:
-    """Tells what trials of a study are, from what they reported.
+    """Determines the outcomes of the trials of a study.
+
+    Args:
+        spec: Specification of the study.
 
     Raises:
-        SpecError: An aggregation or a constraint of the study is not one.
+        SpecError: An aggregation or a constraint of the study is malformed.
     """
 
     def __init__(self, spec: StudySpec) -> None:
         for i, objective in enumerate(spec.objectives):
             key = "study.objective" if len(spec.objectives) == 1 else f"study.objective[{i}]"
-            aggregation(objective.aggregate, objective.direction, key)
+            parse_aggregation(objective.aggregate, objective.direction, key)
         self._spec = spec
         self._constraints = [
             Constraint(f"study.constraints[{i}]", text) for i, text in enumerate(spec.constraints)
         ]
 
-    def outcome(
+    def determine_outcome(
         self,
         end: AttemptEnd,
         curves: Mapping[str, Curve],
         last: Mapping[str, float],
         worst: Sequence[float] | None,
     ) -> Outcome:
-        """Return how a trial ended.
+        """Return the outcome of a trial.
 
         Args:
-            end: What its trainer, or its loss, says.
-            curves: What it reported of the objectives, by metric and step.
-            last: The newest value of every metric.
-            worst: Values that stand in for those that are not finite, where the study says so.
+            end: End of the trial's last attempt.
+            curves: Reported values by metric and step; at least of the objectives' metrics.
+            last: Newest value of every metric.
+            worst: Objective values that replace values that are not finite, with `study.nan=worst`.
         """
         if end.cause not in ("complete", "pruned"):
             return Outcome(TrialState.FAIL, error=end.error or "the trainer gave no reason")
         try:
-            values = self._values(end, curves, last, worst) if end.cause != "pruned" else None
+            values = (
+                self._compute_values(end, curves, last, worst) if end.cause != "pruned" else None
+            )
             if values is None:
-                return Outcome(TrialState.PRUNED, constraints=self._known(last))
-            constraints = {c.text: c.violation(last) for c in self._constraints}
+                return Outcome(TrialState.PRUNED, constraints=self._compute_known_violations(last))
+            constraints = {c.text: c.compute_violation(last) for c in self._constraints}
         except ValueError as error:
             return Outcome(TrialState.FAIL, error=str(error))
         return Outcome(TrialState.COMPLETE, values, constraints=constraints)
 
-    def _known(self, last: Mapping[str, float]) -> dict[str, float]:
-        """Return the constraints of a pruned trial, as far as it reported them."""
-        found: dict[str, float] = {}
+    def _compute_known_violations(self, last: Mapping[str, float]) -> dict[str, float]:
+        """Return the violations of a pruned trial, without constraints on missing metrics."""
+        violations: dict[str, float] = {}
         for constraint in self._constraints:
             try:
-                found[constraint.text] = constraint.violation(last)
+                violations[constraint.text] = constraint.compute_violation(last)
             except ValueError:
                 continue
-        return found
+        return violations
 
-    def _values(
+    def _compute_values(
         self,
         end: AttemptEnd,
         curves: Mapping[str, Curve],
@@ -96,16 +98,15 @@ class Judge:
     ) -> list[float] | None:
         """Return the objective values; None if the trial counts as pruned."""
         objectives = self._spec.objectives
-        given = end.values
-        if given is not None and len(given) != len(objectives):
+        if end.values is not None and len(end.values) != len(objectives):
             raise ValueError(
-                f"complete() gave {len(given)} values, study.objective has {len(objectives)}"
+                f"complete() gave {len(end.values)} values, study.objective has {len(objectives)}"
             )
         values: list[float] = []
         for i, objective in enumerate(objectives):
-            value = given[i] if given is not None else None
+            value = end.values[i] if end.values is not None else None
             if value is None or (self._spec.nan == "ignore" and not math.isfinite(value)):
-                value = value_of(curves.get(objective.metric, {}), objective)
+                value = compute_objective(curves.get(objective.metric, {}), objective)
             if value is None:
                 raise ValueError(
                     f"study.objective.metric {objective.metric!r} has no value for aggregate "
@@ -117,7 +118,7 @@ class Judge:
                     return None
                 if self._spec.nan != "worst" or worst is None:
                     raise ValueError(
-                        f"study.objective.metric {objective.metric!r} is {_shown(value)} "
+                        f"study.objective.metric {objective.metric!r} is {_format_value(value)} "
                         f"(study.nan={self._spec.nan})"
                     )
                 value = worst[i]
@@ -125,5 +126,5 @@ class Judge:
         return values
 
 
-def _shown(value: float) -> str:
+def _format_value(value: float) -> str:
     return "NaN" if math.isnan(value) else f"{value:g}"

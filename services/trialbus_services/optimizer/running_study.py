@@ -195,12 +195,12 @@ class RunningStudy:
             return
         metrics = self.evaluations.last.get(number, {})
         curves = self.evaluations.curves.get(number, {})
-        outcome = self._judge.outcome(end, curves, metrics, self.progress.worst)
+        outcome = self._judge.determine_outcome(end, curves, metrics, self.progress.worst)
         curve = self._decider.curve_attributes(number)
         self._recorder.record_end(end, outcome, metrics, curve)
         self._supply.finish(number, outcome)
         self._decider.finish(number, outcome.state)
-        self.progress.add_trial(outcome.state, outcome.values, is_feasible=outcome.feasible)
+        self.progress.add_trial(outcome.state, outcome.values, is_feasible=outcome.is_feasible)
         self.failures.add_trial(number, outcome.state, outcome.error)
 
     def abandon_trial(self, trial: OpenTrial, reason: str) -> None:

@@ -16,9 +16,9 @@ from trialbus.client.subscriber import replay, subscribe
 from trialbus.errors import TrialbusError
 from trialbus_services.optimizer.loop import OptimizerLoop
 from trialbus_services.optimizer.sampling import Suggester
-from trialbus_services.optimizer.statistics import Statistics
 from trialbus_services.optimizer.status import to_info
-from trialbus_services.optimizer.storage import shown
+from trialbus_services.optimizer.status_collector import StatusCollector
+from trialbus_services.optimizer.storage import hide_password
 from trialbus_services.optimizer.storage_writer import WriteBehind
 from trialbus_services.process.takeover import dismiss_dead, identity
 
@@ -66,9 +66,9 @@ class Optimizer:
             max_points=max_points,
             on_written=self._wake.set,
         )
-        statistics = Statistics()
+        collector = StatusCollector()
         self._informed_at = 0.0
-        self._info: dict[str, str | float] = {"storage": shown(storage_url), **identity()}
+        self._info: dict[str, str | float] = {"storage": hide_password(storage_url), **identity()}
         self._link = Link(endpoint)
         try:
             self._link.wait_connected(connect_s)
@@ -103,9 +103,9 @@ class Optimizer:
             recorded,
             committed=committed,
             start_sampler=partial(
-                Suggester, ahead=ahead, latency=statistics.sampling, on_ready=self._wake.set
+                Suggester, ahead=ahead, latency=collector.sampling, on_ready=self._wake.set
             ),
-            statistics=statistics,
+            collector=collector,
         )
 
     def run(self, stopping: Callable[[], bool]) -> None:

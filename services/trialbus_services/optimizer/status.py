@@ -1,4 +1,4 @@
-"""The optimizer's status, as it travels in the information that its session shows in the hub."""
+"""The status of an optimizer, as its session shows the status in the hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MAX_TEXT = 250  # the hub refuses longer texts
 
 
 class OptimizerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Counters, states and latencies of an optimizer; counted since it started."""
+    """Counters, states and latencies of an optimizer since its start."""
 
     studies: int = 0
     """Number of running studies."""
@@ -69,7 +69,7 @@ def to_info(status: OptimizerStatus) -> dict[str, str | float]:
 
 
 def from_info(info: Mapping[str, Any]) -> OptimizerStatus | None:
-    """Return the status in a session's information; None if it is another version's."""
+    """Return the status in the information of a session; None for a status of another version."""
     fields: dict[str, Any] = {}
     for key, value in info.items():
         name, dot, inner = key.partition(".")

@@ -1,4 +1,4 @@
-"""The Optuna storage that studies are recorded in."""
+"""Optuna storages by their URLs."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from sqlalchemy.engine import Engine, make_url
 
 from trialbus.errors import SpecError
 
-JOURNAL = "journal:///"  #: how the URL of a journal file begins
-_BUSY_S = 2  # what could not be written is tried again
+#: Beginning of the URL of a journal file.
+JOURNAL = "journal:///"
+_BUSY_S = 2  # a batch that finds the database locked for longer is written later
 _TABLES_S = 0.5
 
 
 def open_storage(url: str) -> BaseStorage:
-    """Open, or make, the storage at a URL.
+    """Open the storage at a URL; create a storage that does not exist.
 
     Args:
-        url: A database as SQLAlchemy names it (`sqlite:///optuna_studies.db`),
-            `journal:///<path>` for Optuna's journal file, or `memory://`.
+        url: SQLAlchemy's URL of a database (`sqlite:///optuna_studies.db`), `journal:///<path>`
+            for Optuna's journal file, or `memory://`.
 
     Raises:
-        SpecError: It cannot be opened.
+        SpecError: The storage cannot be opened.
 
     Source:
         `optuna.storages.RDBStorage`, `optuna.storages.JournalStorage`.
@@ -45,7 +46,9 @@ def open_storage(url: str) -> BaseStorage:
         )
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise SpecError("storage.url", f"{shown(url)!r} cannot be opened: {reason}") from error
+        raise SpecError(
+            "storage.url", f"{hide_password(url)!r} cannot be opened: {reason}"
+        ) from error
     if sqlite:
         _use_write_ahead_log(storage.engine)
     return optuna.storages.get_storage(storage)
@@ -55,19 +58,21 @@ def _open_database(url: str, engine_kwargs: dict[str, Any]) -> RDBStorage:
     try:
         return RDBStorage(url, engine_kwargs=engine_kwargs)
     except sqlalchemy.exc.DatabaseError:
-        # Another process may have been making the same tables at this moment.
+        # Another process may have created the same tables at this moment.
         time.sleep(_TABLES_S)
         return RDBStorage(url, engine_kwargs=engine_kwargs)
 
 
-def stored_study(url: str, name: str) -> optuna.Study | None:
-    """Return a study that is in a storage, or None; nothing is made by looking.
+def find_study(url: str, name: str) -> optuna.Study | None:
+    """Return a study in the storage at a URL, or None; the storage is not created.
 
     Raises:
-        SpecError: The storage cannot be opened, or keeps nothing.
+        SpecError: The storage cannot be opened, or is the memory of another process.
     """
     if url == "memory://":
-        raise SpecError("storage.url", f"{url!r} keeps no study that can be read from here")
+        raise SpecError(
+            "storage.url", f"{url!r} is memory of the optimizer, which no other process can read"
+        )
     file = url.removeprefix(JOURNAL) if url.startswith(JOURNAL) else None
     if file is None and make_url(url).get_backend_name() == "sqlite":
         file = make_url(url).database
@@ -80,10 +85,11 @@ def stored_study(url: str, name: str) -> optuna.Study | None:
 
 
 def check_url(url: str) -> None:
-    """Check what can be checked of a storage's URL without opening it.
+    """Check the URL of a storage without opening the storage.
 
     Raises:
-        SpecError: It is malformed, or names a database or driver that is not installed.
+        SpecError: The URL is malformed, its database driver is not installed, or its file cannot
+            be written.
     """
     if url == "memory://":
         return
@@ -91,12 +97,15 @@ def check_url(url: str) -> None:
         _check_file(url, url.removeprefix(JOURNAL))
         return
     try:
-        made = make_url(url)
-        made.get_dialect().import_dbapi()
+        database_url = make_url(url)
+        database_url.get_dialect().import_dbapi()
     except (sqlalchemy.exc.ArgumentError, ImportError) as error:
-        raise SpecError("storage.url", f"{shown(url)!r} cannot be opened: {error}") from error
-    if made.get_backend_name() == "sqlite" and made.database and not made.query:
-        _check_file(url, made.database)
+        raise SpecError(
+            "storage.url", f"{hide_password(url)!r} cannot be opened: {error}"
+        ) from error
+    is_sqlite = database_url.get_backend_name() == "sqlite"
+    if is_sqlite and database_url.database and not database_url.query:
+        _check_file(url, database_url.database)
 
 
 def _check_file(url: str, path: str) -> None:
@@ -107,8 +116,8 @@ def _check_file(url: str, path: str) -> None:
         raise SpecError("storage.url", f"{url!r}: there is no folder {str(file.parent)!r}")
 
 
-def shown(url: str) -> str:
-    """Return a URL fit for people and for the bus: without its password."""
+def hide_password(url: str) -> str:
+    """Return the URL of a storage without its password, for messages and for the bus."""
     try:
         return make_url(url).render_as_string(hide_password=True)
     except sqlalchemy.exc.ArgumentError:
@@ -121,6 +130,6 @@ def _use_write_ahead_log(engine: Engine) -> None:
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
 
     @sqlalchemy.event.listens_for(engine, "connect")
-    def relax(connection: Any, _: object) -> None:  # pyright: ignore[reportUnusedFunction]
-        # The hub's log is the truth until it is flushed; losing power costs a replay.
+    def relax_synchronous(connection: Any, _: object) -> None:  # pyright: ignore[reportUnusedFunction]
+        # The hub's log has every event until the storage has: losing power costs a replay.
         connection.execute("PRAGMA synchronous=NORMAL")

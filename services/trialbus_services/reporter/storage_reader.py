@@ -13,7 +13,7 @@ from sqlalchemy.engine import make_url
 
 from trialbus.errors import SpecError
 from trialbus.study.validation import find_nearest
-from trialbus_services.optimizer.storage import JOURNAL, check_url, shown
+from trialbus_services.optimizer.storage import JOURNAL, check_url, hide_password
 
 _KEY = "storage.url"
 _SQLITE_BEGINS = b"SQLite format 3\0"
@@ -48,7 +48,9 @@ def open_storage(storage: str) -> BaseStorage:
             RDBStorage(url, engine_kwargs=arguments, skip_table_creation=True)
         )
     except (sqlalchemy.exc.SQLAlchemyError, OptunaError, RuntimeError, ValueError) as error:
-        raise SpecError(_KEY, f"{shown(url)!r} cannot be read: {_find_reason(error)}") from error
+        raise SpecError(
+            _KEY, f"{hide_password(url)!r} cannot be read: {_find_reason(error)}"
+        ) from error
 
 
 def list_study_names(storage: BaseStorage, storage_url: str) -> list[str]:
@@ -61,7 +63,7 @@ def list_study_names(storage: BaseStorage, storage_url: str) -> list[str]:
         return sorted(optuna.get_all_study_names(storage))
     except Exception as error:  # each kind of storage has errors of its own
         raise SpecError(
-            _KEY, f"{shown(storage_url)!r} cannot be read: {_find_reason(error)}"
+            _KEY, f"{hide_password(storage_url)!r} cannot be read: {_find_reason(error)}"
         ) from error
 
 
@@ -81,7 +83,9 @@ def load_study(name: str, storage: BaseStorage, storage_url: str) -> optuna.Stud
         near = find_nearest(name, names)
         others = f"it has {', '.join(names[:10])}" if names else "it has none"
         hint = f"did you mean {near!r}?" if near else others
-        raise SpecError("study", f"there is no study {name!r} in {shown(storage_url)!r}; {hint}")
+        raise SpecError(
+            "study", f"there is no study {name!r} in {hide_password(storage_url)!r}; {hint}"
+        )
     return optuna.load_study(study_name=name, storage=storage)
 
 

@@ -18,7 +18,7 @@ from trialbus_services.config import settings
 from trialbus_services.config.composing import composed
 from trialbus_services.launcher import launcher
 from trialbus_services.launcher.dashboard import serve_dashboard
-from trialbus_services.optimizer.storage import shown, stored_study
+from trialbus_services.optimizer.storage import find_study, hide_password
 from trialbus_services.process import gpus
 from trialbus_services.runner.results import tidy_checkpoints, write_results
 from trialbus_services.runner.spec import RunnerSpec, load, parse
@@ -86,11 +86,11 @@ class OptunaRunner:
         """
         check_not_imported()
         spec, url = study_config.spec(), study_config.storage
-        if stored_study(url, spec.name) is not None and not study_config.load_if_exists:
+        if find_study(url, spec.name) is not None and not study_config.load_if_exists:
             raise SpecError(
                 "load_if_exists",
-                f"false, and {shown(url)!r} has a study {spec.name!r} already (expected true, or "
-                "another study_name)",
+                f"false, and {hide_password(url)!r} has a study {spec.name!r} already "
+                "(expected true, or another study_name)",
             )
         overrides = self._collect_overrides(study_config)
         report = self.spec.generate_plots or self.spec.save_study_plots
@@ -100,7 +100,7 @@ class OptunaRunner:
                 end = launcher.launch_study(plan, self._console, report=report)
             # The optimizer declares a study finished after the storage has all of the study; a
             # study that the optimizer refused may not be there.
-            study = stored_study(url, spec.name)
+            study = find_study(url, spec.name)
         if study is not None:
             for path in write_results(study, spec, end, Path(self.spec.results_dir)):
                 self._print(f"results  {path}")

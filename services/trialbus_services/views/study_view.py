@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeAlias
 
 from trialbus.messages import events
 from trialbus.study.spec import Direction, Objective, StudySpec
-from trialbus_services.optimizer.objective import value_of
+from trialbus_services.optimizer.objective import compute_objective
 from trialbus_services.optimizer.trial_states import AttemptEnd, OpenTrial, TrialStates
 
 _CURVE = 256  # newest values kept of a running trial
@@ -302,7 +302,11 @@ class StudyView:
         objective = self._spec.objectives[0] if self._spec else None
         if objective is None:
             objective = Objective(metric=self.metric or "?", direction=self.direction)
-        return trial.best if objective.aggregate == "best" else value_of(trial.curve, objective)
+        return (
+            trial.best
+            if objective.aggregate == "best"
+            else compute_objective(trial.curve, objective)
+        )
 
     def _update_best(self, value: float | None, trial: RunningTrial) -> None:
         if value is None or math.isnan(value) or not self.metrics:

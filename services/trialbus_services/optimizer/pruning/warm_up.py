@@ -10,7 +10,7 @@ from trialbus.study.spec import StudySpec, is_mapping
 _WARM_UP = ("n_warmup_steps", "n_startup_steps")
 
 
-def doubt(spec: StudySpec) -> str | None:
+def find_warm_up_problem(spec: StudySpec) -> str | None:
     """Return what to say where a warm-up keeps the pruner from ever pruning, as far as is known.
 
     Pruners count in the unit of `trial.report`'s steps, which is the budget's if the trainer says

@@ -10,7 +10,7 @@ import optuna
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from trialbus_services.optimizer.distributions import suggest
+from trialbus_services.optimizer.distributions import suggest_params
 from trialbus_services.optimizer.registry import build_sampler
 from trialbus_services.optimizer.sampling.messages import Start, Suggestion, Tell
 
@@ -107,7 +107,7 @@ class StudyCopy:
     def ask(self) -> Suggestion:
         """Suggest the parameters of a trial: the first that waits, else a new one."""
         trial = self._study.ask()
-        params = suggest(trial, self._params)
+        params = suggest_params(trial, self._params)
         frozen = self._storage.get_trial(self._trial_id(trial.number))
         return Suggestion(
             number=trial.number,

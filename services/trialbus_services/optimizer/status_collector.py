@@ -1,4 +1,4 @@
-"""Statistics of a running optimizer, from which its status is made."""
+"""StatusCollector: counts events, collects latencies and makes the optimizer's status."""
 
 from __future__ import annotations
 
@@ -12,37 +12,51 @@ from trialbus_services.optimizer.status import OptimizerStatus
 from trialbus_services.optimizer.storage_writer import WriteBehind
 
 
-class Statistics:
-    """Events and latencies counted since the optimizer started."""
+class StatusCollector:
+    """Counts events and collects latencies since the optimizer started."""
 
     def __init__(self) -> None:
+        #: Number of events that were applied.
         self.applied = 0
         #: Events that were not applied, by the reason.
         self.refused: Counter[str] = Counter()
+        #: Reason and event of the last refusal; empty before the first.
         self.last_refused = ""
+        #: See `OptimizerStatus` for these latencies.
         self.decision = Latency()
         self.answer = Latency()
         self.sampling = Latency()
 
-    def refuse(self, reason: str, what: str) -> bool:
-        """Count an event that is not applied; return whether it is the first for this reason."""
+    def count_refusal(self, reason: str, event: str) -> bool:
+        """Count an event that is not applied; return whether the reason is new.
+
+        Args:
+            reason: The reason, with the same text for every event.
+            event: Description of the event.
+        """
         self.refused[reason] += 1
-        self.last_refused = f"{reason}: {what}"
+        self.last_refused = f"{reason}: {event}"
         return self.refused[reason] == 1
 
-    def status(
+    def make_status(
         self, studies: Mapping[str, RunningStudy], ledger: Ledger, storage: WriteBehind
     ) -> OptimizerStatus:
-        """Return the optimizer's status."""
+        """Return the status of the optimizer.
+
+        Args:
+            studies: Running studies by name.
+            ledger: Ledger that has the studies.
+            storage: Storage that records the studies.
+        """
         counts = [study.counts for study in studies.values()]
-        books = [(name, ledger.studies[name]) for name in studies]
-        paused = [name for name, book in books if book.is_paused]
+        states = [ledger.studies[name] for name in studies]
+        paused = [state.spec.name for state in states if state.is_paused]
         return OptimizerStatus(
             studies=len(studies),
             complete=sum(count.complete for count in counts),
             pruned=sum(count.pruned for count in counts),
             failed=sum(count.failed for count in counts),
-            running=sum(len(book.trials.open) for _, book in books),
+            running=sum(len(state.trials.open) for state in states),
             n_paused=len(paused),
             paused=", ".join(paused),
             applied=self.applied,
