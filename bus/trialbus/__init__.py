@@ -43,7 +43,8 @@ from trialbus.messages.events import (
     UnknownEvent,
 )
 from trialbus.study.search_space import CategoricalParam, FloatParam, IntParam
-from trialbus.study.spec import Component, Evaluation, Objective, PruneBy, StudySpec, load_spec
+from trialbus.study.spec import Component, Evaluation, Objective, PruneBy, StudySpec
+from trialbus.study.spec_loading import load_spec
 from trialbus.trainer.trial import Trial, attach
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Search spaces in Hydra's grammar of sweeps and as mappings come to the same params."""
+"""Search spaces in Hydra's grammar of sweeps and as mappings give the same params."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ from trialbus_services.config.search_space import expand_list, expand_params
     ],
     ids=str,
 )
-def test_every_form_is_the_param_that_it_says(written: Any, param: Param) -> None:
-    found = expand_params({"optimizer.lr": written})["optimizer.lr"]
-    assert msgspec.convert(found, Param) == param
+def test_every_form_of_a_param_is_expanded_to_the_same_param(written: Any, param: Param) -> None:
+    expanded = expand_params({"optimizer.lr": written})["optimizer.lr"]
+    assert msgspec.convert(expanded, Param) == param
 
 
 @pytest.mark.parametrize(
-    ("written", "words"),
+    ("written", "pattern"),
     [
         ("interval(1", "study.params.lr: 'interval.1' cannot be read"),
         ("choice(1, null)", "write null as one of choices: in a mapping"),
@@ -62,12 +62,12 @@ def test_every_form_is_the_param_that_it_says(written: Any, param: Param) -> Non
     ],
     ids=str,
 )
-def test_what_is_no_search_space_is_refused_with_a_reason(written: str, words: str) -> None:
-    with pytest.raises(SpecError, match=words):
+def test_text_that_is_no_search_space_is_refused_with_a_reason(written: str, pattern: str) -> None:
+    with pytest.raises(SpecError, match=pattern):
         expand_params({"lr": written})
 
 
-def test_a_list_of_named_parameters_is_the_same_space() -> None:
+def test_a_list_of_named_parameters_gives_the_same_search_space() -> None:
     parameters: list[dict[str, Any]] = [
         {"name": "optimizer.lr", "type": "float_log", "low": 1e-5, "high": 0.1, "choices": None},
         {"name": "layers", "type": "int", "low": 1, "high": 5, "step": 2},
@@ -83,7 +83,7 @@ def test_a_list_of_named_parameters_is_the_same_space() -> None:
 
 
 @pytest.mark.parametrize(
-    ("parameters", "words"),
+    ("parameters", "pattern"),
     [
         ({"lr": 1}, r"studies\[0\].parameters: \{'lr': 1\} is no list"),
         ([{"type": "int"}], r"studies\[0\].parameters\[0\].name: missing in \{'type': 'int'\}"),
@@ -92,6 +92,8 @@ def test_a_list_of_named_parameters_is_the_same_space() -> None:
     ],
     ids=str,
 )
-def test_a_wrong_list_of_parameters_names_its_entry(parameters: Any, words: str) -> None:
-    with pytest.raises(SpecError, match=words):
+def test_the_error_for_a_wrong_list_of_parameters_names_the_entry(
+    parameters: Any, pattern: str
+) -> None:
+    with pytest.raises(SpecError, match=pattern):
         expand_list(parameters, "studies[0].parameters")

@@ -32,7 +32,7 @@ def load(**changes: Any) -> Any:
     )
 
 
-def test_a_right_one_is_loaded_with_its_defaults() -> None:
+def test_a_valid_specification_is_loaded_with_defaults() -> None:
     spec = load()
     assert (spec.name, spec.metrics, spec.directions) == ("digits", ["val/accuracy"], ["maximize"])
     assert spec.sampler.args == {"n_startup_trials": 4}
@@ -40,12 +40,17 @@ def test_a_right_one_is_loaded_with_its_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "key", "words"),
+    ("changes", "key", "text"),
     [
         ({"n_trial": 3}, "study.n_trial", "no such key"),
         ({"n_trials": "many"}, "study.n_trials", "Expected `int`, got `str` (got 'many')"),
         ({"n_trials": 0}, "study", "n_trials 0 is below 1"),
         ({"name": ""}, "study", "name is empty"),
+        (
+            {"name": "a" * 257},
+            "study",
+            f"name {'a' * 40!r}... has 257 characters (expected at most 256)",
+        ),
         ({"budget": -1}, "study", "budget -1 is below 1"),
         ({"timeout_s": 0}, "study", "timeout_s 0 is not above zero"),
         ({"fixed": {"lr": 1}}, "study", "fixed.lr 1 is searched too"),
@@ -149,11 +154,13 @@ def test_a_right_one_is_loaded_with_its_defaults() -> None:
         ({"objective": []}, "study.objective", "expected a mapping or a list of mappings"),
     ],
 )
-def test_a_wrong_one_names_its_key_and_value(changes: dict[str, Any], key: str, words: str) -> None:
+def test_the_error_for_a_wrong_specification_names_key_and_value(
+    changes: dict[str, Any], key: str, text: str
+) -> None:
     with pytest.raises(SpecError) as caught:
         load(**changes)
     assert caught.value.key == key
-    assert words in str(caught.value)
+    assert text in str(caught.value)
 
 
 def test_an_objective_without_the_name_of_a_metric_is_refused() -> None:
@@ -165,7 +172,7 @@ KIND = {"type": "categorical", "choices": ["mlp", "cnn"]}
 DEPTH = {"type": "int", "low": 1, "high": 4}
 
 
-def test_a_param_comes_after_those_that_its_condition_names() -> None:
+def test_a_param_comes_after_the_params_of_its_condition() -> None:
     params = {
         "width": DEPTH | {"when": {"depth": [1, 2], "n": 3}},
         "depth": DEPTH | {"when": {"kind": "cnn"}},
@@ -177,12 +184,12 @@ def test_a_param_comes_after_those_that_its_condition_names() -> None:
     assert msgspec.json.decode(msgspec.json.encode(spec), type=StudySpec) == spec
 
 
-def test_without_conditions_a_param_is_written_as_older_readers_know_it() -> None:
+def test_a_param_without_conditions_is_encoded_without_the_key_when() -> None:
     assert "when" not in msgspec.to_builtins(load())["params"]["lr"]
 
 
 @pytest.mark.parametrize(
-    ("params", "words"),
+    ("params", "text"),
     [
         ({"depth": {"knd": "cnn"}}, "params.depth.when.knd is no param; did you mean 'kind'?"),
         (
@@ -192,25 +199,25 @@ def test_without_conditions_a_param_is_written_as_older_readers_know_it() -> Non
         ({"depth": {"kind": []}}, "params.depth.when.kind is empty"),
         ({"depth": {"kind": True}}, "params.depth.when.kind True is no value of kind"),
         ({"depth": {"lr": 0.5}}, "params.depth.when.lr: lr is a float, which is never exactly 0.5"),
-        ({"depth": {"depth": 1}}, "params.depth.when.depth makes a circle: depth -> depth"),
+        ({"depth": {"depth": 1}}, "params.depth.when.depth forms a cycle: depth -> depth"),
         (
             {"depth": {"width": 1}, "width": {"height": 1}, "height": {"depth": 1}},
-            "params.height.when.depth makes a circle: depth -> width -> height -> depth",
+            "params.height.when.depth forms a cycle: depth -> width -> height -> depth",
         ),
     ],
     ids=str,
 )
-def test_a_wrong_condition_names_its_path(params: dict[str, Any], words: str) -> None:
+def test_the_error_for_a_wrong_condition_names_its_path(params: dict[str, Any], text: str) -> None:
     conditional = {name: DEPTH | {"when": when} for name, when in params.items()}
     with pytest.raises(SpecError) as caught:
         load(params=STUDY["params"] | {"kind": KIND} | conditional)
-    assert words in str(caught.value)
+    assert text in str(caught.value)
 
 
-def test_an_enqueued_trial_names_what_its_conditional_params_need() -> None:
+def test_the_error_for_an_enqueued_trial_names_the_unmet_condition() -> None:
     params = {"kind": KIND, "n": DEPTH, "depth": DEPTH | {"when": {"kind": "cnn", "n": [1, 2]}}}
     load(params=params, enqueue=[{"kind": "cnn", "n": 2, "depth": 3}, {"kind": "mlp"}])
-    for entry, needed in [
+    for entry, condition in [
         ({"depth": 3}, "kind=cnn"),
         ({"depth": 3, "kind": "mlp"}, "kind=cnn"),
         ({"depth": 3, "kind": "cnn", "n": 3}, "n=1 or 2"),
@@ -218,25 +225,25 @@ def test_an_enqueued_trial_names_what_its_conditional_params_need() -> None:
         with pytest.raises(SpecError) as caught:
             load(params=params, enqueue=[entry])
         assert (
-            f"enqueue[0].depth 3 would not be in the trial: params.depth.when needs {needed}"
+            f"enqueue[0].depth 3 would not be in the trial: params.depth.when needs {condition}"
             in str(caught.value)
         )
 
 
-def test_overrides_are_laid_over_the_base_and_a_name_stays_a_name() -> None:
+def test_overrides_are_merged_into_the_base_and_a_name_stays_a_name() -> None:
     spec = load(base_config={"a": {"b": 1, "c": 2}}, trial_overrides={"a.b": 5, "d": [1]})
     assert (spec.config, spec.config_name) == ({"a": {"b": 5, "c": 2}, "d": [1]}, None)
     spec = load(base_config="small", trial_overrides={"a": 1})
     assert (spec.config, spec.config_name) == ({"a": 1}, "small")
 
 
-def test_of_several_objectives_the_pruner_needs_one_metric() -> None:
+def test_a_pruner_needs_one_metric_of_several_objectives() -> None:
     two = [{"metric": "a"}, {"metric": "b", "direction": "minimize"}]
-    for prune_by, words in [
+    for prune_by, pattern in [
         (None, r"prune_by is missing.*one of a, b"),
         ({"metric": "c"}, r"prune_by.direction is missing: 'c' is no objective"),
     ]:
-        with pytest.raises(SpecError, match=words):
+        with pytest.raises(SpecError, match=pattern):
             load_spec(
                 STUDY | {"objective": two, "prune_by": prune_by},
                 sampler={"type": "TPESampler"},
@@ -262,6 +269,8 @@ def test_of_several_objectives_the_pruner_needs_one_metric() -> None:
         (CategoricalParam(choices=(1,)), [1], [True, "1"]),
     ],
 )
-def test_params_know_their_values(param: Param, inside: list[Any], outside: list[Any]) -> None:
+def test_a_param_contains_exactly_the_values_of_its_range(
+    param: Param, inside: list[Any], outside: list[Any]
+) -> None:
     assert [param.contains(value) for value in inside] == [True] * len(inside)
     assert [param.contains(value) for value in outside] == [False] * len(outside)

@@ -1,4 +1,4 @@
-"""Data converted to types; an error names the key, the value and what was expected."""
+"""The conversion of data to types; errors name the key, the value and what was expected."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Outer(msgspec.Struct, forbid_unknown_fields=True):
         ("a", {"entries": [{}, {"cont": 1}]}, "a.entries[1].cont: no such key; did you mean 'co"),
         ("", {"entries": [{"cont": 1}]}, "entries[0].cont: no such key; did you mean 'count'?"),
         ("", {"entries": [{"count": "x"}]}, "entries[0].count: Expected `int`, got `str` (got 'x"),
-        ("", {"entries": [{"level": "medum"}]}, "entries[0].level: 'medum' is not one of its val"),
+        ("", {"entries": [{"level": "medum"}]}, "entries[0].level: 'medum' is not an allowed val"),
     ],
 )
 def test_wrong_data_are_refused_by_key_and_value(key: str, data: Any, message: str) -> None:
@@ -38,7 +38,7 @@ def test_wrong_data_are_refused_by_key_and_value(key: str, data: Any, message: s
     assert str(caught.value).startswith(message)
 
 
-def test_a_wrong_name_is_answered_with_the_nearest_or_else_with_all() -> None:
+def test_the_error_for_a_wrong_name_gives_the_nearest_name_or_all_names() -> None:
     assert find_nearest("meduim", ["low", "medium"]) == "medium"
     assert find_nearest("x", ["low", "medium"]) is None
     assert format_expected("meduim", ["low", "medium"]) == "; did you mean 'medium'?"

@@ -255,7 +255,7 @@ WRONG = {
         at=3,
     ),
     "conditions in a circle": Wrong(
-        ("study.params.width.when.depth", "makes a circle: ", "does not depend", f"{FILE} 6"),
+        ("study.params.width.when.depth", "forms a cycle: ", "does not depend", f"{FILE} 6"),
         change=(MINE, CIRCLE),
     ),
     "a condition on what is no param": written(

@@ -12,9 +12,8 @@ from typing import Any
 from trialbus.callbacks.evaluation import Callbacks, EvaluationCallback
 from trialbus.callbacks.optuna import OptunaCallback, OptunaCallbackConfig
 from trialbus.errors import SpecError
-from trialbus.study.spec import is_mapping
 from trialbus.study.user_code import load_class
-from trialbus.study.validation import format_expected
+from trialbus.study.validation import format_expected, is_mapping
 from trialbus.trainer.trial import Trial
 
 #: Where a worker puts the section `callbacks` of its config for the trainings it starts, as JSON.

@@ -1,1 +1,1 @@
-"""Study: what a study is, as plain data: search space, objectives, sampler, pruner, bounds."""
+"""Study: the specification of a study as plain data, and the validation of that data."""

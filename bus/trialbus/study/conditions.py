@@ -1,4 +1,4 @@
-"""Conditional params: which of a search space are in a trial, by the values of others.
+"""Conditional params: params that are in a trial only with certain values of other params.
 
 ```yaml
 kind: {type: categorical, choices: [mlp, transformer]}
@@ -17,7 +17,7 @@ from trialbus.study.validation import format_expected
 
 
 def find_unmet_condition(param: Param, values: Mapping[str, Any]) -> str | None:
-    """Return the condition on a param that a trial with these values does not meet, if any.
+    """Return the first condition of a param that the values do not meet, or None.
 
     Example:
         >>> param = FloatParam(low=0, high=1, when={"kind": "mlp"})
@@ -25,56 +25,56 @@ def find_unmet_condition(param: Param, values: Mapping[str, Any]) -> str | None:
         'kind=mlp'
     """
     for name in param.when:
-        wanted = _values(param, name)
-        if name not in values or not any(_same(values[name], one) for one in wanted):
-            return f"{name}={' or '.join(map(str, wanted))}"
+        allowed = _get_allowed_values(param, name)
+        if name not in values or not any(_is_equal(values[name], value) for value in allowed):
+            return f"{name}={' or '.join(map(str, allowed))}"
     return None
 
 
 def order_by_conditions(space: Mapping[str, Param]) -> dict[str, Param]:
-    """Return a search space with every param after those that its conditions name.
+    """Sort a search space: every param after the params on which the param depends.
 
-    Otherwise its order is kept.
+    Otherwise the order of the search space is kept.
 
     Raises:
-        ValueError: A condition names no param, a value that the param never has, or leads back to
-            where it came from; the message begins with the condition's path below `study.`.
+        ValueError: A condition names no param, a value that the param never has, or is part of a
+            cycle; the message begins with the condition's path below `study.`.
     """
-    found: dict[str, Param] = {}
+    ordered: dict[str, Param] = {}
 
     def visit(name: str, path: tuple[str, ...]) -> None:
         if name in path:
-            circle = " -> ".join((*path[path.index(name) :], name))
+            cycle = " -> ".join((*path[path.index(name) :], name))
             raise ValueError(
-                f"params.{path[-1]}.when.{name} makes a circle: {circle} (expected a param that "
-                "does not depend on this one)"
+                f"params.{path[-1]}.when.{name} forms a cycle: {cycle} (expected a param that "
+                f"does not depend on {path[-1]})"
             )
-        if name in found:
+        if name in ordered:
             return
         param = space[name]
         for other in param.when:
-            _check(f"params.{name}.when.{other}", param, other, space)
+            _check_condition(f"params.{name}.when.{other}", param, other, space)
             visit(other, (*path, name))
-        found[name] = param
+        ordered[name] = param
 
     for name in space:
         visit(name, ())
-    return found
+    return ordered
 
 
-def _check(key: str, param: Param, name: str, space: Mapping[str, Param]) -> None:
+def _check_condition(key: str, param: Param, name: str, space: Mapping[str, Param]) -> None:
     if name not in space:
         raise ValueError(f"{key} is no param{format_expected(name, space)}")
     other = space[name]
-    wanted = _values(param, name)
-    if not wanted:
-        raise ValueError(f"{key} is empty (expected a value of {name}, or a list of some)")
+    allowed = _get_allowed_values(param, name)
+    if not allowed:
+        raise ValueError(f"{key} is empty (expected a value of {name}, or a list of values)")
     if isinstance(other, FloatParam) and other.step is None and other.low < other.high:
         raise ValueError(
-            f"{key}: {name} is a float, which is never exactly {wanted[0]!r} (expected a "
+            f"{key}: {name} is a float, which is never exactly {allowed[0]!r} (expected a "
             "categorical param, an int, or a float with a step)"
         )
-    for value in wanted:
+    for value in allowed:
         if not other.contains(value):
             choices = isinstance(other, CategoricalParam) and ", ".join(map(repr, other.choices))
             raise ValueError(
@@ -82,12 +82,12 @@ def _check(key: str, param: Param, name: str, space: Mapping[str, Param]) -> Non
             )
 
 
-def _values(param: Param, name: str) -> tuple[Choice, ...]:
-    wanted = param.when[name]
-    return wanted if isinstance(wanted, tuple) else (wanted,)
+def _get_allowed_values(param: Param, name: str) -> tuple[Choice, ...]:
+    allowed = param.when[name]
+    return allowed if isinstance(allowed, tuple) else (allowed,)
 
 
-def _same(value: Choice, wanted: Choice) -> bool:
-    if isinstance(value, float) and isinstance(wanted, int | float):
-        return math.isclose(value, wanted, abs_tol=1e-12)
-    return value == wanted and isinstance(value, bool) == isinstance(wanted, bool)
+def _is_equal(value: Choice, allowed: Choice) -> bool:
+    if isinstance(value, float) and isinstance(allowed, int | float):
+        return math.isclose(value, allowed, abs_tol=1e-12)
+    return value == allowed and isinstance(value, bool) == isinstance(allowed, bool)

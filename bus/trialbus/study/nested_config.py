@@ -1,17 +1,19 @@
-"""Params and configurations, by dotted and by nested names."""
+"""Nested configurations: params and configurations by dotted and by nested names."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, TypeGuard, cast
+from typing import Any, cast
+
+from trialbus.study.validation import is_mapping
 
 
 class Params(Mapping[str, Any]):
-    """Parameters of a trial, read-only.
+    """Params of a trial, read-only.
 
-    Its keys are the names that the study gives them, dots and all. A name before a dot leads to a
-    view of all that are below it.
+    The keys are the full names of the params (`model.width`). The part of a name before a dot
+    (`model`) gives all params below that part, as `Params`.
 
     Example:
         >>> params = Params({"lr": 0.1, "model.width": 64, "model.depth": 2})
@@ -49,72 +51,72 @@ class Params(Mapping[str, Any]):
         return repr(self._values)
 
     def nested(self) -> dict[str, Any]:
-        """Return a nested dict of one's own, as a configuration is nested.
+        """Return the params as a new nested dict.
 
         Raises:
-            ValueError: One name is both a value and the beginning of another (`a` and `a.b`).
+            ValueError: A name is the beginning of another name (`a` and `a.b`).
         """
-        found: dict[str, Any] = {}
+        nested: dict[str, Any] = {}
         for name, value in self._values.items():
-            place = found
-            above = ""
-            *path, last = name.split(".")
-            for part in path:
-                above = f"{above}.{part}" if above else part
-                if above in self._values:
-                    raise ValueError(f"param {name!r} lies below {above!r}, which has a value")
-                place = place.setdefault(part, {})
-            place[last] = value
-        return found
+            for parent in _list_parents(name):
+                if parent in self._values:
+                    raise ValueError(f"param {name!r} lies below {parent!r}, which has a value")
+            section = nested
+            *parts, last = name.split(".")
+            for part in parts:
+                section = section.setdefault(part, {})
+            section[last] = value
+        return nested
 
 
 def flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of a nested configuration by dotted name.
 
-    A list is one value, and so is an empty mapping. A name in it may be dotted itself.
+    Lists and empty mappings are values. Keys of the configuration may be dotted names.
 
     Raises:
-        ValueError: A name is no text, two names are the same or one lies below the value of
-            another, or a value is none that JSON can hold.
+        ValueError: A key is no text, a name occurs twice or lies below another name with a value,
+            or JSON cannot hold a value.
 
     Example:
         >>> flatten_config({"model": {"width": 64, "sizes": [3, 5]}, "env.name": "maze"})
         {'model.width': 64, 'model.sizes': [3, 5], 'env.name': 'maze'}
     """
-    found: dict[str, Any] = {}
-    for name, value in _leaves("", config):
-        if name in found:
+    values: dict[str, Any] = {}
+    for name, value in _walk_values("", config):
+        if name in values:
             raise ValueError(f"{name} is there twice (expected once)")
-        found[name] = value
-    for name in found:
-        for above in _above(name):
-            if above in found:
-                raise ValueError(f"{name} lies below {above}, which has a value")
-    return found
+        values[name] = value
+    for name in values:
+        for parent in _list_parents(name):
+            if parent in values:
+                raise ValueError(f"{name} lies below {parent}, which has a value")
+    return values
 
 
-def merge_configs(below: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return values by dotted name with others laid over them.
+def merge_configs(base: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge two flat configurations by dotted name; overrides replace values of the base.
 
-    A value takes the place of the one of its name, of all below it, and of one it lies below.
+    An override replaces the value of the same name, all values below that name, and a value that
+    the name lies below.
     """
-    names = set(values)  # what is `in` a `Params` is more than its names
-    covered = names.union(*(_above(name) for name in names))
+    names = set(overrides)  # `in overrides` would also be true of `model` in `Params`
+    replaced = names.union(*(_list_parents(name) for name in names))
     kept = {
         name: value
-        for name, value in below.items()
-        if name not in covered and names.isdisjoint(_above(name))
+        for name, value in base.items()
+        if name not in replaced and names.isdisjoint(_list_parents(name))
     }
-    return {**kept, **values}
+    return {**kept, **overrides}
 
 
-def _leaves(above: str, config: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
+def _walk_values(prefix: str, config: Mapping[Any, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in config.items():
-        name = f"{above}{key}"
+        name = f"{prefix}{key}"
         if not isinstance(key, str) or not all(key.split(".")):
             raise ValueError(f"{name} has the key {key!r} (expected a name)")
-        if _is_mapping(value) and value:
-            yield from _leaves(f"{name}.", value)
+        if is_mapping(value) and value:
+            yield from _walk_values(f"{name}.", value)
         else:
             _check_value(name, value)
             yield name, value
@@ -143,11 +145,7 @@ def _check_value(name: str, value: Any) -> None:
             )
 
 
-def _above(name: str) -> list[str]:
-    """Return the names that a dotted name lies below."""
+def _list_parents(name: str) -> list[str]:
+    """Return the names that a dotted name lies below, the shortest name first."""
     parts = name.split(".")
     return [".".join(parts[:n]) for n in range(1, len(parts))]
-
-
-def _is_mapping(value: Any) -> TypeGuard[Mapping[Any, Any]]:
-    return isinstance(value, Mapping)

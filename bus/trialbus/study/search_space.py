@@ -1,4 +1,4 @@
-"""Parameters of a search space: what a sampler may choose from."""
+"""Search space: params, each with the values that a sampler may choose from."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 
 Choice: TypeAlias = bool | int | float | str | None
 
-_ROUNDING = 1e-8
+_ROUNDING = 1e-8  # of a step, for floats
 
 
 class _Param(
@@ -19,15 +19,15 @@ class _Param(
     kw_only=True,
     tag_field="type",
     forbid_unknown_fields=True,
-    omit_defaults=True,  # readers of an older version know no conditions
+    omit_defaults=True,  # older versions know no conditions and refuse the key `when`
     repr_omit_defaults=True,
 ):
-    """Base of all params."""
+    """Base class of all params."""
 
     when: dict[str, Choice | tuple[Choice, ...]] = {}
     """Values that other params must have for this param to be in a trial; empty for always.
 
-    Each is one value, or a list of which any will do; all conditions must hold.
+    Each condition is a value or a list of allowed values; all conditions must hold.
     """
 
 
@@ -109,14 +109,14 @@ class IntParam(_Param, frozen=True, kw_only=True, tag="int"):
 
 
 class CategoricalParam(_Param, frozen=True, kw_only=True, tag="categorical"):
-    """One of `choices`, which have no order.
+    """A value out of `choices`, which have no order.
 
     Source:
         `optuna.distributions.CategoricalDistribution`.
     """
 
     choices: tuple[Choice, ...]
-    """Values to choose from: numbers, text, true, false or null; each once."""
+    """Values to choose from: numbers, text, true, false or null; without duplicates."""
 
     def __post_init__(self) -> None:
         if not self.choices:
@@ -128,7 +128,7 @@ class CategoricalParam(_Param, frozen=True, kw_only=True, tag="categorical"):
             seen.add((isinstance(choice, bool), choice))
 
     def contains(self, value: Choice) -> bool:
-        """Tell whether a value is one of the choices; true is not 1."""
+        """Tell whether a value is among the choices; true is different from 1."""
         return any(
             value == choice and isinstance(value, bool) == isinstance(choice, bool)
             for choice in self.choices
@@ -138,8 +138,8 @@ class CategoricalParam(_Param, frozen=True, kw_only=True, tag="categorical"):
 Param: TypeAlias = FloatParam | IntParam | CategoricalParam
 
 
-def fixed(value: Choice) -> Param:
-    """Return the parameter that has one value only.
+def make_fixed_param(value: Choice) -> Param:
+    """Return a param with a single value.
 
     Raises:
         ValueError: The value is not finite.
@@ -163,7 +163,7 @@ def _check_range(low: float, high: float, *, log: bool) -> None:
 
 
 def _check_step(low: float, high: float, step: float) -> None:
-    # In decimal, as people count: three steps of 0.1 are 0.3.
+    # In decimal numbers, in which three steps of 0.1 are 0.3.
     begin, end, width = (Decimal(str(number)) for number in (low, high, step))
     steps = (end - begin) // width
     if begin + steps * width != end:

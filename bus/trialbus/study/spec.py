@@ -1,30 +1,29 @@
-"""What a study is: its search space, objectives, sampler, pruner and bounds.
+"""Study specification: search space, objectives, sampler, pruner and limits of a study.
 
 A specification is plain data. It travels inside `study_submitted` and is checked completely when
-it is built, so a service that receives one can rely on it. `trialbus` does not know which
-samplers and pruners exist; the optimizer checks their names and arguments.
+it is built, so every service that receives a specification can rely on it. `trialbus` does not know
+which samplers and pruners exist; the optimizer checks their names and arguments.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeAlias, TypeGuard, cast
+from collections.abc import Mapping
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
-from trialbus.errors import SpecError
 from trialbus.study.conditions import find_unmet_condition, order_by_conditions
 from trialbus.study.nested_config import Params, flatten_config, merge_configs
-from trialbus.study.search_space import Choice, Param, fixed
-from trialbus.study.validation import convert, format_expected
+from trialbus.study.search_space import Choice, Param, make_fixed_param
+from trialbus.study.validation import format_expected
 
 Direction: TypeAlias = Literal["minimize", "maximize"]
 NanPolicy: TypeAlias = Literal["fail", "prune", "ignore", "worst"]
 
-#: Fields of a study that stand elsewhere where it is written down, or are not written at all.
+#: Fields that a written study has under other keys (`objective`, beside `study`), or not at all.
 NOT_WRITTEN = frozenset({"objectives", "sampler", "pruner", "inherited"})
 
-# Fields of a study, the least they may be, and what they are.
+# Fields of a study that are counts: name, lowest value, and what the error message expects.
 _COUNTS = (
     ("n_trials", 1, "the total number of trials"),
     ("budget", 1, "a number of steps, or null"),
@@ -33,12 +32,15 @@ _COUNTS = (
     ("early_stop_patience", 1, "a number of trials, or null"),
 )
 
-# A program finds its trial in a variable of its environment, which Linux limits to 128 KiB.
-_MOST_CONFIG = 64 * 1024
+# The hub limits a session's study to as many characters.
+_MAX_NAME_LENGTH = 256
+
+# A worker hands the trial to its process in an environment variable, which Linux limits to 128 KiB.
+_MAX_CONFIG_BYTES = 64 * 1024
 
 
 class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How one objective value is made from a trial's evaluations."""
+    """An objective: a metric, a direction, and the value to take from a trial's evaluations."""
 
     metric: str
     """Name of the metric as the trainer reports it, for example `val/accuracy`."""
@@ -47,7 +49,7 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Whether higher values (`maximize`) or lower values (`minimize`) are better."""
 
     aggregate: str = "last"
-    """Which value counts: `last`, `best`, `mean_last(k)`, `ema(alpha)` or `at_step(n)`.
+    """Value of the curve that counts: `last`, `best`, `mean_last(k)`, `ema(alpha)`, `at_step(n)`.
 
     `mean_last(k)` is the mean of the last k values, `ema(alpha)` an exponential moving average
     in which `alpha` weighs the newest value.
@@ -59,7 +61,7 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class PruneBy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The metric that the pruner looks at."""
+    """The metric that the pruner judges, and the direction of the metric."""
 
     metric: str
     """Name of the metric as the trainer reports it."""
@@ -69,7 +71,7 @@ class PruneBy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a training evaluates its model."""
+    """How often and how long a training evaluates the model."""
 
     interval: int | None = None
     """Steps (epochs, updates) between two evaluations; None leaves it to the training."""
@@ -85,7 +87,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class Inherited(msgspec.Struct, frozen=True, kw_only=True):
-    """Where values of `fixed` come from: the best trial of an earlier phase."""
+    """The best trial of an earlier phase, from which values of `fixed` come."""
 
     phase: str
     """Name of the earlier phase."""
@@ -104,7 +106,7 @@ class Inherited(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Component(msgspec.Struct, frozen=True, kw_only=True):
-    """A sampler or pruner: its class and the arguments it is built with."""
+    """The class of a sampler or pruner, and the arguments of the class."""
 
     type: str
     """Name of a class of Optuna, or the import path of a user's class: `package.module.Class`.
@@ -117,10 +119,10 @@ class Component(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
-    """A complete study."""
+    """The complete specification of a study."""
 
     name: str
-    """Name of the study, on the bus and in the Optuna storage."""
+    """Name of the study on the bus and in the Optuna storage, of at most 256 characters."""
 
     params: dict[str, Param]
     """Search space by param name; names may be dotted (`optimizer.lr`).
@@ -147,15 +149,15 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     """The Optuna pruner; None prunes nothing."""
 
     prune_by: PruneBy | None = None
-    """Metric that the pruner judges; None takes the objective, if the study has one only."""
+    """Metric that the pruner judges; None takes the only objective of the study."""
 
     fixed: dict[str, Choice] = {}
     """Params with the same value in every trial; Optuna sees each as a param with one choice."""
 
     enqueue: tuple[dict[str, Choice], ...] = ()
-    """Params of trials to run first; the sampler suggests those that are left out.
+    """Params of trials to run first; the sampler suggests the params that are left out.
 
-    Trials that the study already has are skipped.
+    Entries equal to a trial that the study already has are skipped.
     """
 
     constraints: tuple[str, ...] = ()
@@ -170,7 +172,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
 
     `fail`: the trial fails at its end. `prune`: the trial is pruned at once. `ignore`: such
     reports do not count. `worst`: at its end the trial gets the worst value of the complete
-    trials, and fails if there is none.
+    trials, and fails if no trial is complete.
     """
 
     target: float | None = None
@@ -223,6 +225,11 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("name is empty (expected the name of the study)")
+        if len(self.name) > _MAX_NAME_LENGTH:
+            raise ValueError(
+                f"name {self.name[:40]!r}... has {len(self.name)} characters "
+                f"(expected at most {_MAX_NAME_LENGTH})"
+            )
         if not self.objectives:
             raise ValueError("objective is missing (expected at least one)")
         for name, least, expected in _COUNTS:
@@ -242,27 +249,31 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"early_stop_min_delta {self.early_stop_min_delta:g} is below 0")
         self._check_pruning()
         self._check_fixed()
-        order_by_conditions(self._unordered)
+        order_by_conditions(self._get_all_params())
         self._check_enqueued()
         self._check_config()
 
     def check_params(self, params: Mapping[str, Any], key: str = "params") -> None:
-        """Check that values are in the search space; not every param needs to have one.
+        """Check that params are in the search space; params may be left out.
+
+        Args:
+            params: Value of each param by name.
+            key: Key of the params in the study, for the error.
 
         Raises:
-            ValueError: One is not; names it as `key.name`.
+            ValueError: A param or a value is outside of the search space; the message begins with
+                `key.name`.
         """
         for name, value in params.items():
             if name not in self.params:
-                known = ", ".join(self.params)
-                raise ValueError(f"{key}.{name} is no param (expected one of {known})")
+                raise ValueError(f"{key}.{name} is no param{format_expected(name, self.params)}")
             if not self.params[name].contains(value):
                 raise ValueError(f"{key}.{name} {value!r} is outside of {self.params[name]}")
-            missing = find_unmet_condition(self.params[name], {**self.fixed, **params})
-            if missing is not None:
+            unmet = find_unmet_condition(self.params[name], {**self.fixed, **params})
+            if unmet is not None:
                 raise ValueError(
                     f"{key}.{name} {value!r} would not be in the trial: "
-                    f"params.{name}.when needs {missing} (expected it in {key}, too)"
+                    f"params.{name}.when needs {unmet} (expected {unmet} in {key}, too)"
                 )
 
     def _check_pruning(self) -> None:
@@ -271,7 +282,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
         if self.prune_by is None and len(self.objectives) > 1:
             metrics = ", ".join(self.metrics)
             raise ValueError(
-                f"prune_by is missing: of several objectives, a pruner looks at one metric "
+                f"prune_by is missing: a pruner judges one metric of several objectives "
                 f"(expected {{metric: <one of {metrics}>}}, or pruner=none)"
             )
         by = self.prune_by
@@ -286,7 +297,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
             if name in self.params:
                 raise ValueError(f"fixed.{name} {value!r} is searched too, by params.{name}")
             try:
-                fixed(value)
+                make_fixed_param(value)
             except ValueError as error:
                 raise ValueError(f"fixed.{name}: {error}") from None
 
@@ -304,15 +315,15 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
             except ValueError as error:
                 raise ValueError(f"{name}.{error}") from None
         size = len(msgspec.json.encode(self.config))
-        if size > _MOST_CONFIG:
+        if size > _MAX_CONFIG_BYTES:
             raise ValueError(
                 f"base_config and trial_overrides are {size} bytes of JSON (expected at most "
-                f"{_MOST_CONFIG}; let the training read a file of that size itself)"
+                f"{_MAX_CONFIG_BYTES}; let the training read a file of that size itself)"
             )
 
     @property
     def config(self) -> dict[str, Any]:
-        """What `base_config` and `trial_overrides` come to, nested."""
+        """Nested configuration of all trials: `trial_overrides` merged into `base_config`."""
         base = self.base_config if isinstance(self.base_config, dict) else {}
         return Params(
             merge_configs(flatten_config(base), flatten_config(self.trial_overrides))
@@ -320,21 +331,20 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def config_name(self) -> str | None:
-        """The name that `base_config` is, if it is one."""
+        """Name of a configuration in `base_config`; None if `base_config` is a mapping or None."""
         return self.base_config if isinstance(self.base_config, str) else None
 
     @property
     def space(self) -> dict[str, Param]:
-        """All parameters, those that are fixed too, each after those that its conditions name."""
-        return order_by_conditions(self._unordered)
+        """All params by name, fixed params included, sorted by `order_by_conditions`."""
+        return order_by_conditions(self._get_all_params())
 
-    @property
-    def _unordered(self) -> dict[str, Param]:
-        return self.params | {name: fixed(value) for name, value in self.fixed.items()}
+    def _get_all_params(self) -> dict[str, Param]:
+        return self.params | {name: make_fixed_param(value) for name, value in self.fixed.items()}
 
     @property
     def pruned_by(self) -> Objective | None:
-        """What the pruner looks at, its direction filled in; None if nothing is pruned."""
+        """Metric and direction that the pruner judges; None if the study has no pruner."""
         if self.pruner is None:
             return None
         if self.prune_by is None:
@@ -352,92 +362,3 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     def metrics(self) -> list[str]:
         """The metric of each objective."""
         return [objective.metric for objective in self.objectives]
-
-
-def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySpec:
-    """Build a specification from plain mappings, as YAML gives them.
-
-    Args:
-        study: The fields of `StudySpec` without sampler and pruner; `params` maps a name to
-            `{type: float | int | categorical, ...}`, `objective` is a mapping or a list of them.
-        sampler: `{type: <class>, <argument>: <value>, ...}`; `_target_` is taken for `type`.
-        pruner: The same, or None.
-
-    Raises:
-        SpecError: A key is unknown, missing, of the wrong type or out of range; the message
-            names the key and the value.
-    """
-    check_keys(study)
-    data = dict(study)
-    params = data.pop("params", None)
-    if not is_mapping(params) or not params:
-        raise SpecError(
-            "study.params",
-            f"{params!r} is not a search space (expected a mapping of at least one param)",
-        )
-    objective = data.pop("objective", None)
-    if not objective or not (is_mapping(objective) or isinstance(objective, list)):
-        raise SpecError(
-            "study.objective",
-            f"{objective!r} is missing (expected a mapping or a list of mappings)",
-        )
-    objectives = cast(list[Any], [objective] if is_mapping(objective) else objective)
-    spec: dict[str, Any] = {
-        **data,
-        "params": {
-            name: convert(f"study.params.{name}", param, Param) for name, param in params.items()
-        },
-        "objectives": tuple(
-            _load_objective(
-                "study.objective" if len(objectives) == 1 else f"study.objective[{i}]", entry
-            )
-            for i, entry in enumerate(objectives)
-        ),
-        "sampler": _component("sampler", sampler),
-        "pruner": None if pruner is None else _component("pruner", pruner),
-    }
-    loaded: StudySpec = convert("study", spec, StudySpec)
-    return loaded
-
-
-def _load_objective(key: str, data: Any) -> Objective:
-    if not is_mapping(data):
-        raise SpecError(
-            key, f"{data!r} is no objective (expected {{metric: <name>, direction: <direction>}})"
-        )
-    # A misspelt key comes first: the metric may stand there.
-    if data.keys() <= set(Objective.__struct_fields__) and data.get("metric") in (None, ""):
-        raise SpecError(
-            f"{key}.metric",
-            f"{data.get('metric')!r} names no metric (expected the name of a metric that the "
-            "trainer reports)",
-        )
-    objective: Objective = convert(key, data, Objective)
-    return objective
-
-
-def check_keys(study: Iterable[str]) -> None:
-    """Check the keys of a study that is written down, which `load_spec` does first of all.
-
-    Raises:
-        SpecError: One is unknown.
-    """
-    known = {"objective", *StudySpec.__struct_fields__} - NOT_WRITTEN
-    for key in study:
-        if key not in known:
-            raise SpecError(f"study.{key}", f"no such key{format_expected(key, known)}")
-
-
-def is_mapping(data: Any) -> TypeGuard[Mapping[str, Any]]:
-    """Tell whether `data` is a mapping, as YAML and JSON have them: with text as keys."""
-    return isinstance(data, Mapping)
-
-
-def _component(key: str, data: Any) -> Component:
-    names = [name for name in ("type", "_target_") if is_mapping(data) and data.get(name)]
-    if len(names) != 1 or not isinstance(data[names[0]], str):
-        raise SpecError(
-            f"{key}.type",
-            f"missing in {data!r} (expected a class of Optuna, or package.module.Class)",
-        )
-    return Component(type=data[names[0]], args={k: v for k, v in data.items() if k != names[0]})

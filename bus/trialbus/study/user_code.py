@@ -1,9 +1,9 @@
-"""User code: classes and functions that a configuration names by their import path.
+"""User code: classes and functions that a configuration names by import path.
 
 `package.module.Class` and `package.module:function` are both understood. A path is resolved as
 `python -m` would resolve it: first in the working folder of the process, then in its environment.
-The working folder is searched during the import only; `sys.path` is left as it was, so that a
-module imports its neighbours at its top, not inside of its functions.
+The working folder is in `sys.path` during the import only. A module of the user therefore imports
+its neighbours at the top of the module, not inside of functions.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from trialbus.study.validation import find_nearest
 _T = TypeVar("_T")
 
 _IMPORT_PATH = re.compile(r"\w+(\.\w+)*[.:]\w+(\.\w+)*")
-_path_lock = threading.RLock()  # a user's module may import another of theirs this way
+_path_lock = threading.RLock()  # reentrant: a user's module may call `load_class` on import
 
 
 def load_class(key: str, path: object, base: type[_T]) -> type[_T]:
@@ -49,7 +49,7 @@ def load_class(key: str, path: object, base: type[_T]) -> type[_T]:
 
 
 def load_function(key: str, path: object) -> Callable[..., Any]:
-    """Import a user's function, or anything else that can be called.
+    """Import a user's function or another callable.
 
     Args:
         key: Dotted key of the configuration that names the function, for the error.
@@ -99,11 +99,11 @@ def _resolve(names: list[str]) -> Any:
 
 
 def _import_module(path: str) -> ModuleType | None:
-    """Import a module; None if there is no such module, whose own imports may well fail."""
+    """Import a module; return None if the module does not exist."""
     try:
         return importlib.import_module(path)
     except ModuleNotFoundError as error:
-        if error.name != path:
+        if error.name != path:  # an import inside of the module failed
             raise
         return None
 
@@ -133,5 +133,5 @@ def _working_folder_importable() -> Generator[None]:
             yield
         finally:
             if is_added:
-                with suppress(ValueError):  # the module took it out itself
+                with suppress(ValueError):  # the module removed the folder
                     sys.path.remove(folder)

@@ -1,4 +1,4 @@
-"""Validation: plain data from YAML and JSON converted to types, and the texts of its errors."""
+"""Validation: conversion of plain data from YAML and JSON to types, with readable errors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import difflib
 import re
 import types
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import Any, Literal, TypeGuard, TypeVar, Union, cast, get_args, get_origin
 
 import msgspec
 
@@ -48,7 +48,7 @@ def convert(key: str, data: Any, type_: type[_T] | Any) -> Any:
             choices = [str(choice) for type_ in candidates for choice in get_args(type_)]
             raise SpecError(
                 inner_key,
-                f"{value!r} is not one of its values{format_expected(str(value), choices)}",
+                f"{value!r} is not an allowed value{format_expected(str(value), choices)}",
             ) from None
         is_shown = inner_path and value is not None and not isinstance(value, Mapping)
         value_text = f" (got {value!r})" if is_shown else ""
@@ -56,7 +56,7 @@ def convert(key: str, data: Any, type_: type[_T] | Any) -> Any:
 
 
 def format_expected(name: str, names: Iterable[str]) -> str:
-    """Return the end of a message about a wrong name: the nearest name, or all of them.
+    """Return the end of a message about a wrong name: the nearest known name, or all names.
 
     Example:
         >>> format_expected("meduim", ["low", "medium"])
@@ -72,27 +72,32 @@ def format_expected(name: str, names: Iterable[str]) -> str:
 
 
 def find_nearest(name: str, names: Iterable[str]) -> str | None:
-    """Return the name that a misspelt one probably means, or None if none is near."""
+    """Return the known name that is nearest to a misspelt name, or None if no name is near."""
     return next(iter(difflib.get_close_matches(name, list(names), n=1)), None)
 
 
+def is_mapping(data: Any) -> TypeGuard[Mapping[str, Any]]:
+    """Tell whether data is a mapping; keys of YAML and JSON mappings are text."""
+    return isinstance(data, Mapping)
+
+
 def _find_types_at(type_: Any, data: Any, path: str) -> tuple[list[Any], Any]:
-    """Return the types that may stand at a path, and the value that does."""
-    here = _select_members(type_, data)
+    """Return the types that are allowed at a path, and the value at that path."""
+    candidates = _select_members(type_, data)
     for part in re.findall(r"[^.\[\]]+", path.replace("[...]", "")):
         if part.isdigit():
-            inner = [get_args(t)[0] for t in here if get_args(t)]
+            inner = [get_args(t)[0] for t in candidates if get_args(t)]
             data = cast(Any, data)[int(part)] if isinstance(data, list) else None
         else:
-            tags = [Literal[_get_tag(t)] for t in here if _get_tag_field(t) == part]
-            inner = tags or [f for t in here for f in _find_field_types(t, part)]
+            tags = [Literal[_get_tag(t)] for t in candidates if _get_tag_field(t) == part]
+            inner = tags or [f for t in candidates for f in _find_field_types(t, part)]
             data = cast(Mapping[str, Any], data).get(part) if isinstance(data, Mapping) else None
-        here = [member for type_ in inner for member in _select_members(type_, data)]
-    return here, data
+        candidates = [member for type_ in inner for member in _select_members(type_, data)]
+    return candidates, data
 
 
 def _select_members(type_: Any, data: Any) -> list[Any]:
-    """Return the members of a union; of tagged ones that with the tag, if the data has it."""
+    """Return the member types of a union that data may have, by the tag if the data has a tag."""
     if get_origin(type_) not in (Union, types.UnionType):
         return [type_]
     members = [t for t in get_args(type_) if t is not type(None)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trialbus.study.spec import is_mapping
+from trialbus.study.validation import is_mapping
 
 
 def flatten_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:

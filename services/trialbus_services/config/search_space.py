@@ -30,7 +30,7 @@ from hydra.core.override_parser.types import (
 from hydra.errors import HydraException
 
 from trialbus.errors import SpecError
-from trialbus.study.spec import is_mapping
+from trialbus.study.validation import is_mapping
 
 _LOG = {"float_log": "float", "int_log": "int"}
 _FORMS = "interval(low, high), range(start, stop, step), choice(a, b) or a mapping"

@@ -22,8 +22,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from trialbus.callbacks import CallbackFactory
 from trialbus.errors import SpecError
 from trialbus.protocol.endpoint import resolve
-from trialbus.study.spec import StudySpec, check_keys, is_mapping, load_spec
-from trialbus.study.validation import convert
+from trialbus.study.spec import StudySpec
+from trialbus.study.spec_loading import check_keys, load_spec
+from trialbus.study.validation import convert, is_mapping
 from trialbus_services.config.base_config import read_base_config
 from trialbus_services.config.search_space import expand_params
 from trialbus_services.config.settings import SECTIONS, BusSettings, TrainerSettings

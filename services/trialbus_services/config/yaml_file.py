@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trialbus.errors import SpecError
-from trialbus.study.spec import is_mapping
+from trialbus.study.validation import is_mapping
 
 
 def read_mapping(path: Path) -> Mapping[str, Any]:

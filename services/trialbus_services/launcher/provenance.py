@@ -16,7 +16,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from trialbus.study.spec import is_mapping
+from trialbus.study.validation import is_mapping
 
 _MASK = "***"
 _SENSITIVE = "(?i:password|passwd|secret|token|api_?key|access_?key|credential)"

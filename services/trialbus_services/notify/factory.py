@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from trialbus.errors import SpecError
-from trialbus.study.spec import is_mapping
 from trialbus.study.user_code import load_function
+from trialbus.study.validation import is_mapping
 from trialbus_services.notify.notice import Notifier
 
 

@@ -15,9 +15,9 @@ from optuna.samplers import BaseSampler, nsgaii
 
 from trialbus.errors import SpecError
 from trialbus.study.search_space import CategoricalParam, FloatParam, IntParam, Param
-from trialbus.study.spec import Component, StudySpec, is_mapping
+from trialbus.study.spec import Component, StudySpec
 from trialbus.study.user_code import load_class
-from trialbus.study.validation import format_expected
+from trialbus.study.validation import format_expected, is_mapping
 
 _GRID = "GridSampler"
 

@@ -9,7 +9,8 @@ import msgspec
 
 from trialbus.errors import SpecError
 from trialbus.study.nested_config import Params, flatten_config, merge_configs
-from trialbus.study.spec import Direction, StudySpec, load_spec
+from trialbus.study.spec import Direction, StudySpec
+from trialbus.study.spec_loading import load_spec
 from trialbus_services.config.base_config import read_base_config
 from trialbus_services.config.search_space import expand_list
 

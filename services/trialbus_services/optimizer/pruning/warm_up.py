@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from trialbus.study.spec import StudySpec, is_mapping
+from trialbus.study.spec import StudySpec
+from trialbus.study.validation import is_mapping
 
 _WARM_UP = ("n_warmup_steps", "n_startup_steps")
 

@@ -11,7 +11,8 @@ from multiprocessing.connection import Connection
 import optuna
 from optuna.trial import TrialState
 
-from trialbus.study.spec import Component, is_mapping
+from trialbus.study.spec import Component
+from trialbus.study.validation import is_mapping
 from trialbus_services.optimizer.sampling.messages import (
     Answer,
     Exhausted,
