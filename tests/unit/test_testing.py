@@ -12,8 +12,8 @@ from trialbus.testing import TestBus
 
 @pytest.fixture
 def bus() -> Iterator[TestBus]:
-    with TestBus() as made:
-        yield made
+    with TestBus() as bus:
+        yield bus
 
 
 def my_training() -> int:
@@ -35,7 +35,7 @@ def test_a_training_can_be_tested_from_its_params_to_its_end(
     assert [event.state for event in bus.events(trialbus.TrialFinished)] == ["complete"]
 
 
-def test_a_prune_can_be_played_while_the_training_runs(
+def test_a_test_can_prune_a_trial_while_the_training_runs(
     bus: TestBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bus.assign(monkeypatch.setenv, params={"lr": 0.5}, budget=3)
@@ -43,12 +43,26 @@ def test_a_prune_can_be_played_while_the_training_runs(
         trial.report(0, {"loss": 1.0})
         bus.prune()
         trial.report(1, {"loss": 1.0}, wait=20)
-        pytest.fail("it was not pruned")
+        pytest.fail("the trial was not pruned")
     assert [event.state for event in bus.events(trialbus.TrialFinished)] == ["pruned"]
 
 
-def test_two_buses_at_once_do_not_meet(bus: TestBus) -> None:
+def test_two_buses_at_once_share_no_events(bus: TestBus) -> None:
     with TestBus() as other:
         other.publish(trialbus.Stop(study="s"))
         assert not bus.events(trialbus.Stop)
         assert len(other.events(trialbus.Stop)) == 1
+
+
+@pytest.mark.parametrize("name", ["a" * 256, "/" * 256], ids=["plain", "escaped in topics"])
+def test_events_of_a_study_with_the_longest_name_reach_its_subscribers(
+    bus: TestBus, name: str
+) -> None:
+    with trialbus.subscribe(
+        trialbus.EvaluationComplete, study=name, endpoint=bus.endpoint
+    ) as evaluations:
+        evaluations.wait_ready(20)
+        bus.publish(trialbus.EvaluationComplete(study=name, trial=2**31 - 1, step=0, metrics={}))
+        event = evaluations.next(20)
+    assert event is not None
+    assert event.study == name

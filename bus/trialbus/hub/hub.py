@@ -44,7 +44,6 @@ _PUBLISHER = b"hub"
 _TURN_FRAMES = 4096
 _TURN_BYTES = 1 << 20
 _PRESENCE_TICK_S = 0.25
-_MAX_TOPIC = 512
 _DECLARED_LOST = "the session was declared lost"
 
 
@@ -223,7 +222,9 @@ class Hub:
         self._acks[peer, publisher] = None
         if skip < 0:  # a gap: acknowledging what is here makes the sender go back
             return
-        if any(topic.count("/") != 2 or len(topic) > _MAX_TOPIC for topic, _ in message.events):
+        if any(
+            topic.count("/") != 2 or len(topic) > frames.MAX_TOPIC for topic, _ in message.events
+        ):
             self._router.refuse(
                 peer, frames.BAD_FRAME, "a topic is not type/study/trial", publisher.hex()
             )

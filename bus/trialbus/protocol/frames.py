@@ -23,13 +23,16 @@ MAX_EVENT = 1 << 20
 #: Largest batch of events that a publisher sends, or the hub answers, in one frame.
 BATCH_BYTES = 256 << 10
 BATCH_EVENTS = 512
+#: Longest topic or pattern, in characters: a study's name of 256 characters fits, each escaped.
+MAX_TOPIC = 1024
 
 # Bounds of a stranger's values, checked as the frame is decoded.
 Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
 Offset: TypeAlias = Annotated[int, msgspec.Meta(ge=-2, lt=1 << 62)]
 Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
+Pattern: TypeAlias = Annotated[str, msgspec.Meta(max_length=MAX_TOPIC)]
 PublisherId: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=1, max_length=64)]
-Patterns: TypeAlias = Annotated[list[Name], msgspec.Meta(min_length=1, max_length=64)]
+Patterns: TypeAlias = Annotated[list[Pattern], msgspec.Meta(min_length=1, max_length=64)]
 
 #: Values of `Fetch.offset` that are not offsets.
 NOW = -1
