@@ -19,6 +19,8 @@ from support.processes import Bus
 from support.until import until
 from trialbus.client.admin import hub_status
 from trialbus.client.link import Link
+from trialbus.client.ring_directory import create_ring
+from trialbus.messages import codec
 from trialbus.protocol import frames
 
 
@@ -170,3 +172,23 @@ def test_a_disk_without_space_is_told_to_publishers_and_costs_no_event(bus: Bus)
         assert publisher.flush(30)
     assert 0 < acknowledged < 5000
     assert logged_steps(bus) == list(range(5000))
+
+
+def test_of_a_damaged_ring_the_intact_events_are_sent_and_the_loss_is_counted(
+    bus: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    ring = create_ring(bus.endpoint, b"d" * 16)
+    assert ring is not None
+    events = [evaluation(step) for step in range(1, 5)]
+    for seq, event in enumerate(events, 1):
+        ring.append(seq, event.topic.encode(), codec.encode(event))
+    ring.close()
+    second = codec.encode(events[1])
+    content = ring.path.read_bytes()
+    ring.path.write_bytes(content.replace(second, second.replace(b"loss", b"gain")))
+    bus.hub()
+    with trialbus.Publisher(bus.endpoint), Link(bus.endpoint) as link:
+        until(lambda: not ring.path.exists())
+        assert hub_status(link).counters["lost"] == 1
+    assert logged_steps(bus) == [1, 3, 4]
+    assert "1 are damaged and not sent" in caplog.text

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trialbus.client import shared_ring
+from trialbus.client.ring_directory import ring_directory
 
 
 class Managed:
@@ -122,4 +122,4 @@ class Bus:
             if process.running:
                 process.kill()
         # What killed publishers left; another bus in the same folder is another bus.
-        shutil.rmtree(shared_ring.directory(self.endpoint), ignore_errors=True)
+        shutil.rmtree(ring_directory(self.endpoint), ignore_errors=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from support.damage import flip_bit
 from trialbus.errors import LogError
 from trialbus.hub import integrity
 from trialbus.hub.log import Change, EventLog
@@ -122,7 +123,7 @@ def test_a_log_of_format_2_gets_its_checksums(tmp_path: Path) -> None:
     assert read_log(tmp_path, _FINISHED) == ([e for e in kept if e[0] % 10 == 9], 0)
 
 
-def flip_bits(directory: Path, seed: int) -> tuple[int, int, int]:
+def read_flipped_logs(directory: Path, seed: int) -> tuple[int, int, int]:
     """Flip a bit of a log in each of many copies; return how many were silent, noticed, refused."""
     events = write_log(directory)
     by_pattern = {
@@ -134,8 +135,7 @@ def flip_bits(directory: Path, seed: int) -> tuple[int, int, int]:
     chance = random.Random(seed)
     silent = noticed = refused = 0
     for _ in range(150):
-        damaged = bytearray(image)
-        damaged[chance.randrange(len(image))] ^= 1 << chance.randrange(8)
+        damaged, _ = flip_bit(image, chance)
         for suffix in ("", "-wal", "-shm"):
             path.with_name(path.name + suffix).unlink(missing_ok=True)
         path.write_bytes(damaged)
@@ -151,7 +151,7 @@ def flip_bits(directory: Path, seed: int) -> tuple[int, int, int]:
 
 
 def test_no_flipped_bit_alters_or_hides_an_event_silently(tmp_path: Path) -> None:
-    silent, noticed, _ = flip_bits(tmp_path, seed=1)
+    silent, noticed, _ = read_flipped_logs(tmp_path, seed=1)
     assert silent == 0
     assert noticed > 0
 
@@ -164,4 +164,4 @@ def test_without_checksums_flipped_bits_are_silent(
 
     monkeypatch.setattr("trialbus.hub.log.checksum", is_intact)
     monkeypatch.setattr(integrity, "checksum", is_intact)
-    assert flip_bits(tmp_path, seed=1)[0] > 0
+    assert read_flipped_logs(tmp_path, seed=1)[0] > 0

@@ -9,13 +9,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from trialbus.client import shared_ring
-from trialbus.client.outbox import Outbox
+from trialbus.client.outbox import WINDOW_BYTES, WINDOW_EVENTS, Outbox
+from trialbus.client.ring_directory import adopt_rings, create_ring, ring_directory
 from trialbus.client.shared_ring import SharedRing
 from trialbus.protocol.frames import BATCH_BYTES, BATCH_EVENTS
 
 ENDPOINT = f"ipc:///test-outbox-{os.getpid()}"
-WINDOW = 10_000
 
 
 @pytest.fixture(params=["memory", "shared ring"])
@@ -23,10 +22,10 @@ def ring(request: pytest.FixtureRequest) -> Iterator[SharedRing | None]:
     if request.param == "memory":
         yield None
         return
-    ring = shared_ring.create(ENDPOINT, b"p" * 16)
+    ring = create_ring(ENDPOINT, b"p" * 16)
     assert ring is not None
     yield ring
-    shutil.rmtree(shared_ring.directory(ENDPOINT), ignore_errors=True)
+    shutil.rmtree(ring_directory(ENDPOINT), ignore_errors=True)
 
 
 def fill(outbox: Outbox, count: int) -> None:
@@ -34,12 +33,19 @@ def fill(outbox: Outbox, count: int) -> None:
         assert outbox.put("t/s/0", b"%d" % (outbox.last + 1)) == outbox.last
 
 
-def read_batch(outbox: Outbox, window: int = WINDOW) -> list[int]:
+def read_batch(outbox: Outbox) -> list[int]:
     """Return the sequence numbers of the next batch, and check that the bodies belong to them."""
-    first, events = outbox.next_batch(window)
-    numbers = list(range(first, first + len(events)))
-    assert [bytes(body) for _, body in events] == [b"%d" % number for number in numbers]
+    first, batch = outbox.next_batch()
+    numbers = list(range(first, first + len(batch)))
+    assert [bytes(body) for _, body in batch] == [b"%d" % number for number in numbers]
     return numbers
+
+
+def send_batch(outbox: Outbox, count: int | None = None) -> int:
+    """Mark the next batch, or the first `count` events of the batch, as sent; return how many."""
+    _, batch = outbox.next_batch()
+    outbox.mark_sent(batch[:count])
+    return len(batch[:count])
 
 
 def test_events_are_numbered_from_one_and_read_in_order(ring: SharedRing | None) -> None:
@@ -55,7 +61,7 @@ def test_a_batch_is_read_again_until_it_is_marked_as_sent(ring: SharedRing | Non
     outbox = Outbox(100, ring)
     fill(outbox, 3)
     assert read_batch(outbox) == read_batch(outbox) == [1, 2, 3]
-    outbox.mark_sent(2)
+    send_batch(outbox, 2)
     assert read_batch(outbox) == [3]
     outbox.go_back()
     assert read_batch(outbox) == [1, 2, 3]
@@ -66,7 +72,7 @@ def test_acknowledged_events_are_removed_and_the_rest_is_sent_once(
 ) -> None:
     outbox = Outbox(100, ring)
     fill(outbox, 5)
-    outbox.mark_sent(4)
+    send_batch(outbox, 4)
     assert outbox.acknowledge(3)
     assert (outbox.base, len(outbox)) == (4, 2)
     assert read_batch(outbox) == [5]
@@ -99,13 +105,43 @@ def test_an_acknowledgement_beyond_the_newest_event_empties_the_outbox(
 def test_no_more_events_than_the_window_are_sent_and_unacknowledged(
     ring: SharedRing | None,
 ) -> None:
-    outbox = Outbox(100, ring)
-    fill(outbox, 10)
-    assert read_batch(outbox, window=4) == [1, 2, 3, 4]
-    outbox.mark_sent(4)
-    assert read_batch(outbox, window=4) == []
+    outbox = Outbox(WINDOW_EVENTS + 10, ring)
+    fill(outbox, WINDOW_EVENTS + 10)
+    while send_batch(outbox):
+        pass
+    outbox.acknowledge(WINDOW_EVENTS - 1)
+    assert read_batch(outbox) == list(range(WINDOW_EVENTS + 1, WINDOW_EVENTS + 11))
+    outbox.go_back()
+    assert read_batch(outbox)[0] == WINDOW_EVENTS
+
+
+def test_no_more_bytes_than_the_window_are_sent_and_unacknowledged() -> None:
+    outbox = Outbox(100)
+    body = bytes(WINDOW_BYTES // 10)
+    for _ in range(40):
+        outbox.put("t/s/0", body)
+    sent = [send_batch(outbox) for _ in range(20)]
+    assert sum(sent) == 9
+    assert outbox.acknowledge(2)
+    assert send_batch(outbox) == 2
+    assert send_batch(outbox) == 0
+    outbox.go_back()
+    assert outbox.next_batch()[0] == 3
+    assert outbox.acknowledge(20)  # more than is sent on this connection
+    assert sum(send_batch(outbox) for _ in range(20)) == 9
+
+
+def test_an_event_larger_than_the_window_is_sent_alone() -> None:
+    outbox = Outbox(10)
+    for body in (b"", bytes(2 * WINDOW_BYTES), b""):
+        outbox.put("t/s/0", body)
+    assert send_batch(outbox) == 1
+    assert send_batch(outbox) == 0
     outbox.acknowledge(1)
-    assert read_batch(outbox, window=4) == [5]
+    assert send_batch(outbox) == 1
+    assert send_batch(outbox) == 0
+    outbox.acknowledge(2)
+    assert send_batch(outbox) == 1
 
 
 def test_a_batch_is_bounded_in_events_and_in_bytes() -> None:
@@ -115,10 +151,10 @@ def test_a_batch_is_bounded_in_events_and_in_bytes() -> None:
     large = Outbox(10)
     for _ in range(3):
         large.put("t/s/0", bytes(BATCH_BYTES // 2 + 1))
-    assert len(large.next_batch(WINDOW)[1]) == 1
+    assert len(large.next_batch()[1]) == 1
     huge = Outbox(10)
     huge.put("t/s/0", bytes(2 * BATCH_BYTES))
-    assert len(huge.next_batch(WINDOW)[1]) == 1  # an event that exceeds the bound travels alone
+    assert len(huge.next_batch()[1]) == 1  # an event that exceeds the bound travels alone
 
 
 def test_a_full_outbox_accepts_an_event_again_after_an_acknowledgement(
@@ -133,7 +169,7 @@ def test_a_full_outbox_accepts_an_event_again_after_an_acknowledgement(
 
 
 def test_the_size_of_the_shared_ring_bounds_the_outbox_too() -> None:
-    ring = shared_ring.create(ENDPOINT, b"p" * 16, 256)
+    ring = create_ring(ENDPOINT, b"p" * 16, 256)
     assert ring is not None
     outbox = Outbox(1000, ring)
     while outbox.put("t/s/0", bytes(20)) is not None:
@@ -145,7 +181,7 @@ def test_the_size_of_the_shared_ring_bounds_the_outbox_too() -> None:
     assert outbox.put("t/s/0", bytes(20)) == n_held + 1
     outbox.acknowledge(outbox.last)
     outbox.close()
-    shutil.rmtree(shared_ring.directory(ENDPOINT), ignore_errors=True)
+    shutil.rmtree(ring_directory(ENDPOINT), ignore_errors=True)
 
 
 def test_only_an_outbox_without_sent_events_drops_its_oldest(ring: SharedRing | None) -> None:
@@ -155,7 +191,7 @@ def test_only_an_outbox_without_sent_events_drops_its_oldest(ring: SharedRing | 
     assert outbox.drop_oldest()
     assert outbox.put("t/s/0", b"4") == 4
     assert read_batch(outbox) == [2, 3, 4]
-    outbox.mark_sent(1)
+    send_batch(outbox, 1)
     assert not outbox.drop_oldest()
     outbox.go_back()
     assert outbox.drop_oldest()
@@ -176,18 +212,18 @@ def test_waiting_for_room_ends_when_a_quarter_is_acknowledged() -> None:
 
 
 def test_the_shared_ring_holds_exactly_the_unacknowledged_events_when_the_outbox_closes() -> None:
-    ring = shared_ring.create(ENDPOINT, b"p" * 16)
+    ring = create_ring(ENDPOINT, b"p" * 16)
     assert ring is not None
     outbox = Outbox(100, ring)
     fill(outbox, 5)
-    outbox.mark_sent(5)
+    send_batch(outbox, 5)
     outbox.acknowledge(2)
     outbox.close()
-    ((adopted, events),) = shared_ring.adopt_all(ENDPOINT)
+    ((adopted, events),) = adopt_rings(ENDPOINT)
     assert [event.seq for event in events] == [3, 4, 5]
     heir = Outbox(3, adopted, [(event.topic, event.body) for event in events], last=5)
     assert read_batch(heir) == [3, 4, 5]
     heir.acknowledge(5)
     heir.close()
-    assert list(shared_ring.adopt_all(ENDPOINT)) == []
-    shutil.rmtree(shared_ring.directory(ENDPOINT), ignore_errors=True)
+    assert list(adopt_rings(ENDPOINT)) == []
+    shutil.rmtree(ring_directory(ENDPOINT), ignore_errors=True)

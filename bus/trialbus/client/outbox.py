@@ -5,11 +5,18 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
+from typing import TypeAlias
 
 import msgspec
 
 from trialbus.client.shared_ring import SharedRing
 from trialbus.protocol.frames import BATCH_BYTES, BATCH_EVENTS
+
+#: Bounds of what is sent and unacknowledged, and waits in the memory of a hub that is stalled.
+WINDOW_EVENTS = 4096
+WINDOW_BYTES = 1 << 20
+
+Batch: TypeAlias = list[tuple[str, msgspec.Raw]]
 
 
 class Outbox:
@@ -40,6 +47,7 @@ class Outbox:
         self._ring = ring
         self._events: deque[tuple[str, bytes]] = deque(events or [])
         self._n_sent = 0  # how many of the oldest events are sent and unacknowledged
+        self._n_bytes_sent = 0  # their size
 
     def __len__(self) -> int:
         return len(self._events)
@@ -78,35 +86,38 @@ class Outbox:
             n_allowed = len(self._events) * 3 // 4
             return self.changed.wait_for(lambda: len(self._events) <= n_allowed, timeout_s)
 
-    def next_batch(self, window: int) -> tuple[int, list[tuple[str, msgspec.Raw]]]:
+    def next_batch(self) -> tuple[int, Batch]:
         """Return the sequence number of the first unsent event, and the next events to send.
 
-        A batch holds at most `BATCH_EVENTS` events and about `BATCH_BYTES`. No more than `window`
-        events may be sent and unacknowledged. `mark_sent` has to follow when the batch was sent.
+        A batch holds at most `BATCH_EVENTS` events and about `BATCH_BYTES`. At most `WINDOW_EVENTS`
+        events and `WINDOW_BYTES`, and always one event, may be sent and unacknowledged. `mark_sent`
+        has to follow when the batch was sent.
         """
         with self.changed:
-            room = min(BATCH_EVENTS, window - self._n_sent)
+            room = max(0, min(BATCH_EVENTS, WINDOW_EVENTS - self._n_sent))
+            n_bytes_free = WINDOW_BYTES - self._n_bytes_sent
             first = self.base + self._n_sent
-            events: list[tuple[str, msgspec.Raw]] = []
+            batch: Batch = []
             size = 0
-            for topic, body in itertools.islice(
-                self._events, self._n_sent, self._n_sent + max(room, 0)
-            ):
-                size += len(body)
-                if events and size > BATCH_BYTES:
+            for topic, body in itertools.islice(self._events, self._n_sent, self._n_sent + room):
+                size += len(topic) + len(body)
+                if (batch and size > BATCH_BYTES) or (
+                    (batch or self._n_sent) and size > n_bytes_free
+                ):
                     break
-                events.append((topic, msgspec.Raw(body)))
-            return first, events
+                batch.append((topic, msgspec.Raw(body)))
+            return first, batch
 
-    def mark_sent(self, count: int) -> None:
-        """Mark the next `count` unsent events as sent."""
+    def mark_sent(self, batch: Batch) -> None:
+        """Mark the next unsent events, a batch of `next_batch`, as sent."""
         with self.changed:
-            self._n_sent += count
+            self._n_sent += len(batch)
+            self._n_bytes_sent += sum([len(topic) + len(body) for topic, body in batch])
 
     def go_back(self) -> None:
         """Mark every event as unsent."""
         with self.changed:
-            self._n_sent = 0
+            self._n_sent = self._n_bytes_sent = 0
 
     def acknowledge(self, last: int) -> bool:
         """Remove every event up to sequence number `last`; False when there was none."""
@@ -114,8 +125,12 @@ class Outbox:
             count = min(last - self.base + 1, len(self._events))
             if count <= 0:
                 return False
+            n_sent = min(count, self._n_sent)
+            self._n_bytes_sent -= sum(
+                [len(topic) + len(body) for topic, body in itertools.islice(self._events, n_sent)]
+            )
+            self._n_sent -= n_sent
             self._free(count)
-            self._n_sent = max(0, self._n_sent - count)
             self.changed.notify_all()
             return True
 

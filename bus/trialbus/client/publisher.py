@@ -10,9 +10,9 @@ import uuid
 import weakref
 from typing import Literal, TypeAlias
 
-from trialbus.client import shared_ring
 from trialbus.client.link import Link
 from trialbus.client.outbox import Outbox
+from trialbus.client.ring_directory import DEFAULT_BYTES, create_ring
 from trialbus.client.sender import Adopter, Sender
 from trialbus.errors import ClosedError, OutboxFullError
 from trialbus.messages import codec, events
@@ -57,7 +57,7 @@ class Publisher:
         *,
         link: Link | None = None,
         capacity: int = 100_000,
-        ring_bytes: int = shared_ring.DEFAULT_BYTES,
+        ring_bytes: int = DEFAULT_BYTES,
         when_full: WhenFull = "block",
         block_s: float = 30.0,
     ) -> None:
@@ -171,11 +171,7 @@ class Publisher:
         self._is_forked = False
         self._link = link
         identity = uuid.uuid4().bytes
-        ring = (
-            shared_ring.create(link.endpoint, identity, self._ring_bytes)
-            if self._ring_bytes
-            else None
-        )
+        ring = create_ring(link.endpoint, identity, self._ring_bytes) if self._ring_bytes else None
         self.survives = ring is not None  #: whether events outlive this process
         self._outbox = Outbox(self._capacity, ring)
         self._sender = Sender(identity, self._outbox)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 
-from trialbus.client import shared_ring
 from trialbus.client.link import Link, Send
 from trialbus.client.outbox import Outbox
+from trialbus.client.private_files import unlock
+from trialbus.client.ring_directory import adopt_rings, lock_directory
+from trialbus.client.shared_ring import RingEvent, SharedRing
 from trialbus.errors import HubRefusedError
 from trialbus.protocol import frames
 
 logger = logging.getLogger(__name__)
 
-_WINDOW = 4096  # largest number of events sent and unacknowledged
 _RESEND_S = 1.0  # without an acknowledgement; doubles up to the next
 _RESEND_MAX_S = 8.0
 _RETRY_S = 0.1  # after a batch that no connection accepted
@@ -68,14 +70,14 @@ class Sender:
             self._resend_s = min(2 * self._resend_s, _RESEND_MAX_S)
             self._is_waiting = False
         while True:
-            first, batch = self.outbox.next_batch(_WINDOW)
+            first, batch = self.outbox.next_batch()
             if not batch:
                 break
             if not send(frames.Publish(self._id, first, batch, self.outbox.base)):
                 self.outbox.go_back()
                 self._is_waiting = False
                 return now + _RETRY_S
-            self.outbox.mark_sent(len(batch))
+            self.outbox.mark_sent(batch)
             if not self._is_waiting:
                 self._is_waiting, self._progress_at = True, now
         self._is_waiting = self._is_waiting and bool(len(self.outbox))
@@ -95,53 +97,86 @@ class Adopter:
         self._link = link
         self._lock: int | None = None
         self._due = 0.0
-        self._senders: list[Sender] = []  # of adopted rings
+        self._rings: list[_AdoptedRing] = []
+        self.damaged = 0  #: number of events in adopted rings that were damaged and are not sent
 
     def on_welcome(self, welcome: frames.Welcome) -> None:
         """Search for rings at once: most of them are left behind while no hub is running."""
         self._due = 0.0
 
     def on_frame(self, frame: frames.ToClient) -> None:
-        """Do nothing: the sender of each adopted ring is a part of the link."""
+        """Ignore every frame: the sender of each adopted ring is a part of the link."""
 
     def work(self, send: Send, now: float) -> float | None:
         """Adopt the rings of dead publishers, and close adopted rings that are empty."""
         if now < self._due:
             return self._due
         self._due = now + _SWEEP_S
-        for sender in list(self._senders):
-            if not len(sender.outbox):
-                sender.outbox.close()
-                self._link.detach(sender)
-                self._senders.remove(sender)
+        self._rings = [ring for ring in self._rings if ring.attach_next()]
         if self._is_adopter():
-            for ring, events in shared_ring.adopt_all(self._link.endpoint):
-                self._adopt(ring, events)
+            for ring, events in adopt_rings(self._link.endpoint):
+                logger.info("sending %d events of a publisher that died", len(events))
+                self.damaged += ring.damaged
+                self._rings.append(_AdoptedRing(self._link, ring, events))
         return self._due
 
     def on_close(self) -> None:
         """Close the adopted rings and give up the lock; the next adopter sends what is left."""
-        for sender in self._senders:
-            sender.outbox.close()
+        for ring in self._rings:
+            ring.close()
         if self._lock is not None:
-            shared_ring.unlock(self._lock)
+            unlock(self._lock)
             self._lock = None
 
-    def _adopt(self, ring: shared_ring.SharedRing, events: list[shared_ring.RingEvent]) -> None:
-        logger.info("sending %d events of a publisher that died", len(events))
-        messages = [(event.topic, event.body) for event in events]
-        outbox = Outbox(len(events), ring, messages, last=events[-1].seq)
-        sender = Sender(ring.publisher, outbox)
-        self._senders.append(sender)
-        self._link.attach(sender)
-
     def _is_adopter(self) -> bool:
-        if self._lock is not None:
-            return True
-        path = shared_ring.directory(self._link.endpoint) / "adopter"
-        try:
-            path.touch(mode=0o600)
-        except OSError:
-            return False  # this host has no shared memory
-        self._lock = shared_ring.try_lock(path)
+        if self._lock is None:
+            self._lock = lock_directory(self._link.endpoint)
         return self._lock is not None
+
+
+class _AdoptedRing:
+    """The ring of a dead publisher, sent in runs: an outbox's numbers have no gap, a ring's may."""
+
+    def __init__(self, link: Link, ring: SharedRing, events: list[RingEvent]) -> None:
+        self._link = link
+        self._ring = ring
+        self._runs = _split_at_gaps(events)
+        self._sender = self._attach_sender()
+
+    def attach_next(self) -> bool:
+        """Start the next run once the hub has the previous run; close the ring after the last.
+
+        Returns:
+            Whether events are left to send.
+        """
+        if len(self._sender.outbox):
+            return True
+        self._link.detach(self._sender)
+        if not self._runs:
+            self._sender.outbox.close()
+            return False
+        self._sender = self._attach_sender()
+        return True
+
+    def close(self) -> None:
+        """Close the ring; the next adopter sends what is left."""
+        self._sender.outbox.close()
+
+    def _attach_sender(self) -> Sender:
+        run = self._runs.popleft()
+        messages = [(event.topic, event.body) for event in run]
+        outbox = Outbox(len(run), self._ring, messages, last=run[-1].seq)
+        sender = Sender(self._ring.publisher, outbox)
+        self._link.attach(sender)
+        return sender
+
+
+def _split_at_gaps(events: list[RingEvent]) -> deque[list[RingEvent]]:
+    runs: deque[list[RingEvent]] = deque()
+    previous: int | None = None
+    for event in events:
+        if previous is None or event.seq != previous + 1:
+            runs.append([])
+        runs[-1].append(event)
+        previous = event.seq
+    return runs

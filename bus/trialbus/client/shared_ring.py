@@ -1,44 +1,48 @@
 """A ring buffer in shared memory: an outbox's events outlive the process that accepted them.
 
-A ring is a mapped file in memory (`/dev/shm`). The owning process holds a lock on the file while
-it lives; a ring without a lock belongs to a dead process. Layout, in native byte order:
+A ring is a mapped file in memory (`/dev/shm`). Layout, in native byte order:
 
-    0   magic, 8 bytes        24  tail: bytes ever freed
-    8   capacity in bytes     32  publisher id, 16 bytes
-    16  head: bytes ever put  64  records; the first follows the last
+    0   magic, 8 bytes                                  32  publisher id, 16 bytes
+    8   capacity in bytes                               48  base: number of the oldest event
+    16  last: sequence number of the newest event       56  CRC-32 of magic, capacity, publisher
+    24  tail: bytes ever freed                          64  records; the first follows the last
 
-A record is an 8-byte word with the record's size and, in the upper half, the length of the topic;
-a word with the sequence number; the topic; and the body. A record begins at a multiple of 8.
-Storing `head` is one aligned 8-byte write: before the write the event is not accepted, after the
-write the event is complete.
+A record is a CRC-32, the size in 4 bytes, the sequence number in 8, the length of the topic in 4,
+the topic, and the body. The CRC begins with the publisher id and covers the rest of the record.
+A record begins at a multiple of 8; a record that does not fit before the end of the ring begins at
+the start. Storing `last` is one aligned 8-byte write, which accepts the event. `tail` and `base`
+hold a CRC-16 of their lower 48 bits in the upper 16.
+
+A record that does not verify is never returned. Reading goes on where the sizes lead to a record
+that verifies and has a higher number; what was freed before has a lower number.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import hashlib
-import logging
+import binascii
 import mmap
 import os
 import struct
-import sys
-import tempfile
 from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
-logger = logging.getLogger(__name__)
+from trialbus.client.private_files import unlock
 
-DEFAULT_BYTES = 4 << 20
-
-_MAGIC = b"TBRING01"
+_MAGIC = b"TBRING02"
 _START = 64
-_HEAD, _TAIL = 2, 3  # in 8-byte words
-_WORDS = 16  # bytes before the topic
-_WRAP = 0xFFFFFFFF  # in place of a size, which is all that may fit: the next record is the first
-_SUFFIX = ".ring"
+_LAST, _TAIL, _BASE = 2, 3, 6  # in 8-byte words
+_CONSTANTS = struct.Struct("=8sQ16s")
+_HEADER = struct.Struct("=8sQQQ16sQQ")
+_CRC_BYTES = 4
+_FIELDS = struct.Struct("=IQI")  # of a record: size, sequence number, length of the topic
+_HEAD_BYTES = _CRC_BYTES + _FIELDS.size
+_LOW_48 = (1 << 48) - 1
+
+
+class RingError(ValueError):
+    """The header of a ring is damaged, or another version of trialbus wrote the ring."""
 
 
 class RingEvent(NamedTuple):
@@ -50,188 +54,172 @@ class RingEvent(NamedTuple):
 
 
 class SharedRing:
-    """A ring whose lock this process holds. Made by `create` and `adopt_all`."""
+    """A ring whose lock this process holds.
+
+    Args:
+        path: File of the ring, which begins with `encode_header`.
+        lock: Descriptor of the locked file.
+
+    Raises:
+        RingError: The header cannot be used.
+    """
 
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._lock = lock
-        with path.open("r+b") as file:
-            self._memory = mmap.mmap(file.fileno(), 0)
+        self._capacity, self.publisher = _decode_header(os.pread(lock, _START, 0))
+        self._end = _START + self._capacity
+        if os.fstat(lock).st_size < self._end:  # the file was cut short
+            os.ftruncate(lock, self._end)
+        # Not the lock's descriptor: a forked child would keep that descriptor, and the lock.
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            self._memory = mmap.mmap(file, self._end)
+        finally:
+            os.close(file)
         self._words = memoryview(self._memory).cast("Q")
-        self._capacity = int(self._words[1])
-        self._end = len(self._memory)
+        self._checksums = memoryview(self._memory).cast("I")
+        self._seed = crc32(self.publisher)
         # Copies: after a step of training the processor's caches no longer hold the mapped words.
-        self._head, self._tail = int(self._words[_HEAD]), int(self._words[_TAIL])
-        self.publisher = bytes(self._memory[32:48])
+        self._head = self._tail = _verify_word(self._words[_TAIL], "tail")
+        self._base = _verify_word(self._words[_BASE], "base")
         self._sizes: deque[int] = deque()
+        self.damaged = 0  #: number of accepted events that `read_events` could not verify
 
     def append(self, seq: int, topic: bytes, body: bytes) -> bool:
         """Append an event; False when the ring has no room for the event."""
-        data = topic + body
-        size = _WORDS + len(data)
+        size = _HEAD_BYTES + len(topic) + len(body)
         space = (size + 7) & -8
         at = _START + self._head % self._capacity
         skipped = self._end - at
         if skipped < space:
             at, space = _START, skipped + space
-        else:
-            skipped = 0
         head = self._head + space
         if head - self._tail > self._capacity:
             return False
-        words = self._words
-        if skipped:
-            words[(self._end - skipped) >> 3] = _WRAP
-        words[at >> 3] = size | len(topic) << 32
-        words[(at >> 3) + 1] = seq
-        self._memory[at + _WORDS : at + size] = data
-        words[_HEAD] = self._head = head
+        data = _FIELDS.pack(size, seq, len(topic)) + topic + body
+        self._memory[at + _CRC_BYTES : at + size] = data
+        self._checksums[at >> 2] = crc32(data, self._seed)
+        self._words[_LAST] = seq
+        self._head = head
         self._sizes.append(space)
         return True
 
     def free(self, count: int) -> None:
         """Remove the oldest `count` events."""
         self._tail += sum(self._sizes.popleft() for _ in range(count))
-        self._words[_TAIL] = self._tail
+        self._base += count
+        # In this order: a reader passes over records below `base`, should a kill come in between.
+        self._words[_BASE] = _protect_word(self._base)
+        self._words[_TAIL] = _protect_word(self._tail)
 
     def close(self) -> None:
         """Close the ring and remove an empty ring's file; an adopter finds a file with events."""
-        if self._head == self._tail:
+        if not self._sizes:
             self.path.unlink(missing_ok=True)
+        self._checksums.release()
         self._words.release()
         self._memory.close()
         unlock(self._lock)
 
     def read_events(self) -> list[RingEvent]:
-        """Read every event in the ring, oldest first.
+        """Read every intact event of an adopted ring, oldest first, and count the damaged ones.
 
-        Raises:
-            ValueError: A record is damaged.
+        The numbers of the events have a gap where records are damaged.
         """
         position = self._tail
-        self._sizes.clear()
+        seq, last = self._base, int(self._words[_LAST])
+        limit = position + self._capacity
         events: list[RingEvent] = []
-        skipped = 0
-        while position < self._head:
-            at = _START + position % self._capacity
-            word = self._words[at >> 3]
-            size, topic_length = word & 0xFFFFFFFF, word >> 32
-            if size == _WRAP:
-                skipped = self._end - at
-                position += skipped
-                continue
-            if not _WORDS + topic_length <= size <= self._end - at:
-                raise ValueError(f"a record of {size} bytes at {at}")
-            body_at = at + _WORDS + topic_length
-            topic = self._memory[at + _WORDS : body_at].decode()
-            seq, body = self._words[(at >> 3) + 1], self._memory[body_at : at + size]
-            events.append(RingEvent(seq, topic, body))
-            space = (size + 7) & -8
-            self._sizes.append(skipped + space)
-            position += space
-            skipped = 0
+        self._sizes.clear()
+        self.damaged = 0
+        while position < limit:
+            event, following = self._find_record(position, seq)
+            if event is None and seq <= last:
+                event, following = self._find_record_after_damage(position, seq, limit)
+            if event is None:
+                break
+            self.damaged += event.seq - seq
+            events.append(event)
+            self._sizes.append(following - position)
+            position, seq = following, event.seq + 1
+        if seq <= last:
+            # Where `last` itself is damaged, no more records are lost than fit into the rest.
+            self.damaged += min(last - seq + 1, max(1, (limit - position) // _HEAD_BYTES))
+            self._words[_LAST] = seq - 1  # so that nobody reads, and reports, the rest again
         return events
 
+    def _find_record(self, position: int, seq: int) -> tuple[RingEvent | None, int]:
+        """Return the event at `position`, or event `seq` at the start; and where the next begins.
 
-def create(endpoint: str, publisher: bytes, capacity: int = DEFAULT_BYTES) -> SharedRing | None:
-    """Create the ring of a publisher; None on a host without shared memory."""
-    path = directory(endpoint) / f"{publisher.hex()}{_SUFFIX}"
-    unfinished = path.with_suffix(".new")
-    capacity = -(-capacity // 8) * 8
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with unfinished.open("xb") as file:
-            if sys.platform == "linux":
-                # Reserve the memory now: a write to a full memory file system kills the process.
-                os.posix_fallocate(file.fileno(), 0, _START + capacity)
-            else:
-                file.truncate(_START + capacity)
-            file.write(_MAGIC + struct.pack("=QQQ", capacity, 0, 0) + publisher)
-        lock = try_lock(unfinished)
-        if lock is None:
-            return None
-        unfinished.rename(path)
-        return SharedRing(path, lock)
-    except OSError as error:
-        logger.warning(
-            "no shared memory for the outbox (%s): unsent events will not survive this process",
-            error,
-        )
-        with contextlib.suppress(OSError):
-            unfinished.unlink()
-        return None
+        The event at `position` may have a higher number than `seq`.
+        """
+        event, following = self._read_record(position)
+        if event is None or event.seq < seq:
+            event, following = self._read_record(self._next_lap(position))
+            if event is not None and event.seq != seq:
+                event = None
+        return event, following
 
+    def _find_record_after_damage(
+        self, position: int, seq: int, limit: int
+    ) -> tuple[RingEvent | None, int]:
+        """Follow the sizes of records up to an intact event that is numbered at least `seq`."""
+        event: RingEvent | None = None
+        while position < limit and (event is None or event.seq < seq):
+            event, position = self._read_record(position)
+        return (event if event is not None and event.seq >= seq else None), position
 
-def adopt_all(endpoint: str) -> Iterator[tuple[SharedRing, list[RingEvent]]]:
-    """Lock and yield every ring on this host whose owner is dead, with the events of the ring."""
-    try:
-        paths = [path for path in directory(endpoint).iterdir() if path.suffix == _SUFFIX]
-    except FileNotFoundError:
-        return
-    for path in paths:
-        lock = try_lock(path)
-        if lock is None:
-            continue
+    def _read_record(self, position: int) -> tuple[RingEvent | None, int]:
+        """Return the event at `position`, None if damaged, and where the next record begins."""
+        at = _START + position % self._capacity
+        size = int(self._checksums[(at >> 2) + 1])
+        if not _HEAD_BYTES <= size <= self._end - at:
+            return None, self._next_lap(position)
+        following = position + ((size + 7) & -8)
+        data = self._memory[at + _CRC_BYTES : at + size]
+        if crc32(data, self._seed) != self._checksums[at >> 2]:
+            return None, following
+        _, seq, topic_length = _FIELDS.unpack_from(data)
+        body_at = _FIELDS.size + topic_length
         try:
-            ring = SharedRing(path, lock)
-            events = ring.read_events()
-        except (ValueError, TypeError, OSError, IndexError) as error:
-            logger.warning(
-                "renamed a damaged outbox to %s: %s", path.with_suffix(".damaged"), error
-            )
-            path.rename(path.with_suffix(".damaged"))
-            unlock(lock)
-            continue
-        if events:
-            yield ring, events
-        else:
-            ring.close()
+            topic = data[_FIELDS.size : body_at].decode()
+        except UnicodeDecodeError:  # a damaged record whose CRC fits by chance
+            return None, following
+        return RingEvent(seq, topic, data[body_at:]), following
+
+    def _next_lap(self, position: int) -> int:
+        """Return the next position at the start of the ring."""
+        return position + self._capacity - position % self._capacity
 
 
-def directory(endpoint: str) -> Path:
-    """Return the folder for the rings of this user's publishers to a hub, on this host."""
-    shared = Path("/dev/shm")  # noqa: S108 - the folder below it is this user's alone
-    base = shared if shared.is_dir() else Path(tempfile.gettempdir())
-    name = hashlib.sha256(endpoint.encode()).hexdigest()[:16]
-    return base / f"trialbus-{os.getuid()}" / name
+def encode_header(capacity: int, publisher: bytes) -> bytes:
+    """Return the header of an empty ring; `capacity` is a multiple of 8."""
+    constants = crc32(_CONSTANTS.pack(_MAGIC, capacity, publisher))
+    base, tail = _protect_word(1), _protect_word(0)
+    return _HEADER.pack(_MAGIC, capacity, 0, tail, publisher, base, constants)
 
 
-def try_lock(path: Path) -> int | None:
-    """Lock a file and return the descriptor; None if another process holds the lock.
-
-    None also if the file does not exist any more. Forked children give the lock up, so that a child
-    that outlives its parent does not make the parent look alive.
-    """
-    try:
-        # Not the mapping's descriptor: a forked child would keep that descriptor, and the lock.
-        lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        return None
-    if not path.exists():  # another process adopted and removed the ring in between
-        os.close(lock)
-        return None
-    _locks.add(lock)
-    return lock
+def _decode_header(header: bytes) -> tuple[int, bytes]:
+    """Return capacity and publisher id of a ring."""
+    if len(header) < _START:
+        raise RingError("the header is incomplete")
+    magic, capacity, _, _, publisher, _, checksum = _HEADER.unpack(header)
+    if checksum != crc32(_CONSTANTS.pack(_MAGIC, capacity, publisher)):
+        if magic != _MAGIC and magic.startswith(_MAGIC[:6]):
+            raise RingError("another version of trialbus wrote it")
+        raise RingError("the header is damaged")
+    if magic != _MAGIC:
+        raise RingError("the header is damaged")
+    return capacity, publisher
 
 
-def unlock(lock: int) -> None:
-    """Give up a lock."""
-    if lock in _locks:
-        _locks.remove(lock)
-        os.close(lock)
+def _protect_word(value: int) -> int:
+    return value | binascii.crc_hqx(value.to_bytes(6, "little"), 0xFFFF) << 48
 
 
-_locks: set[int] = set()
-
-
-def _unlock_in_child() -> None:
-    for lock in list(_locks):
-        unlock(lock)
-
-
-os.register_at_fork(after_in_child=_unlock_in_child)
+def _verify_word(word: int, name: str) -> int:
+    value = word & _LOW_48
+    if word != _protect_word(value):
+        raise RingError(f"the {name} in the header is damaged")
+    return value
