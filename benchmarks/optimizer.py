@@ -169,7 +169,7 @@ def decision_us(finished: int) -> float:
         curve = {step: chance.random() for step in range(steps)}
         trial = optuna.trial.create_trial(state=state, value=0.0, intermediate_values=curve)
         trial.number = number
-        pruning.load(trial)
+        pruning.load_trial(trial)
     costs: list[float] = []
     for number in range(finished, finished + 200):
         for step in range(steps):

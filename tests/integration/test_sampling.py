@@ -1,4 +1,4 @@
-"""A sampler in a process of its own."""
+"""A sampler process gives the suggestions of plain Optuna, and its failures harm nobody else."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from trialbus_services.optimizer.genetic_parents import renumber_parents
 from trialbus_services.optimizer.sampling import Suggester, Suggestion
 
 _TIMEOUT_S = 30.0
-_NEWS = threading.Event()  # from any suggester
+_READY = threading.Event()  # set by every suggester
 
 Start = Callable[..., Suggester]
 
@@ -48,17 +48,17 @@ HYPERBAND = Component(
 )
 
 
-def spec(sampler: str = "TPESampler", **given: Any) -> StudySpec:
+def make_spec(sampler: str = "TPESampler", **changes: Any) -> StudySpec:
     fields: dict[str, Any] = {
         "name": "s",
         "params": MIXED,
         "objectives": (Objective(metric="m", direction="minimize"),),
         "n_trials": 40,
-        "sampler": Component(type=sampler, args=given.pop("args", {})),
+        "sampler": Component(type=sampler, args=changes.pop("args", {})),
         "pruner": Component(type="MedianPruner", args={"n_startup_trials": 3}),
         "seed": 3,
     }
-    return StudySpec(**fields | given)
+    return StudySpec(**fields | changes)
 
 
 TWO_OBJECTIVES = (
@@ -80,11 +80,11 @@ def start() -> Iterator[Start]:
         ahead: int = 0,
         on_ready: Callable[[], object] = lambda: None,
     ) -> Suggester:
-        def news() -> None:
+        def notify() -> None:
             on_ready()
-            _NEWS.set()
+            _READY.set()
 
-        suggester = Suggester(study, trials, study_attrs or {}, ahead=ahead, on_ready=news)
+        suggester = Suggester(study, trials, study_attrs or {}, ahead=ahead, on_ready=notify)
         started.append(suggester)
         return suggester
 
@@ -93,24 +93,24 @@ def start() -> Iterator[Start]:
         suggester.close()
 
 
-def taken(suggester: Suggester) -> Suggestion:
-    """Wait for the suggestion that was requested."""
+def wait_for_suggestion(suggester: Suggester) -> Suggestion:
+    """Return the requested suggestion once the sampler process has computed it."""
     while True:
-        _NEWS.clear()
-        suggestion = suggester.take()
+        _READY.clear()
+        suggestion = suggester.take_suggestion()
         if suggestion is not None:
             return suggestion
         assert suggester.error is None, suggester.error
-        assert _NEWS.wait(_TIMEOUT_S), "no suggestion came"
+        assert _READY.wait(_TIMEOUT_S), "no suggestion came"
 
 
-def requested(suggester: Suggester) -> Suggestion:
-    """Request a suggestion and wait for it."""
+def request_suggestion(suggester: Suggester) -> Suggestion:
+    """Request a suggestion and return the suggestion."""
     suggester.request()
-    return taken(suggester)
+    return wait_for_suggestion(suggester)
 
 
-def waiting(number: int, **params: Any) -> FrozenTrial:
+def make_waiting_trial(number: int, **params: Any) -> FrozenTrial:
     trial = create_trial(
         state=TrialState.WAITING,
         system_attrs={"fixed_params": params},
@@ -120,26 +120,28 @@ def waiting(number: int, **params: Any) -> FrozenTrial:
     return trial
 
 
-def comparable(attrs: Mapping[str, Any]) -> dict[str, Any]:
-    """Leave out what CMA-ES pickles: it has memory in it that nobody set."""
+def drop_optimizers(attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return attributes without the optimizers that CMA-ES pickles with uninitialised memory."""
     return {key: ":optimizer:" in key or value for key, value in attrs.items()}
 
 
 def follow(start: Start, plain: PlainOptuna, offset: int = 0) -> Suggester:
-    """Check each of plain Optuna's suggestions against a suggester that is told the same."""
+    """Compare each suggestion of plain Optuna with a suggester that is told the same results."""
     suggester = start(plain.spec)
     attrs: dict[str, Any] = {}
     for event in plain.run():
         match event:
             case Asked(trial, study_attrs):
-                suggestion = requested(suggester)
+                suggestion = request_suggestion(suggester)
                 assert suggestion.number == trial.number
                 assert suggestion.params == trial.params
                 assert suggestion.distributions == trial.distributions
-                assert comparable(suggestion.system_attrs) == comparable(trial.system_attrs)
+                assert drop_optimizers(suggestion.system_attrs) == drop_optimizers(
+                    trial.system_attrs
+                )
                 attrs |= renumber_parents(suggestion.study_attrs, lambda n: n - offset + ID_OFFSET)
                 assert attrs == study_attrs
-                suggester.claim(suggestion, trial.number + offset)
+                suggester.assign_number(suggestion, trial.number + offset)
             case Told(number, state, values, last):
                 suggester.tell(number + offset, state, values, last)
             case Restarted(trials, study_attrs):
@@ -150,21 +152,23 @@ def follow(start: Start, plain: PlainOptuna, offset: int = 0) -> Suggester:
 
 
 ALL = {
-    "random": spec("RandomSampler"),
-    "tpe": spec(),
-    "tpe-two-objectives": spec(objectives=TWO_OBJECTIVES, pruner=None),
-    "tpe-hyperband": spec(pruner=HYPERBAND, n_trials=60),
-    "cma-es": spec("CmaEsSampler", params=NUMBERS),
-    "cma-es-pruned": spec("CmaEsSampler", params=NUMBERS, args={"consider_pruned_trials": True}),
-    "nsga-ii": spec("NSGAIISampler", args={"population_size": 6}),
-    "nsga-ii-two-objectives": spec(
+    "random": make_spec("RandomSampler"),
+    "tpe": make_spec(),
+    "tpe-two-objectives": make_spec(objectives=TWO_OBJECTIVES, pruner=None),
+    "tpe-hyperband": make_spec(pruner=HYPERBAND, n_trials=60),
+    "cma-es": make_spec("CmaEsSampler", params=NUMBERS),
+    "cma-es-pruned": make_spec(
+        "CmaEsSampler", params=NUMBERS, args={"consider_pruned_trials": True}
+    ),
+    "nsga-ii": make_spec("NSGAIISampler", args={"population_size": 6}),
+    "nsga-ii-two-objectives": make_spec(
         "NSGAIISampler", args={"population_size": 6}, objectives=TWO_OBJECTIVES, pruner=None
     ),
-    "qmc": spec("QMCSampler", params=NUMBERS),
-    "grid": spec("GridSampler", params=POINTS),
-    "grid-hyperband": spec("GridSampler", params=POINTS, pruner=HYPERBAND),
-    "brute-force": spec("BruteForceSampler", params=POINTS),
-    "gp": spec("GPSampler", params=NUMBERS, n_trials=9, args={"n_startup_trials": 3}),
+    "qmc": make_spec("QMCSampler", params=NUMBERS),
+    "grid": make_spec("GridSampler", params=POINTS),
+    "grid-hyperband": make_spec("GridSampler", params=POINTS, pruner=HYPERBAND),
+    "brute-force": make_spec("BruteForceSampler", params=POINTS),
+    "gp": make_spec("GPSampler", params=NUMBERS, n_trials=9, args={"n_startup_trials": 3}),
 }
 LIMITED = ("grid", "grid-hyperband", "brute-force")
 
@@ -177,14 +181,14 @@ def test_suggestions_are_those_of_plain_optuna(name: str, start: Start) -> None:
     suggester = follow(start, plain)
     assert plain.stopped == (name in LIMITED)
     if plain.stopped:
-        until(lambda: suggester.exhausted, describe="the end of the grid")
-    assert not suggester.exhausted or plain.stopped
+        until(lambda: suggester.is_exhausted, describe="the end of the grid")
+    assert not suggester.is_exhausted or plain.stopped
 
 
 @pytest.mark.parametrize(
     "name", ["tpe", "tpe-hyperband", "cma-es", "nsga-ii", "nsga-ii-two-objectives", "qmc", "grid"]
 )
-def test_after_a_restart_they_still_are(name: str, start: Start) -> None:
+def test_suggestions_after_a_restart_are_those_of_plain_optuna(name: str, start: Start) -> None:
     follow(start, PlainOptuna(ALL[name], restart_at=ALL[name].n_trials // 3))
 
 
@@ -200,7 +204,7 @@ def suggest_conditionally(trial: optuna.Trial) -> None:
 
 CONDITIONAL = {
     "lr": MIXED["lr"],
-    "last": FloatParam(low=0, high=1, when={"depth": 2}),  # before what it depends on
+    "last": FloatParam(low=0, high=1, when={"depth": 2}),  # before the param of its condition
     "depth": IntParam(low=1, high=4, when={"kind": ("a", "b")}),
     "kind": MIXED["kind"],
     "act": CategoricalParam(choices=("x", "y"), when={"kind": "c"}),
@@ -226,7 +230,7 @@ def test_conditional_params_are_suggested_as_in_a_script_of_plain_optuna(
     if sampler == "GPSampler":
         pytest.importorskip("torch")
     n_trials = 9 if sampler == "GPSampler" else 40
-    study = spec(sampler, args=args, params=CONDITIONAL, n_trials=n_trials)
+    study = make_spec(sampler, args=args, params=CONDITIONAL, n_trials=n_trials)
     assert tuple(study.space) == ("lr", "kind", "depth", "last", "act")
     follow(start, PlainOptuna(study, define=suggest_conditionally))
     if sampler == "TPESampler":
@@ -238,15 +242,15 @@ def test_brute_force_tries_every_point_of_a_conditional_space_once(start: Start)
         "kind": CategoricalParam(choices=("a", "b")),
         "depth": IntParam(low=1, high=3, when={"kind": "a"}),
     }
-    suggester = start(spec("BruteForceSampler", params=params))
+    suggester = start(make_spec("BruteForceSampler", params=params))
     points: list[dict[str, Any]] = []
-    while not suggester.exhausted:
-        suggestion = requested(suggester)
+    while not suggester.is_exhausted:
+        suggestion = request_suggestion(suggester)
         points.append(suggestion.params)
-        suggester.claim(suggestion, suggestion.number)
+        suggester.assign_number(suggestion, suggestion.number)
         suggester.tell(suggestion.number, TrialState.COMPLETE, [1.0], None)
         if len(points) == 4:
-            until(lambda: suggester.exhausted, describe="the end of the space")
+            until(lambda: suggester.is_exhausted, describe="the end of the space")
     assert sorted(points, key=str) == [
         {"kind": "a", "depth": 1},
         {"kind": "a", "depth": 2},
@@ -256,39 +260,39 @@ def test_brute_force_tries_every_point_of_a_conditional_space_once(start: Start)
 
 
 @pytest.mark.parametrize("name", ["tpe", "nsga-ii"])
-def test_the_real_study_may_number_its_trials_otherwise(name: str, start: Start) -> None:
+def test_the_study_may_number_its_trials_differently_from_its_copy(name: str, start: Start) -> None:
     follow(start, PlainOptuna(ALL[name]), offset=1000)
 
 
-def test_a_request_is_answered_before_what_is_said_after_it(start: Start) -> None:
-    study = spec(args={"n_startup_trials": 1})
-    found: list[dict[str, Any]] = []
-    for busy in (False, True):
+def test_a_request_is_answered_without_the_results_told_after_it(start: Start) -> None:
+    study = make_spec(args={"n_startup_trials": 1})
+    params: list[dict[str, Any]] = []
+    for is_paused in (False, True):
         suggester = start(study)
-        suggester.claim(requested(suggester), 0)
+        suggester.assign_number(request_suggestion(suggester), 0)
         assert suggester.pid is not None
-        if busy:
+        if is_paused:
             os.kill(suggester.pid, signal.SIGSTOP)
         suggester.request()
-        if not busy:
-            found.append(taken(suggester).params)
+        if not is_paused:
+            params.append(wait_for_suggestion(suggester).params)
         suggester.tell(0, TrialState.COMPLETE, [1.0], None)
-        if busy:
+        if is_paused:
             os.kill(suggester.pid, signal.SIGCONT)
-            found.append(taken(suggester).params)
-        found.append(requested(suggester).params)
-    assert found[:2] == found[2:]
+            params.append(wait_for_suggestion(suggester).params)
+        params.append(request_suggestion(suggester).params)
+    assert params[:2] == params[2:]
 
 
-def test_suggestions_ahead_of_need_are_there_before_they_are_requested(start: Start) -> None:
+def test_suggestions_ahead_of_need_are_computed_before_they_are_requested(start: Start) -> None:
     arrived = threading.Semaphore(0)
-    suggester = start(spec(), ahead=2, on_ready=arrived.release)
+    suggester = start(make_spec(), ahead=2, on_ready=arrived.release)
     for _ in range(2):
         assert arrived.acquire(timeout=_TIMEOUT_S)
-    assert suggester.take() is None  # nobody asked
+    assert suggester.take_suggestion() is None  # not requested yet
     suggester.request()
     suggester.request()
-    first, second = suggester.take(), suggester.take()
+    first, second = suggester.take_suggestion(), suggester.take_suggestion()
     assert first is not None
     assert second is not None
     assert (first.number, second.number) == (0, 1)
@@ -300,64 +304,64 @@ def test_suggestions_ahead_of_need_are_there_before_they_are_requested(start: St
 def test_no_more_is_suggested_ahead_of_need_than_the_study_has_left(start: Start) -> None:
     arrived = threading.Semaphore(0)
     running = create_trial(state=TrialState.RUNNING)
-    suggester = start(spec(n_trials=4), [running], ahead=8, on_ready=arrived.release)
+    suggester = start(make_spec(n_trials=4), [running], ahead=8, on_ready=arrived.release)
     for _ in range(3):
         assert arrived.acquire(timeout=_TIMEOUT_S)
     assert not arrived.acquire(timeout=0.5)
     # Requests are answered all the same.
-    assert [requested(suggester).number for _ in range(4)] == [1, 2, 3, 4]
+    assert [request_suggestion(suggester).number for _ in range(4)] == [1, 2, 3, 4]
 
 
-def test_what_was_suggested_ahead_is_not_taken_for_tried(start: Start) -> None:
+def test_a_point_that_was_suggested_ahead_does_not_count_as_tried(start: Start) -> None:
     points = {"kind": CategoricalParam(choices=("a", "b", "c"))}
-    suggester = start(spec("BruteForceSampler", params=points), ahead=5)
+    suggester = start(make_spec("BruteForceSampler", params=points), ahead=5)
     kinds: set[str] = set()
-    while not suggester.exhausted:
-        suggestion = requested(suggester)
+    while not suggester.is_exhausted:
+        suggestion = request_suggestion(suggester)
         kinds.add(suggestion.params["kind"])
-        suggester.claim(suggestion, suggestion.number)
+        suggester.assign_number(suggestion, suggestion.number)
         suggester.tell(suggestion.number, TrialState.COMPLETE, [1.0], None)
         if len(kinds) == 3:
-            until(lambda: suggester.exhausted, describe="the end of the grid")
+            until(lambda: suggester.is_exhausted, describe="the end of the grid")
     assert kinds == {"a", "b", "c"}
 
 
-def test_an_enqueued_trial_comes_next_under_its_number_in_the_real_study(start: Start) -> None:
-    suggester = start(spec(), [waiting(0, x=0.25)])
-    first = requested(suggester)
+def test_an_enqueued_trial_comes_next_under_its_number_in_the_study(start: Start) -> None:
+    suggester = start(make_spec(), [make_waiting_trial(0, x=0.25)])
+    first = request_suggestion(suggester)
     assert (first.waiting, first.params["x"]) == (0, 0.25)
     assert first.user_attrs == {"why": "to see"}
-    suggester.claim(first, 0)
-    suggester.enqueue(waiting(7, x=0.75))
-    suggester.enqueue(waiting(7, x=0.75))  # said twice
-    second, third = requested(suggester), requested(suggester)
+    suggester.assign_number(first, 0)
+    suggester.enqueue(make_waiting_trial(7, x=0.75))
+    suggester.enqueue(make_waiting_trial(7, x=0.75))  # a repetition changes nothing
+    second, third = request_suggestion(suggester), request_suggestion(suggester)
     assert (second.waiting, second.params["x"]) == (7, 0.75)
     assert third.waiting is None
 
 
-def test_an_unknown_trial_and_one_told_twice_are_passed_over(
+def test_results_of_unknown_trials_and_repeated_results_are_ignored(
     start: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "trialbus_services")
-    suggester = start(spec())
-    suggestion = requested(suggester)
-    suggester.claim(suggestion, 0)
+    suggester = start(make_spec())
+    suggestion = request_suggestion(suggester)
+    suggester.assign_number(suggestion, 0)
     suggester.tell(0, TrialState.COMPLETE, [1.0], None)
     suggester.tell(0, TrialState.COMPLETE, [1.0], None)
     suggester.tell(5, TrialState.FAIL, None, None)
-    assert requested(suggester).number == 1
+    assert request_suggestion(suggester).number == 1
     assert [record.levelname for record in caplog.records] == ["DEBUG", "DEBUG"]
 
 
 def test_constraints_reach_the_sampler(start: Start) -> None:
     # Of two parents NSGA-II keeps the feasible one, however bad it is.
-    study = spec("NSGAIISampler", args={"population_size": 2})
+    study = make_spec("NSGAIISampler", args={"population_size": 2})
     suggester = start(study)
     attrs: dict[str, Any] = {}
     for number in range(5):
-        suggestion = requested(suggester)
+        suggestion = request_suggestion(suggester)
         attrs |= suggestion.study_attrs
-        suggester.claim(suggestion, number)
+        suggester.assign_number(suggestion, number)
         feasible = -1.0 if number in (1, 3) else 1.0
         suggester.tell(number, TrialState.COMPLETE, [float(number)], None, {"size": feasible})
     assert sorted(attrs["NSGAIISampler:parent:2"]) == [1, 3]
@@ -370,95 +374,95 @@ def test_several_objectives_with_a_pruned_trial_that_has_a_curve(start: Start) -
         distributions={"x": FloatDistribution(0, 1)},
         intermediate_values={0: 1.0},
     )
-    study = spec(
+    study = make_spec(
         objectives=TWO_OBJECTIVES,
         pruner=None,
         params={"x": MIXED["x"]},
         args={"n_startup_trials": 1},
     )
     suggester = start(study, [pruned])
-    suggestion = requested(suggester)
-    suggester.claim(suggestion, 1)
+    suggestion = request_suggestion(suggester)
+    suggester.assign_number(suggestion, 1)
     suggester.tell(1, TrialState.PRUNED, None, (3, 1.0))
-    assert requested(suggester).number == 2
+    assert request_suggestion(suggester).number == 2
 
 
-def test_a_sampler_that_fails_says_how_and_harms_no_other(start: Start) -> None:
-    broken, sound = start(spec("GridSampler", params=POINTS)), start(spec())
-    broken.enqueue(waiting(0, n=1))
+def test_a_sampler_that_fails_reports_its_error_and_harms_no_other(start: Start) -> None:
+    broken, sound = start(make_spec("GridSampler", params=POINTS)), start(make_spec())
+    broken.enqueue(make_waiting_trial(0, n=1))
     broken.request()
-    until(lambda: not broken.alive, _TIMEOUT_S, "the end of the process")
+    until(lambda: not broken.is_alive, _TIMEOUT_S, "the end of the process")
     assert broken.error is not None
     assert broken.error.startswith("ValueError: All parameters must be specified")
     assert "sample_independent" in broken.error
     broken.request()
-    assert broken.take() is None
-    assert requested(sound).number == 0
+    assert broken.take_suggestion() is None
+    assert request_suggestion(sound).number == 0
 
 
-def test_a_sampler_that_cannot_be_built_says_why(start: Start) -> None:
-    suggester = start(spec("TPESampler", args={"gama": 1}))
-    until(lambda: not suggester.alive, _TIMEOUT_S, "the end of the process")
+def test_a_sampler_that_cannot_be_built_reports_the_reason(start: Start) -> None:
+    suggester = start(make_spec("TPESampler", args={"gama": 1}))
+    until(lambda: not suggester.is_alive, _TIMEOUT_S, "the end of the process")
     assert suggester.error is not None
     assert "TPESampler has no such argument" in suggester.error
 
 
 def test_a_killed_process_is_not_an_error(start: Start) -> None:
     calls = threading.Semaphore(0)
-    suggester = start(spec(), on_ready=calls.release)
-    assert suggester.alive
-    requested(suggester)
+    suggester = start(make_spec(), on_ready=calls.release)
+    assert suggester.is_alive
+    request_suggestion(suggester)
     assert calls.acquire(timeout=_TIMEOUT_S)
     assert suggester.pid is not None
     os.kill(suggester.pid, signal.SIGKILL)
     assert calls.acquire(timeout=_TIMEOUT_S)
-    assert not suggester.alive
+    assert not suggester.is_alive
     assert suggester.error is None
     suggester.request()
-    assert suggester.take() is None
+    assert suggester.take_suggestion() is None
 
 
-def test_ctrl_c_does_not_end_it(start: Start) -> None:
-    suggester = start(spec())
-    requested(suggester)
+def test_ctrl_c_does_not_end_a_sampler_process(start: Start) -> None:
+    suggester = start(make_spec())
+    request_suggestion(suggester)
     assert suggester.pid is not None
     os.kill(suggester.pid, signal.SIGINT)
-    assert requested(suggester).number == 1
+    assert request_suggestion(suggester).number == 1
 
 
-def test_a_process_that_does_not_listen_holds_nobody_up(start: Start) -> None:
-    suggester = start(spec("RandomSampler"))
-    requested(suggester)
+def test_a_sampler_process_that_does_not_read_delays_nobody(start: Start) -> None:
+    suggester = start(make_spec("RandomSampler"))
+    request_suggestion(suggester)
     assert suggester.pid is not None
     os.kill(suggester.pid, signal.SIGSTOP)
     for number in range(3000):  # some megabytes, more than a pipe takes
-        suggester.enqueue(waiting(number, x=0.5))
+        suggester.enqueue(make_waiting_trial(number, x=0.5))
     suggester.request()
     os.kill(suggester.pid, signal.SIGCONT)
-    assert taken(suggester).waiting == 0
+    assert wait_for_suggestion(suggester).waiting == 0
 
 
 def test_closing_ends_the_process_and_its_threads(start: Start) -> None:
     before = set(threading.enumerate())
-    suggester = start(spec(), ahead=1)
-    requested(suggester)
+    suggester = start(make_spec(), ahead=1)
+    request_suggestion(suggester)
     pid = suggester.pid
     assert pid is not None
     suggester.close()
     suggester.close()
-    assert not suggester.alive
+    assert not suggester.is_alive
     until(lambda: not psutil.pid_exists(pid), describe="the end of the process")
     assert set(threading.enumerate()) == before
 
 
-def test_it_may_be_closed_while_it_starts(start: Start) -> None:
-    suggester = start(spec())
+def test_a_suggester_may_be_closed_while_its_process_starts(start: Start) -> None:
+    suggester = start(make_spec())
     suggester.close()
-    assert suggester.take() is None
-    assert not suggester.alive
+    assert suggester.take_suggestion() is None
+    assert not suggester.is_alive
 
 
-def test_nothing_is_left_when_the_optimizer_is_killed() -> None:
+def test_no_process_is_left_when_the_optimizer_is_killed() -> None:
     program = """
 import time
 from trialbus import FloatParam, Objective, StudySpec

@@ -17,6 +17,7 @@ from trialbus.messages import codec, events
 from trialbus.messages.topics import make_topic
 from trialbus.study.spec import StudySpec
 from trialbus_services.optimizer.attributes import END
+from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.loop import OptimizerLoop
 from trialbus_services.optimizer.sampling import Suggestion
 from trialbus_services.optimizer.status_collector import StatusCollector
@@ -126,8 +127,8 @@ class PromptStorage(WriteBehind):
 class Sampler:
     """A sampler in this process that suggests the same params each time."""
 
-    alive = True
-    exhausted = False
+    is_alive = True
+    is_exhausted = False
     error: str | None = None
 
     def __init__(
@@ -138,14 +139,14 @@ class Sampler:
     def request(self) -> None:
         self._n_requested += 1
 
-    def take(self) -> Suggestion | None:
+    def take_suggestion(self) -> Suggestion | None:
         if not self._n_requested:
             return None
         self._n_requested -= 1
         space = {"x": FloatDistribution(0, 1)}
         return Suggestion(0, {"x": 0.5}, dict(space), {}, {}, {}, None)
 
-    def claim(self, suggestion: Suggestion, number: int) -> None: ...
+    def assign_number(self, suggestion: Suggestion, number: int) -> None: ...
     def tell(
         self,
         number: int,
@@ -172,11 +173,8 @@ class SimulatedBus:
         self.storage = PromptStorage(self.database, interval_s=3600.0)
         self.log.restart()
         self.loop = OptimizerLoop(
-            self.log,
-            self.log,
-            self.log,
+            BusClients(self.log, self.log, self.log, self.log.committed),
             self.storage,
-            committed=self.log.committed,
             start_sampler=Sampler,
             collector=StatusCollector(),
             clock=self.clock,

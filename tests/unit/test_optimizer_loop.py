@@ -15,6 +15,7 @@ from support.simulated_bus import Sampler, SimulatedBus
 from trialbus import CategoricalParam, Component, Objective
 from trialbus.messages import events
 from trialbus_services.optimizer.announcer import Announcer
+from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.latency import Latency
 from trialbus_services.optimizer.prune_decider import PruneDecider
 from trialbus_services.optimizer.study_recorder import StudyRecorder
@@ -218,9 +219,8 @@ def test_the_offset_is_committed_only_after_the_answers_to_the_events_before_it_
     bus: SimulatedBus,
 ) -> None:
     """Also where the storage records everything between publishing and committing."""
-    announcer = Announcer(
-        bus.storage, bus.log, bus.log, committed=0, answer_latency=Latency(), clock=bus.clock
-    )
+    clients = BusClients(bus.log, bus.log, bus.log, 0)
+    announcer = Announcer(bus.storage, clients, answer_latency=Latency(), clock=bus.clock)
     bus.storage.is_held = True
     bus.storage.create_new_study([StudyDirection.MINIMIZE], "s")
     bus.storage.set_study_user_attr(0, "key", "value")

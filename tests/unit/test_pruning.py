@@ -1,4 +1,4 @@
-"""Every decision about pruning is the one of Optuna's own pruner."""
+"""Every pruning decision is the decision of Optuna's pruner."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from optuna.trial import TrialState
 from trialbus import Component, FloatParam, Objective, StudySpec
 from trialbus.study.spec import Direction
 from trialbus_services.optimizer.pruning import PruningDecisions, build_pruning
-from trialbus_services.optimizer.pruning.rules import OptunaRule, Percentile
+from trialbus_services.optimizer.pruning.rules import OptunaRule, PercentileRule
 from trialbus_services.optimizer.pruning.warm_up import find_warm_up_problem
 
 NAME = "study"
@@ -64,12 +64,12 @@ def limits() -> st.SearchStrategy[dict[str, int]]:
 
 def percentiles() -> st.SearchStrategy[Callable[[], BasePruner]]:
     return st.tuples(st.sampled_from([0.0, 10.0, 25.0, 33.3, 50.0, 90.0, 100.0]), limits()).map(
-        lambda made: lambda: PercentilePruner(made[0], **made[1])
+        lambda args: lambda: PercentilePruner(args[0], **args[1])
     )
 
 
 def medians() -> st.SearchStrategy[Callable[[], BasePruner]]:
-    return limits().map(lambda made: lambda: MedianPruner(**made))
+    return limits().map(lambda args: lambda: MedianPruner(**args))
 
 
 def thresholds() -> st.SearchStrategy[Callable[[], BasePruner]]:
@@ -79,9 +79,9 @@ def thresholds() -> st.SearchStrategy[Callable[[], BasePruner]]:
         st.integers(0, 4),
         st.integers(1, 4),
     ).map(
-        lambda made: (
+        lambda args: (
             lambda: ThresholdPruner(
-                lower=made[0], upper=made[1], n_warmup_steps=made[2], interval_steps=made[3]
+                lower=args[0], upper=args[1], n_warmup_steps=args[2], interval_steps=args[3]
             )
         )
     )
@@ -91,12 +91,12 @@ def halvings() -> st.SearchStrategy[Callable[[], BasePruner]]:
     return st.tuples(
         st.sampled_from(["auto", 1, 2]), st.integers(2, 4), st.integers(0, 1), st.integers(0, 2)
     ).map(
-        lambda made: (
+        lambda args: (
             lambda: SuccessiveHalvingPruner(
-                min_resource=made[0],
-                reduction_factor=made[1],
-                min_early_stopping_rate=made[2],
-                bootstrap_count=0 if made[0] == "auto" else made[3],
+                min_resource=args[0],
+                reduction_factor=args[1],
+                min_early_stopping_rate=args[2],
+                bootstrap_count=0 if args[0] == "auto" else args[3],
             )
         )
     )
@@ -104,12 +104,12 @@ def halvings() -> st.SearchStrategy[Callable[[], BasePruner]]:
 
 def hyperbands() -> st.SearchStrategy[Callable[[], BasePruner]]:
     return st.tuples(st.sampled_from(["auto", 9, 27]), st.integers(2, 3), st.integers(0, 2)).map(
-        lambda made: (
+        lambda args: (
             lambda: HyperbandPruner(
                 min_resource=1,
-                max_resource=made[0],
-                reduction_factor=made[1],
-                bootstrap_count=0 if made[0] == "auto" else made[2],
+                max_resource=args[0],
+                reduction_factor=args[1],
+                bootstrap_count=0 if args[0] == "auto" else args[2],
             )
         )
     )
@@ -120,11 +120,11 @@ def patients() -> st.SearchStrategy[Callable[[], BasePruner]]:
         st.one_of(st.just(lambda: None), medians(), halvings()),
         st.integers(0, 3),
         st.sampled_from([0.0, 0.2]),
-    ).map(lambda made: lambda: PatientPruner(made[0](), patience=made[1], min_delta=made[2]))
+    ).map(lambda args: lambda: PatientPruner(args[0](), patience=args[1], min_delta=args[2]))
 
 
 def histories() -> st.SearchStrategy[list[Report | End]]:
-    """Several trials at once; a slot begins a new trial when its last one ended."""
+    """Return histories of several trials at once; a slot begins a new trial after an end."""
     report = st.builds(Report, st.integers(0, 3), st.integers(0, 12), st.sampled_from(VALUES))
     ordered = st.builds(Report, st.integers(0, 3), st.just(-1), st.sampled_from(VALUES))
     end = st.builds(
@@ -136,7 +136,7 @@ def histories() -> st.SearchStrategy[list[Report | End]]:
 
 
 class Plain:
-    """Optuna's own way: a study in memory, and its pruner asked after each report."""
+    """Plain Optuna: a study in memory, whose pruner is asked after each report."""
 
     def __init__(self, pruner: BasePruner, direction: Direction) -> None:
         self.storage = optuna.storages.InMemoryStorage()
@@ -154,13 +154,13 @@ class Plain:
 def replay(
     make: Callable[[], BasePruner], history: list[Report | End], direction: Direction
 ) -> tuple[list[bool], list[bool]]:
-    """Return the decisions of both; with the study begun anew in the middle for ours."""
+    """Return our decisions, with a restart in the middle, and those of plain Optuna."""
     plain = Plain(make(), direction)
-    own = make()
+    pruner = make()
 
     def build() -> PruningDecisions:
         return build_pruning(
-            own, study_name=NAME, maximize=direction == "maximize", ask=plain.decide
+            pruner, study_name=NAME, maximize=direction == "maximize", ask=plain.decide
         )
 
     pruning = build()
@@ -169,22 +169,21 @@ def replay(
     theirs: list[bool] = []
     ours: list[bool] = []
     for i, entry in enumerate(history):
-        if i == len(history) // 2 and type(own) is not HyperbandPruner:
+        if i == len(history) // 2 and type(pruner) is not HyperbandPruner:
             pruning = build()
             for trial in plain.study.get_trials(deepcopy=False):
-                pruning.load(trial)
+                pruning.load_trial(trial)
         if entry.slot not in numbers:
             numbers[entry.slot] = storage.create_new_trial(study_id)
         number = numbers[entry.slot]
         if isinstance(entry, Report):
-            seen = storage.get_trial(number).intermediate_values
-            step = max(seen, default=-1) + 1 if entry.step < 0 else entry.step
+            curve = storage.get_trial(number).intermediate_values
+            step = max(curve, default=-1) + 1 if entry.step < 0 else entry.step
             storage.set_trial_intermediate_value(number, step, entry.value)
             theirs.append(plain.decide(number))
             ours.append(pruning.report(number, step, entry.value))
-            left: dict[str, Any] = pruning.attributes(number)
-            kept = storage.get_trial(number).system_attrs
-            assert left.items() <= kept.items()
+            attributes: dict[str, Any] = pruning.pop_attributes(number)
+            assert attributes.items() <= storage.get_trial(number).system_attrs.items()
         else:
             value = [0.5] if entry.state == TrialState.COMPLETE else None
             storage.set_trial_state_values(number, entry.state, value)
@@ -201,7 +200,7 @@ def replay(
 )
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_every_decision_is_optunas(
+def test_every_decision_is_the_decision_of_optuna(
     pruners: st.SearchStrategy[Callable[[], BasePruner]], direction: Direction
 ) -> None:
     @settings(max_examples=150, deadline=None)
@@ -213,12 +212,12 @@ def test_every_decision_is_optunas(
     compare()
 
 
-def test_the_percentile_is_numpys_to_the_last_bit() -> None:
+def test_the_percentile_equals_that_of_numpy_to_the_last_bit() -> None:
     draw = random.Random(0)
     for _ in range(3000):
         values = [draw.choice([draw.random(), 0.5, 1e300, -3.0]) for _ in range(draw.randint(1, 9))]
         percentile = draw.choice([0.0, 12.5, 33.3, 50.0, 75.0, 100.0, draw.random() * 100])
-        rule = Percentile(percentile, 0, 0, 1, 1, maximize=False)
+        rule = PercentileRule(percentile, 0, 0, 1, 1, maximize=False)
         pruning = PruningDecisions(rule, maximize=False)
         for number, value in enumerate(values):
             pruning.report(number, 0, value)
@@ -228,42 +227,46 @@ def test_the_percentile_is_numpys_to_the_last_bit() -> None:
         assert pruning.report(101, 0, math.nextafter(limit, math.inf))
 
 
-class Own(MedianPruner):
-    """A user's: derived from one that is known, and different."""
+class DerivedPruner(MedianPruner):
+    """A pruner of a user, derived from a pruner that has a rule."""
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_pruners_that_are_not_known_are_asked_themselves() -> None:
+def test_a_pruner_without_a_rule_is_asked() -> None:
     asked: list[int] = []
 
     def ask(number: int) -> bool:
         asked.append(number)
         return True
 
-    own: list[BasePruner] = [Own(), WilcoxonPruner(), PatientPruner(Own(), patience=1)]
-    for pruner in own:
+    pruners: list[BasePruner] = [
+        DerivedPruner(),
+        WilcoxonPruner(),
+        PatientPruner(DerivedPruner(), patience=1),
+    ]
+    for pruner in pruners:
         assert build_pruning(pruner, study_name=NAME, maximize=True, ask=ask).report(7, 0, 0.5)
     assert asked == [7, 7, 7]
 
 
 @pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
-def test_each_of_optunas_pruners_decides_here() -> None:
+def test_every_pruner_of_optuna_but_wilcoxon_has_a_rule() -> None:
     arguments: dict[str, dict[str, Any]] = {
         "PatientPruner": {"wrapped_pruner": NopPruner(), "patience": 1},
         "PercentilePruner": {"percentile": 50.0},
         "ThresholdPruner": {"upper": 1.0},
     }
-    stock: set[str] = set()
+    without_rule: set[str] = set()
     for name in optuna.pruners.__all__:
-        found = getattr(optuna.pruners, name)
-        if found is BasePruner:
+        class_ = getattr(optuna.pruners, name)
+        if class_ is BasePruner:
             continue
-        pruner = found(**arguments.get(name, {}))
-        made = build_pruning(pruner, study_name=NAME, maximize=True, ask=lambda number: False)
-        assert not made.report(0, 0, 0.5)
-        if isinstance(made.rule, OptunaRule):
-            stock.add(name)
-    assert stock == {"WilcoxonPruner"}
+        pruner = class_(**arguments.get(name, {}))
+        pruning = build_pruning(pruner, study_name=NAME, maximize=True, ask=lambda number: False)
+        assert not pruning.report(0, 0, 0.5)
+        if isinstance(pruning.rule, OptunaRule):
+            without_rule.add(name)
+    assert without_rule == {"WilcoxonPruner"}
 
 
 @pytest.mark.parametrize(
@@ -280,12 +283,12 @@ def test_percentile_75_keeps_the_best_three_quarters(direction: Direction, kept:
         pruner, study_name=study.study_name, maximize=direction == "maximize", ask=lambda _: False
     )
     for trial in study.trials:
-        ours.load(trial)
+        ours.load_trial(trial)
     theirs: set[int] = set()
     for value in range(8):
-        asked = study.ask()
-        asked.report(value, 0)
-        if not asked.should_prune():
+        trial = study.ask()
+        trial.report(value, 0)
+        if not trial.should_prune():
             theirs.add(value)
     assert {n for n in range(8) if not ours.report(100 + n, 0, float(n))} == theirs == kept
 

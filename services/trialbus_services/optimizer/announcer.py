@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from trialbus.messages import events
-from trialbus_services.optimizer.bus import EventPublisher, Inbox
+from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.latency import Latency
 from trialbus_services.optimizer.storage_writer import WriteBehind
 
@@ -47,9 +47,7 @@ class Announcer:
 
     Args:
         storage: Storage that has to record a conclusion before its event is published.
-        publisher: Publisher of the events.
-        inbox: Inbox whose offset is committed.
-        committed: Offset that is committed at the start.
+        bus: Publisher of the events, and inbox whose offset is committed.
         answer_latency: Collects the seconds from a request to its answer.
         clock: Monotonic clock, in seconds.
     """
@@ -57,17 +55,15 @@ class Announcer:
     def __init__(
         self,
         storage: WriteBehind,
-        publisher: EventPublisher,
-        inbox: Inbox,
+        bus: BusClients,
         *,
-        committed: int,
         answer_latency: Latency,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._storage = storage
-        self._publisher = publisher
-        self._inbox = inbox
-        self.committed = committed
+        self._publisher = bus.publisher
+        self._inbox = bus.inbox
+        self.committed = bus.committed
         self._answer_latency = answer_latency
         self._clock = clock
         self._announcements: deque[_Announcement] = deque()
@@ -86,7 +82,7 @@ class Announcer:
         self._storage.hurry()
 
     def publish_recorded(self) -> None:
-        """Publish the announcements up to the first with changes that are not recorded."""
+        """Publish the announcements in order, up to the first whose changes are not recorded."""
         while self._announcements and self._storage.recorded(self._announcements[0].mark):
             announcement = self._announcements.popleft()
             self._publisher.publish(announcement.event)

@@ -1,7 +1,7 @@
 """Keys of the attributes that trialbus keeps on studies and trials in an Optuna storage.
 
-All are user attributes, so that every tool that reads the storage shows them. They are on disk
-wherever a study was ever recorded: a key is never renamed, and its value keeps its shape.
+All are user attributes, so that every tool that reads the storage shows them. Storages on disk have
+these keys: a key is never renamed, and the shape of its value never changes.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 PREFIX: Final = "trialbus:"
-"""Beginning of every key below; attributes of users have none of this beginning."""
+"""Prefix of every key below; attributes of users do not have this prefix."""
 
 # User attributes of a study
 
@@ -23,7 +23,7 @@ SUBMISSION: Final = "trialbus:submission"
 """Newest submission and the trials that had failed before: a list `[submission, n_failed]`."""
 
 FOREIGN: Final = "trialbus:foreign"
-"""Numbers of the trials that somebody else ran when trialbus took the study over: a list."""
+"""Numbers of the trials that another program ran when trialbus took the study over: a list."""
 
 END: Final = "trialbus:end"
 """Reason why the study ended, as `StudyFinished.reason`; None while the study runs."""
@@ -40,7 +40,7 @@ ENQUEUED_BY: Final = "trialbus:enqueued_by"
 """Name of the person who enqueued the trial; absent where the command has none."""
 
 PRUNED_BY: Final = "trialbus:pruned_by"
-"""Person who pruned the trial, with their reason: `<by>: <reason>`, or `<by>`."""
+"""Person who pruned the trial, with the reason: `<by>: <reason>`, or `<by>`."""
 
 ATTEMPT: Final = "trialbus:attempt"
 """Attempt at which the trial ended, from 0."""
@@ -49,19 +49,19 @@ WORKER: Final = "trialbus:worker"
 """Name of the worker that ran the last attempt; empty for a free-standing trainer."""
 
 SLOT: Final = "trialbus:slot"
-"""Index of the slot in that worker."""
+"""Index of the worker's slot."""
 
 METRICS: Final = "trialbus:metrics"
 """Newest value of every metric that the last attempt reported: a mapping from name to float."""
 
 STATE: Final = "trialbus:state"
-"""How a failed trial failed: `failed` (its trainer says so) or `lost`; absent on others."""
+"""State of a failed trial: `failed` (its trainer reported this) or `lost`; absent on others."""
 
 ERROR: Final = "trialbus:error"
 """Error of a failed trial: a text of one or more lines; absent on others."""
 
 CURVE: Final = "trialbus:curve"
-"""Values of the metric that decides about pruning, where that is not the objective's.
+"""Values of the metric that decides about pruning, if it is not the objective's.
 
 A mapping from step, written as text, to float.
 """
@@ -75,5 +75,5 @@ Absent where every step is recorded.
 LATE: Final = "trialbus:late"
 """Evaluations that came too late to count: `{"count": int, "offset": int}`.
 
-`offset` is the newest of them in the log.
+`offset` is the offset of the newest in the log.
 """

@@ -1,8 +1,9 @@
-"""The parts of the bus that the optimizer's loop uses, as protocols."""
+"""Protocols of the bus: subscriber, publisher and replay, as the optimizer's loop uses them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from trialbus.client.subscriber import Record
@@ -10,7 +11,7 @@ from trialbus.messages import events
 
 
 class Inbox(Protocol):
-    """The subscriber of a durable name, as `trialbus.Subscriber` implements it."""
+    """The subscriber of a durable name; `trialbus.Subscriber` is an implementation."""
 
     @property
     def offset(self) -> int | None:
@@ -32,7 +33,7 @@ class Inbox(Protocol):
 
 
 class EventPublisher(Protocol):
-    """A publisher of events, as `trialbus.Publisher` implements it."""
+    """A publisher of events; `trialbus.Publisher` is an implementation."""
 
     @property
     def last(self) -> int:
@@ -49,7 +50,7 @@ class EventPublisher(Protocol):
 
 
 class Replay(Protocol):
-    """Reading a range of the log once more, as `trialbus.replay` implements it."""
+    """A function that reads a range of the log again; `trialbus.replay` is an implementation."""
 
     def __call__(
         self,
@@ -60,3 +61,17 @@ class Replay(Protocol):
     ) -> Iterator[Record]:
         """Yield the records of `types` from offset `start` up to `end`."""
         ...
+
+
+@dataclass(frozen=True)
+class BusClients:
+    """The clients by which an optimizer uses the bus."""
+
+    inbox: Inbox
+    """Subscriber of the events from the committed offset on."""
+    publisher: EventPublisher
+    """Publisher of the optimizer's events."""
+    replay: Replay
+    """Reads events before the committed offset again."""
+    committed: int
+    """Offset that was committed when the optimizer started."""

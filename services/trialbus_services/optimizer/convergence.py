@@ -1,4 +1,4 @@
-"""Progress: the best values of a study, and the number of trials without a better value."""
+"""Progress: the best values of a study, and the number of trials in a row without progress."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ class Progress:
             )
         return None
 
-    def restore(self, ended: Iterable[FrozenTrial]) -> None:
-        """Add the ended trials of a storage, in the order of their ends."""
-        for trial in ended:
+    def restore(self, trials: Iterable[FrozenTrial]) -> None:
+        """Add trials that ended before, sorted by the time of the end."""
+        for trial in trials:
             is_feasible = all(violation <= 0 for violation in trial.constraints.values())
             self.add_trial(trial.state, trial.values, is_feasible=is_feasible)
 
     def add_trial(
         self, state: TrialState, values: Sequence[float] | None, *, is_feasible: bool = True
     ) -> None:
-        """Add a trial that ended; trials are added in the order of their ends.
+        """Add a trial that just ended.
 
         Args:
             state: State of the trial.

@@ -29,7 +29,7 @@ class OpenEvaluations:
             curves[metric][step] = metrics[metric]
         self.last.setdefault(number, {}).update(metrics)
 
-    def curve(self, number: int, metric: str) -> dict[int, float]:
+    def get_curve(self, number: int, metric: str) -> dict[int, float]:
         """Return the values of a metric by step."""
         return self.curves.get(number, {}).get(metric, {})
 

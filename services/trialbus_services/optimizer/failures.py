@@ -35,7 +35,7 @@ class Failures:
         return None
 
     def add_trial(self, number: int, state: TrialState, error: str | None) -> None:
-        """Add a trial that ended; trials are added in the order of their ends.
+        """Add a trial that just ended.
 
         Args:
             number: Number of the trial.
@@ -49,14 +49,14 @@ class Failures:
         self.last_error = error
         self._first = self._first or f"trial {number} failed: {error}"
 
-    def restore(self, ended: list[FrozenTrial], n_failed_before: int) -> None:
-        """Add the ended trials of a storage, except failed trials before the submission.
+    def restore(self, trials: list[FrozenTrial], n_failed_before: int) -> None:
+        """Add trials that ended before, without the failures before the submission.
 
         Args:
-            ended: The trials, in the order in which they ended.
+            trials: The trials, sorted by the time of the end.
             n_failed_before: Number of trials that had failed before the submission.
         """
-        for trial in ended:
+        for trial in trials:
             if trial.state is TrialState.FAIL and n_failed_before > 0:
                 n_failed_before -= 1
                 continue

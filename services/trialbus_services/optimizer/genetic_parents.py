@@ -1,4 +1,4 @@
-"""Trials that genetic samplers name in the attributes of a study."""
+"""Parents of genetic samplers: trial ids in the system attributes of a study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Latencies: how long the newest operations of one kind took."""
+"""Latency: the durations of the newest operations of a kind."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _N_NEWEST = 1000
 
 
 class Percentiles(msgspec.Struct, frozen=True):
-    """Percentiles of the newest latencies of one operation."""
+    """Percentiles of the newest latencies of an operation."""
 
     p50_s: float
     """Median, in seconds."""
@@ -20,7 +20,7 @@ class Percentiles(msgspec.Struct, frozen=True):
 
 
 class Latency:
-    """The newest latencies of one operation, in seconds. Any thread may add and read."""
+    """The newest latencies of an operation, in seconds; any thread may add and read."""
 
     def __init__(self) -> None:
         self._newest: deque[float] = deque(maxlen=_N_NEWEST)

@@ -82,7 +82,7 @@ class Ledger:
         return [end for end in apply(event) if end.is_closed]
 
     def discard_trials(self, study: str, numbers: Iterable[int]) -> None:
-        """Forget open trials that the storage does not have, or has as finished."""
+        """Discard open trials that the storage does not have, or has as finished."""
         for number in numbers:
             self.studies[study].trials.discard(number)
 

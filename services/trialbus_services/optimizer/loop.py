@@ -23,7 +23,7 @@ from trialbus.errors import SpecError
 from trialbus.messages import events
 from trialbus.messages.topics import escape_study
 from trialbus_services.optimizer.announcer import Announcer
-from trialbus_services.optimizer.bus import EventPublisher, Inbox, Replay
+from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.ledger import Ledger
 from trialbus_services.optimizer.running_study import RunningStudy
 from trialbus_services.optimizer.status import OptimizerStatus
@@ -35,18 +35,15 @@ from trialbus_services.optimizer.trial_supply import StartSampler
 logger = logging.getLogger(__name__)
 
 _TURN_BATCHES = 8  # batches of events that are read before trials are handed out
-_OPEN_AGAIN_S = 5.0
+_REOPEN_S = 5.0
 
 
 class OptimizerLoop:
-    """The studies of a bus, kept in step with the log.
+    """Keeps the studies of a bus in step with the log.
 
     Args:
-        inbox: Events of the log from the committed offset on, of `TYPES`.
-        publisher: Publisher of assignments, prune commands and ends.
-        replay: Reads events before the committed offset once more.
+        bus: Clients of the bus; the inbox has the events of `TYPES`.
         storage: Storage that records the studies.
-        committed: Offset that is committed at the start.
         start_sampler: Starts the sampler of a study.
         collector: Counts events and collects latencies.
         clock: Monotonic clock, in seconds.
@@ -54,42 +51,32 @@ class OptimizerLoop:
     """
 
     TYPES = (events.EvaluationComplete, events.ArtifactLogged, events.Enqueue, *Ledger.TYPES)
-    """Types of the events that the inbox has to have."""
+    """Types of the events that the inbox has to return."""
 
     def __init__(
         self,
-        inbox: Inbox,
-        publisher: EventPublisher,
-        replay: Replay,
+        bus: BusClients,
         storage: WriteBehind,
         *,
-        committed: int,
         start_sampler: StartSampler,
         collector: StatusCollector,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._inbox = inbox
-        self._publisher = publisher
-        self._replay = replay
+        self._inbox = bus.inbox
+        self._publisher = bus.publisher
+        self._replay = bus.replay
         self._storage = storage
         self._start_sampler = start_sampler
         self._collector = collector
         self._clock = clock
         self._wall_clock = wall_clock
-        self._announcer = Announcer(
-            storage,
-            publisher,
-            inbox,
-            committed=committed,
-            answer_latency=collector.answer,
-            clock=clock,
-        )
+        self._announcer = Announcer(storage, bus, answer_latency=collector.answer, clock=clock)
         self._ledger = Ledger()
         self._studies: dict[str, RunningStudy] = {}
         #: Records about studies that wait for the storage, by the study's name in topics.
         self._postponed: dict[str, list[Record]] = {}
-        self._open_again_at = 0.0
+        self._reopen_at = 0.0
         self._requested_at: dict[str, float] = {}
         self._is_live = False
 
@@ -102,7 +89,7 @@ class OptimizerLoop:
                 self._ledger.apply(event, record.offset)
         for name, state in self._ledger.studies.items():
             if not state.is_finished:
-                self._open(name)
+                self._open_study(name)
         for study in list(self._studies.values()):
             self._restore(study)
         if committed:
@@ -112,7 +99,7 @@ class OptimizerLoop:
         """Apply the events that have arrived; publish, record and commit the results.
 
         Returns:
-            Whether more events may wait, so that the next turn should follow at once.
+            Whether more events may wait: then the next turn should follow at once.
         """
         is_behind = self._read()
         # Nothing is decided before everything that was in the log at the start is known.
@@ -121,7 +108,7 @@ class OptimizerLoop:
             self._open_postponed()
             self._answer_requests()
             for study in list(self._studies.values()):
-                with self._ending_only(study):
+                with self._guard(study):
                     self._finish_if_done(study)
         self._announcer.publish_recorded()
         self._announcer.commit(hold=bool(self._postponed))
@@ -162,24 +149,24 @@ class OptimizerLoop:
             return
         ends = self._ledger.apply(event, record.offset)
         self._collector.applied += 1
-        self._react(event, record.offset)
+        self._dispatch(event, record.offset)
         for end in ends:
-            if ended := self._studies.get(end.study):
-                with self._ending_only(ended):
-                    ended.close_trial(end)
+            if study := self._studies.get(end.study):
+                with self._guard(study):
+                    study.close_trial(end)
 
-    def _react(self, event: events.AnyEvent, offset: int) -> None:
+    def _dispatch(self, event: events.AnyEvent, offset: int) -> None:
         """Pass an event on to the study that the event is about."""
         match event:
             case events.EvaluationComplete():
                 self._evaluate(event, offset)
             case events.StudySubmitted():
-                self._begin(event.study)
+                self._start_study(event.study)
             case events.TrialRequested():
                 self._requested_at[event.request] = self._clock()
             case events.ArtifactLogged():
                 if study := self._studies.get(event.study):
-                    with self._ending_only(study):
+                    with self._guard(study):
                         study.record_artifact(event)
             case events.Enqueue():
                 self._enqueue(event, offset)
@@ -213,7 +200,7 @@ class OptimizerLoop:
                 "its trial, or this attempt of it, does not run",
                 f"event {offset}, trial {event.trial} of {event.study!r}, attempt {event.attempt}",
             )
-            with self._ending_only(study):
+            with self._guard(study):
                 study.record_late_evaluation(event, offset)
         else:
             began = time.perf_counter()
@@ -221,8 +208,8 @@ class OptimizerLoop:
                 prune = study.evaluate(event)
             except ValueError as error:
                 self._reject("its values", f"event {offset}, trial {event.trial}: {error}")
-            except Exception as error:  # noqa: BLE001 - as `_ending_only`, without its cost
-                self._end_failed(event.study, error)
+            except Exception as error:  # noqa: BLE001 - as in `_guard`, without its cost
+                self._finish_failed(event.study, error)
             else:
                 if prune is not None:
                     self._publisher.publish(prune)
@@ -247,17 +234,17 @@ class OptimizerLoop:
         except ValueError as error:
             self._reject("its params", f"event {offset}, study {event.study!r}: {error}")
             return
-        with self._ending_only(study):
+        with self._guard(study):
             study.enqueue(event)
 
-    def _begin(self, name: str) -> None:
+    def _start_study(self, name: str) -> None:
         """Open a study that was submitted, and declare the study started."""
-        self._open(name)
+        self._open_study(name)
         if study := self._studies.get(name):
-            with self._ending_only(study):
+            with self._guard(study):
                 self._publisher.publish(study.declare_started())
 
-    def _open(self, name: str) -> None:
+    def _open_study(self, name: str) -> None:
         """Open a study; a study that waits for the storage is opened later."""
         before = self._studies.pop(name, None)
         try:
@@ -275,22 +262,23 @@ class OptimizerLoop:
                 logger.warning("study %r waits for the storage: %s", name, error)
             self._postponed.setdefault(escape_study(name), [])
         except Exception as error:  # noqa: BLE001 - a failure of any kind ends this study only
-            self._end_failed(name, error)
+            self._finish_failed(name, error)
         else:
             self._studies[name] = study
 
     def _open_postponed(self) -> None:
         """Open studies that wait for the storage, and apply the records that were postponed."""
-        if not self._postponed or self._clock() < self._open_again_at:
+        if not self._postponed or self._clock() < self._reopen_at:
             return
-        self._open_again_at = self._clock() + _OPEN_AGAIN_S
-        for name in [
-            name for name in self._ledger.studies if escape_study(name) in self._postponed
-        ]:
-            records = self._postponed.pop(escape_study(name))
-            self._open(name)
-            if escape_study(name) in self._postponed:
-                self._postponed[escape_study(name)] = records
+        self._reopen_at = self._clock() + _REOPEN_S
+        for name in list(self._ledger.studies):
+            key = escape_study(name)
+            records = self._postponed.pop(key, None)
+            if records is None:
+                continue
+            self._open_study(name)
+            if key in self._postponed:
+                self._postponed[key] = records
                 continue
             if study := self._studies.get(name):
                 self._restore(study)
@@ -298,7 +286,7 @@ class OptimizerLoop:
                 self._apply(record)
 
     def _restore(self, study: RunningStudy) -> None:
-        """Read again the evaluations of a study's open trials before the commit."""
+        """Restore the evaluations of a study's open trials from the log before the commit."""
         name, committed = study.spec.name, self._announcer.committed
         trials = study.state.trials
         if not trials.open:
@@ -309,16 +297,16 @@ class OptimizerLoop:
         ):
             event = self._decode(record)
             if isinstance(event, events.EvaluationComplete) and trials.find_running(event):
-                with self._ending_only(study):
+                with self._guard(study):
                     study.restore(event)
                 if name not in self._studies:
                     return
 
     def _prune_running_trials(self, study: RunningStudy) -> None:
-        """Tell the running trials of a stopped study to stop."""
+        """Send a prune command to each running trial of a stopped study."""
         for trial in study.state.trials.open.values():
             if not trial.is_waiting:
-                # After the assignment, which may not be published yet.
+                # Announced, not published at once: the assignment may not be published yet.
                 self._announcer.announce(
                     events.Prune(
                         study=study.spec.name,
@@ -336,13 +324,13 @@ class OptimizerLoop:
             return
         for name, study in list(self._studies.items()):
             n_waiting = sum(request.study in (name, "") for request in waiting)
-            with self._ending_only(study):
+            with self._guard(study):
                 if self._is_handing_out(study):
                     study.request_suggestions(n_waiting)
         for request in waiting:
             for name in [request.study] if request.study else list(self._studies):
                 if study := self._studies.get(name):
-                    with self._ending_only(study):
+                    with self._guard(study):
                         self._assign(study, request)
                 if request.request not in self._ledger.requests:
                     break
@@ -368,15 +356,15 @@ class OptimizerLoop:
         self._finish(conclude(study, end))
 
     @contextmanager
-    def _ending_only(self, study: RunningStudy) -> Generator[None]:
-        """End this study, and no other, if the block fails for any reason."""
+    def _guard(self, study: RunningStudy) -> Generator[None]:
+        """End the study as failed, and no other study, if the block raises an exception."""
         try:
             yield
         except Exception as error:  # noqa: BLE001 - a failure of any kind ends this study only
-            self._end_failed(study.spec.name, error)
+            self._finish_failed(study.spec.name, error)
 
-    def _end_failed(self, name: str, error: Exception) -> None:
-        """End a study that an error keeps from going on."""
+    def _finish_failed(self, name: str, error: Exception) -> None:
+        """Finish a study as failed because of an error."""
         if isinstance(error, SpecError):
             logger.error("study %r: %s", name, error)
         else:
@@ -395,14 +383,14 @@ class OptimizerLoop:
         logger.info("study %r finished: %s", event.study, event.reason)
 
     def _release_finished(self, event: events.StudyFinished) -> None:
-        """Release a study after its `study_finished` is read again after a crash."""
+        """Release a study whose `study_finished` is read again after a crash."""
         study = self._studies.get(event.study)
         if study is not None and study.state.is_finished:
             del self._studies[event.study]
             self._close(study, event.reason)
 
     def _close(self, study: RunningStudy, reason: events.FinishReason) -> Exception | None:
-        """Record the end of a study and release the study; return the error that prevents this."""
+        """Record the end of a study and release the study; return the error of a failure."""
         try:
             try:
                 study.record_end(reason)

@@ -16,7 +16,7 @@ from trialbus_services.optimizer.study_recorder import StudyRecorder
 
 
 class PruneDecider:
-    """Prunes by the study's rule for NaN, and by the study's pruner.
+    """Decides by the study's rule for NaN and by the study's pruner.
 
     Args:
         spec: Specification of the study.
@@ -37,7 +37,7 @@ class PruneDecider:
         self._evaluations = evaluations
 
     def begin(self, trial: FrozenTrial) -> None:
-        """Begin an attempt of a trial: evaluations of earlier attempts no longer count."""
+        """Begin an attempt of a trial: forget the evaluations of earlier attempts."""
         self._evaluations.forget(trial.number)
         self._pruner.begin(trial)
 
@@ -54,7 +54,7 @@ class PruneDecider:
         return metrics
 
     def restore(self, event: events.EvaluationComplete) -> None:
-        """Add an evaluation from before a restart, about which a decision was made then."""
+        """Add an evaluation from before a restart, without deciding again."""
         value = self.add(event).get(self._metric)
         if value is not None:
             self._pruner.restore(event.trial, event.step, value)
@@ -69,15 +69,15 @@ class PruneDecider:
         if value is None:
             return None
         is_pruned = self._pruner.report(number, step, value)
-        for key, attribute in self._pruner.attributes(number).items():
+        for key, attribute in self._pruner.pop_attributes(number).items():
             self._recorder.record_system_attr(number, key, attribute)
         return f"{self._pruner_name}: {self._metric} {value:g}" if is_pruned else None
 
-    def curve_attributes(self, number: int) -> dict[str, Any]:
+    def make_curve_attributes(self, number: int) -> dict[str, Any]:
         """Return the user attributes that keep a trial's curve of another metric."""
-        return self._pruner.curve(self._evaluations.curve(number, self._metric))
+        return self._pruner.make_curve_attributes(self._evaluations.get_curve(number, self._metric))
 
     def finish(self, number: int, state: TrialState) -> None:
-        """End a trial: from now on, the pruner compares open trials with the trial."""
+        """Add a finished trial to the trials with which the pruner compares open trials."""
         self._pruner.finish(number, state)
         self._evaluations.forget(number)

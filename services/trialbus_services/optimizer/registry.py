@@ -1,4 +1,4 @@
-"""Samplers and pruners by the name of their Optuna class."""
+"""Samplers and pruners, built from the names and arguments of Optuna's classes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ from trialbus.study.validation import format_expected, is_mapping
 
 _GRID = "GridSampler"
 
-#: Arguments that are objects of classes of their own, as `{type: <class>, <argument>: <value>}`.
+#: Arguments that are objects, written as `{type: <class>, <argument>: <value>}`: where their
+#: classes are, and from which class they derive.
 _PARTS: dict[str, tuple[ModuleType, type]] = {
     "crossover": (nsgaii, nsgaii.BaseCrossover),
     "mutation": (nsgaii, nsgaii.BaseMutation),
 }
 
-# Samplers for which conditional params mean nothing good, and why. All others leave a param that is
-# not in every trial to independent sampling, or know what to do with it.
+# Samplers that do not work well with conditional params, and why. All others sample a param that is
+# not in every trial independently, or support conditions.
 _UNCONDITIONAL = {
     _GRID: "would try a point again for each value of a param that is not in it (expected "
     "BruteForceSampler, which does not)",
@@ -38,26 +39,26 @@ _UNCONDITIONAL = {
 
 
 def build_sampler(spec: StudySpec, n_before: int = 0) -> BaseSampler:
-    """Build the sampler a study names.
+    """Build the sampler of a study.
 
-    Its seed, and that of samplers in it, is the study's, unless its own arguments give one, plus
-    `n_before`: a sampler that began again with the same seed would suggest again what it has
-    suggested before. A grid sampler takes its grid from the parameters.
+    The seed of the sampler, and of samplers inside it, is the study's seed, unless the arguments
+    give another, plus `n_before`: with the same seed a restarted sampler would repeat its
+    suggestions. A grid sampler takes its grid from the params.
 
     Args:
-        spec: The study.
-        n_before: Trials the study has already.
+        spec: Specification of the study.
+        n_before: Number of trials that the study has already.
 
     Raises:
-        SpecError: The class or an argument of it does not exist, is refused by Optuna, or does not
-            go with conditional params.
+        SpecError: The class or an argument does not exist, is refused by Optuna, or does not work
+            with conditional params.
     """
     component = spec.sampler
     args = dict(component.args)
     _check_conditions(spec)
     if component.type == _GRID:
         args.setdefault(
-            "search_space", {name: _grid(name, param) for name, param in spec.space.items()}
+            "search_space", {name: _list_points(name, param) for name, param in spec.space.items()}
         )
     sampler = _build(
         "sampler",
@@ -85,10 +86,10 @@ def _check_conditions(spec: StudySpec) -> None:
 
 
 def build_pruner(component: Component | None) -> BasePruner:
-    """Build the pruner a study names; None prunes nothing.
+    """Build the pruner of a study; without a component the pruner prunes nothing.
 
     Raises:
-        SpecError: The class or an argument of it does not exist, or is refused by Optuna.
+        SpecError: The class or an argument does not exist, or is refused by Optuna.
     """
     if component is None:
         return NopPruner()
@@ -97,7 +98,7 @@ def build_pruner(component: Component | None) -> BasePruner:
     return pruner
 
 
-def _class(key: str, name: str, module: ModuleType, base: type[object]) -> type[object]:
+def _find_class(key: str, name: str, module: ModuleType, base: type[object]) -> type[object]:
     if "." in name or ":" in name:
         return load_class(f"{key}.type", name, base)
     names = [
@@ -106,12 +107,12 @@ def _class(key: str, name: str, module: ModuleType, base: type[object]) -> type[
         if isinstance(c := getattr(module, n), type) and issubclass(c, base) and c is not base
     ]
     if name not in names:
-        kind = base.__name__.removeprefix("Base").lower()
+        noun = base.__name__.removeprefix("Base").lower()
         raise SpecError(
-            f"{key}.type", f"{name!r} is not a {kind} of Optuna{format_expected(name, names)}"
+            f"{key}.type", f"{name!r} is not a {noun} of Optuna{format_expected(name, names)}"
         )
-    found: type = getattr(module, name)
-    return found
+    class_: type = getattr(module, name)
+    return class_
 
 
 def _build(
@@ -119,12 +120,12 @@ def _build(
     component: Component,
     module: ModuleType,
     base: type,
-    seeded: Callable[[int | None], int] | None = None,
+    make_seed: Callable[[int | None], int] | None = None,
 ) -> object:
-    found = _class(key, component.type, module, base)
+    class_ = _find_class(key, component.type, module, base)
     known = [
         name
-        for name in inspect.signature(found).parameters
+        for name in inspect.signature(class_).parameters
         if name not in {"self", "args", "kwargs"}
     ]
     args: dict[str, Any] = {}
@@ -135,26 +136,26 @@ def _build(
                 f"{component.type} has no such argument{format_expected(name, known)}",
             )
         if is_mapping(value) and ("type" in value or "_target_" in value):
-            inner = _PARTS.get(name, (module, base))
-            args[name] = _build(f"{key}.{name}", _nested(value), *inner, seeded)
+            part = _PARTS.get(name, (module, base))
+            args[name] = _build(f"{key}.{name}", _parse_component(value), *part, make_seed)
         else:
             args[name] = value
-    if seeded is not None and "seed" in known:
-        args["seed"] = seeded(args.get("seed"))
+    if make_seed is not None and "seed" in known:
+        args["seed"] = make_seed(args.get("seed"))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return found(**args)
+            return class_(**args)
     except (TypeError, ValueError, ImportError) as error:
-        raise SpecError(key, f"{component.type}({_shown(args)}): {error}") from error
+        raise SpecError(key, f"{component.type}({_format_args(args)}): {error}") from error
 
 
-def _nested(data: Mapping[str, Any]) -> Component:
+def _parse_component(data: Mapping[str, Any]) -> Component:
     name = "type" if "type" in data else "_target_"
     return Component(type=data[name], args={k: v for k, v in data.items() if k != name})
 
 
-def _grid(name: str, param: Param) -> list[Any]:
+def _list_points(name: str, param: Param) -> list[Any]:
     match param:
         case CategoricalParam():
             return list(param.choices)
@@ -163,7 +164,7 @@ def _grid(name: str, param: Param) -> list[Any]:
         case IntParam(log=False):
             return list(range(param.low, param.high + 1, param.step))
         case _ if param.step is not None and not param.log:
-            # In decimal, as Optuna counts: 0.1 + 0.1 + 0.1 is to be 0.3.
+            # In decimal, as in Optuna: 0.1 + 0.1 + 0.1 is 0.3.
             low, high, step = (
                 Decimal(str(number)) for number in (param.low, param.high, param.step)
             )
@@ -174,5 +175,5 @@ def _grid(name: str, param: Param) -> list[Any]:
             )
 
 
-def _shown(args: Mapping[str, Any]) -> str:
+def _format_args(args: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in args.items())

@@ -53,7 +53,7 @@ class RunningStudy:
         self.progress = Progress(spec)
         self.evaluations = OpenEvaluations() if evaluations is None else evaluations
         self._judge = Judge(spec)
-        build_sampler(spec)  # refused here, before a process is started for it
+        build_sampler(spec)  # a wrong sampler is refused before a process is started
         self._recorder = StudyRecorder(state, storage, build_pruner(spec.pruner))
         ended = self._recorder.read_ended_trials()
         self.failures.restore(ended, self._recorder.n_failed_before)
@@ -62,7 +62,7 @@ class RunningStudy:
             self._recorder.study.enqueue_trial(params, skip_if_exists=True)
         self._decider = PruneDecider(spec, self._recorder, self.evaluations)
         self._supply = TrialSupply(spec, self._recorder, start_sampler)
-        # Optuna keeps one curve of a trial; with several objectives it has none.
+        # Optuna keeps one curve of a trial, and none in a study with several objectives.
         self._curve_metric = spec.metrics[0] if len(spec.objectives) == 1 else None
 
     @property
@@ -121,10 +121,10 @@ class RunningStudy:
         if waiting is not None:
             trial, attempt = self._recorder.get_trial(waiting.number), waiting.attempt + 1
         elif self.n_left > 0:
-            new = self._supply.take(request, trials)
-            if new is None:
+            new_trial = self._supply.supply_trial(request, trials)
+            if new_trial is None:
                 return None
-            trial, attempt = new, 0
+            trial, attempt = new_trial, 0
         else:
             return None
         self._decider.begin(trial)
@@ -162,7 +162,7 @@ class RunningStudy:
         if number in self._recorder.closed:
             return None
         if len(event.metrics) > _MAX_METRICS:
-            raise ValueError(f"{len(event.metrics)} metrics, at most {_MAX_METRICS} are taken")
+            raise ValueError(f"{len(event.metrics)} metrics (expected at most {_MAX_METRICS})")
         metrics = self._decider.add(event)
         if self._curve_metric is not None:
             value = metrics.get(self._curve_metric)
@@ -196,7 +196,7 @@ class RunningStudy:
         metrics = self.evaluations.last.get(number, {})
         curves = self.evaluations.curves.get(number, {})
         outcome = self._judge.determine_outcome(end, curves, metrics, self.progress.worst)
-        curve = self._decider.curve_attributes(number)
+        curve = self._decider.make_curve_attributes(number)
         self._recorder.record_end(end, outcome, metrics, curve)
         self._supply.finish(number, outcome)
         self._decider.finish(number, outcome.state)
@@ -204,7 +204,7 @@ class RunningStudy:
         self.failures.add_trial(number, outcome.state, outcome.error)
 
     def abandon_trial(self, trial: OpenTrial, reason: str) -> None:
-        """Fail a trial that waits for an attempt which will not come."""
+        """Close a waiting trial as lost: no further attempt will follow."""
         self.close_trial(AttemptEnd(self.spec.name, trial, "lost", error=reason))
 
     def find_best_trials(self) -> list[events.BestTrial]:

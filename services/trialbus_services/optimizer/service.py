@@ -14,6 +14,7 @@ from trialbus.client.presence import Presence
 from trialbus.client.publisher import Publisher
 from trialbus.client.subscriber import replay, subscribe
 from trialbus.errors import TrialbusError
+from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.loop import OptimizerLoop
 from trialbus_services.optimizer.sampling import Suggester
 from trialbus_services.optimizer.status import to_info
@@ -36,7 +37,7 @@ class Optimizer:
     Args:
         endpoint: Address of the hub.
         storage: Storage that records the studies.
-        storage_url: URL of the storage, shown to others without its password.
+        storage_url: URL of the storage, which the status shows without the password.
         connect_s: Seconds to wait for the hub at start.
         ahead: Number of suggestions that each study keeps ready.
         record_every_s: Seconds between two batches that are recorded.
@@ -60,7 +61,7 @@ class Optimizer:
         max_points: int | None = None,
     ) -> None:
         self._wake = threading.Event()
-        recorded = WriteBehind(
+        write_behind = WriteBehind(
             storage,
             interval_s=record_every_s,
             max_points=max_points,
@@ -81,7 +82,7 @@ class Optimizer:
                 info=self._info,
                 exclusive=True,
             )
-            # An optimizer that died on another host counts as alive for its time-to-live.
+            # An optimizer that died on another host counts as alive for the time-to-live.
             self._presence.wait_registered(_TAKEOVER_S)
             self._inbox = subscribe(
                 *OptimizerLoop.TYPES,
@@ -97,11 +98,8 @@ class Optimizer:
             raise
         self._publisher = Publisher(link=self._link)
         self._loop = OptimizerLoop(
-            self._inbox,
-            self._publisher,
-            partial(replay, link=self._link),
-            recorded,
-            committed=committed,
+            BusClients(self._inbox, self._publisher, partial(replay, link=self._link), committed),
+            write_behind,
             start_sampler=partial(
                 Suggester, ahead=ahead, latency=collector.sampling, on_ready=self._wake.set
             ),
@@ -109,10 +107,10 @@ class Optimizer:
         )
 
     def run(self, stopping: Callable[[], bool]) -> None:
-        """Serve until `stopping`, called about once a second, returns true.
+        """Serve until `stopping`, which is called about once a second, returns true.
 
         Raises:
-            TrialbusError: The hub declared this optimizer lost; another one may have taken over.
+            TrialbusError: The hub declared this optimizer lost; another may have taken over.
         """
         try:
             self._loop.recover()

@@ -70,9 +70,7 @@ def find_study(url: str, name: str) -> optuna.Study | None:
         SpecError: The storage cannot be opened, or is the memory of another process.
     """
     if url == "memory://":
-        raise SpecError(
-            "storage.url", f"{url!r} is memory of the optimizer, which no other process can read"
-        )
+        raise SpecError("storage.url", f"{url!r} keeps no study that another process can read")
     file = url.removeprefix(JOURNAL) if url.startswith(JOURNAL) else None
     if file is None and make_url(url).get_backend_name() == "sqlite":
         file = make_url(url).database

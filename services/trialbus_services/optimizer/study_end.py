@@ -1,4 +1,4 @@
-"""The end of a study: when the study ends, and the event that says so."""
+"""The end of a study: the reason to end the study, and the event `study_finished`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class StudyEnd:
 
 
 def find_end(study: RunningStudy, now: float) -> StudyEnd | None:
-    """Return why no further trial of a study may begin, or None.
+    """Return the reason why a study ends; None while trials may still begin.
 
     Args:
         study: The study.
@@ -28,19 +28,19 @@ def find_end(study: RunningStudy, now: float) -> StudyEnd | None:
     spec, state = study.spec, study.state
     if state.stop_reason is not None:
         return StudyEnd("stopped", state.stop_reason)
-    failed = study.failures.reason_to_end
-    if failed is not None:
-        return StudyEnd("failed", failed)
+    failure = study.failures.reason_to_end
+    if failure is not None:
+        return StudyEnd("failed", failure)
     if spec.timeout_s is not None and now - state.submitted_at > spec.timeout_s:
         return StudyEnd("timeout")
-    converged = study.progress.reason_to_end
-    if converged is not None:
-        return StudyEnd("converged", converged)
+    convergence = study.progress.reason_to_end
+    if convergence is not None:
+        return StudyEnd("converged", convergence)
     return StudyEnd("exhausted") if study.is_exhausted else None
 
 
 def conclude(study: RunningStudy, end: StudyEnd) -> events.StudyFinished:
-    """Return the event that declares a study finished; the study has no trial open."""
+    """Return the event that declares a study without open trials finished."""
     best = study.find_best_trials()
     error = end.error
     if not best and error is None:
@@ -60,7 +60,7 @@ def conclude(study: RunningStudy, end: StudyEnd) -> events.StudyFinished:
 
 
 def conclude_failed(state: StudyState, error: Exception) -> events.StudyFinished:
-    """Return the event that declares a study finished which an error keeps from going on."""
+    """Return the event that declares a study finished as failed because of an error."""
     return events.StudyFinished(
         study=state.spec.name,
         submission=state.submission,

@@ -42,13 +42,13 @@ _ARTIFACTS = "artifacts:"  # optuna.artifacts._upload.ARTIFACTS_ATTR_PREFIX
 
 
 class StudyRecorder:
-    """The record of a study in an Optuna storage: values, attributes, artifacts and ends.
+    """Writes a study into an Optuna storage: values, attributes, artifacts and ends.
 
     Every method may be repeated with the same arguments.
 
     Args:
         state: The study as the log has it.
-        storage: Storage that has the study, or gets it.
+        storage: Storage of the study; the study is created if the storage does not have it.
         pruner: Pruner of the study.
 
     Raises:
@@ -76,7 +76,7 @@ class StudyRecorder:
         self._counts: Counter[TrialState] = Counter()
         self._trial_ids: dict[int, int] = {}
         self._foreign: set[int] = set()
-        self._adopt(state)
+        self._load(state)
 
     @property
     def counts(self) -> events.TrialCounts:
@@ -88,7 +88,7 @@ class StudyRecorder:
         )
 
     def get_trial_id(self, number: int) -> int:
-        """Return the id in the storage of a trial, by the trial's number."""
+        """Return the storage's id of the trial with a number."""
         trial_id = self._trial_ids.get(number)
         if trial_id is None:
             trial_id = self.storage.get_trial_id_from_study_id_trial_number(self.study_id, number)
@@ -96,7 +96,7 @@ class StudyRecorder:
         return trial_id
 
     def get_trial(self, number: int) -> FrozenTrial:
-        """Return a trial by its number."""
+        """Return the trial with a number."""
         return self.storage.get_trial(self.get_trial_id(number))
 
     def add_trial(self, trial_id: int) -> FrozenTrial:
@@ -106,7 +106,7 @@ class StudyRecorder:
         return trial
 
     def read_ended_trials(self) -> list[FrozenTrial]:
-        """Return the trials that ended, in the order of their ends."""
+        """Return the trials that ended, sorted by the time of the end."""
         trials = self.study.get_trials(deepcopy=False)
         ended = [trial for trial in trials if trial.state.is_finished() and trial.datetime_complete]
         return sorted(ended, key=lambda trial: trial.datetime_complete or datetime.min)  # noqa: DTZ901
@@ -211,8 +211,8 @@ class StudyRecorder:
     def find_best_trials(self) -> list[events.BestTrial]:
         """Return the best trial, or the Pareto front; empty without a feasible trial."""
         try:
-            several = self._n_objectives > 1
-            best = self.study.best_trials if several else [self.study.best_trial]
+            is_multi_objective = self._n_objectives > 1
+            best = self.study.best_trials if is_multi_objective else [self.study.best_trial]
         except ValueError:
             return []
         return [
@@ -223,7 +223,7 @@ class StudyRecorder:
         """Remove the study from memory; the storage still gets every pending change."""
         self.storage.release(self.study_id)
 
-    def _adopt(self, state: StudyState) -> None:
+    def _load(self, state: StudyState) -> None:
         """Read the trials that the storage has, and record the specification."""
         trials = self.study.get_trials(deepcopy=False)
         attributes = self.study.user_attrs

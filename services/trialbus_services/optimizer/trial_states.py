@@ -1,8 +1,8 @@
 """TrialStates: the state of each trial of a study, folded from the events of the log.
 
-The only fold of a trial's state: the optimizer's ledger decides by it, and every view shows it.
-A trial is open while an attempt runs, waits between an attempt that ended without a verdict and
-the next one, and is closed with a cause. No I/O and no clock.
+No other module folds the state of a trial: the optimizer's ledger and every view use this one. A
+trial is open while an attempt runs, waits between an attempt that ended without a verdict and the
+next attempt, and is closed with a cause. No I/O and no clock.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Cause: TypeAlias = Literal["complete", "pruned", "failed", "lost", "waiting"]
 class OpenTrial:
     """A trial that was handed out and is not closed.
 
-    Of an attempt whose assignment was not seen, only number and attempt are known.
+    Only number and attempt are known if the assignment was not seen.
     """
 
     number: int
@@ -36,11 +36,11 @@ class OpenTrial:
     worker: str = ""
     slot: int = 0
     is_waiting: bool = False
-    """Whether the attempt has ended and the next one was not handed out yet."""
+    """Whether the attempt has ended and the next attempt was not handed out yet."""
     since: int = 0
-    """Offset of the assignment: the log has nothing of the attempt before it."""
+    """Offset of the assignment: every event of the attempt lies behind it."""
     pruned_by: str = ""
-    """Person who pruned the trial, and why: it is not handed out again."""
+    """Person who pruned the trial, and the reason; such a trial is not handed out again."""
 
 
 @dataclass(frozen=True)
@@ -74,10 +74,11 @@ class TrialStates:
     def __init__(self, study: str, answered: set[str] | None = None) -> None:
         self.study = study
         self.open: dict[int, OpenTrial] = {}
-        #: `study.max_retries`; None where the specification was not seen: no loss is the last.
+        #: `study.max_retries`; None, for no limit, while the specification was not seen.
         self.max_retries: int | None = None
         self._answered: set[str] = set() if answered is None else answered
-        self._next_attempts: dict[int, int] = {}  # earlier attempts are over
+        #: Lowest attempt of each trial that may still run.
+        self._next_attempts: dict[int, int] = {}
 
     def find_running(self, event: events.TrialEvent) -> OpenTrial | None:
         """Return the trial of an event about a running attempt; None if the attempt is over."""
@@ -123,7 +124,7 @@ class TrialStates:
         return [self._let_wait(trial)] if trial.is_waiting else []
 
     def finish(self, event: events.TrialFinished) -> list[AttemptEnd]:
-        """Close the trial of an attempt that ended; a preempted trial waits."""
+        """End an attempt and close the trial; let a preempted trial wait."""
         trial = self.find_running(event)
         if trial is None:
             return []
@@ -149,7 +150,7 @@ class TrialStates:
         ]
 
     def discard(self, number: int) -> None:
-        """Forget an open trial that the storage says does not wait for another attempt."""
+        """Discard an open trial that the storage does not have, or has as finished."""
         self.open.pop(number, None)
 
     def _open(self, trial: OpenTrial) -> OpenTrial:

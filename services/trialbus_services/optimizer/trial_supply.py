@@ -25,17 +25,17 @@ class SamplerError(Exception):
 
 
 class Sampler(Protocol):
-    """The sampler of a study, as `sampling.Suggester` implements it; no method waits."""
+    """The sampler of a study; `sampling.Suggester` is an implementation. No method waits."""
 
     error: str | None
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the sampler runs."""
         ...
 
     @property
-    def exhausted(self) -> bool:
+    def is_exhausted(self) -> bool:
         """Whether the sampler has no more suggestions."""
         ...
 
@@ -43,12 +43,12 @@ class Sampler(Protocol):
         """Request another suggestion."""
         ...
 
-    def take(self) -> Suggestion | None:
-        """Return a requested suggestion; None if none is ready."""
+    def take_suggestion(self) -> Suggestion | None:
+        """Return a requested suggestion; None if no suggestion is ready."""
         ...
 
-    def claim(self, suggestion: Suggestion, number: int) -> None:
-        """Note the number of the trial that was made of a suggestion."""
+    def assign_number(self, suggestion: Suggestion, number: int) -> None:
+        """Assign the number of the new trial to the suggestion that the trial was created from."""
         ...
 
     def tell(
@@ -95,8 +95,8 @@ class TrialSupply:
         self._start = start_sampler
         trials = recorder.study.get_trials(deepcopy=False)
         self._enqueued = {trial.user_attrs.get(ENQUEUED, "") for trial in trials}
-        #: Trials that ran in the storage when it was opened. Those that the log, read to its end,
-        #: does not know were created just before a crash and handed to nobody.
+        #: Trials that ran in the storage when the study was opened. A trial that the log, read to
+        #: its end, does not assign was created just before a crash and handed to nobody.
         self._running = recorder.read_running_trials()
         self._n_requested = 0
         self._sampler = self._start_sampler()
@@ -104,17 +104,20 @@ class TrialSupply:
     @property
     def is_exhausted(self) -> bool:
         """Whether the sampler has no more suggestions."""
-        return self._sampler.exhausted
+        return self._sampler.is_exhausted
 
     def request(self, n_trials: int) -> None:
-        """Let the sampler suggest until this many suggestions are requested and not taken.
+        """Request suggestions until a number of them is requested and not taken.
+
+        Args:
+            n_trials: Number of trials that are needed.
 
         Raises:
             SamplerError: The sampler failed.
         """
         if self._sampler.error is not None:
             raise SamplerError(self._sampler.error)
-        if not self._sampler.alive:
+        if not self._sampler.is_alive:
             logger.warning("the sampler of %r was killed; it is started again", self._spec.name)
             self._sampler.close()
             self._n_requested = 0
@@ -123,7 +126,9 @@ class TrialSupply:
             self._n_requested += 1
             self._sampler.request()
 
-    def take(self, request: events.TrialRequested, assigned: Container[int]) -> FrozenTrial | None:
+    def supply_trial(
+        self, request: events.TrialRequested, assigned: Container[int]
+    ) -> FrozenTrial | None:
         """Return a new trial for a request; None while the sampler has no suggestion ready.
 
         Args:
@@ -133,12 +138,12 @@ class TrialSupply:
         orphan = self._find_orphan(request, assigned)
         if orphan is not None:
             return orphan
-        suggestion = self._sampler.take()
+        suggestion = self._sampler.take_suggestion()
         if suggestion is None:
             return None
         self._n_requested -= 1
         trial = self._recorder.add_trial(self._create_trial(suggestion, request.request))
-        self._sampler.claim(suggestion, trial.number)
+        self._sampler.assign_number(suggestion, trial.number)
         return trial
 
     def enqueue(self, event: events.Enqueue) -> None:
@@ -187,8 +192,8 @@ class TrialSupply:
             for trial in self._running
             if trial.number not in closed and trial.number not in assigned
         ]
-        same = (trial for trial in orphans if trial.user_attrs.get(REQUEST) == request.request)
-        return next(same, orphans[0] if orphans else None)
+        matching = (trial for trial in orphans if trial.user_attrs.get(REQUEST) == request.request)
+        return next(matching, orphans[0] if orphans else None)
 
     def _create_trial(self, suggestion: Suggestion, request: str) -> int:
         """Create the trial of a suggestion in a single transaction, and return the trial's id."""
@@ -206,7 +211,7 @@ class TrialSupply:
                         trial_id=-1,
                         state=TrialState.RUNNING,
                         value=None,
-                        datetime_start=datetime.now(),  # noqa: DTZ005 - as Optuna has it
+                        datetime_start=datetime.now(),  # noqa: DTZ005 - Optuna's times are local
                         datetime_complete=None,
                         params=suggestion.params,
                         distributions=suggestion.distributions,

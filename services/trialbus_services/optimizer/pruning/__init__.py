@@ -1,7 +1,7 @@
-"""Pruning decisions, one reported value at a time.
+"""Pruning: the decisions of Optuna's pruners, computed incrementally for each reported value.
 
-The same decisions as Optuna's pruners, from what was kept instead of from all trials again: a
-median over 10,000 trials takes Optuna 2 ms, and less than a microsecond here.
+Optuna's pruners read all trials for each decision: with 10,000 trials the median pruner takes 2 ms.
+The incremental rules take less than a microsecond, and decide the same.
 """
 
 from trialbus_services.optimizer.pruning.pruning_decisions import PruningDecisions, build_pruning

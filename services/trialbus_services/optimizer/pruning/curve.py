@@ -1,4 +1,4 @@
-"""The curve of a trial: its reported values, with best, last and previous step kept current."""
+"""Curve: the reported values of a trial, with the best value and the last two steps."""
 
 from __future__ import annotations
 
@@ -6,25 +6,29 @@ import math
 
 
 class Curve:
-    """Values by step. In the order of their steps, taking one in costs the same at any length.
+    """Values by step; adding a value at the end takes the same time at any length.
 
     Args:
-        maximize: Whether more is better.
+        maximize: Whether higher values are better.
     """
 
-    __slots__ = ("_maximize", "before", "best", "last", "restarts", "values")
+    __slots__ = ("_maximize", "best", "last", "n_out_of_order", "previous", "values")
 
     def __init__(self, *, maximize: bool) -> None:
         self._maximize = maximize
         self.values: dict[int, float] = {}
-        self.last = -1  #: highest step
-        self.before = -1  #: highest step but one
-        self.best = math.nan  #: best value; NaN if there is none but NaN
-        self.restarts = 0  #: grows when a value came out of the order of the steps
+        #: Highest step; -1 for an empty curve.
+        self.last = -1
+        #: Second highest step; -1 for a curve without a second value.
+        self.previous = -1
+        #: Best value; NaN if all values are NaN.
+        self.best = math.nan
+        #: Number of values that did not come in the order of their steps.
+        self.n_out_of_order = 0
 
     @classmethod
-    def ended(cls, values: dict[int, float]) -> Curve:
-        """Return the curve of a trial that has ended, of which only the values are asked for."""
+    def of_ended_trial(cls, values: dict[int, float]) -> Curve:
+        """Return the curve of a trial that has ended, without the best value."""
         curve = cls(maximize=False)
         curve.values = values
         curve.last = max(values, default=-1)
@@ -32,28 +36,28 @@ class Curve:
 
     @property
     def last_value(self) -> float:
-        """The value of the highest step."""
+        """Value of the highest step."""
         return self.values[self.last]
 
     def add(self, step: int, value: float) -> None:
         """Add a value; a later value of the same step replaces the earlier."""
-        repeated = step in self.values
+        is_replaced = step in self.values
         self.values[step] = value
         if step > self.last:
-            self.before, self.last = self.last, step
+            self.previous, self.last = self.last, step
         else:
-            self.restarts += 1
-            if self.before < step < self.last:
-                self.before = step
-        if repeated:
+            self.n_out_of_order += 1
+            if self.previous < step < self.last:
+                self.previous = step
+        if is_replaced:
             self.best = math.nan
             for other in self.values.values():
-                self.best = self.better(self.best, other)
+                self.best = self.choose_better(self.best, other)
         else:
-            self.best = self.better(self.best, value)
+            self.best = self.choose_better(self.best, value)
 
-    def better(self, old: float, new: float) -> float:
-        """Return the better of two values, of which NaN is none."""
+    def choose_better(self, old: float, new: float) -> float:
+        """Return the better of two values; NaN counts as no value."""
         if math.isnan(old):
             return new
         if self._maximize:
@@ -61,5 +65,10 @@ class Curve:
         return min(old, new)
 
     def is_first_in_interval(self, warmup: int, interval: int) -> bool:
-        """Tell whether the highest step is the first of its interval; they begin after `warmup`."""
-        return self.before < (self.last - warmup) // interval * interval + warmup
+        """Return whether no earlier step is in the interval of the highest step.
+
+        Args:
+            warmup: Step at which the first interval begins.
+            interval: Length of each interval, in steps.
+        """
+        return self.previous < (self.last - warmup) // interval * interval + warmup

@@ -1,4 +1,4 @@
-"""The decisions about one study's trials, whatever its pruner."""
+"""PruningDecisions: decides about the trials of a study, by the rule of the study's pruner."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from trialbus_services.optimizer.pruning.curve import Curve
 from trialbus_services.optimizer.pruning.rules import (
-    Never,
+    NopRule,
     OptunaRule,
-    Patient,
-    Percentile,
+    PatientRule,
+    PercentileRule,
     Rule,
-    Threshold,
+    ThresholdRule,
     get_arguments,
 )
-from trialbus_services.optimizer.pruning.successive_halving import Hyperband, SuccessiveHalving
+from trialbus_services.optimizer.pruning.successive_halving import (
+    HyperbandRule,
+    SuccessiveHalvingRule,
+)
 
 _KNOWN = (
     HyperbandPruner,
@@ -38,7 +41,7 @@ _KNOWN = (
     SuccessiveHalvingPruner,
     ThresholdPruner,
 )
-# The arguments they keep, in the order in which the rules take them.
+# Arguments that the pruners keep, in the order of the rules' parameters.
 _INTERVALS = ("n_warmup_steps", "interval_steps")
 _PERCENTILE = ("percentile", "n_startup_trials", *_INTERVALS, "n_min_trials")
 _THRESHOLD = ("lower", "upper", *_INTERVALS)
@@ -48,7 +51,12 @@ _PATIENT = ("wrapped_pruner", "patience", "min_delta")
 
 
 class PruningDecisions:
-    """Decides from reported values and ended trials. Built by `build_pruning`."""
+    """Decides from reported values and ended trials; `build_pruning` builds the decisions.
+
+    Args:
+        rule: Rule of the pruner.
+        maximize: Whether higher values are better.
+    """
 
     def __init__(self, rule: Rule, *, maximize: bool) -> None:
         self.rule = rule
@@ -56,15 +64,15 @@ class PruningDecisions:
         self._curves: dict[int, Curve] = {}
 
     @property
-    def asks(self) -> bool:
-        """Whether the pruner itself is asked each time."""
+    def asks_pruner(self) -> bool:
+        """Whether each decision is left to the pruner of Optuna's interface."""
         return isinstance(self.rule, OptunaRule)
 
     def report(self, number: int, step: int, value: float) -> bool:
         """Add a value of an open trial and return whether the trial is to be pruned now."""
-        return self.rule.decide(number, self.take(number, step, value))
+        return self.rule.decide(number, self.add_value(number, step, value))
 
-    def take(self, number: int, step: int, value: float) -> Curve:
+    def add_value(self, number: int, step: int, value: float) -> Curve:
         """Add a value of an open trial and return the trial's curve."""
         curve = self._curves.get(number)
         if curve is None:
@@ -72,24 +80,24 @@ class PruningDecisions:
         curve.add(step, value)
         return curve
 
-    def attributes(self, number: int) -> dict[str, Any]:
-        """Return, once, what is to be kept with a trial for `load`: a system attribute each."""
-        return self.rule.attributes(number)
+    def pop_attributes(self, number: int) -> dict[str, Any]:
+        """Return the new system attributes of a trial, for `load_trial`, and forget them."""
+        return self.rule.pop_attributes(number)
 
     def finish(self, number: int, state: TrialState) -> None:
-        """Note that a trial ended."""
+        """Add a trial that ended."""
         curve = self._curves.pop(number, None) or Curve(maximize=self._maximize)
         self.rule.finish(number, curve, state)
 
-    def load(self, trial: FrozenTrial) -> None:
-        """Load a trial, in any state, from before a restart."""
-        self.rule.recall(trial.number, trial.system_attrs)
+    def load_trial(self, trial: FrozenTrial) -> None:
+        """Load a trial in any state from the storage."""
+        self.rule.load_attributes(trial.number, trial.system_attrs)
         if trial.state.is_finished():
-            curve = Curve.ended(trial.intermediate_values)
+            curve = Curve.of_ended_trial(trial.intermediate_values)
             self.rule.finish(trial.number, curve, trial.state)
             return
         for step, value in trial.intermediate_values.items():
-            self.take(trial.number, step, value)
+            self.add_value(trial.number, step, value)
 
     def forget(self, number: int) -> None:
         """Forget the values of a trial that begins again."""
@@ -99,40 +107,40 @@ class PruningDecisions:
 def build_pruning(
     pruner: BasePruner, *, study_name: str, maximize: bool, ask: Callable[[int], bool]
 ) -> PruningDecisions:
-    """Return the decisions of a pruner.
+    """Build the decisions of a pruner.
 
     Args:
-        pruner: Optuna's, whose arguments are taken over.
+        pruner: The pruner of Optuna, whose arguments are taken over.
         study_name: Name of the study.
-        maximize: Whether more of the reported value is better.
-        ask: Asks the pruner itself about the trial of a number: for those that are not known here,
-            a user's own among them.
+        maximize: Whether higher reported values are better.
+        ask: Asks the pruner about the trial with a number; used for pruners without a rule, such as
+            a user's class.
     """
-    rule = _rule(pruner, study_name, ask, maximize=maximize)
+    rule = _build_rule(pruner, study_name, ask, maximize=maximize)
     return PruningDecisions(rule, maximize=maximize)
 
 
-def _rule(
+def _build_rule(
     pruner: BasePruner, study_name: str, ask: Callable[[int], bool], *, maximize: bool
 ) -> Rule:
-    # Exactly these classes: one derived from them may decide anything.
+    # Exactly these classes: a derived class may decide differently.
     rule: Rule = OptunaRule(ask)
     match type(pruner).__name__ if type(pruner) in _KNOWN else None:
         case "NopPruner":
-            rule = Never()
+            rule = NopRule()
         case "MedianPruner" | "PercentilePruner":
-            rule = Percentile(*get_arguments(pruner, *_PERCENTILE), maximize=maximize)
+            rule = PercentileRule(*get_arguments(pruner, *_PERCENTILE), maximize=maximize)
         case "ThresholdPruner":
-            rule = Threshold(*get_arguments(pruner, *_THRESHOLD))
+            rule = ThresholdRule(*get_arguments(pruner, *_THRESHOLD))
         case "SuccessiveHalvingPruner":
-            rule = SuccessiveHalving(*get_arguments(pruner, *_HALVING), maximize=maximize)
+            rule = SuccessiveHalvingRule(*get_arguments(pruner, *_HALVING), maximize=maximize)
         case "HyperbandPruner":
-            rule = Hyperband(study_name, *get_arguments(pruner, *_HYPERBAND), maximize=maximize)
+            rule = HyperbandRule(study_name, *get_arguments(pruner, *_HYPERBAND), maximize=maximize)
         case "PatientPruner":
             wrapped, *limits = get_arguments(pruner, *_PATIENT)
-            inner = _rule(wrapped, study_name, ask, maximize=maximize) if wrapped else None
-            if not isinstance(inner, OptunaRule):  # else it is asked as a whole
-                rule = Patient(inner, *limits, maximize=maximize)
+            inner = _build_rule(wrapped, study_name, ask, maximize=maximize) if wrapped else None
+            if not isinstance(inner, OptunaRule):  # else Optuna decides for both pruners
+                rule = PatientRule(inner, *limits, maximize=maximize)
         case _:
             pass
     return rule

@@ -1,4 +1,4 @@
-"""Pruning rules: each decides about a trial from its curve and the ended trials."""
+"""Pruning rules: the incremental versions of Optuna's pruners."""
 
 from __future__ import annotations
 
@@ -15,73 +15,79 @@ from optuna.trial import TrialState
 
 from trialbus_services.optimizer.pruning.curve import Curve
 
-_FEW = 32  # values that are put in their places one by one
+_INSORT_LIMIT = 32  # more new values than this are sorted together
 
 
 class Rule(Protocol):
-    """The incremental version of one Optuna pruner."""
+    """A pruning rule, which decides about a trial from its curve and the ended trials."""
 
     def decide(self, number: int, curve: Curve) -> bool:
-        """Return whether a trial is to be pruned, after its curve grew."""
+        """Return whether a trial is pruned, after a value was added to its curve."""
         ...
 
     def finish(self, number: int, curve: Curve, state: TrialState) -> None:
-        """Note that a trial ended."""
+        """Add a trial that ended."""
         ...
 
-    def recall(self, number: int, attributes: dict[str, Any]) -> None:
-        """Load the system attributes of a trial from before a restart."""
+    def load_attributes(self, number: int, attributes: dict[str, Any]) -> None:
+        """Load the system attributes of a trial from the storage."""
         ...
 
-    def attributes(self, number: int) -> dict[str, Any]:
-        """Return, once, the system attributes that the decision left on a trial."""
+    def pop_attributes(self, number: int) -> dict[str, Any]:
+        """Return the system attributes that decisions added to a trial, and forget them."""
         ...
 
 
-class Stateless:
-    """The base of rules that look at one trial only."""
+class StatelessRule:
+    """Base of rules that need neither ended trials nor attributes."""
 
     def finish(self, number: int, curve: Curve, state: TrialState) -> None:
-        """Keep nothing."""
+        """Ignore a trial that ended."""
 
-    def recall(self, number: int, attributes: dict[str, Any]) -> None:
-        """Keep nothing."""
+    def load_attributes(self, number: int, attributes: dict[str, Any]) -> None:
+        """Ignore the system attributes of a trial."""
 
-    def attributes(self, number: int) -> dict[str, Any]:
-        """Leave nothing."""
+    def pop_attributes(self, number: int) -> dict[str, Any]:
+        """Return no system attributes."""
         return {}
 
 
-class Never(Stateless):
-    """Prunes nothing. Source: `optuna.pruners.NopPruner`."""
+class NopRule(StatelessRule):
+    """Rule of `optuna.pruners.NopPruner`: prune nothing."""
 
     def decide(self, number: int, curve: Curve) -> bool:
-        """Go on."""
+        """Return False."""
         return False
 
 
-class OptunaRule(Stateless):
-    """Asks a pruner of Optuna's interface, which sees the whole study. Source: `BasePruner`."""
+class OptunaRule(StatelessRule):
+    """Rule of any other pruner: ask the pruner, which reads the whole study.
+
+    Args:
+        ask: Asks the pruner about the trial with a number.
+    """
 
     def __init__(self, ask: Callable[[int], bool]) -> None:
         self._ask = ask
 
     def decide(self, number: int, curve: Curve) -> bool:
-        """Ask the pruner."""
+        """Return whether the pruner prunes a trial."""
         return self._ask(number)
 
 
 @dataclass(frozen=True)
-class Threshold(Stateless):
-    """Prunes what leaves a range. Source: `optuna.pruners.ThresholdPruner`."""
+class ThresholdRule(StatelessRule):
+    """Rule of `optuna.pruners.ThresholdPruner`: prune a trial whose value leaves a range."""
 
     lower: float
     upper: float
     warmup: int
+    """Step before which no trial is pruned."""
     interval: int
+    """Steps between two decisions."""
 
     def decide(self, number: int, curve: Curve) -> bool:
-        """Look at the newest value."""
+        """Return whether the newest value is NaN or outside of the range."""
         if curve.last < self.warmup:
             return False
         if not curve.is_first_in_interval(self.warmup, self.interval):
@@ -90,16 +96,16 @@ class Threshold(Stateless):
         return math.isnan(value) or not self.lower <= value <= self.upper
 
 
-class Percentile(Stateless):
-    """Prunes what is among the worst at its step. Source: `optuna.pruners.PercentilePruner`.
+class PercentileRule(StatelessRule):
+    """Rule of `optuna.pruners.PercentilePruner`: prune a trial that is among the worst at a step.
 
     Args:
-        percentile: Of the completed trials' values at a step, from the best; 50 for the median.
-        startup: Completed trials before anything is pruned.
-        warmup: Steps before anything of a trial is.
-        interval: Steps between two looks.
-        at_least: Completed trials that have a value at the step, for a decision.
-        maximize: Whether more is better.
+        percentile: Percentage of the complete trials that are good enough; 50 for the median.
+        startup: Number of complete trials before which no trial is pruned.
+        warmup: Step before which no trial is pruned.
+        interval: Steps between two decisions.
+        at_least: Number of complete trials with a value at the step that a decision needs.
+        maximize: Whether higher values are better.
     """
 
     def __init__(
@@ -119,14 +125,15 @@ class Percentile(Stateless):
         self._interval = interval
         self._at_least = at_least
         self._n_complete = 0
-        #: Values of completed trials by step, sorted, without NaN; those that were not looked at
-        #: yet; and how many are NaN.
+        #: Sorted values of complete trials by step, without NaN.
         self._values: defaultdict[int, array[float]] = defaultdict(lambda: array("d"))
+        #: Values that are not sorted in yet, by step.
         self._fresh: defaultdict[int, list[float]] = defaultdict(list)
+        #: Number of values that are NaN, by step.
         self._n_nan: defaultdict[int, int] = defaultdict(int)
 
     def decide(self, number: int, curve: Curve) -> bool:
-        """Compare the trial's best value with the percentile at its last step."""
+        """Return whether a trial is worse than the percentile at the last step of its curve."""
         step = curve.last
         if self._n_complete == 0 or self._n_complete < self._startup or step < self._warmup:
             return False
@@ -134,11 +141,11 @@ class Percentile(Stateless):
             return False
         if math.isnan(curve.best):
             return True
-        limit = self._limit(step)
+        limit = self._compute_percentile(step)
         return curve.best < limit if self._maximize else curve.best > limit
 
     def finish(self, number: int, curve: Curve, state: TrialState) -> None:
-        """Keep the curve of a completed trial."""
+        """Add the values of a complete trial."""
         if state is not TrialState.COMPLETE:
             return
         self._n_complete += 1
@@ -148,41 +155,38 @@ class Percentile(Stateless):
             else:
                 self._fresh[step].append(value)
 
-    def _limit(self, step: int) -> float:
-        """Return the percentile at a step as `numpy.nanpercentile` does, NaN if there is none."""
+    def _compute_percentile(self, step: int) -> float:
+        """Return the percentile at a step, as `numpy.nanpercentile`; NaN without enough values."""
         if step in self._fresh:
             self._sort_in(step, self._fresh.pop(step))
         values = self._values.get(step)
         n = len(values) if values is not None else 0
         if values is None or not n or n + self._n_nan.get(step, 0) < self._at_least:
             return math.nan
-        place = (n - 1) * self._share
-        below = min(int(place), n - 1)
-        part = place - below
+        position = (n - 1) * self._share
+        below = min(int(position), n - 1)
+        fraction = position - below
         low, high = values[below], values[min(below + 1, n - 1)]
         width = high - low
-        return high - width * (1 - part) if part >= 0.5 else low + width * part
+        return high - width * (1 - fraction) if fraction >= 0.5 else low + width * fraction
 
     def _sort_in(self, step: int, fresh: list[float]) -> None:
         values = self._values[step]
-        if len(fresh) < _FEW:
+        if len(fresh) < _INSORT_LIMIT:
             for value in fresh:
                 insort(values, value)
         else:
             self._values[step] = array("d", sorted([*values, *fresh]))
 
 
-class Patient:
-    """Lets another rule decide when a trial stopped improving.
+class PatientRule:
+    """Rule of `optuna.pruners.PatientPruner`: prune a trial that has stopped improving.
 
     Args:
-        wrapped: The other rule; None prunes at once.
-        patience: Steps without improvement.
+        wrapped: Rule that decides about a trial without improvement; None prunes at once.
+        patience: Number of steps without improvement.
         min_delta: Smallest improvement that counts.
-        maximize: Whether more is better.
-
-    Source:
-        `optuna.pruners.PatientPruner`.
+        maximize: Whether higher values are better.
     """
 
     def __init__(
@@ -195,7 +199,7 @@ class Patient:
         self._windows: dict[int, _Window] = {}
 
     def decide(self, number: int, curve: Curve) -> bool:
-        """Compare the best of the newest steps with the best before them."""
+        """Compare the best of the newest values with the best earlier value."""
         window = self._windows.get(number)
         if window is not None and window.is_one_behind(curve):
             steps = [curve.last]
@@ -203,58 +207,58 @@ class Patient:
             window = self._windows[number] = _Window(curve)
             steps = sorted(curve.values)
         for step in steps:
-            window.seen += 1
+            window.n_values += 1
             window.newest.append(curve.values[step])
             if len(window.newest) > self._patience + 1:
-                window.best = curve.better(window.best, window.newest.popleft())
-                window.left = True
-        if not window.left:
+                window.best = curve.choose_better(window.best, window.newest.popleft())
+                window.has_earlier = True
+        if not window.has_earlier:
             return False
         newest = math.nan
         for value in window.newest:
-            newest = curve.better(newest, value)
+            newest = curve.choose_better(newest, value)
         if self._maximize:
-            stuck = window.best - self._min_delta > newest
+            is_stuck = window.best - self._min_delta > newest
         else:
-            stuck = window.best + self._min_delta < newest
-        return stuck and (self._wrapped is None or self._wrapped.decide(number, curve))
+            is_stuck = window.best + self._min_delta < newest
+        return is_stuck and (self._wrapped is None or self._wrapped.decide(number, curve))
 
     def finish(self, number: int, curve: Curve, state: TrialState) -> None:
-        """Let the other rule know."""
+        """Forget the window of a trial that ended, and add the trial to the wrapped rule."""
         self._windows.pop(number, None)
         if self._wrapped is not None:
             self._wrapped.finish(number, curve, state)
 
-    def recall(self, number: int, attributes: dict[str, Any]) -> None:
-        """Let the other rule know."""
+    def load_attributes(self, number: int, attributes: dict[str, Any]) -> None:
+        """Load the system attributes of a trial into the wrapped rule."""
         if self._wrapped is not None:
-            self._wrapped.recall(number, attributes)
+            self._wrapped.load_attributes(number, attributes)
 
-    def attributes(self, number: int) -> dict[str, Any]:
-        """Return what the other rule left."""
-        return self._wrapped.attributes(number) if self._wrapped is not None else {}
+    def pop_attributes(self, number: int) -> dict[str, Any]:
+        """Return the system attributes that the wrapped rule added to a trial."""
+        return self._wrapped.pop_attributes(number) if self._wrapped is not None else {}
 
 
 class _Window:
-    """The newest values of a curve, and the best of those before."""
+    """The newest values of a curve, and the best earlier value."""
 
     def __init__(self, curve: Curve) -> None:
-        self._of = curve
-        self._restarts = curve.restarts
-        self.seen = 0
+        self._curve = curve
+        self._n_out_of_order = curve.n_out_of_order
+        self.n_values = 0
         self.newest: deque[float] = deque()
         self.best = math.nan
-        self.left = False  # whether a value has left the newest
+        self.has_earlier = False
 
     def is_one_behind(self, curve: Curve) -> bool:
-        """Tell whether only the last value of a curve is new to this."""
+        """Return whether only the last value of a curve is missing in the window."""
         return (
-            self._of is curve
-            and self._restarts == curve.restarts
-            and self.seen == len(curve.values) - 1
+            self._curve is curve
+            and self._n_out_of_order == curve.n_out_of_order
+            and self.n_values == len(curve.values) - 1
         )
 
 
 def get_arguments(pruner: BasePruner, *names: str) -> list[Any]:
-    """Return arguments that a pruner of Optuna was made with; it keeps them under private names."""
+    """Return arguments of a pruner from the private attributes in which Optuna keeps them."""
     return [getattr(pruner, f"_{name}") for name in names]

@@ -1,4 +1,4 @@
-"""The pruner of one study: the metric that drives decisions, and where its curves are kept."""
+"""StudyPruner: prunes the trials of a study by the metric that the study names."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from trialbus_services.optimizer.pruning.pruning_decisions import build_pruning
 class StudyPruner:
     """Decides which trials of a study are pruned.
 
-    The metric is the study's objective, unless it says otherwise; its curves are then Optuna's
-    intermediate values. Those of another metric, or of a study with several objectives, are kept
-    aside, in a user attribute of each finished trial: samplers would take them for the objective,
-    and Optuna has no place for them.
+    By default the pruner judges the objective, whose curve is in Optuna's intermediate values. The
+    curve of another metric, or of a study with several objectives, is kept in a user attribute of
+    each finished trial: samplers would take intermediate values for the objective, and with several
+    objectives Optuna has none.
 
     Args:
-        spec: The study.
-        study: The same study in the storage, with its pruner.
-        trials: Its trials, numbered one by one.
-        find: Returns one of them by its number.
+        spec: Specification of the study.
+        study: The study in the storage, with its pruner.
+        trials: Trials of the study, numbered from 0.
+        get_trial: Returns the trial with a number.
     """
 
     def __init__(
@@ -35,77 +35,76 @@ class StudyPruner:
         spec: StudySpec,
         study: optuna.Study,
         trials: Sequence[FrozenTrial],
-        find: Callable[[int], FrozenTrial],
+        get_trial: Callable[[int], FrozenTrial],
     ) -> None:
-        by = spec.pruned_by or spec.objectives[0]
-        first = spec.objectives[0]
-        self.metric = by.metric
-        self._aside = spec.pruned_by is not None and (
-            len(spec.objectives) > 1 or (by.metric, by.direction) != (first.metric, first.direction)
+        objective = spec.objectives[0]
+        judged = spec.pruned_by or objective
+        #: Metric that the pruner judges.
+        self.metric = judged.metric
+        self._is_separate = spec.pruned_by is not None and (
+            len(spec.objectives) > 1
+            or (judged.metric, judged.direction) != (objective.metric, objective.direction)
         )
         self._study = study
-        self._find = find
-        maximize = by.direction == "maximize"
+        self._get_trial = get_trial
+        maximize = judged.direction == "maximize"
         self._pruning = build_pruning(
             study.pruner, study_name=spec.name, maximize=maximize, ask=self._ask
         )
-        if self._aside:
+        if self._is_separate:
             trials = [_replace_curve(trial) for trial in trials]
         for trial in trials:
-            self._pruning.load(trial)
+            self._pruning.load_trial(trial)
         self._metric_study = (
             MetricStudy(spec.name, study.pruner, trials, maximize=maximize)
-            if self._aside and self._pruning.asks
+            if self._is_separate and self._pruning.asks_pruner
             else None
         )
 
     def begin(self, trial: FrozenTrial) -> None:
-        """Note that a trial starts, or starts again."""
+        """Begin an attempt of a trial: forget the values of earlier attempts."""
         self._pruning.forget(trial.number)
         if self._metric_study:
             self._metric_study.begin(trial)
 
     def restore(self, number: int, step: int, value: float) -> None:
-        """Add a value from before a restart, which was decided upon then."""
-        if self._aside:
-            self._take(number, step, value)
+        """Add a value from before a restart, without deciding again."""
+        if self._is_separate:
+            if self._metric_study:
+                self._metric_study.report(number, step, value)
+            self._pruning.add_value(number, step, value)
 
     def report(self, number: int, step: int, value: float) -> bool:
-        """Add a value and return whether the trial is to be pruned now."""
+        """Add a value of an open trial and return whether the trial is pruned."""
         if self._metric_study:
             self._metric_study.report(number, step, value)
         return self._pruning.report(number, step, value)
 
-    def attributes(self, number: int) -> dict[str, Any]:
-        """Return, once, the system attributes that a decision left on a trial."""
-        return self._pruning.attributes(number)
+    def pop_attributes(self, number: int) -> dict[str, Any]:
+        """Return the system attributes that decisions added to a trial, and forget them."""
+        return self._pruning.pop_attributes(number)
 
-    def curve(self, values: Mapping[int, float]) -> dict[str, Any]:
+    def make_curve_attributes(self, values: Mapping[int, float]) -> dict[str, Any]:
         """Return the user attributes that keep a finished trial's curve of another metric."""
-        if not self._aside or not values:
+        if not self._is_separate or not values:
             return {}
         return {CURVE: {str(step): value for step, value in sorted(values.items())}}
 
     def finish(self, number: int, state: TrialState) -> None:
-        """Note that a trial ended."""
+        """Add a trial that ended."""
         self._pruning.finish(number, state)
         if self._metric_study:
             self._metric_study.finish(number, state)
 
-    def _take(self, number: int, step: int, value: float) -> None:
-        if self._metric_study:
-            self._metric_study.report(number, step, value)
-        self._pruning.take(number, step, value)
-
     def _ask(self, number: int) -> bool:
         if self._metric_study:
             return self._metric_study.prune(number)
-        return self._study.pruner.prune(self._study, self._find(number))
+        return self._study.pruner.prune(self._study, self._get_trial(number))
 
 
 def _replace_curve(trial: FrozenTrial) -> FrozenTrial:
-    """Return a trial with the curve kept aside in the place of its intermediate values."""
-    found = copy.copy(trial)
+    """Return a copy of a trial, with the curve of the user attribute as intermediate values."""
+    replaced = copy.copy(trial)
     curve: dict[str, float] = trial.user_attrs.get(CURVE, {})
-    found.intermediate_values = {int(step): value for step, value in curve.items()}
-    return found
+    replaced.intermediate_values = {int(step): value for step, value in curve.items()}
+    return replaced

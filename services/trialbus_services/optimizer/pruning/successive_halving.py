@@ -1,4 +1,4 @@
-"""Asynchronous successive halving, alone and in Hyperband's brackets."""
+"""Rules of successive halving, alone and in the brackets of Hyperband."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from trialbus_services.optimizer.pruning.curve import Curve
 _KEY = "completed_rung_"
 
 
-class SuccessiveHalving:
-    """Lets the best of each rung go on to the next.
+class SuccessiveHalvingRule:
+    """Rule of `optuna.pruners.SuccessiveHalvingPruner`: promote the best trials of each rung.
 
     Args:
-        min_resource: Steps before the first rung; None estimates them from completed trials.
-        factor: One of so many goes on.
-        min_rate: Rungs that are left out at the beginning.
-        bootstrap: Trials that reach a rung before one of them may go on.
-        maximize: Whether more is better.
+        min_resource: Steps before the first rung; None estimates the steps from complete trials.
+        factor: Reduction factor: one in this many trials is promoted.
+        min_rate: Number of rungs that are left out at the beginning.
+        bootstrap: Number of trials that must reach a rung before a trial is promoted.
+        maximize: Whether higher values are better.
 
     Source:
-        `optuna.pruners.SuccessiveHalvingPruner`; Li et al., A System for Massively Parallel
+        Li et al., A System for Massively Parallel
         Hyperparameter Tuning (2020).
     """
 
@@ -44,43 +44,45 @@ class SuccessiveHalving:
         self._min_rate = min_rate
         self._bootstrap = bootstrap
         self._maximize = maximize
-        self._longest: int | None = None
-        #: Values by rung, sorted, and the rung each trial stands before.
+        self._max_step: int | None = None
+        #: Sorted values by rung.
         self._rungs: defaultdict[int, list[float]] = defaultdict(list)
+        #: Next rung of each trial.
         self._next: defaultdict[int, int] = defaultdict(int)
-        self._left: dict[int, dict[str, Any]] = {}
+        #: System attributes by trial, until `pop_attributes`.
+        self._attributes: dict[int, dict[str, Any]] = {}
 
     def decide(self, number: int, curve: Curve) -> bool:
-        """Take the trial past every rung it has reached, or prune it there."""
+        """Add a trial to every rung that the trial has reached; prune unless it is promoted."""
         value = curve.last_value
         while True:
             if self._min_resource is None:
-                if self._longest is None:
+                if self._max_step is None:
                     return False
-                self._min_resource = max(self._longest // 100, 1)
+                self._min_resource = max(self._max_step // 100, 1)
             rung = self._next[number]
             if curve.last < self._min_resource * self._factor ** (self._min_rate + rung):
                 return False
             if math.isnan(value):
                 return True
             self._enter(number, rung, value)
-            self._left.setdefault(number, {})[f"{_KEY}{rung}"] = value
+            self._attributes.setdefault(number, {})[f"{_KEY}{rung}"] = value
             if not self._is_promoted(value, self._rungs[rung]):
                 return True
 
     def finish(self, number: int, curve: Curve, state: TrialState) -> None:
-        """Keep how long completed trials are."""
+        """Update the highest step of complete trials."""
         if state is TrialState.COMPLETE and curve.last >= 0:
-            self._longest = max(self._longest or 0, curve.last)
+            self._max_step = max(self._max_step or 0, curve.last)
 
-    def recall(self, number: int, attributes: dict[str, Any]) -> None:
-        """Put a trial on the rungs it had reached."""
+    def load_attributes(self, number: int, attributes: dict[str, Any]) -> None:
+        """Add a trial to the rungs that its system attributes name."""
         while (key := f"{_KEY}{self._next[number]}") in attributes:
             self._enter(number, self._next[number], attributes[key])
 
-    def attributes(self, number: int) -> dict[str, Any]:
-        """Return the rungs the trial has reached since."""
-        return self._left.pop(number, {})
+    def pop_attributes(self, number: int) -> dict[str, Any]:
+        """Return the rungs that a trial has reached since the last call, as system attributes."""
+        return self._attributes.pop(number, {})
 
     def _enter(self, number: int, rung: int, value: float) -> None:
         insort(self._rungs[rung], value)
@@ -89,23 +91,23 @@ class SuccessiveHalving:
     def _is_promoted(self, value: float, rung: list[float]) -> bool:
         if len(rung) <= self._bootstrap:
             return False
-        place = max(len(rung) // self._factor - 1, 0)
-        return value >= rung[-(place + 1)] if self._maximize else value <= rung[place]
+        n_better = max(len(rung) // self._factor - 1, 0)
+        return value >= rung[-(n_better + 1)] if self._maximize else value <= rung[n_better]
 
 
-class Hyperband:
-    """Deals trials into brackets that halve at different rates.
+class HyperbandRule:
+    """Rule of `optuna.pruners.HyperbandPruner`: distribute trials over brackets of halving.
 
     Args:
-        study: Name of the study; with a trial's number it decides the bracket.
+        study: Name of the study; name and trial number determine the bracket.
         min_resource: Steps before the first rung of the first bracket.
-        max_resource: Largest number of steps; `auto` takes it from the first completed trials.
-        factor: One of so many goes on.
-        bootstrap: See `Halving`.
-        maximize: Whether more is better.
+        max_resource: Largest number of steps; `auto` takes the steps of the first complete trials.
+        factor: Reduction factor of every bracket.
+        bootstrap: As in `SuccessiveHalvingRule`.
+        maximize: Whether higher values are better.
 
     Source:
-        `optuna.pruners.HyperbandPruner`; Li et al., Hyperband (2018).
+        Li et al., Hyperband (2018).
     """
 
     def __init__(
@@ -124,42 +126,44 @@ class Hyperband:
         self._factor = factor
         self._bootstrap = bootstrap
         self._maximize = maximize
-        self._brackets: list[SuccessiveHalving] = []
+        self._brackets: list[SuccessiveHalvingRule] = []
         self._budgets: list[int] = []
-        self._longest: int | None = None
-        self._recalled: list[tuple[int, dict[str, Any]]] = []
+        self._max_step: int | None = None
+        #: System attributes by trial, which wait for the brackets.
+        self._loaded: list[tuple[int, dict[str, Any]]] = []
 
     def decide(self, number: int, curve: Curve) -> bool:
-        """Let the trial's bracket decide, once there are any."""
-        if not self._brackets and not self._begin():
+        """Return the decision of a trial's bracket; False until the brackets are known."""
+        if not self._brackets and not self._build_brackets():
             return False
-        return self._bracket(number).decide(number, curve)
+        return self._find_bracket(number).decide(number, curve)
 
     def finish(self, number: int, curve: Curve, state: TrialState) -> None:
-        """Take the longest of the first completed trials for the largest number of steps."""
+        """Update the highest step of complete trials, until the brackets are known."""
         if self._brackets or state is not TrialState.COMPLETE or curve.last < 0:
             return
-        self._longest = max(self._longest or 0, curve.last)
+        self._max_step = max(self._max_step or 0, curve.last)
 
-    def recall(self, number: int, attributes: dict[str, Any]) -> None:
-        """Keep what a trial had reached until there are brackets."""
-        self._recalled.append((number, attributes))
+    def load_attributes(self, number: int, attributes: dict[str, Any]) -> None:
+        """Keep the system attributes of a trial until the brackets are known."""
+        self._loaded.append((number, attributes))
 
-    def attributes(self, number: int) -> dict[str, Any]:
-        """Return the rungs the trial has reached since."""
-        return self._bracket(number).attributes(number) if self._brackets else {}
+    def pop_attributes(self, number: int) -> dict[str, Any]:
+        """Return the rungs that a trial has reached since the last call, as system attributes."""
+        return self._find_bracket(number).pop_attributes(number) if self._brackets else {}
 
-    def _begin(self) -> bool:
+    def _build_brackets(self) -> bool:
+        """Build the brackets; return False while the largest number of steps is unknown."""
         if self._max_resource is None:
-            if self._longest is None:
+            if self._max_step is None:
                 return False
-            self._max_resource = self._longest + 1
+            self._max_resource = self._max_step + 1
         n = math.floor(math.log(self._max_resource / self._min_resource, self._factor)) + 1
         for i in range(n):
             rate = n - 1 - i
             self._budgets.append(math.ceil(n * self._factor**rate / (rate + 1)))
             self._brackets.append(
-                SuccessiveHalving(
+                SuccessiveHalvingRule(
                     self._min_resource,
                     self._factor,
                     i,
@@ -167,15 +171,15 @@ class Hyperband:
                     maximize=self._maximize,
                 )
             )
-        for number, attributes in self._recalled:
-            self._bracket(number).recall(number, attributes)
-        self._recalled.clear()
+        for number, attributes in self._loaded:
+            self._find_bracket(number).load_attributes(number, attributes)
+        self._loaded.clear()
         return True
 
-    def _bracket(self, number: int) -> SuccessiveHalving:
-        place = binascii.crc32(f"{self._study}_{number}".encode()) % sum(self._budgets)
+    def _find_bracket(self, number: int) -> SuccessiveHalvingRule:
+        remainder = binascii.crc32(f"{self._study}_{number}".encode()) % sum(self._budgets)
         for bracket, budget in zip(self._brackets, self._budgets, strict=True):
-            place -= budget
-            if place < 0:
+            remainder -= budget
+            if remainder < 0:
                 return bracket
-        raise AssertionError(place)
+        raise AssertionError(remainder)

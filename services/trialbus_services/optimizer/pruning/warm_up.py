@@ -1,4 +1,4 @@
-"""Warm-up of pruners beside the budget of a study."""
+"""Warm-up: the steps before which a pruner prunes nothing, compared with the study's budget."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ _WARM_UP = ("n_warmup_steps", "n_startup_steps")
 
 
 def find_warm_up_problem(spec: StudySpec) -> str | None:
-    """Return what to say where a warm-up keeps the pruner from ever pruning, as far as is known.
+    """Return a warning if the pruner's warm-up takes the whole budget, so that nothing is pruned.
 
-    Pruners count in the unit of `trial.report`'s steps, which is the budget's if the trainer says
-    so. It may report in another one, so this is no mistake for certain.
+    A warning only: pruners count the steps of `trial.report`, whose unit may differ from the unit
+    of the budget.
     """
     if spec.budget is None or spec.pruner is None:
         return None
-    for key, steps in _warm_ups("pruner", spec.pruner.args):
+    for key, steps in _find_warm_ups("pruner", spec.pruner.args):
         if steps >= spec.budget:
             return (
-                f"{key}={steps} is not below study.budget={spec.budget}: where trials report "
-                "steps up to their budget, none is ever pruned. Warm-up counts in the unit of the "
-                "steps that are reported"
+                f"{key}={steps} is not below study.budget={spec.budget}: if trials report steps up "
+                "to their budget, no trial is ever pruned (warm-up counts reported steps)"
             )
     return None
 
 
-def _warm_ups(key: str, args: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+def _find_warm_ups(key: str, args: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     for name, value in args.items():
         if name in _WARM_UP and isinstance(value, int):
             yield f"{key}.{name}", value
         elif is_mapping(value):
-            yield from _warm_ups(f"{key}.{name}", value)
+            yield from _find_warm_ups(f"{key}.{name}", value)

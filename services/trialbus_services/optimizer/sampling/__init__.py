@@ -1,7 +1,7 @@
-"""The sampler of a study in a process of its own, so that asking never holds up the optimizer.
+"""Sampling: the sampler of each study runs in a process, so that no sampler delays the optimizer.
 
-`study_copy` is the study as the sampler sees it, `sampler_process` serves it, `suggester` is the
-optimizer's side.
+`study_copy` is the copy of the study that the sampler reads, `sampler_process` answers requests
+from the copy, and `suggester` is the part of the optimizer that sends the requests.
 """
 
 from trialbus_services.optimizer.sampling.messages import Suggestion

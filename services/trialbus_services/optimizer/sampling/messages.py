@@ -1,4 +1,4 @@
-"""Messages between the optimizer and a sampler process, over their pipe."""
+"""Messages between the optimizer and a sampler process, over a pipe."""
 
 from __future__ import annotations
 
@@ -14,78 +14,85 @@ from trialbus.study.spec import StudySpec
 
 @dataclass(frozen=True)
 class Suggestion:
-    """The parameters of a trial to come, and the attributes that the sampler keeps on the trial.
-
-    Attributes:
-        number: The trial's number in the copy of the study.
-        params: Parameters by name.
-        distributions: What they were drawn from.
-        system_attrs: What the sampler stored on the trial. Recorded with the real one, it lets a
-            restart, or Optuna without this service, go on where the sampler is.
-        user_attrs: Those of an enqueued trial.
-        study_attrs: System attributes of the study that the sampler set or changed since the
-            suggestion before. Where they name trials, they do it by number: see `renumber_parents`.
-        waiting: The number, in the real study, of the enqueued trial this is; None for a new one.
-    """
+    """Params of a trial to create, and the attributes that the sampler keeps on the trial."""
 
     number: int
+    """Number of the trial in the copy of the study."""
     params: dict[str, Any]
+    """Values by param."""
     distributions: dict[str, BaseDistribution]
+    """Distributions by param."""
     system_attrs: dict[str, Any]
+    """Attributes that the sampler set on the trial.
+
+    With them in the storage, a restarted sampler, or Optuna without trialbus, continues the study.
+    """
     user_attrs: dict[str, Any]
+    """User attributes of an enqueued trial; empty for a new trial."""
     study_attrs: dict[str, Any]
+    """System attributes of the study that the sampler changed since the last suggestion.
+
+    Trials in them are named by number, not by id: see `renumber_parents`.
+    """
     waiting: int | None
+    """Number, in the study, of the enqueued trial to run; None for a new trial."""
 
 
 @dataclass(frozen=True)
 class Start:
-    """The first message: the study as it is."""
+    """The first message, with the present state of the study."""
 
     spec: StudySpec
     trials: Sequence[FrozenTrial]
     study_attrs: Mapping[str, Any]
     ahead: int
+    """Number of suggestions to compute beyond the requested suggestions."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """Another suggestion is wanted."""
+    """A request for another suggestion."""
 
 
 @dataclass(frozen=True)
 class Tell:
-    """A trial ended; `number` is the one in the copy of the study."""
+    """The result of a trial that ended."""
 
     number: int
+    """Number of the trial in the copy of the study."""
     state: TrialState
     values: Sequence[float] | None
+    """Objective values of a complete trial."""
     last: tuple[int, float] | None
+    """Last reported step and its value."""
     constraints: Mapping[str, float]
+    """Violations by constraint."""
 
 
 @dataclass(frozen=True)
 class WaitingTrial:
-    """A waiting trial was added to the study, under its number in the study."""
+    """A waiting trial that was added to the study."""
 
     trial: FrozenTrial
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A suggestion, and the seconds it took to compute."""
+    """A suggestion, with the time of the computation."""
 
     suggestion: Suggestion
-    asking_s: float
+    elapsed_s: float
+    """Seconds that the sampler took."""
 
 
 @dataclass(frozen=True)
 class Exhausted:
-    """The sampler has nothing left to suggest."""
+    """The sampler has no more suggestions."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The sampler raised, and the process ends."""
+    """The sampler failed, and the process ends."""
 
     error: str
 

@@ -1,4 +1,4 @@
-"""The process that samples for one study, from its first message to its last."""
+"""The sampler process of a study: answers requests for suggestions, one after the other."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ from trialbus_services.optimizer.sampling.messages import (
 )
 from trialbus_services.optimizer.sampling.study_copy import StudyCopy
 
-# They stop a study when every point of theirs is running or was tried, so a suggestion that is not
-# taken yet is, to them, about to be tried.
+# These samplers stop a study when every point runs or was tried, and count a suggestion that is not
+# taken yet as tried.
 _ENUMERATING = ("BruteForceSampler", "GridSampler")
 _TRACEBACK_ENTRIES = 3
 
 
 def serve(connection: Connection) -> None:
-    """Answer the optimizer until its end of the pipe is closed, or the sampler fails.
+    """Answer the optimizer until the optimizer closes the pipe, or the sampler fails.
 
     Args:
-        connection: The pipe. A process that was killed has closed its end, too.
+        connection: The pipe to the optimizer; a killed optimizer has closed the pipe, too.
     """
-    # Ctrl-C reaches all processes of a terminal; the optimizer says when this one is to end.
+    # Ctrl-C reaches all processes of a terminal; only the optimizer ends this process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         _answer(connection)
-    except Exception as error:  # noqa: BLE001 - any sampler may fail in any way
-        with contextlib.suppress(OSError):  # the other end is closed, which may be the reason
+    except Exception as error:  # noqa: BLE001 - a sampler may fail for any reason
+        with contextlib.suppress(OSError):  # the optimizer has ended, which may be the reason
             connection.send(Failed(_format_error(error)))
 
 
@@ -50,30 +50,34 @@ def _answer(connection: Connection) -> None:
     start: Start = connection.recv()
     study_copy = StudyCopy(start)
     ahead = 0 if _is_enumerating(start.spec.sampler) else start.ahead
-    room = start.spec.n_trials - sum(t.state is not TrialState.WAITING for t in start.trials)
-    requested = asked = 0
+    n_left = start.spec.n_trials - sum(t.state is not TrialState.WAITING for t in start.trials)
+    n_requested = n_suggested = 0
     while True:
-        wanted = max(requested, min(requested + ahead, room))
-        # Without suggestions ahead of need the order of messages is kept to, as a study that is
-        # sampled in one place does. With them, news comes first and makes for better ones.
-        if asked < wanted and not study_copy.stopped and (ahead == 0 or not connection.poll()):
+        n_due = max(n_requested, min(n_requested + ahead, n_left))
+        # Without suggestions ahead of need, messages are handled strictly in order, as in plain
+        # Optuna. With them, results that have arrived come first and improve the suggestions.
+        if (
+            n_suggested < n_due
+            and not study_copy.is_stopped
+            and (ahead == 0 or not connection.poll())
+        ):
             begin = time.perf_counter()
             suggestion = study_copy.ask()
             connection.send(Answer(suggestion, time.perf_counter() - begin))
-            asked += 1
+            n_suggested += 1
             continue
         match connection.recv():
             case Request():
-                requested += 1
+                n_requested += 1
             case Tell() as message:
-                stopped = study_copy.stopped
+                was_stopped = study_copy.is_stopped
                 study_copy.tell(message)
-                if study_copy.stopped and not stopped:
+                if study_copy.is_stopped and not was_stopped:
                     connection.send(Exhausted())
             case WaitingTrial(trial):
-                study_copy.add(trial)
+                study_copy.add_trial(trial)
             case unknown:
-                raise TypeError(f"a sampler process cannot take {unknown!r}")
+                raise TypeError(f"a sampler process does not know the message {unknown!r}")
 
 
 def _is_enumerating(sampler: Component) -> bool:

@@ -1,4 +1,4 @@
-"""A copy of a study in memory, for its sampler alone."""
+"""StudyCopy: a copy of a study in memory, which only the study's sampler reads."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from trialbus_services.optimizer.sampling.messages import Start, Suggestion, Tel
 
 
 class _Study(optuna.Study):
-    """A study whose sampler may stop it; Optuna's own can be stopped only inside `optimize`."""
+    """A study that a sampler can stop; in Optuna, `stop` works inside `optimize` only."""
 
-    stopped = False
+    is_stopped = False
 
     def stop(self) -> None:
-        """Note that the sampler has no more suggestions."""
-        self.stopped = True
+        """Mark the study as stopped: the sampler has no more suggestions."""
+        self.is_stopped = True
 
 
 def reduce_trial(trial: FrozenTrial, n_objectives: int) -> FrozenTrial:
     """Return a copy of a trial, reduced to the fields that samplers read.
 
-    Of the curve only the last point of a pruned trial is kept; with several objectives TPE refuses
-    a trial that has a curve.
+    Samplers read the last point of a pruned trial's curve, and no other point. With several
+    objectives TPE refuses a trial that has a curve.
     """
     reduced = copy.copy(trial)
     reduced.intermediate_values = {}
@@ -42,18 +42,18 @@ def reduce_trial(trial: FrozenTrial, n_objectives: int) -> FrozenTrial:
 
 
 class StudyCopy:
-    """The study as its sampler sees it: trials, attributes and results.
+    """A copy of a study for the sampler: reduced trials, system attributes and results.
 
-    Its trials are reduced, and the pruner is left out: Hyperband means to show a sampler the trials
-    of one bracket only, but the samplers of Optuna 5.0 read past that.
+    The pruner is left out: Hyperband tries to show a sampler the trials of one bracket only, but
+    the samplers of Optuna 5.0 read the storage past the filter.
 
-    Trials are numbered in the order of asking, and some samplers make use of the number. It is that
-    of the real study as long as that one creates its trials in the order in which they were
-    suggested, and nobody else adds any: a trial that is enqueued while suggestions made ahead of
-    need are not taken yet has a higher number here, and those suggestions have lower ones.
+    Trials are numbered in the order of their suggestions, and some samplers use the number. The
+    number is the same as in the study, as long as the study creates trials in the order of their
+    suggestions and nobody else adds trials. If a trial is enqueued while suggestions computed ahead
+    of need are not taken yet, the trial gets a higher number here than in the study.
 
     Args:
-        start: The study as it is. Trials are numbered here in the order they come.
+        start: Present state of the study; its trials are numbered in the order of the sequence.
 
     Raises:
         SpecError: The sampler does not exist, or is refused by Optuna.
@@ -71,60 +71,61 @@ class StudyCopy:
             sampler=build_sampler(spec, len(start.trials)),
             pruner=optuna.pruners.NopPruner(),
         )
-        self._id = self._storage.get_study_id_from_name(spec.name)
-        self._multi_objective = len(directions) > 1
+        self._study_id = self._storage.get_study_id_from_name(spec.name)
+        self._is_multi_objective = len(directions) > 1
+        #: Numbers of waiting trials in the study, by their numbers in the copy.
         self._waiting: dict[int, int] = {}
         for trial in start.trials:
-            self.add(trial)
+            self.add_trial(trial)
         for key, value in start.study_attrs.items():
-            self._storage.set_study_system_attr(self._id, key, value)
-        self._attrs = self._storage.get_study_system_attrs(self._id)
+            self._storage.set_study_system_attr(self._study_id, key, value)
+        self._attrs = self._storage.get_study_system_attrs(self._study_id)
 
     @property
-    def stopped(self) -> bool:
+    def is_stopped(self) -> bool:
         """Whether the sampler has no more suggestions."""
-        return self._study.stopped
+        return self._study.is_stopped
 
-    def add(self, trial: FrozenTrial) -> None:
+    def add_trial(self, trial: FrozenTrial) -> None:
         """Add a trial of the study, in any state."""
-        trial_id = self._storage.create_new_trial(self._id, trial)
+        trial_id = self._storage.create_new_trial(self._study_id, trial)
         if trial.state is TrialState.WAITING:
             self._waiting[self._storage.get_trial_number_from_id(trial_id)] = trial.number
 
     def tell(self, message: Tell) -> None:
-        """Note how a trial ended."""
-        trial_id = self._trial_id(message.number)
+        """Tell the sampler the result of a trial."""
+        trial_id = self._get_trial_id(message.number)
         for key, value in message.constraints.items():
             self._storage.set_trial_system_attr(trial_id, f"constraints:{key}", float(value))
         # TPE refuses a study of several objectives with a pruned trial that has a curve.
-        pruned = message.state is TrialState.PRUNED and not self._multi_objective
-        if pruned and message.last is not None:
+        keeps_curve = message.state is TrialState.PRUNED and not self._is_multi_objective
+        if keeps_curve and message.last is not None:
             self._storage.set_trial_intermediate_value(trial_id, *message.last)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             self._study.tell(message.number, message.values, message.state)
 
     def ask(self) -> Suggestion:
-        """Suggest the parameters of a trial: the first that waits, else a new one."""
+        """Suggest the params of a trial: the first waiting trial, else a new trial."""
         trial = self._study.ask()
         params = suggest_params(trial, self._params)
-        frozen = self._storage.get_trial(self._trial_id(trial.number))
+        frozen = self._storage.get_trial(self._get_trial_id(trial.number))
         return Suggestion(
             number=trial.number,
             params=params,
             distributions=frozen.distributions,
             system_attrs=frozen.system_attrs,
             user_attrs=frozen.user_attrs,
-            study_attrs=self._changed_attrs(),
+            study_attrs=self._read_changed_attrs(),
             waiting=self._waiting.pop(trial.number, None),
         )
 
-    def _changed_attrs(self) -> dict[str, Any]:
+    def _read_changed_attrs(self) -> dict[str, Any]:
         before = self._attrs
-        self._attrs = now = self._storage.get_study_system_attrs(self._id)
+        self._attrs = attrs = self._storage.get_study_system_attrs(self._study_id)
         return {
-            key: value for key, value in now.items() if key not in before or before[key] != value
+            key: value for key, value in attrs.items() if key not in before or before[key] != value
         }
 
-    def _trial_id(self, number: int) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+    def _get_trial_id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)

@@ -1,4 +1,4 @@
-"""The optimizer's side of a sampler process."""
+"""Suggester: requests suggestions from the sampler process of a study."""
 
 from __future__ import annotations
 
@@ -38,39 +38,40 @@ logger = logging.getLogger(__name__)
 # would copy locks that its threads hold.
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload([sampler_process.__name__])
-_END_S = 10.0
+_JOIN_S = 10.0
 
 
 def warm_up() -> None:
-    """Start the server that forks sampler processes; returns at once."""
+    """Start the server that forks sampler processes, without waiting for the server."""
     multiprocessing.forkserver.ensure_running()
 
 
 class Suggester:
-    """The sampler of one study in a process of its own.
+    """Requests suggestions from the sampler of a study, which runs in a separate process.
 
-    No method waits for the process, except `close`, which kills it. All of them belong to one
-    thread.
+    No method waits for the process, except `close`, which kills the process. All methods have to be
+    called by the same thread.
 
-    With `ahead=0` a suggestion is computed when it is requested, from all that was told before,
-    so that a seed gives the suggestions that plain Optuna gives. With more, that many are computed
-    while nobody asks. They wait to be taken and count as running, and stay as they are when
-    something better is known: a sampler with a constant liar then keeps its distance from them. A
-    sampler that goes through a finite number of points is only asked on request. Never are more
-    trials suggested ahead of need than the study has left.
+    With `ahead=0` a suggestion is computed on request, from all results told before, so that the
+    same seed gives the suggestions of plain Optuna. With a higher number, that many suggestions are
+    computed before they are requested. Until they are taken they count as running trials, and they
+    are not computed again when more results are known; a sampler with a constant liar keeps its
+    distance from them. A sampler that enumerates a finite number of points computes suggestions
+    on request only. No more trials are suggested ahead of need than the study has left.
 
-    Numbers: trials have the same numbers in the copy of the study and in the study, as long as
-    trials are created in the order in which suggestions are taken, and nobody enqueues a trial
-    while suggestions made ahead wait. Otherwise `claim` maps one number to the other.
+    Trials have the same numbers in the copy of the study and in the study, as long as trials are
+    created in the order in which suggestions are taken, and nobody enqueues a trial while
+    suggestions computed ahead wait. Otherwise `assign_number` maps one number to the other.
 
     Args:
-        spec: The study.
-        trials: All its trials, in the order of their numbers.
-        study_attrs: The study's system attributes, from the storage that `trials` come from.
-        ahead: How many suggestions to compute beyond those requested.
-        on_ready: Called, in another thread, when there may be something new: a suggestion, an
-            error, the end.
-        latency: Takes the seconds that each suggestion took to compute; None for a new one.
+        spec: Specification of the study.
+        trials: All trials of the study, in the order of their numbers.
+        study_attrs: System attributes of the study, from the storage of the `trials`.
+        ahead: Number of suggestions to compute beyond the requested suggestions.
+        on_ready: Called by another thread when a suggestion, an error or the end of the process may
+            have arrived.
+        latency: Collects the seconds that each suggestion took to compute; None for a new
+            collection.
 
     Source:
         `optuna.study.Study.ask`, `optuna.study.Study.tell`.
@@ -88,7 +89,9 @@ class Suggester:
     ) -> None:
         self.error: str | None = None
         self._on_ready = on_ready
-        self._real = {index: trial.number for index, trial in enumerate(trials)}
+        #: Numbers in the study, by numbers in the copy of the study.
+        self._numbers = {index: trial.number for index, trial in enumerate(trials)}
+        #: Numbers in the copy of the study, by numbers in the study; of trials without a result.
         self._open = {
             trial.number: index
             for index, trial in enumerate(trials)
@@ -98,10 +101,10 @@ class Suggester:
         self._n_requested = 0
         self._ready: deque[tuple[Suggestion, float]] = deque()
         self.latency = latency or Latency()
-        self._stopped = False
-        self._closed = False
+        self._is_exhausted = False
+        self._is_closed = False
         self._ended = threading.Event()
-        # Unbounded, since a pipe is not: a sampler at work leaves it to fill up.
+        # Unbounded, unlike a pipe, which fills up while the sampler computes.
         self._outbox: SimpleQueue[ToProcess | None] = SimpleQueue()
         indices = {trial._trial_id: index for index, trial in enumerate(trials)}  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
         self._outbox.put(
@@ -112,10 +115,10 @@ class Suggester:
                 ahead=ahead,
             )
         )
-        self._connection, self._theirs = _CONTEXT.Pipe()
+        self._connection, self._child_connection = _CONTEXT.Pipe()
         self._process = _CONTEXT.Process(
             target=sampler_process.serve,
-            args=(self._theirs,),
+            args=(self._child_connection,),
             name=f"sampler {spec.name}",
             daemon=True,
         )
@@ -124,7 +127,7 @@ class Suggester:
         self._writer.start()
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Whether the sampler process runs, or is being started."""
         return not self._ended.is_set()
 
@@ -134,28 +137,28 @@ class Suggester:
         return self._process.pid
 
     @property
-    def exhausted(self) -> bool:
+    def is_exhausted(self) -> bool:
         """Whether the sampler has no more suggestions, and all suggestions were taken."""
-        return self._stopped and not self._ready
+        return self._is_exhausted and not self._ready
 
     def request(self) -> None:
-        """Request another suggestion, which `take` returns."""
+        """Request another suggestion, which `take_suggestion` returns."""
         self._n_requested += 1
         self._outbox.put(Request())
 
-    def take(self) -> Suggestion | None:
-        """Return a requested suggestion, in the order of asking; None if none is ready."""
+    def take_suggestion(self) -> Suggestion | None:
+        """Return the next requested suggestion, in order; None if no suggestion is ready."""
         if self.error is not None or not self._n_requested or not self._ready:
             return None
-        suggestion, asking_s = self._ready.popleft()
+        suggestion, elapsed_s = self._ready.popleft()
         self._n_requested -= 1
-        self.latency.add(asking_s)
-        attrs = renumber_parents(suggestion.study_attrs, self._real.get)
+        self.latency.add(elapsed_s)
+        attrs = renumber_parents(suggestion.study_attrs, self._numbers.get)
         return replace(suggestion, study_attrs=attrs)
 
-    def claim(self, suggestion: Suggestion, number: int) -> None:
-        """Note the number of the trial that was made of a suggestion."""
-        self._real[suggestion.number] = number
+    def assign_number(self, suggestion: Suggestion, number: int) -> None:
+        """Assign the number of the new trial to the suggestion that the trial was created from."""
+        self._numbers[suggestion.number] = number
         self._open[number] = suggestion.number
 
     def tell(
@@ -169,11 +172,11 @@ class Suggester:
         """Tell the sampler how a trial ended; unknown trials and repeats are ignored.
 
         Args:
-            number: The trial.
-            state: How it ended.
-            values: Its objective values, if it is complete.
-            last: The last step it reported, and the value there; used if it was pruned.
-            constraints: Its constraints by name; above zero they are violated.
+            number: Number of the trial.
+            state: State of the trial.
+            values: Objective values of a complete trial.
+            last: Last reported step and its value; used for a pruned trial.
+            constraints: Violations by constraint; above zero, the constraint is not met.
         """
         index = self._open.pop(number, None)
         if index is None:
@@ -184,44 +187,44 @@ class Suggester:
     def enqueue(self, trial: FrozenTrial) -> None:
         """Tell the sampler that a waiting trial was added to the study.
 
-        The trial comes after the suggestions made before.
+        The trial comes after the suggestions that were computed before.
         """
         if trial.number not in self._enqueued:
             self._enqueued.add(trial.number)
             self._outbox.put(WaitingTrial(trial))
 
     def close(self) -> None:
-        """End the process; may be called again."""
-        self._closed = True
+        """End the sampler process; may be called again."""
+        self._is_closed = True
         self._outbox.put(None)
         self._kill()
-        self._writer.join(_END_S)
+        self._writer.join(_JOIN_S)
 
     def _write(self) -> None:
         try:
-            # Waits for the server, which at first imports Optuna.
+            # The first start waits until the server has imported Optuna.
             self._process.start()
-        except Exception as error:  # noqa: BLE001 - whatever the system refuses
+        except Exception as error:  # noqa: BLE001 - the system may refuse for any reason
             self.error = f"the sampler process could not be started: {error}"
-            self._end()
+            self._mark_ended()
             return
         finally:
-            self._theirs.close()
+            self._child_connection.close()
         self._reader.start()
         try:
-            while not self._closed and (message := self._outbox.get()) is not None:
+            while not self._is_closed and (message := self._outbox.get()) is not None:
                 self._connection.send(message)
         except OSError:
-            logger.debug("the sampler process is gone")
-        if self._closed:
+            logger.debug("the sampler process has ended")
+        if self._is_closed:
             self._kill()
         self._reader.join()
         self._process.join()
         self._connection.close()
 
     def _kill(self) -> None:
-        # One that ended already may have left its id to another process.
-        if self.alive and self._process.pid is not None:
+        # The id of a process that has ended may belong to another process.
+        if self.is_alive and self._process.pid is not None:
             self._process.kill()
 
     def _read(self) -> None:
@@ -231,18 +234,18 @@ class Suggester:
                 self._on_ready()
         except (EOFError, OSError):
             self._outbox.put(None)
-            self._end()
+            self._mark_ended()
 
     def _receive(self, message: FromProcess) -> None:
         match message:
-            case Answer(suggestion, asking_s):
-                self._ready.append((suggestion, asking_s))
+            case Answer(suggestion, elapsed_s):
+                self._ready.append((suggestion, elapsed_s))
             case Exhausted():
-                self._stopped = True
+                self._is_exhausted = True
             case Failed(error):
                 self.error = error
 
-    def _end(self) -> None:
+    def _mark_ended(self) -> None:
         self._ended.set()
-        if not self._closed:
+        if not self._is_closed:
             self._on_ready()
