@@ -1,15 +1,15 @@
-"""Every exception of trialbus.
+"""Errors: every exception of trialbus.
 
 ```
 TrialbusError
-├── SpecError            a study specification is wrong; says where, what, and what was expected
+├── SpecError            a specification is wrong; names the key, the value and what was expected
 ├── HubUnavailableError  no hub answered at the endpoint in time
-├── HubRefusedError      the hub refused what was asked and said why
+├── HubRefusedError      the hub refused a request, with a reason
 ├── LogError             the event log on disk cannot be used
-│   └── LogInUseError    another hub uses it
+│   └── LogInUseError    another hub has the event log open
 ├── LogResetError        the hub now serves another log than before
-├── OutboxFullError      the hub is away and the outbox holds all it may
-└── ClosedError          used after `close()`
+├── OutboxFullError      the hub takes no events and the outbox is full
+└── ClosedError          a publisher or subscriber was used after `close()`
 TrialPruned              not an error: ends the training of a trial that was pruned
 ```
 """
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 
 class TrialbusError(Exception):
-    """Base of all errors raised by trialbus."""
+    """Base class of all errors that trialbus raises."""
 
 
 class SpecError(TrialbusError, ValueError):
@@ -36,7 +36,7 @@ class SpecError(TrialbusError, ValueError):
 
 
 class HubUnavailableError(TrialbusError, ConnectionError):
-    """No hub answered within the time given. Start one, or correct the endpoint.
+    """No hub answered in time. Start a hub, or correct the endpoint.
 
     Attributes:
         endpoint: Address at which no hub answered.
@@ -57,7 +57,7 @@ class HubRefusedError(TrialbusError):
 
     Attributes:
         code: Number of the reason, see docs/protocol.md.
-        reason: Text of the hub that says why.
+        reason: Reason of the hub, for people.
     """
 
     def __init__(self, code: int, reason: str) -> None:
@@ -67,7 +67,7 @@ class HubRefusedError(TrialbusError):
 
 
 class LogError(TrialbusError):
-    """The event log cannot be opened or is not a log of trialbus. It is left as it was found."""
+    """The event log cannot be opened, or is not a log of trialbus; the file is unchanged."""
 
 
 class LogInUseError(LogError):
@@ -85,7 +85,7 @@ class LogInUseError(LogError):
 
 
 class LogResetError(TrialbusError):
-    """The hub at the endpoint serves another log than the one this client began with.
+    """The hub at the endpoint now serves another log than before.
 
     Offsets of the old log mean nothing in the new one. Open a new subscriber, and decide
     whether to read the new log from its beginning.
@@ -104,7 +104,7 @@ class LogResetError(TrialbusError):
 
 
 class OutboxFullError(TrialbusError):
-    """The outbox holds all it may and the hub did not take anything in time. Nothing was queued.
+    """The outbox is full and the hub took no event in time; the new event was not queued.
 
     Attributes:
         capacity: Number of events that the outbox holds at most.
@@ -125,10 +125,10 @@ class ClosedError(TrialbusError):
 
 
 class TrialPruned(Exception):  # noqa: N818 - the name Optuna users know
-    """The trial was pruned. Let the exception leave the training loop; it is not an error.
+    """The trial was pruned. Let this exception leave the training loop; a prune is no error.
 
     Attributes:
-        step: Step that was judged; None where the script itself raised the exception.
+        step: Step that was judged; None if the training script raised the exception.
         reason: The pruner and the value it judged, or what a person wrote; may be empty.
         by: Person who asked for the prune; empty if the optimizer did.
     """

@@ -1,4 +1,4 @@
-"""A hub for your own tests: in this process, on a socket file, without ports and without sleeps.
+"""Testing: a hub for users' tests, in the process of the test, without ports and sleeps.
 
 ```python
 import pytest
@@ -33,25 +33,25 @@ from trialbus.messages import events
 from trialbus.study.spec import Evaluation
 from trialbus.trainer.assignment import make_environment
 
-_BEGIN_S = 10.0
+_START_TIMEOUT_S = 10.0
 
 E = TypeVar("E", bound=events.Event)
 
 
 class TestBus:
-    """A hub in a thread of this process, and short ways to play the optimizer.
+    """A hub in a thread of the test's process, with methods that act as the optimizer.
 
-    Real in every part but that: what passes here is written, acknowledged and read as on any
-    other hub.
+    Everything but the thread is as in production: events are written to a log, acknowledged and
+    read as from any other hub.
 
     Attributes:
-        endpoint: Where it is; hand it to what you test, or use `assign`.
+        endpoint: Address of the hub, for the code under test; `assign` sets the address too.
     """
 
-    __test__ = False  # pytest is not to collect it
+    __test__ = False  # the name begins with Test, but pytest must not collect the class
 
     def __init__(self) -> None:
-        # Not pytest's folder: the path of a socket file has to be short.
+        # Not in pytest's folder: the path of a socket file must be short.
         self._folder = Path(tempfile.mkdtemp(prefix="trialbus-"))
         self.endpoint = f"ipc://{self._folder}/hub.sock"
         self._hub = Hub(self.endpoint, self._folder, sync="normal")
@@ -68,14 +68,14 @@ class TestBus:
         shutil.rmtree(self._folder)
 
     def publish(self, event: events.Event) -> None:
-        """Publish an event and wait until it is in the log."""
+        """Publish an event and wait until the event is in the log."""
         with Publisher(self.endpoint, ring_bytes=0) as publisher:
             publisher.publish(event)
 
     def events(self, type_: type[E]) -> list[E]:
-        """Return the events of a type that are in the log, in its order."""
-        found = (record.event for record in replay(type_, endpoint=self.endpoint))
-        return [event for event in found if isinstance(event, type_)]
+        """Return the events of a type in the order of the log."""
+        logged = (record.event for record in replay(type_, endpoint=self.endpoint))
+        return [event for event in logged if isinstance(event, type_)]
 
     def assign(
         self,
@@ -90,18 +90,18 @@ class TestBus:
         evaluation: Evaluation | None = None,
         config: Mapping[str, Any] | None = None,
     ) -> None:
-        """Make the next `trialbus.attach()` return this trial, as a worker would.
+        """Make the next `trialbus.attach()` return a trial with the given params.
 
         Args:
             setenv: Sets an environment variable, as pytest's `monkeypatch.setenv` does.
-            params: Parameters of the trial; the rest is as in `TrialAssigned`.
-            study: See `params`.
-            trial: See `params`.
-            attempt: See `params`.
-            seed: See `params`.
-            budget: See `params`.
-            evaluation: See `params`.
-            config: See `params`.
+            params: Value of each param by name.
+            study: Name of the study.
+            trial: Number of the trial in the study.
+            attempt: Attempt at the trial, from 0.
+            seed: Seed of the training.
+            budget: Number of steps to train; None leaves the number to the training.
+            evaluation: How the training evaluates the model; None leaves this to the training.
+            config: Nested configuration that all trials of the study share.
         """
         assigned = events.TrialAssigned(
             study=study,
@@ -119,19 +119,21 @@ class TestBus:
             setenv(name, value)
 
     def prune(self, *, study: str = "test", trial: int = 0, attempt: int = 0) -> None:
-        """Tell a trial to stop, once it has begun.
+        """Publish a prune command for a trial, after the trial has started.
 
         Raises:
-            TimeoutError: It does not begin.
+            TimeoutError: The trial does not start within ten seconds.
         """
-        began = subscribe(
+        starts = subscribe(
             events.TrialStarted,
             study=study,
             trial=trial,
             start="earliest",
             endpoint=self.endpoint,
         )
-        with began:
-            if began.next(_BEGIN_S) is None:
-                raise TimeoutError(f"trial {trial} of {study!r} has not begun")
+        with starts:
+            if starts.next(_START_TIMEOUT_S) is None:
+                raise TimeoutError(
+                    f"trial {trial} of {study!r} has not started within {_START_TIMEOUT_S:g} s"
+                )
         self.publish(events.Prune(study=study, trial=trial, attempt=attempt, step=0))

@@ -1,4 +1,4 @@
-"""What a trainer may report."""
+"""Steps and metrics that a trainer may report."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from typing import Any
 
 import pytest
 
+import trialbus
+from trialbus.callbacks import Callbacks
+from trialbus.trainer.channel import SilentChannel
+from trialbus.trainer.distributed import Ranks
 from trialbus.trainer.metrics import flatten_metrics
+from trialbus.trainer.trial import Trial
 
 np = pytest.importorskip("numpy")
 torch = pytest.importorskip("torch")
 
 
 def test_numbers_of_every_kind_become_floats() -> None:
-    found = flatten_metrics(
+    flat = flatten_metrics(
         {"a": 1, "b": True, "c": np.float32(0.5), "d": torch.tensor(2.0), "e": np.array(3)}
     )
-    assert found == {"a": 1.0, "b": 1.0, "c": 0.5, "d": 2.0, "e": 3.0}
-    assert {type(value) for value in found.values()} == {float}
+    assert flat == {"a": 1.0, "b": 1.0, "c": 0.5, "d": 2.0, "e": 3.0}
+    assert {type(value) for value in flat.values()} == {float}
 
 
 def test_nested_metrics_are_joined() -> None:
@@ -29,9 +34,9 @@ def test_nested_metrics_are_joined() -> None:
 
 
 def test_nan_and_infinities_travel() -> None:
-    found = flatten_metrics({"a": math.nan, "b": -math.inf})
-    assert math.isnan(found["a"])
-    assert found["b"] == -math.inf
+    flat = flatten_metrics({"a": math.nan, "b": -math.inf})
+    assert math.isnan(flat["a"])
+    assert flat["b"] == -math.inf
 
 
 @pytest.mark.parametrize(
@@ -39,6 +44,74 @@ def test_nan_and_infinities_travel() -> None:
     ["0.9", None, [1.0], np.zeros(3), np.zeros((1,)), torch.zeros(2), b"1", object()],
     ids=["text", "None", "list", "vector", "one in a row", "tensor", "bytes", "object"],
 )
-def test_what_is_not_one_number_is_refused_with_its_key(value: Any) -> None:
+def test_a_metric_that_is_not_one_number_is_refused_by_its_key(value: Any) -> None:
     with pytest.raises(TypeError, match=r"metric 'val/accuracy' is .*, expected one number"):
         flatten_metrics({"val": {"accuracy": value}})
+
+
+class KeepingChannel(SilentChannel):
+    """A channel that keeps the events of a trial in a list."""
+
+    def __init__(self) -> None:
+        self.events: list[trialbus.Event] = []
+
+    def publish(self, event: trialbus.Event, *, at_once: bool = True) -> None:
+        self.events.append(event)
+
+
+def make_trial(channel: KeepingChannel) -> Trial:
+    return Trial(trialbus.TrialAssigned(trial=0, params={}), channel, None, Ranks())
+
+
+@pytest.mark.parametrize(
+    ("step", "error", "message"),
+    [
+        ("x", TypeError, r"step is 'x', expected an integer from 0 to 2147483647"),
+        (1.5, TypeError, r"step is 1.5, expected an integer from 0"),
+        (None, TypeError, r"step is None, expected an integer from 0"),
+        (np.zeros(2), TypeError, r"step is array\(\[0., 0.\]\), expected an integer from 0"),
+        (-1, ValueError, r"step is -1, expected an integer from 0 to 2147483647"),
+        (2**31, ValueError, r"step is 2147483648, expected an integer from 0 to 2147483647"),
+    ],
+    ids=repr,
+)
+def test_a_wrong_step_is_refused_where_it_is_reported(
+    step: Any, error: type[Exception], message: str
+) -> None:
+    channel = KeepingChannel()
+    with make_trial(channel) as trial:
+        for report in (trial.report, Callbacks(trial=trial).report):
+            with pytest.raises(error, match=message):
+                report(step, {"loss": 1.0})
+    assert not any(isinstance(event, trialbus.EvaluationComplete) for event in channel.events)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "error", "message"),
+    [
+        (5, TypeError, r"metrics is 5, expected a mapping of names to numbers"),
+        (None, TypeError, r"metrics is None, expected a mapping of names to numbers"),
+        ([("loss", 1.0)], TypeError, r"metrics is \[\('loss', 1.0\)\], expected a mapping"),
+        ({}, ValueError, r"metrics is \{\}, expected one number or more"),
+        ({"val": {}}, ValueError, r"metrics is \{'val': \{\}\}, expected one number or more"),
+    ],
+    ids=repr,
+)
+def test_metrics_without_a_number_are_refused_where_they_are_reported(
+    metrics: Any, error: type[Exception], message: str
+) -> None:
+    channel = KeepingChannel()
+    with make_trial(channel) as trial:
+        for report in (trial.report, Callbacks(trial=trial).report):
+            with pytest.raises(error, match=message):
+                report(0, metrics)
+    assert not any(isinstance(event, trialbus.EvaluationComplete) for event in channel.events)
+
+
+@pytest.mark.parametrize("step", [3, True, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3)])
+def test_an_integer_of_any_library_is_a_step(step: Any) -> None:
+    channel = KeepingChannel()
+    with make_trial(channel) as trial:
+        trial.report(step, {"loss": 1.0})
+    (event,) = [e for e in channel.events if isinstance(e, trialbus.EvaluationComplete)]
+    assert (event.step, type(event.step)) == (int(step), int)

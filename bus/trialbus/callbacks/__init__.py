@@ -1,8 +1,8 @@
-"""Callbacks of a training, and ready ones for training libraries.
+"""Callbacks of a training, and ready callbacks for training libraries.
 
-`EvaluationCallback` is the base, `Callbacks` a list of them that acts as one, `CallbackFactory`
-builds it from a configuration. `lightning`, `transformers`, `sb3`, `lightgbm` and `hydra` are
-modules of their own, each imported only by who uses that library.
+`EvaluationCallback` is the base class, `Callbacks` a list that acts as a callback, and
+`CallbackFactory` builds the list from a configuration. The modules `lightning`, `transformers`,
+`sb3`, `lightgbm` and `hydra` are imported only by users of the library of that name.
 """
 
 from trialbus.callbacks.evaluation import Callbacks, EvaluationCallback

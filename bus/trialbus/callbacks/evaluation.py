@@ -1,4 +1,4 @@
-"""Callbacks: what a training calls at the turns of its life, and a list that acts as one."""
+"""Callbacks: the hooks that a training calls, and a list of callbacks that acts as a callback."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from typing import Any, Protocol
 
 from trialbus.errors import TrialPruned
 from trialbus.messages.events import EvaluationComplete
-from trialbus.trainer.metrics import flatten_metrics
+from trialbus.trainer.metrics import convert_step, flatten_metrics
 from trialbus.trainer.trial import Trial
 
 logger = logging.getLogger(__name__)
 
 
-class Reported(Protocol):
-    """Whom a training reports to: a `Trial`, or `Callbacks`."""
+class EvaluationReceiver(Protocol):
+    """Receiver of a training's evaluations: a `Trial` or `Callbacks`."""
 
     def report(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Take an evaluation, as `Trial.report` does."""
+        """Report an evaluation, as `Trial.report` does."""
 
 
 class EvaluationCallback:
-    """What happens at the turns of a training's life. Override what is needed, by default nothing.
+    """Base class of callbacks: hooks of a training, all of them empty by default.
 
     Attributes:
-        name: By which it is switched off and on; unique in its list.
-        enabled: Whether it is called.
-        essential: Whether the training ends when it raises. An error of any other is logged, and
-            the training goes on. `TrialPruned` always ends the training.
+        name: Name by which `Callbacks.enable` switches the callback off and on; unique in a list.
+        enabled: Whether the callback is called.
+        essential: Whether an error of the callback ends the training. Errors of other callbacks are
+            logged, and the training goes on. `TrialPruned` always ends the training.
 
     Example:
         >>> class Best(EvaluationCallback):
@@ -44,48 +44,49 @@ class EvaluationCallback:
     essential: bool = False
 
     def on_train_start(self) -> None:
-        """The training begins."""
+        """Handle the start of the training."""
 
     def on_episode_start(self, episode: int) -> None:
-        """An episode begins."""
+        """Handle the start of an episode."""
 
     def on_step(self, step: int) -> None:
-        """A step was made."""
+        """Handle the end of a step."""
 
     def on_episode_end(self, episode: int, metrics: Mapping[str, float]) -> None:
-        """An episode ended."""
+        """Handle the end of an episode."""
 
     def on_rollout_start(self, rollout: int) -> None:
-        """Experience is about to be collected."""
+        """Handle the start of a rollout, in which experience is collected."""
 
     def on_rollout_end(self, rollout: int, metrics: Mapping[str, float]) -> None:
-        """Experience was collected."""
+        """Handle the end of a rollout."""
 
     def on_update(self, update: int, metrics: Mapping[str, float]) -> None:
-        """The model was changed."""
+        """Handle an update of the model."""
 
     def on_evaluation_complete(self, event: EvaluationComplete) -> None:
-        """The model was evaluated."""
+        """Handle an evaluation of the model."""
 
     def on_error(self, error: BaseException) -> None:
-        """The training ends by an exception other than `TrialPruned`; `on_train_end` follows."""
+        """Handle an exception other than `TrialPruned` that ends the training."""
 
     def on_train_end(self) -> None:
-        """The training ended, in whatever way."""
+        """Handle the end of the training, with or without an exception."""
 
 
 class Callbacks(EvaluationCallback):
-    """Callbacks that are called one after the other, as one.
+    """A list of callbacks that acts as a callback.
 
-    A context manager around a training: entering it is the training's start, leaving it its end.
-    Every callback hears of an evaluation before a `TrialPruned` of one of them is let out.
+    As a context manager around a training it calls `on_train_start` on entry, and `on_error` and
+    `on_train_end` on exit. If a callback raises `TrialPruned`, the remaining callbacks are called
+    before the exception is raised.
 
     Args:
-        callbacks: In the order in which they are called.
-        trial: Whose study and number the evaluations carry.
+        callbacks: Callbacks in the order in which they are called.
+        trial: Trial whose study and number the evaluations carry.
 
     Raises:
-        ValueError: Two have the same name.
+        ValueError: Two callbacks have the same name.
 
     Example:
         >>> with Callbacks([Logger()], trial) as callbacks:  # doctest: +SKIP
@@ -96,20 +97,20 @@ class Callbacks(EvaluationCallback):
     def __init__(
         self, callbacks: Iterable[EvaluationCallback] = (), trial: Trial | None = None
     ) -> None:
-        self._members: dict[str, EvaluationCallback] = {}
+        self._callbacks: dict[str, EvaluationCallback] = {}
         self._trial = trial
-        self._began = time.monotonic()
+        self._started_mono_s = time.monotonic()
         for callback in callbacks:
             self.add(callback)
 
     def __enter__(self) -> Callbacks:
-        self._began = time.monotonic()
+        self._started_mono_s = time.monotonic()
         self.on_train_start()
         return self
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
@@ -118,35 +119,42 @@ class Callbacks(EvaluationCallback):
         self.on_train_end()
 
     def __iter__(self) -> Iterator[EvaluationCallback]:
-        return iter(self._members.values())
+        return iter(self._callbacks.values())
 
     def add(self, callback: EvaluationCallback) -> None:
-        """Call one more, after the others. Without a name it gets that of its class."""
+        """Add a callback to the end of the list.
+
+        A callback without a name gets the name of its class.
+
+        Raises:
+            ValueError: The list has a callback of the same name.
+        """
         name = callback.name or type(callback).__name__
-        if name in self._members:
-            raise ValueError(f"two callbacks are called {name!r}; give one another `name`")
-        self._members[name] = callback
+        if name in self._callbacks:
+            raise ValueError(f"two callbacks are called {name!r}; give each another `name`")
+        self._callbacks[name] = callback
 
     def enable(self, name: str, *, enabled: bool = True) -> None:
-        """Call the callback of a name from now on, or no longer.
+        """Switch the callback of a name on or off.
 
         Raises:
-            KeyError: There is none of that name; the message has those there are.
+            KeyError: No callback has the name; the message lists the names of the callbacks.
         """
-        if name not in self._members:
-            raise KeyError(f"no callback is called {name!r}, there are {sorted(self._members)}")
-        self._members[name].enabled = enabled
+        if name not in self._callbacks:
+            raise KeyError(f"no callback is called {name!r}, there are {sorted(self._callbacks)}")
+        self._callbacks[name].enabled = enabled
 
     def report(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Tell every callback of an evaluation.
+        """Call `on_evaluation_complete` of every callback with an evaluation.
 
         Args:
-            step: As in `Trial.report`.
-            metrics: As in `Trial.report`.
+            step: Step that was evaluated, as in `Trial.report`.
+            metrics: Numbers by name, as in `Trial.report`.
 
         Raises:
-            TrialPruned: A callback says that the training is to end.
-            TypeError: A metric is not one number; names its key.
+            TrialPruned: A callback ends the training.
+            TypeError: The step or a metric has the wrong type, as in `Trial.report`.
+            ValueError: The step is out of range, or `metrics` is empty.
         """
         trial = self._trial
         self.on_evaluation_complete(
@@ -154,63 +162,63 @@ class Callbacks(EvaluationCallback):
                 study=trial.study if trial else "",
                 trial=trial.number if trial else 0,
                 attempt=trial.attempt if trial else 0,
-                step=step,
+                step=convert_step(step),
                 metrics=flatten_metrics(metrics),
-                elapsed_s=time.monotonic() - self._began,
+                elapsed_s=time.monotonic() - self._started_mono_s,
             )
         )
 
     def on_train_start(self) -> None:
-        """Call every callback's."""
-        self._each("on_train_start")
+        """Call `on_train_start` of every callback."""
+        self._call_each("on_train_start")
 
     def on_episode_start(self, episode: int) -> None:
-        """Call every callback's."""
-        self._each("on_episode_start", episode)
+        """Call `on_episode_start` of every callback."""
+        self._call_each("on_episode_start", episode)
 
     def on_step(self, step: int) -> None:
-        """Call every callback's."""
-        self._each("on_step", step)
+        """Call `on_step` of every callback."""
+        self._call_each("on_step", step)
 
     def on_episode_end(self, episode: int, metrics: Mapping[str, float]) -> None:
-        """Call every callback's."""
-        self._each("on_episode_end", episode, metrics)
+        """Call `on_episode_end` of every callback."""
+        self._call_each("on_episode_end", episode, metrics)
 
     def on_rollout_start(self, rollout: int) -> None:
-        """Call every callback's."""
-        self._each("on_rollout_start", rollout)
+        """Call `on_rollout_start` of every callback."""
+        self._call_each("on_rollout_start", rollout)
 
     def on_rollout_end(self, rollout: int, metrics: Mapping[str, float]) -> None:
-        """Call every callback's."""
-        self._each("on_rollout_end", rollout, metrics)
+        """Call `on_rollout_end` of every callback."""
+        self._call_each("on_rollout_end", rollout, metrics)
 
     def on_update(self, update: int, metrics: Mapping[str, float]) -> None:
-        """Call every callback's."""
-        self._each("on_update", update, metrics)
+        """Call `on_update` of every callback."""
+        self._call_each("on_update", update, metrics)
 
     def on_evaluation_complete(self, event: EvaluationComplete) -> None:
-        """Call every callback's."""
-        self._each("on_evaluation_complete", event)
+        """Call `on_evaluation_complete` of every callback."""
+        self._call_each("on_evaluation_complete", event)
 
     def on_error(self, error: BaseException) -> None:
-        """Call every callback's."""
-        self._each("on_error", error)
+        """Call `on_error` of every callback."""
+        self._call_each("on_error", error)
 
     def on_train_end(self) -> None:
-        """Call every callback's."""
-        self._each("on_train_end")
+        """Call `on_train_end` of every callback."""
+        self._call_each("on_train_end")
 
-    def _each(self, hook: str, *arguments: object) -> None:
-        ending: Exception | None = None
-        for name, callback in self._members.items():
+    def _call_each(self, hook: str, *arguments: object) -> None:
+        raised: Exception | None = None
+        for name, callback in self._callbacks.items():
             if not callback.enabled:
                 continue
             try:
                 getattr(callback, hook)(*arguments)
             except Exception as error:
                 if isinstance(error, TrialPruned) or callback.essential:
-                    ending = ending or error
+                    raised = raised or error
                 else:
                     logger.exception("callback %r failed in %s; the training goes on", name, hook)
-        if ending is not None:
-            raise ending
+        if raised is not None:
+            raise raised

@@ -1,6 +1,6 @@
-"""Hydra: makes a trial of each run of an application with `@hydra.main`.
+"""Hydra: makes each run of an application with `@hydra.main` a trial.
 
-One line in the application's config, or on its command line, which a worker can write
+The callback is configured in the application's config, or by a worker on the command line
 (`trainer=hydra`):
 
 ```yaml
@@ -28,29 +28,29 @@ logger = logging.getLogger(__name__)
 
 
 class TrialCallback(Callback):
-    """Attaches to the trial of this process, and ends it as the application ends.
+    """A callback of Hydra that attaches to the process's trial and ends the trial with the job.
 
-    What the application returns is the trial's objective value, or its values; None leaves them
-    to the evaluations. Where there is no trial it does nothing. `trialbus.attach()` in the
-    application returns the same trial, for those that report.
+    The application returns the trial's objective value, or values; with None the values come from
+    the evaluations. In a process without a trial the callback does nothing. An application that
+    reports calls `trialbus.attach()`, which returns the same trial.
     """
 
     def __init__(self) -> None:
         self._trial: Trial | None = None
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
-        """Attach."""
+        """Attach to the trial of this process."""
         if os.environ.get(TRIAL_VARIABLE):
             self._trial = attach()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **_: Any) -> None:
-        """End the trial as the application ended."""
+        """End the trial in the state in which the job ended."""
         trial, self._trial = self._trial, None
         if trial is None:
             return
         try:
             with trial:
-                # Hydra goes on to raise, or to return, what the application did.
+                # Raises the error of a failed job, which Hydra raises too.
                 values = job_return.return_value
                 if values is not None:
                     trial.complete(values)

@@ -1,19 +1,19 @@
-"""LightGBM: reports the metrics of every boosting round. Imports nothing but trialbus."""
+"""LightGBM: reports the metrics of every boosting round; does not import LightGBM."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from trialbus.callbacks.evaluation import Reported
+from trialbus.callbacks.evaluation import EvaluationReceiver
 
 
 class TrialCallback:
-    """Reports what was evaluated in a boosting round as `<data set>/<metric>`.
+    """A callback of LightGBM that reports the metrics of a boosting round as `<data set>/<metric>`.
 
-    A prune leaves `lightgbm.train`, or `fit`, as `TrialPruned`.
+    `lightgbm.train`, or `fit`, raises `TrialPruned` when the trial is pruned.
 
     Args:
-        trial: Whom to report to: the `Trial`, or `Callbacks`.
+        trial: Receiver of the reports: a `Trial` or `Callbacks`.
 
     Example:
         >>> booster = lightgbm.train(  # doctest: +SKIP
@@ -23,11 +23,12 @@ class TrialCallback:
 
     order = 25  # before early stopping, which ends the training by an exception in round 30
 
-    def __init__(self, trial: Reported) -> None:
+    def __init__(self, trial: EvaluationReceiver) -> None:
         self._trial = trial
 
     def __call__(self, env: Any) -> None:
-        """Take a `lightgbm.callback.CallbackEnv`."""
-        if env.evaluation_result_list:
-            metrics = {f"{found[0]}/{found[1]}": found[2] for found in env.evaluation_result_list}
+        """Report the metrics in a `lightgbm.callback.CallbackEnv`."""
+        results = env.evaluation_result_list
+        if results:
+            metrics = {f"{data_set}/{metric}": value for data_set, metric, value, *_ in results}
             self._trial.report(env.iteration, metrics)

@@ -6,22 +6,22 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from trialbus.callbacks.evaluation import Reported
+from trialbus.callbacks.evaluation import EvaluationReceiver
 
 
 class TrialCallback(TrainerCallback):
-    """Reports the numbers of every evaluation, at the optimizer's global step.
+    """A callback of Transformers that reports every evaluation at the global step.
 
-    A prune leaves `Trainer.train` as `TrialPruned`.
+    `Trainer.train` raises `TrialPruned` when the trial is pruned.
 
     Args:
-        trial: Whom to report to: the `Trial`, or `Callbacks`.
+        trial: Receiver of the reports: a `Trial` or `Callbacks`.
 
     Example:
         >>> trainer = Trainer(model, args, callbacks=[TrialCallback(trial)])  # doctest: +SKIP
     """
 
-    def __init__(self, trial: Reported) -> None:
+    def __init__(self, trial: EvaluationReceiver) -> None:
         self._trial = trial
 
     def on_evaluate(
@@ -32,6 +32,7 @@ class TrialCallback(TrainerCallback):
         metrics: dict[str, Any] | None = None,
         **_: Any,
     ) -> None:
-        """Report what is a number; some metrics of users are texts or lists."""
+        """Report the metrics that are numbers; users may add text and lists."""
         numbers = {k: v for k, v in (metrics or {}).items() if isinstance(v, int | float)}
-        self._trial.report(state.global_step, numbers)
+        if numbers:
+            self._trial.report(state.global_step, numbers)

@@ -1,1 +1,1 @@
-"""Trainer: what runs inside a training process, around the handle that `attach` returns."""
+"""Trainer: the code inside a training process, around the handle that `attach` returns."""

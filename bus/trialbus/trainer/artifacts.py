@@ -1,4 +1,4 @@
-"""Artifacts: files of a trial, copied to where Optuna's artifact store finds them."""
+"""Artifacts: files of a trial, copied into a folder of Optuna's `FileSystemArtifactStore`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from trialbus.messages import events
 
-#: Folder of artifacts, as `optuna.artifacts.FileSystemArtifactStore` expects it.
+#: Environment variable with the folder of artifacts.
 ARTIFACTS_VARIABLE = "TRIALBUS_ARTIFACTS"
 _DEFAULT = ".trialbus/artifacts"
 _UNKNOWN_MIMETYPE = "application/octet-stream"

@@ -1,4 +1,4 @@
-"""Assignment: how a trial reaches the process that runs it, as a `trial_assigned` event."""
+"""Assignment: the `trial_assigned` event, from the worker's environment or the optimizer."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trialbus.errors import SpecError, TrialbusError
 from trialbus.messages import events
 from trialbus.protocol.endpoint import ENDPOINT_VARIABLE
 
-#: Set by the worker for the process of a trial: its `TrialAssigned` as JSON.
+#: Environment variable of a trial's process, set by the worker: the `TrialAssigned` as JSON.
 TRIAL_VARIABLE = "TRIALBUS_TRIAL"
 
 #: Seconds of silence after which a trainer counts as lost.
@@ -26,7 +26,7 @@ _CONNECT_S = 10.0
 
 
 def make_environment(assigned: events.TrialAssigned, endpoint: str) -> dict[str, str]:
-    """Return the environment variables that make `attach` in another process return this trial."""
+    """Return the environment variables with which `attach` in another process returns the trial."""
     return {
         ENDPOINT_VARIABLE: endpoint,
         TRIAL_VARIABLE: msgspec.json.encode(assigned).decode(),
@@ -34,7 +34,7 @@ def make_environment(assigned: events.TrialAssigned, endpoint: str) -> dict[str,
 
 
 def parse_assignment(text: str) -> events.TrialAssigned:
-    """Return the assignment that the text of `$TRIALBUS_TRIAL` holds.
+    """Parse the text of `$TRIALBUS_TRIAL` to an assignment.
 
     Raises:
         SpecError: The text is not JSON, or lacks a field without a default.
@@ -48,14 +48,15 @@ def parse_assignment(text: str) -> events.TrialAssigned:
 def request_trial(
     study: str, endpoint: str | None, timeout_s: float | None
 ) -> tuple[Link, Presence, events.TrialAssigned]:
-    """Request a trial of a study from the optimizer and wait for it.
+    """Request a trial of a study from the optimizer and wait for the assignment.
 
     Returns:
-        An open link, a session registered as the trial's trainer, and the trial.
+        An open link, a session registered as the trial's trainer, and the assignment.
 
     Raises:
-        HubUnavailableError: No hub within `timeout_s` seconds.
-        TrialbusError: No trial within `timeout_s` seconds; the request is taken back.
+        HubUnavailableError: No hub answered within `timeout_s` seconds.
+        TrialbusError: No trial was handed out within `timeout_s` seconds; the request is
+            withdrawn.
     """
     link = Link(endpoint)
     presence = Presence(

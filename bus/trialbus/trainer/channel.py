@@ -1,4 +1,4 @@
-"""Channels: how a trial's events leave the process, and how commands for the trial arrive."""
+"""Channels: how a process sends a trial's events and receives commands for the trial."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _FLUSH_S = 10.0
 
 
 class Channel(Protocol):
-    """How a trial's events leave the process, and how prune commands for the trial arrive."""
+    """Sender of a trial's events and receiver of commands for the trial."""
 
     def publish(self, event: events.Event, *, at_once: bool = True) -> None:
-        """Accept an event without waiting; if not `at_once`, it may be sent a moment later."""
+        """Accept an event without waiting; without `at_once` the event may be sent later."""
 
     def find_prune(self, attempt: int) -> events.Prune | None:
-        """Return the prune command for this attempt, if one has arrived."""
+        """Return the prune command for an attempt, or None if no such command has arrived."""
 
     def wait_for_decision(self, attempt: int, step: int, wait_s: float) -> events.Prune | None:
         """Wait at most `wait_s` for the decision about a step; None means to go on."""
@@ -37,7 +37,7 @@ class BusChannel:
     def __init__(self, link: Link, presence: Presence, assigned: events.TrialAssigned) -> None:
         self._link = link
         self._presence = presence
-        # Subscribed before the publisher is made, so that it stands in the log before any report.
+        # Subscribed before the publisher is made: the hub knows the subscription before any report.
         self._commands = subscribe(
             events.Prune,
             events.Proceed,
@@ -45,7 +45,7 @@ class BusChannel:
             trial=assigned.trial,
             link=link,
         )
-        self._has_arrived = False  # a command, since `find_prune` was called last
+        self._has_new_command = False  # since the last call of `find_prune`
         self._commands.wake_on_arrival(self._note_arrival)
         self._publisher = Publisher(link=link)
 
@@ -54,10 +54,10 @@ class BusChannel:
         self._publisher.publish(event, at_once=at_once)
 
     def find_prune(self, attempt: int) -> events.Prune | None:
-        """Return the prune command for this attempt, if one has arrived."""
-        if not self._has_arrived:
+        """Return the prune command for an attempt, or None if no such command has arrived."""
+        if not self._has_new_command:
             return None
-        self._has_arrived = False
+        self._has_new_command = False
         while self._commands.available:
             event = self._commands.next(0.0)
             if isinstance(event, events.Prune) and event.attempt == attempt:
@@ -80,13 +80,13 @@ class BusChannel:
         return None
 
     def close(self) -> None:
-        """Send what is in the outbox, end the session and close the link."""
+        """Send the events of the outbox, end the session and close the link."""
         self._publisher.close(_FLUSH_S)
         self._presence.close()
         self._link.close()
 
     def _note_arrival(self) -> None:
-        self._has_arrived = True
+        self._has_new_command = True
 
 
 class PrintingChannel:
@@ -110,7 +110,7 @@ class PrintingChannel:
         """Return None: no optimizer decides about a stand-alone trial."""
 
     def close(self) -> None:
-        """Close nothing."""
+        """Return at once: a stand-alone trial has no connection."""
 
 
 class SilentChannel:
@@ -120,13 +120,13 @@ class SilentChannel:
         """Drop the event, which rank 0 publishes too."""
 
     def find_prune(self, attempt: int) -> None:
-        """Return None: rank 0 receives the command and shares it."""
+        """Return None: rank 0 receives the command and shares the result."""
 
     def wait_for_decision(self, attempt: int, step: int, wait_s: float) -> None:
         """Return None: rank 0 waits and shares the decision."""
 
     def close(self) -> None:
-        """Close nothing."""
+        """Return at once: rank 0 alone has a connection."""
 
 
 def print_line(line: str) -> None:

@@ -1,4 +1,4 @@
-"""Checkpoint: saved state of a training, from which the next attempt at its trial goes on."""
+"""Checkpoint: saved state of a training, from which the next attempt at the trial resumes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Literal
 
 from trialbus.study.folder_name import name_folder
 
-#: Folder of checkpoints; every machine that may run a trial again has to see the folder.
+#: Environment variable with the folder of checkpoints, which every machine of a study must see.
 CHECKPOINTS_VARIABLE = "TRIALBUS_CHECKPOINTS"
 _DEFAULT = ".trialbus/checkpoints"
 # Suffix of a checkpoint while it is written; torch.save refuses a name that begins with a dot.
@@ -23,7 +23,7 @@ _DRAFT = ".draft"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint of one step of a training."""
+    """A checkpoint of a training at a step."""
 
     path: Path
     """File or folder that the training wrote."""
@@ -36,7 +36,7 @@ class Checkpoint:
 
 
 class Checkpoints:
-    """The checkpoints of one trial, in a folder that all its attempts share.
+    """The checkpoints of a trial, in a folder that all attempts of the trial share.
 
     Attributes:
         directory: The folder; created at the first `save`.
@@ -46,7 +46,7 @@ class Checkpoints:
 
     Example:
         >>> checkpoint = trial.checkpoint.latest()  # doctest: +SKIP
-        >>> begin = checkpoint.step + 1 if checkpoint else 0  # doctest: +SKIP
+        >>> first_step = checkpoint.step + 1 if checkpoint else 0  # doctest: +SKIP
         >>> with trial.checkpoint.save(epoch) as path:  # doctest: +SKIP
         ...     torch.save(model.state_dict(), path)
     """
@@ -57,20 +57,20 @@ class Checkpoints:
         self.keep_best_n = 0
         self.mode: Literal["min", "max"] = "max"
         if fresh and directory.exists():
-            # A deleted study of the same name left them: this trial has never run before.
+            # Left by a deleted study of the same name: this trial has never run before.
             shutil.rmtree(directory)
 
     @contextmanager
     def save(self, step: int, value: float | None = None) -> Generator[Path]:
-        """Yield a path to write a file or a folder to, which is kept once the block ends normally.
+        """Yield a path for a file or a folder, and keep the file or folder as a checkpoint.
 
-        A checkpoint that is cut off leaves the others as they are. Afterwards the checkpoints
-        beyond `keep_last` and `keep_best_n` are removed.
+        If the block raises, or the process dies, no checkpoint is added and the earlier checkpoints
+        remain. Afterwards the checkpoints beyond `keep_last` and `keep_best_n` are removed.
 
         Args:
             step: Step that the training has reached; a second checkpoint of a step replaces the
                 first.
-            value: Value by which `keep_best_n` ranks the checkpoint.
+            value: Value by which `best` and `keep_best_n` rank the checkpoint.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         draft = self.directory / f"{uuid.uuid4().hex}{_DRAFT}"
@@ -99,7 +99,7 @@ class Checkpoints:
         return next(iter(self._rank()), None)
 
     def all(self) -> list[Checkpoint]:
-        """Return the checkpoints of the trial in the order of their steps."""
+        """Return all checkpoints of the trial, sorted by step."""
         if not self.directory.is_dir():
             return []
         paths = sorted(self.directory.iterdir())

@@ -1,4 +1,4 @@
-"""Ranks: in distributed training rank 0 speaks for the trial and shares what it receives."""
+"""Ranks: in distributed training, rank 0 alone speaks with the bus and shares the answers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _T = TypeVar("_T")
 
 
 class Ranks:
-    """The processes that train one model together, as `torch.distributed` knows them.
+    """The processes of a distributed training in `torch.distributed`, or the only process.
 
-    torch is not imported: a script that has not set up a process group trains in one process.
+    torch is not imported here: a script that has set up a process group has imported torch.
 
     Attributes:
         rank: Rank of this process, 0 if it trains alone.
@@ -44,7 +44,7 @@ class Ranks:
             )
 
     def share(self, value: _T) -> _T:
-        """Return the value of rank 0 in every rank; all ranks have to call this alike."""
+        """Return the value of rank 0 in every rank; every rank must make the same calls."""
         if self._group is None:
             return value
         values = [value]

@@ -1,28 +1,56 @@
-"""Metrics of an evaluation, converted to plain floats."""
+"""Metrics: step and metrics of an evaluation, converted to plain numbers."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, SupportsIndex
 
 from trialbus.study.validation import is_mapping
 
+#: Highest step that every Optuna storage can hold.
+MAX_STEP = 2**31 - 1
+
+
+def convert_step(step: SupportsIndex) -> int:
+    """Convert the step of an evaluation to a Python integer.
+
+    Raises:
+        TypeError: The step is not an integer of Python, NumPy or torch.
+        ValueError: The step is negative or above 2**31 - 1.
+    """
+    try:
+        number = operator.index(step)
+    except TypeError:
+        raise TypeError(f"step is {step!r}, expected an integer from 0 to {MAX_STEP}") from None
+    if not 0 <= number <= MAX_STEP:
+        raise ValueError(f"step is {step!r}, expected an integer from 0 to {MAX_STEP}")
+    return number
+
 
 def flatten_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Return metrics as floats by name; nested mappings are joined with `/`.
+    """Convert metrics to floats by name; names of nested mappings are joined with `/`.
 
     Accepts Python numbers, NumPy scalars and tensors without dimensions, and imports neither
     library.
 
     Raises:
-        TypeError: A value is not one number; names the key.
+        TypeError: `metrics` is not a mapping, or a value is not one number; names the key.
+        ValueError: There is no number in `metrics`.
 
     Example:
         >>> flatten_metrics({"val": {"accuracy": 1}, "loss": 0.5})
         {'val/accuracy': 1.0, 'loss': 0.5}
     """
     flat: dict[str, float] = {}
-    _add_metrics(flat, "", metrics)
+    try:
+        _add_metrics(flat, "", metrics)
+    except AttributeError:
+        if hasattr(metrics, "items"):
+            raise
+        raise TypeError(f"metrics is {metrics!r}, expected a mapping of names to numbers") from None
+    if not flat:
+        raise ValueError(f"metrics is {metrics!r}, expected one number or more by name")
     return flat
 
 

@@ -1,4 +1,4 @@
-"""Termination: notices SIGTERM while a trial runs in this process."""
+"""Termination: a handler that notices SIGTERM while a trial runs in this process."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 class Termination:
     """Handler of SIGTERM until `release`: Slurm, Ray and workers end trainings with that signal.
 
-    The script's own handler is still called. Without one, `SystemExit(143)` ends the training, so
+    The script's handler is still called. Without one, `SystemExit(143)` ends the training, so
     that its `finally` blocks run. Python handles signals in the main thread only; in another
     thread the signal is not noticed.
 
@@ -25,13 +25,13 @@ class Termination:
         self._is_installed = threading.current_thread() is threading.main_thread()
         if self._is_installed:
             handler = self._previous_handler = signal.getsignal(signal.SIGTERM)
-            # None: a handler not made in Python. SIG_IGN: the script ignores the signal on purpose.
+            # None: the handler is not a Python function. SIG_IGN: the script ignores the signal.
             self._is_installed = handler is signal.SIG_DFL or callable(handler)
         if self._is_installed:
             signal.signal(signal.SIGTERM, self._handle)
 
     def release(self) -> None:
-        """Restore the handler that was there before, unless the script has set another since."""
+        """Restore the previous handler, unless the script has replaced this handler since."""
         is_restorable = self._is_installed and threading.current_thread() is threading.main_thread()
         if is_restorable and signal.getsignal(signal.SIGTERM) == self._handle:
             signal.signal(signal.SIGTERM, self._previous_handler)

@@ -1,4 +1,4 @@
-"""Trial: the handle through which a training script runs one trial.
+"""Trial: the handle of a trial in the training script.
 
 ```python
 with trialbus.attach(defaults={"lr": 1e-3}, budget=20) as trial:
@@ -10,7 +10,6 @@ with trialbus.attach(defaults={"lr": 1e-3}, budget=20) as trial:
 
 from __future__ import annotations
 
-import operator
 import os
 import random
 import socket
@@ -46,32 +45,32 @@ from trialbus.trainer.channel import (
 )
 from trialbus.trainer.checkpoint import Checkpoints, locate_checkpoints
 from trialbus.trainer.distributed import Ranks
-from trialbus.trainer.metrics import flatten_metrics
+from trialbus.trainer.metrics import MAX_STEP, convert_step, flatten_metrics
 from trialbus.trainer.termination import Termination
 
 _TRACEBACK_LINES = 20
-_MAX_STEP = 2**31 - 1
 
 
 class Trial:
-    """One trial of a study, from its parameters to its result. Made by `attach`.
+    """A trial of a study, as the training script sees the trial. Made by `attach`.
 
-    Use it as a context manager around the training: a normal end completes the trial,
+    Use the trial as a context manager around the training: a normal end completes the trial,
     `TrialPruned` ends the `with` block quietly, Ctrl-C or SIGTERM hand the trial back to be run
-    again, and any other exception marks the trial failed and goes on up.
+    again, and any other exception marks the trial as failed and is raised again.
 
     Attributes:
         study: Name of the study.
-        number: Number of the trial in it, from 0.
-        attempt: 0, or more if an earlier attempt at this trial was lost.
-        params: Value of each parameter by name, read-only: `params["model.width"]`,
+        number: Number of the trial in its study, from 0.
+        attempt: 0 for the first run of the trial, one more each time the trial is handed out again.
+        params: Value of each param by name, read-only: `params["model.width"]`,
             `params["model"]["width"]`, `params.nested()`.
         seed: Seed for this trial.
-        budget: Steps to train.
-        evaluation: How to evaluate, as the study says: `.interval` and `.episodes`, None where it
-            does not.
-        config_name: Name of the configuration to begin with, where `study.base_config` is one.
-        prune_command: The prune command that `report` or `should_prune` found for this attempt: its
+        budget: Number of steps to train.
+        evaluation: How to evaluate the model: `.interval` and `.episodes`, each None if the study
+            leaves the choice to the training.
+        config_name: Name of the configuration that the training composes, from `study.base_config`;
+            else None.
+        prune_command: Prune command that `report` or `should_prune` received for this attempt, with
             `step`, `reason` and `by`; else None.
         rank: Rank of this process in distributed training, else 0.
     """
@@ -110,7 +109,7 @@ class Trial:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
@@ -133,28 +132,28 @@ class Trial:
 
     @property
     def config(self) -> Params:
-        """The trial's whole configuration, read-only: the params laid over what all trials share.
+        """Complete configuration of the trial, read-only: params merged into the study's values.
 
-        What they share are the study's `base_config` and `trial_overrides`. It is read as `params`
-        are; `config.nested()` is a nested dict.
+        The study's values are `base_config` and `trial_overrides`. `config["model"]["width"]` and
+        `config["model.width"]` are the same value; `config.nested()` returns a nested dict.
         """
         return Params(merge_configs(self._config, self.params))
 
     @cached_property
     def checkpoint(self) -> Checkpoints:
-        """The checkpoints of this trial, which its next attempt goes on from.
+        """Checkpoints of this trial, from which the next attempt resumes.
 
-        The folder is in `$TRIALBUS_CHECKPOINTS`, by default `.trialbus/checkpoints`.
+        The folder lies in `$TRIALBUS_CHECKPOINTS`, by default `.trialbus/checkpoints`.
         """
-        number = self.number if self.study else self.seed  # one run by hand is not the next one's
+        number = self.number if self.study else self.seed  # stand-alone runs share no checkpoints
         return Checkpoints(locate_checkpoints(self.study, number), fresh=self.attempt == 0)
 
     @property
     def budget(self) -> int:
-        """Steps to train, as the study says, else as `attach` was told.
+        """Number of steps to train: the study's budget, else the `budget` given to `attach`.
 
         Raises:
-            SpecError: Neither says it.
+            SpecError: Neither the study nor `attach` gave a budget.
         """
         if self._budget is None:
             raise SpecError(
@@ -164,33 +163,35 @@ class Trial:
         return self._budget
 
     def report(self, step: int, metrics: Mapping[str, Any], *, wait: float = 0.0) -> None:
-        """Publish an evaluation; returns in microseconds, whether or not a hub is there.
+        """Publish an evaluation and return in microseconds, also while the hub is unavailable.
 
         Args:
-            step: Which evaluation this is: a non-negative epoch, update or episode.
+            step: Step that was evaluated: a non-negative epoch, update or episode.
             metrics: Numbers by name; nested mappings are flattened with `/`. NaN is allowed.
-            wait: Seconds to wait at most for the decision about this very step, as Optuna's
-                `report` and `should_prune` make it; if none comes, the training goes on. By
-                default a prune is noticed at the first report after it arrived.
+            wait: Seconds to wait at most for the decision about this step, the same decision that
+                Optuna's `report` and `should_prune` would make; without a decision in time the
+                training goes on. By default a prune is noticed at the first report after its
+                arrival.
 
         Raises:
-            TrialPruned: The trial was pruned; let the exception leave the training. Its attributes
-                `step`, `reason` and `by` say why, and who asked for it.
-            TypeError: A metric is not one number; names its key.
-            ValueError: `step` is negative, or above 2**31 - 1.
+            TrialPruned: The trial was pruned; let the exception leave the training. The attributes
+                `step`, `reason` and `by` say why, and who pruned the trial.
+            TypeError: `step` is not an integer, `metrics` is not a mapping, or a metric is not one
+                number; names the metric.
+            ValueError: `step` is negative or above 2**31 - 1, or `metrics` is empty.
             OutboxFullError: The hub has been away for so long that the outbox is full.
 
         Example:
             >>> trial.report(3, {"val": {"accuracy": 0.93, "loss": 0.2}})  # doctest: +SKIP
         """
-        if not 0 <= step <= _MAX_STEP:
-            raise ValueError(f"step is {step}, expected 0 to {_MAX_STEP}")
+        if type(step) is not int or not 0 <= step <= MAX_STEP:
+            step = convert_step(step)
         self._channel.publish(
             events.EvaluationComplete(
                 study=self.study,
                 trial=self.number,
                 attempt=self.attempt,
-                step=operator.index(step),
+                step=step,
                 metrics=flatten_metrics(metrics),
                 elapsed_s=time.monotonic() - self._attached_mono_s,
                 answer=wait > 0,
@@ -201,19 +202,20 @@ class Trial:
             prune = self._channel.wait_for_decision(self.attempt, step, wait)
             self.prune_command = self._ranks.share(prune)
         if self.should_prune():
-            raise self._make_pruned()
+            raise self._make_pruned_error()
 
     def log_artifact(self, path: str | os.PathLike[str]) -> str:
-        """Keep a copy of a file with the trial and return its id.
+        """Store a copy of a file as an artifact of the trial and return the artifact's id.
 
-        It lies in `$TRIALBUS_ARTIFACTS`, by default `.trialbus/artifacts`, under that id, where
-        `optuna.artifacts.FileSystemArtifactStore` and `optuna-dashboard --artifact-dir` find it.
+        The copy lies in `$TRIALBUS_ARTIFACTS`, by default `.trialbus/artifacts`, with the id as its
+        name. `optuna.artifacts.FileSystemArtifactStore` and `optuna-dashboard --artifact-dir` read
+        that folder.
 
         Args:
-            path: The file.
+            path: File to copy.
 
         Raises:
-            OSError: It is not a file that can be read, or the folder cannot be written.
+            OSError: The file cannot be read, or the folder cannot be written.
         """
         event = store_artifact(
             Path(path), study=self.study, trial=self.number, attempt=self.attempt
@@ -222,9 +224,9 @@ class Trial:
         return event.artifact
 
     def should_prune(self) -> bool:
-        """Tell whether a prune command has arrived for this attempt; `prune_command` then holds it.
+        """Tell whether a prune command for this attempt has arrived, and set `prune_command`.
 
-        In distributed training every rank has to ask alike, by this or by `report`.
+        In distributed training every rank must make the same calls of `should_prune` and `report`.
         """
         if self.prune_command is None:
             self.prune_command = self._ranks.share(self._channel.find_prune(self.attempt))
@@ -234,7 +236,8 @@ class Trial:
         """Complete the trial now.
 
         Args:
-            values: The trial's objective value, or values; None leaves them to its evaluations.
+            values: Objective value, or values, of the trial; None takes the values from the
+                evaluations.
 
         Raises:
             TypeError: A value is not a number.
@@ -244,17 +247,18 @@ class Trial:
     def set_defaults(
         self, defaults: Mapping[str, Any] | None = None, budget: int | None = None
     ) -> None:
-        """Set params and a budget where the study leaves them open, as `attach` does."""
+        """Set params and a budget that the study leaves open, as `attach` does."""
         self.params = Params(_add_defaults(self.params, defaults, self._config))
         self._budget = budget if self._budget is None else self._budget
 
-    def _make_pruned(self) -> TrialPruned:
+    def _make_pruned_error(self) -> TrialPruned:
         prune = self.prune_command
         assert prune is not None
-        by = f" by {prune.by}" if prune.by else ""
-        reason = f": {prune.reason}" if prune.reason else ""
+        by_text = f" by {prune.by}" if prune.by else ""
+        reason_text = f": {prune.reason}" if prune.reason else ""
         return TrialPruned(
-            f"trial {self.number} of {self.study!r} was pruned{by} at step {prune.step}{reason}",
+            f"trial {self.number} of {self.study!r} was pruned{by_text} at step {prune.step}"
+            f"{reason_text}",
             step=prune.step,
             reason=prune.reason,
             by=prune.by,
@@ -283,11 +287,11 @@ class Trial:
 
 @dataclass
 class _Attached:
-    """The worker's trial that this process runs, once it is attached."""
+    """The trial of the worker to which this process is attached."""
 
     trial: Trial | None = None
-    text: str = ""
-    pid: int = 0
+    text: str = ""  # value of `$TRIALBUS_TRIAL`
+    pid: int = 0  # a forked child is not attached
 
 
 _attached = _Attached()
@@ -301,29 +305,29 @@ def attach(
     endpoint: str | None = None,
     timeout_s: float | None = None,
 ) -> Trial:
-    """Return the trial this process is to run.
+    """Return the trial that this process runs.
+
+    In a process that a worker started, this is the worker's trial, and further calls return the
+    same object. In any other process the optimizer is asked for a trial of `study`. Without `study`
+    the trial is stand-alone: `defaults` are the params and reports are printed, so that the same
+    script also runs by hand.
 
     In distributed training (`torch.distributed`) every rank attaches, after
-    `init_process_group()`, and all of them report alike: rank 0 speaks for the trial, and a prune
-    reaches all ranks at the same report.
-
-    In a process that a worker started, it is the worker's trial, the same one however often this
-    is called (`defaults` and `budget` fill in what it lacks). Elsewhere, with `study`, the
-    optimizer is asked for one. Without either it is a stand-alone trial: `defaults` are its
-    parameters and its reports are printed, so that the same script runs by hand.
+    `init_process_group()`, and every rank makes the same reports: rank 0 speaks for the trial, and
+    a prune reaches all ranks at the same report.
 
     Args:
-        study: Ask for a trial of this study, unless a worker has given one.
-        defaults: Parameters of a stand-alone trial, and of any the study does not search.
-        budget: Steps to train where the study does not say.
-        endpoint: Where the hub is; None takes `$TRIALBUS_ENDPOINT` or the default.
-        timeout_s: Seconds to wait for a trial that was asked for; None waits for ever.
+        study: Study from which to request a trial, unless a worker has given a trial.
+        defaults: Params of a stand-alone trial; in a study, params that the study does not search.
+        budget: Number of steps to train if the study has no budget.
+        endpoint: Address of the hub; None means `$TRIALBUS_ENDPOINT` or the default.
+        timeout_s: Seconds to wait for a requested trial; None means no limit.
 
     Raises:
         SpecError: `$TRIALBUS_TRIAL` is malformed.
-        TrialbusError: There are several ranks and no process group yet.
-        HubUnavailableError: No hub within `timeout_s`.
-        TrialbusError: No trial within `timeout_s`.
+        HubUnavailableError: No hub answered within `timeout_s`.
+        TrialbusError: No trial was handed out within `timeout_s`, or `torchrun` started several
+            processes and there is no process group yet.
 
     Example:
         >>> with attach(defaults={"lr": 1e-3}, budget=20) as trial:  # doctest: +SKIP
@@ -377,11 +381,11 @@ def _make_stand_alone() -> events.TrialAssigned:
 
 
 def _convert_values(values: SupportsFloat | Sequence[SupportsFloat]) -> list[float]:
-    several = list(values) if isinstance(values, Sequence) else [values]
+    sequence = list(values) if isinstance(values, Sequence) else [values]
     try:
         if isinstance(values, str | bytes):
-            raise TypeError  # noqa: TRY301 - float() would take some of them
-        return [float(value) for value in several]
+            raise TypeError  # noqa: TRY301 - float() accepts text such as "1"
+        return [float(value) for value in sequence]
     except (TypeError, ValueError):
         raise TypeError(
             f"the objective is {values!r}, expected a number or a list of numbers"
@@ -398,9 +402,9 @@ def _with_defaults(
 def _add_defaults(
     params: Mapping[str, Any], defaults: Mapping[str, Any] | None, config: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return params with defaults for those that the study does not search.
+    """Add defaults for the params that the study does not search.
 
-    A value of the study's configuration comes before a default of the same name.
+    A value of the study's configuration takes precedence over a default of the same name.
     """
     defaults = {name: config.get(name, default) for name, default in (defaults or {}).items()}
     return {**defaults, **params}
