@@ -114,14 +114,23 @@ def test_without_a_name_and_with_a_choice_it_prints_what_to_type(bus: Bus) -> No
     assert "no study 'odl' was submitted on this bus; did you mean 'old'?" in wrong.printed()
 
 
-def test_where_nothing_is_it_says_so(bus: Bus) -> None:
-    nobody = watch(bus)
-    assert nobody.wait(40) == 1
-    assert "no hub answered" in nobody.printed()
+def test_a_watcher_without_a_hub_waits_for_a_hub_and_for_a_study(bus: Bus) -> None:
+    early = watch(bus)
+    until_printed(early, f"no hub answers at {bus.endpoint}; waiting for one")
     bus.hub()
-    nothing = watch(bus, name="nothing")
-    assert nothing.wait(40) == 2
-    assert "none was submitted on this bus yet" in nothing.printed()
+    until_printed(early, f"no study on {bus.endpoint} yet; waiting for one")
+    publish(bus, *submitted(), *trial(0))
+    until_printed(early, "1/8 trials done")
+    publish(bus, finished(), ready())
+    assert early.wait(40) == 0
+
+
+def test_ctrl_c_ends_a_watcher_that_waits_for_a_hub(bus: Bus) -> None:
+    early = watch(bus)
+    until_printed(early, "no hub answers")
+    early.signal(signal.SIGINT)
+    assert early.wait(20) == 130
+    assert "Traceback" not in early.printed()
 
 
 def test_in_a_terminal_there_is_a_live_area_that_is_gone_after_ctrl_c(bus: Bus) -> None:

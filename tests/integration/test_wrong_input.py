@@ -48,6 +48,13 @@ def end_of(
         (["trainer=command"], "trainer.command: has no value yet"),
         (["bus.endpoint=udp://x"], "bus.endpoint: 'udp://x' is not ipc://<path> or tcp://<host>"),
         (["storage.url=oracel:///x"], "storage.url: 'oracel:///x' cannot be opened"),
+        (
+            ["storage.url=sqlite:////proc/version"],
+            "storage.url: 'sqlite:////proc/version' is not a",
+        ),
+        (["bus.dir=/proc/nope"], "bus.dir: '/proc/nope/logs': No such file or directory"),
+        (["report.dir=/proc/nope"], "report.dir: '/proc/nope': No such file or directory"),
+        (["dashboard.port=99999"], "dashboard.port: 99999 is not a port (expected 0 to 65535)"),
     ],
     ids=str,
 )

@@ -235,7 +235,14 @@ class Router:
         self.socket = self._make()
         if self._endpoint.startswith("ipc://"):
             path = Path(self._endpoint.removeprefix("ipc://"))
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            try:
+                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            except OSError as error:
+                self._close_socket(linger_ms=0)
+                raise TrialbusError(
+                    f"bus.endpoint={self._endpoint!r} cannot be bound: {error.strerror} "
+                    f"({str(path.parent)!r} is its folder); choose another endpoint"
+                ) from None
             if _is_served(path):  # libzmq would take the file away from the other hub
                 self._close_socket(linger_ms=0)
                 raise TrialbusError(

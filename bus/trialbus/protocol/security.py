@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import stat
 import time
 from pathlib import Path
@@ -81,12 +82,24 @@ def new_keys(folder: Path, name: str, role: Role, study: str | None = None) -> P
     """Make a key pair, enter it in the list of who may connect, and return the key file.
 
     Raises:
-        SpecError: There is a key of that name already.
+        SpecError: There is a key of that name already, the name cannot be that of a file, or the
+            folder cannot be written.
     """
+    if not re.fullmatch(r"\w[\w.@-]*", name):
+        raise SpecError(
+            "keys",
+            f"{name!r} cannot be the name of a key (expected letters, digits, '_', '-', '.', '@')",
+        )
     path = folder / f"{name}.key"
     if path.exists():
         raise SpecError("keys", f"{str(path)!r} exists already; choose another name, or remove it")
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecError(
+            "keys",
+            f"{str(folder)!r}: {error.strerror} (expected a folder that this user may write)",
+        ) from None
     public, secret = (key.decode() for key in zmq.curve_keypair())
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:

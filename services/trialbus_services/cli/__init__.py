@@ -1,1 +1,1 @@
-"""Command line: the `trialbus` command, with a module for each of the larger subcommands."""
+"""Command line: the `trialbus` command, and a module for each larger subcommand."""

@@ -16,18 +16,18 @@ from trialbus_services.config import composing
 from trialbus_services.config.composing import Composed
 from trialbus_services.process import exit_codes
 
-#: Options of Hydra that are followed by a value.
-_WITH_VALUE = frozenset(
+#: Options of Hydra with a value.
+_OPTIONS_WITH_VALUE = frozenset(
     {"--cfg", "-c", "--config-dir", "-cd", "--config-name", "-cn"}
     | {"--config-path", "-cp", "--package", "-p", "--info", "-i"}
 )
 
-#: Option that chooses the tree of configs, with its value.
+#: Option that chooses the tree of configs, and the value of the option.
 _TREE_OPTION = re.compile(r"(--config-(?:dir|name|path))[= ]+(\S+)\s+")
 
 
 def run(name: str, arguments: Sequence[str], task: Callable[[Composed], int]) -> int:
-    """Run a subcommand with the config of its command line and return the exit code.
+    """Run a subcommand with the config of a command line and return the exit code.
 
     Hydra itself answers `--help`, `--cfg`, `--info` and `--shell-completion`, and runs
     `--multirun`.
@@ -57,7 +57,9 @@ def run(name: str, arguments: Sequence[str], task: Callable[[Composed], int]) ->
 
 
 def complete(commands: Iterable[str], applications: Iterable[str], arguments: list[str]) -> int:
-    """Print the completions of a command line: of the subcommand, then Hydra's of its overrides.
+    """Print the completions of the command line in `$COMP_LINE` and return the exit code.
+
+    A subcommand is completed here, the overrides of a subcommand by Hydra.
 
     Args:
         commands: Names of all subcommands.
@@ -66,14 +68,14 @@ def complete(commands: Iterable[str], applications: Iterable[str], arguments: li
     """
     line = os.environ.get("COMP_LINE", "")
     if arguments[1:] and arguments[1].startswith("query="):
-        words = line.split()
-        prefix = "" if line.endswith(" ") or not words[1:] else words[-1]
-        if len(words) - bool(prefix) < 2:
+        typed = line.split()
+        prefix = "" if line.endswith(" ") or not typed[1:] else typed[-1]
+        if len(typed) - bool(prefix) < 2:
             print(" ".join(command for command in commands if command.startswith(prefix)))
             return exit_codes.DONE
-        if words[1] not in applications:
+        if typed[1] not in applications:
             return exit_codes.DONE
-        rest = line[line.index(words[1], len(words[0])) + len(words[1]) :].lstrip()
+        rest = line[line.index(typed[1], len(typed[0])) + len(typed[1]) :].lstrip()
         # Hydra completes overrides only; the tree is chosen by options before them.
         arguments = [
             *arguments,
@@ -85,7 +87,7 @@ def complete(commands: Iterable[str], applications: Iterable[str], arguments: li
 
 
 def _run_hydra(arguments: Sequence[str], task: Callable[[Composed], int]) -> int:
-    codes = [0]
+    codes = [exit_codes.DONE]
 
     def run_job(config: DictConfig) -> None:
         options = composing.parsed(arguments)
@@ -94,7 +96,7 @@ def _run_hydra(arguments: Sequence[str], task: Callable[[Composed], int]) -> int
             codes.append(task(Composed(config, composing.repeated(options, overrides))))
         except TrialbusError as error:
             print(f"error: {error}", file=sys.stderr)
-            codes.append(1)
+            codes.append(exit_codes.for_error(error))
 
     composing.register()
     sys.argv = [sys.argv[0], *_options_first(arguments)]
@@ -114,7 +116,7 @@ def _options_first(arguments: Sequence[str]) -> list[str]:
     for argument in remaining:
         if argument.startswith("-"):
             options.append(argument)
-            if argument in _WITH_VALUE:
+            if argument in _OPTIONS_WITH_VALUE:
                 options += [value for value in [next(remaining, None)] if value is not None]
         else:
             overrides.append(argument)

@@ -18,12 +18,12 @@ from rich.table import Table
 from trialbus.client.admin import forget_name, forget_study, hub_status
 from trialbus.client.link import Link
 from trialbus.client.subscriber import Subscriber, subscribe
-from trialbus.errors import HubUnavailableError, TrialbusError
+from trialbus.errors import TrialbusError
 from trialbus.messages.codec import decode_with
 from trialbus.messages.topics import escape_study
-from trialbus.protocol.endpoint import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE
 from trialbus.protocol.frames import Record
 from trialbus.protocol.status import HubStatus, Info, SessionStatus
+from trialbus_services.cli.options import add_endpoint, parse_natural
 from trialbus_services.optimizer.latency import Percentiles
 from trialbus_services.optimizer.status import from_info
 from trialbus_services.process import exit_codes
@@ -35,22 +35,26 @@ _any_map = msgspec.msgpack.Decoder(dict[str, Any])
 
 
 def events(arguments: list[str]) -> int:
-    """Print the events in the log of a bus, and new ones with `--follow`."""
-    parser = _parser("events", "Print the events of a bus.")
+    """Print the events of a log, with `--follow` also new events, and return the exit code.
+
+    Raises:
+        HubUnavailableError: No hub answered.
+    """
+    parser = _build_parser("events", "Print the events of a bus.")
     parser.add_argument(
         "--type", action="append", default=[], help="only this type; may be repeated"
     )
     parser.add_argument("--study", help="only this study")
-    parser.add_argument("--trial", type=int, help="only this trial")
+    parser.add_argument("--trial", type=parse_natural, help="only this trial")
     parser.add_argument(
         "--from",
         dest="start",
         default="earliest",
         type=_parse_start,
         metavar="earliest|now|OFFSET",
-        help="where to begin (default: %(default)s)",
+        help="first event (default: %(default)s)",
     )
-    parser.add_argument("--follow", "-f", action="store_true", help="go on with what is to come")
+    parser.add_argument("--follow", "-f", action="store_true", help="print new events as they come")
     parser.add_argument(
         "--json", action="store_true", help="JSON lines; NaN and infinities are written as text"
     )
@@ -78,18 +82,18 @@ def events(arguments: list[str]) -> int:
 
 
 def status(arguments: list[str]) -> int:
-    """Print the status of a hub and return the exit code."""
-    parser = _parser("status", "Print the state of a hub.")
+    """Print the status of a hub and return the exit code.
+
+    Raises:
+        HubUnavailableError: No hub answered.
+    """
+    parser = _build_parser("status", "Print the state of a hub.")
     parser.add_argument("--json", action="store_true", help="as one JSON object")
     options = parser.parse_args(arguments)
     with Link(options.endpoint) as link:
-        try:
-            status = hub_status(link, _CONNECT_S)
-            time.sleep(1.0)  # the rate is over this second
-            events_per_s = hub_status(link, _CONNECT_S).end - status.end
-        except HubUnavailableError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return exit_codes.FAILED
+        status = hub_status(link, _CONNECT_S)
+        time.sleep(1.0)  # the rate is over this second
+        events_per_s = hub_status(link, _CONNECT_S).end - status.end
     if options.json:
         print(json.dumps({**msgspec.to_builtins(status), "events_per_s": events_per_s}))
     else:
@@ -98,14 +102,14 @@ def status(arguments: list[str]) -> int:
 
 
 def forget(arguments: list[str]) -> int:
-    """Remove a finished study's events, or a durable name, from a hub; return the exit code."""
-    parser = _parser(
+    """Remove the events of a finished study, or a durable name; return the exit code."""
+    parser = _build_parser(
         "forget", "Remove the events of a finished study from the log; its database stays."
     )
-    parser.add_argument("study", nargs="?", help="the study whose events go")
-    parser.add_argument("--name", help="a durable name to forget, that will never read again")
+    parser.add_argument("study", nargs="?", help="study whose events are removed")
+    parser.add_argument("--name", help="durable name to forget, which will never read again")
     parser.add_argument(
-        "--force", action="store_true", help="also what durable names have not read yet"
+        "--force", action="store_true", help="also events that durable names have not read"
     )
     options = parser.parse_args(arguments)
     if (options.study is None) == (options.name is None):
@@ -116,14 +120,14 @@ def forget(arguments: list[str]) -> int:
                 forget_name(link, options.name, _CONNECT_S)
             else:
                 forget_study(link, options.study, force=options.force, timeout_s=_CONNECT_S)
-                _wait_removed(link, escape_study(options.study))
+                _wait_until_removed(link, escape_study(options.study))
         except TrialbusError as error:
             print(f"error: {error}", file=sys.stderr)
             return exit_codes.FAILED
     return exit_codes.DONE
 
 
-def _wait_removed(link: Link, study: str) -> None:
+def _wait_until_removed(link: Link, study: str) -> None:
     while study in hub_status(link, _CONNECT_S).retention.removing:
         time.sleep(_POLL_S)
 
@@ -167,14 +171,14 @@ def _print_status(console: Console, status: HubStatus, events_per_s: int) -> Non
         if session.kind == "optimizer":
             for name, text in _list_optimizer_rows(session.info):
                 optimizer.add_row(name, text)
-    for table in (durable, sessions, _list_workers(status.sessions), optimizer):
+    for table in (durable, sessions, _build_worker_table(status.sessions), optimizer):
         if table.row_count:
             console.print()
             console.print(table, highlight=False, markup=False)
 
 
 def _list_optimizer_rows(info: Info) -> Iterator[tuple[str, str]]:
-    """Yield names and texts of an optimizer's information, those without a text left out."""
+    """Yield the names and texts of the information about an optimizer, without empty texts."""
     optimizer_status = from_info(info)
     if optimizer_status is None:  # of another version
         yield from ((name, str(value)) for name, value in info.items())
@@ -195,8 +199,8 @@ def _list_optimizer_rows(info: Info) -> Iterator[tuple[str, str]]:
                 yield label, str(value)
 
 
-def _list_workers(sessions: list[SessionStatus]) -> Table:
-    """Return a table of the workers with their hosts and what each slot of theirs has."""
+def _build_worker_table(sessions: list[SessionStatus]) -> Table:
+    """Return a table of the workers: host, slots, and the resources of each slot."""
     units = {"gpus": "GPUs", "cpus": "CPUs", "memory_gb": "GB"}
     workers = Table("worker", "host", "slots", "each slot", box=None, header_style="dim")
     for session in sessions:
@@ -209,7 +213,7 @@ def _list_workers(sessions: list[SessionStatus]) -> Table:
 
 
 def _decode_body(record: Record) -> dict[str, Any]:
-    """Return the fields of an event, or the bytes of one that cannot be decoded."""
+    """Return the fields of an event; of an event that cannot be decoded, the error and bytes."""
     try:
         return dict(decode_with(_any_map, record.body))
     except msgspec.DecodeError as error:
@@ -259,13 +263,10 @@ def _parse_start(text: str) -> str | int:
         return text
     if text.isdigit():
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is not earliest, now or an offset")
+    raise argparse.ArgumentTypeError(f"{text!r} is neither earliest nor now nor an offset")
 
 
-def _parser(name: str, about: str) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=f"trialbus {name}", description=about)
-    parser.add_argument(
-        "--endpoint",
-        help=f"where the hub is (default: ${ENDPOINT_VARIABLE}, else {DEFAULT_ENDPOINT})",
-    )
+def _build_parser(name: str, description: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=f"trialbus {name}", description=description)
+    add_endpoint(parser)
     return parser

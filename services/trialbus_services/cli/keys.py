@@ -10,7 +10,7 @@ from trialbus_services.process import exit_codes
 
 
 def keys(arguments: list[str]) -> int:
-    """Make CURVE keys, print how to use them, and return the exit code."""
+    """Make CURVE keys, print the commands that use the keys, and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="trialbus keys", description="Make keys for a bus that other machines can reach."
     )
@@ -24,14 +24,16 @@ def keys(arguments: list[str]) -> int:
     new.add_argument("--role", choices=("service", "trainer", "listener"), default="listener")
     new.add_argument("--study", help="for a trainer: this study only")
     options = parser.parse_args(arguments)
+    if options.command == "new" and options.study is not None and options.role != "trainer":
+        parser.error(f"--study is for --role trainer only (the role is {options.role})")
     folder = Path(options.dir)
     if options.command == "init":
         print(new_keys(folder, "hub", "service"))
         print(new_keys(folder, "service", "service"))
         print(new_keys(folder, "trainer", "trainer"))
-        print(f"use them: trialbus study bus=curve bus.keys.dir={folder}")
+        print(f"use: trialbus study bus=curve bus.keys.dir={folder}")
         return exit_codes.DONE
     path = new_keys(folder, options.name, options.role, options.study)
-    print(f"{path}: the key of a {options.role}; hand it to its owner by a safe way")
-    print(f"use it: TRIALBUS_KEY={path.name} TRIALBUS_HUB_KEY=hub.pub, with the file hub.pub")
+    print(f"{path}: the key of a {options.role}; hand the file to the owner over a safe channel")
+    print(f"use: TRIALBUS_KEY={path.name} TRIALBUS_HUB_KEY=hub.pub, with the file hub.pub")
     return exit_codes.DONE

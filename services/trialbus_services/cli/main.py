@@ -1,4 +1,4 @@
-"""The `trialbus` command: dispatch of its subcommands.
+"""The `trialbus` command: the table of subcommands and the errors of a command line.
 
 Commands that need a config are Hydra applications on the same config tree, so that overrides,
 `--cfg job`, `--config-dir` and shell completion work as Hydra users expect.
@@ -13,11 +13,10 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 
-from trialbus.errors import (
-    TrialbusError,
-)
+from trialbus.errors import SpecError, TrialbusError
 from trialbus.study.validation import format_expected
 from trialbus_services.cli import hydra_app
+from trialbus_services.cli.options import name_option
 from trialbus_services.config import sections, settings
 from trialbus_services.config.composing import Composed
 from trialbus_services.process import exit_codes
@@ -31,14 +30,14 @@ commands:
   hub        serve the bus and keep the event log
   optimizer  hand out trials, record evaluations and prune, with Optuna
   worker     run trials, each in a process of its own
-  reporter   write a report when a study finishes, and notify whoever wants to know
+  reporter   write a report when a study finishes, and send notifications
   monitor    serve a live page about studies: trialbus monitor monitor.port=8053
   dashboard  serve Optuna's own dashboard on the storage
 
   report     write the report of a study now: trialbus report digits
   watch      show a running study in any terminal: trialbus watch digits
   events     print the events of a bus: trialbus events --study digits --follow
-  status     print the state of a hub: offset, rate, sessions, lag of every durable name
+  status     print the state of a hub: offset, rate, sessions, lag of durable names
   forget     remove a finished study's events from the log: trialbus forget digits
   metrics    serve a hub's counters to Prometheus: trialbus metrics --port 9464
   keys       make keys for a bus that other machines can reach: trialbus keys --help
@@ -57,7 +56,7 @@ DRY_RUN = "--dry-run"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return the exit code, one of `exit_codes`."""
+    """Run a command line and return one of `exit_codes`."""
     arguments = sys.argv[1:] if argv is None else argv
     match arguments:
         case [] | ["-h" | "--help", *_]:
@@ -101,9 +100,8 @@ def _run_command(name: str, arguments: list[str]) -> int:
     stop_with_parent()
     try:
         return hydra_app.run(name, arguments, serve)
-    except TrialbusError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return exit_codes.for_error(error)
+    except (TrialbusError, OSError) as error:
+        return _print_error(error)
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
 
@@ -115,9 +113,27 @@ def _run_tool(name: str, options: list[str]) -> int:
     except ModuleNotFoundError as error:
         print(f'error: {error}; pip install "trialbus[{name}]"', file=sys.stderr)
         return exit_codes.FAILED
-    except TrialbusError as error:
+    except SpecError as error:
+        return _print_error(name_option(error, options))
+    except (TrialbusError, OSError) as error:
+        return _print_error(error)
+    except KeyboardInterrupt:
+        return exit_codes.INTERRUPTED
+
+
+def _print_error(error: TrialbusError | OSError) -> int:
+    """Print an error in one line and return the exit code.
+
+    Raises:
+        OSError: The error is not about a path, so that its traceback is needed.
+    """
+    if isinstance(error, TrialbusError):
         print(f"error: {error}", file=sys.stderr)
         return exit_codes.for_error(error)
+    if error.filename is None:
+        raise error
+    print(f"error: {str(error.filename)!r}: {error.strerror}", file=sys.stderr)
+    return exit_codes.FAILED
 
 
 def _hub(composition: Composed) -> int:
@@ -208,8 +224,8 @@ def _dry_run(composition: Composed) -> int:
     return exit_codes.DONE
 
 
-#: Commands without a config, by the function that runs each; imported when it is called, so that
-#: the other commands start faster.
+#: Functions of the commands without a config. A function is imported when the command is called, so
+#: that the other commands start faster.
 TOOLS = {
     "report": "trialbus_services.cli.report:report",
     "watch": "trialbus_services.cli.watch:watch",
@@ -220,7 +236,7 @@ TOOLS = {
     "metrics": "trialbus_services.cli.metrics:metrics",
 }
 
-#: Commands on the config tree.
+#: Functions of the commands with a config.
 COMMANDS: dict[str, Callable[[Composed], int]] = {
     "study": _study,
     "hub": _hub,

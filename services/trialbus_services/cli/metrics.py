@@ -1,9 +1,8 @@
-"""`trialbus metrics`: a hub's counters for Prometheus."""
+"""`trialbus metrics`: the status of a hub and of its optimizer for Prometheus."""
 
 from __future__ import annotations
 
 import argparse
-import threading
 from collections import Counter
 from collections.abc import Iterator
 
@@ -14,21 +13,24 @@ from prometheus_client.registry import Collector
 from trialbus.client.admin import hub_status
 from trialbus.client.link import Link
 from trialbus.errors import HubUnavailableError
+from trialbus_services.cli.options import add_endpoint
 from trialbus_services.optimizer.latency import Percentiles
 from trialbus_services.optimizer.status import OptimizerStatus, from_info
 from trialbus_services.process import exit_codes
+from trialbus_services.process.listening import listen
+from trialbus_services.process.signals import stop_event
 
 _TIMEOUT_S = 3.0
 
 
 class HubCollector(Collector):
-    """Asks the hub whenever it is scraped; `trialbus_up` tells whether it answered."""
+    """Metrics of a hub, which is asked at every scrape; `trialbus_up` is 0 without an answer."""
 
     def __init__(self, link: Link) -> None:
         self._link = link
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the metrics of this moment."""
+        """Yield the metrics at this moment."""
         up = GaugeMetricFamily("trialbus_up", "Whether the hub answers.")
         try:
             status = hub_status(self._link, _TIMEOUT_S)
@@ -41,12 +43,12 @@ class HubCollector(Collector):
         yield CounterMetricFamily("trialbus_events", "Events in the log.", value=status.end)
         yield GaugeMetricFamily("trialbus_parked", "Fetches that wait.", value=status.parked)
         counters = CounterMetricFamily("trialbus_hub", "The hub's counters.", labels=["what"])
-        for what, value in status.counters.items():
-            counters.add_metric([what], value)
+        for name, value in status.counters.items():
+            counters.add_metric([name], value)
         yield counters
         lag = GaugeMetricFamily("trialbus_lag", "Events not yet dealt with.", labels=["name"])
-        for name, place in status.durable.items():
-            lag.add_metric([name], place.lag)
+        for name, progress in status.durable.items():
+            lag.add_metric([name], progress.lag)
         yield lag
         sessions = GaugeMetricFamily("trialbus_sessions", "Live sessions.", labels=["kind"])
         for kind, count in Counter(s.kind for s in status.sessions).items():
@@ -55,10 +57,10 @@ class HubCollector(Collector):
         for session in status.sessions:
             optimizer_status = from_info(session.info)
             if session.kind == "optimizer" and optimizer_status is not None:
-                yield from _optimizer_metrics(optimizer_status)
+                yield from _collect_optimizer(optimizer_status)
 
 
-def _optimizer_metrics(status: OptimizerStatus) -> Iterator[Metric]:
+def _collect_optimizer(status: OptimizerStatus) -> Iterator[Metric]:
     prefix = "trialbus_optimizer"
     yield GaugeMetricFamily(f"{prefix}_studies", "Running studies.", value=status.studies)
     yield GaugeMetricFamily(f"{prefix}_paused_studies", "Paused studies.", value=status.n_paused)
@@ -96,26 +98,26 @@ def _optimizer_metrics(status: OptimizerStatus) -> Iterator[Metric]:
     yield latency
 
 
-def metrics(arguments: list[str], stop: threading.Event | None = None) -> int:
-    """Serve metrics until SIGINT or SIGTERM and return the exit code."""
+def metrics(arguments: list[str]) -> int:
+    """Serve metrics until SIGTERM or Ctrl-C and return the exit code.
+
+    Raises:
+        SpecError: The address cannot be bound.
+    """
     parser = argparse.ArgumentParser(prog="trialbus metrics", description=__doc__)
     parser.add_argument("--port", type=int, default=9464, help="default: %(default)s")
     parser.add_argument("--address", default="127.0.0.1", help="default: %(default)s")
-    parser.add_argument("--endpoint", help="where the hub is (default: $TRIALBUS_ENDPOINT)")
+    add_endpoint(parser)
     options = parser.parse_args(arguments)
+    stop = stop_event()
     registry = CollectorRegistry()
     with Link(options.endpoint) as link:
         registry.register(HubCollector(link))
+        listen(options.address, options.port, host_key="--address", port_key="--port").close()
         server, thread = start_http_server(options.port, options.address, registry)
-        print(
-            f"metrics of {link.endpoint} on http://{options.address}:{options.port}/metrics",
-            flush=True,
-        )
-        try:
-            (stop or threading.Event()).wait()
-        except KeyboardInterrupt:
-            pass
-        finally:
-            server.shutdown()
-            thread.join()
+        address = f"http://{options.address}:{server.server_port}/metrics"
+        print(f"metrics of {link.endpoint} on {address}", flush=True)
+        stop.wait()
+        server.shutdown()
+        thread.join()
     return exit_codes.DONE

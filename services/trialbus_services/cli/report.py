@@ -1,4 +1,4 @@
-"""`trialbus report`: reports on demand, of any study in any storage of Optuna."""
+"""`trialbus report`: a report of any study in any storage of Optuna."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ name looks like that goes after "--".
 
 
 def report(arguments: Sequence[str]) -> int:
-    """Write the reports of the studies named, print the paths, and return the exit code.
+    """Write the reports of studies, print the paths of the pages, and return the exit code.
 
     Raises:
-        SpecError: There is no such study or storage, or the configuration is wrong.
+        SpecError: There is no such study or storage, or a value of the configuration cannot be
+            used.
     """
     parser = argparse.ArgumentParser(
         prog="trialbus report",
@@ -42,10 +43,12 @@ def report(arguments: Sequence[str]) -> int:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("study", nargs="*", help="name of a study; without one they are listed")
+    parser.add_argument(
+        "study", nargs="*", help="name of a study; without a name the studies are listed"
+    )
     parser.add_argument("--storage", help="a storage's URL, or a SQLite or journal file")
-    parser.add_argument("--dir", type=Path, help="where the reports' folders are made")
-    parser.add_argument("--compare", action="store_true", help="all of them in one page")
+    parser.add_argument("--dir", type=Path, help="folder of the reports")
+    parser.add_argument("--compare", action="store_true", help="all studies in one page")
     parser.add_argument("--config-dir", type=Path, help="a configuration tree of your own")
     overrides, others = _split_overrides(arguments)
     options = parser.parse_intermixed_args(others)
@@ -79,7 +82,7 @@ def report(arguments: Sequence[str]) -> int:
 
 
 def _split_overrides(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Split arguments into the overrides of Hydra and all others."""
+    """Return the overrides of Hydra among arguments, and the other arguments."""
     end = arguments.index("--") if "--" in arguments else len(arguments)
     overrides = [argument for argument in arguments[:end] if _OVERRIDE.match(argument)]
     overrides = [argument for argument in overrides if not argument.startswith("-")]

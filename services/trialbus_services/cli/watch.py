@@ -18,9 +18,9 @@ from trialbus.client.link import Link
 from trialbus.client.subscriber import Subscriber, subscribe
 from trialbus.errors import HubUnavailableError, SpecError
 from trialbus.messages import events
-from trialbus.protocol.endpoint import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE
 from trialbus.protocol.status import SessionStatus
 from trialbus.study.validation import find_nearest
+from trialbus_services.cli.options import add_endpoint
 from trialbus_services.process import exit_codes
 from trialbus_services.views.formats import strip_control_characters
 from trialbus_services.views.history import History, read_histories
@@ -38,9 +38,10 @@ _REPORT_S = 120.0
 def watch(arguments: Sequence[str]) -> int:
     """Show a study until the study ends or the user detaches, and return the exit code.
 
+    Without a hub, or on a bus without any study, the command waits.
+
     Raises:
-        SpecError: There is no such study; names the nearest one.
-        HubUnavailableError: There is no hub.
+        SpecError: There is no study of that name; names the nearest study.
     """
     parser = argparse.ArgumentParser(
         prog="trialbus watch",
@@ -49,45 +50,55 @@ def watch(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "study", nargs="?", help="name of the study; without it, the study that runs"
     )
-    parser.add_argument(
-        "--endpoint",
-        help=f"where the hub is (default: ${ENDPOINT_VARIABLE}, else {DEFAULT_ENDPOINT})",
-    )
+    add_endpoint(parser)
     options = parser.parse_args(arguments)
     console = Console()
     with Link(options.endpoint) as link:
-        link.wait_connected(_CONNECT_S)
-        history = _choose_study(read_histories(link), options.study)
+        history = _choose_study(_wait_for_studies(link, console), options.study)
         if history is None:
             return exit_codes.WRONG_INPUT
         try:
             return _StudyWatcher(history, link, console).run()
         except KeyboardInterrupt:
             again = f"trialbus watch {shlex.quote(strip_control_characters(history.study))}"
-            console.print(
-                f"detached; the study goes on, and {again} shows it again",
-                style="yellow",
-                highlight=False,
-                markup=False,
-                soft_wrap=True,
-            )
+            _print(console, f"detached; the study goes on, and {again} shows it again")
             return exit_codes.INTERRUPTED
 
 
+def _wait_for_studies(link: Link, console: Console) -> dict[str, History]:
+    """Wait for a hub whose log has a study, and return the histories of all studies by name."""
+    is_announced = False
+    while True:
+        try:
+            link.wait_connected(_QUIET_S)
+            break
+        except HubUnavailableError:
+            if not is_announced:
+                line = f"no hub answers at {link.endpoint}; waiting for one (Ctrl-C ends this)"
+                _print(console, line)
+            is_announced = True
+    with subscribe(events.StudySubmitted, start="now", link=link) as inbox:
+        inbox.wait_ready(_CONNECT_S)
+        if histories := read_histories(link):
+            return histories
+        _print(console, f"no study on {link.endpoint} yet; waiting for one (Ctrl-C ends this)")
+        while inbox.next(_TICK_S) is None:
+            pass
+    return read_histories(link)
+
+
 def _choose_study(histories: dict[str, History], name: str | None) -> History | None:
-    """Return the history of the study to show; None if several run, whose names are printed."""
+    """Return the history of the study to show; None after printing the names of several studies."""
     if name is not None and name not in histories:
         near = find_nearest(name, histories)
         known = ", ".join(map(strip_control_characters, histories))
-        hint = f"did you mean {near!r}?" if near else f"there are: {known or 'none yet'}"
+        hint = f"did you mean {near!r}?" if near else f"there are: {known}"
         raise SpecError("study", f"no study {name!r} was submitted on this bus; {hint}")
     if name is not None:
         return histories[name]
     running = [history for history in histories.values() if history.state != "finished"]
     if len(running) == 1:
         return running[0]
-    if not histories:
-        raise SpecError("study", "none was submitted on this bus yet (expected one to watch)")
     print("which study? type one of:", file=sys.stderr)
     commands = {
         h.study: f"trialbus watch {shlex.quote(strip_control_characters(h.study))}"
@@ -100,7 +111,7 @@ def _choose_study(histories: dict[str, History], name: str | None) -> History | 
 
 
 class _StudyWatcher:
-    """Shows one study, from its history to its end."""
+    """Shows a study in a terminal, from the history to the end of the study."""
 
     def __init__(self, history: History, link: Link, console: Console) -> None:
         self._history = history
@@ -114,7 +125,7 @@ class _StudyWatcher:
         self._is_hub_away = False
 
     def run(self) -> int:
-        """Show the study to its end and return the exit code."""
+        """Show the study to the end and return the exit code."""
         for event in self._history.before:
             self._apply(event)
         with subscribe(
@@ -135,7 +146,7 @@ class _StudyWatcher:
         return exit_codes.for_study(finished)
 
     def _follow(self, inbox: Subscriber[events.AnyEvent]) -> events.StudyFinished:
-        """Show the progress of the study until the study has ended, and return its end."""
+        """Show the progress of the study and return the event that ended the study."""
         if (finished := self._finished) is not None:
             return finished
         self._print("Ctrl-C detaches; the study goes on", style="dim")
@@ -221,4 +232,8 @@ class _StudyWatcher:
         return time.time() if self._replayed_at is None else self._replayed_at
 
     def _print(self, line: str, style: str = "yellow") -> None:
-        self._console.print(line, style=style, highlight=False, markup=False)
+        _print(self._console, line, style)
+
+
+def _print(console: Console, line: str, style: str = "yellow") -> None:
+    console.print(line, style=style, highlight=False, markup=False, soft_wrap=True)

@@ -13,6 +13,7 @@ import msgspec
 from trialbus.protocol.security import HUB_KEY_VARIABLE, KEY_VARIABLE
 from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.process import gpus
+from trialbus_services.process.listening import check_port
 
 _MIN_TOKEN_LENGTH = 16  # characters that nobody tries one by one
 
@@ -187,8 +188,7 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     def __post_init__(self) -> None:
         if not self.host:
             raise ValueError("host is empty (expected an address, for example 127.0.0.1)")
-        if not 0 <= self.port < 1 << 16:
-            raise ValueError(f"port {self.port} is not a port (expected 0 to 65535)")
+        check_port(self.port)
         if self.token is not None and len(self.token) < _MIN_TOKEN_LENGTH:
             raise ValueError(
                 f"token is too short (expected {_MIN_TOKEN_LENGTH} characters or more)"
@@ -202,6 +202,11 @@ class DashboardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Address to serve on. The dashboard knows no passwords: leave it on loopback."""
     port: int = 8052
     """Port to serve on."""
+
+    def __post_init__(self) -> None:
+        if not self.host:
+            raise ValueError("host is empty (expected an address, for example 127.0.0.1)")
+        check_port(self.port)
 
 
 #: The sections that are made of one type each, in the order of the reference.

@@ -13,21 +13,29 @@ from trialbus.errors import TrialbusError
 from trialbus.trainer.artifacts import locate_artifacts
 from trialbus_services.config import settings
 from trialbus_services.optimizer.storage import JOURNAL, check_url
-from trialbus_services.process.exit_codes import INTERRUPTED
+from trialbus_services.process import exit_codes
+from trialbus_services.process.listening import listen
+from trialbus_services.process.signals import stop_event
 
 _PROGRAM = "optuna-dashboard"
+_TICK_S = 0.25
 
 
 def run_dashboard(storage: settings.StorageSettings, dashboard: settings.DashboardSettings) -> int:
-    """Serve the dashboard until it is interrupted and return the exit code.
+    """Serve the dashboard until SIGTERM or Ctrl-C and return the exit code.
 
     Raises:
         TrialbusError: The storage cannot be shown, or the dashboard is not installed.
     """
-    try:
-        return subprocess.run(build_command(storage, dashboard), check=False).returncode
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    stop = stop_event()
+    # In a session of its own, so that Ctrl-C ends the dashboard through this process.
+    process = subprocess.Popen(build_command(storage, dashboard), start_new_session=True)
+    while process.poll() is None:
+        if stop.wait(_TICK_S):
+            process.terminate()
+            process.wait()
+            return exit_codes.DONE
+    return process.returncode
 
 
 @contextmanager
@@ -68,6 +76,9 @@ def build_command(
     program = beside_python or shutil.which(_PROGRAM)
     if program is None:
         raise TrialbusError(f'{_PROGRAM} is not installed: pip install "trialbus[dashboard]"')
+    listen(
+        dashboard.host, dashboard.port, host_key="dashboard.host", port_key="dashboard.port"
+    ).close()
     locate_artifacts().mkdir(parents=True, exist_ok=True)
     return [
         *(program, storage.url.removeprefix(JOURNAL)),  # it tells a journal by its file

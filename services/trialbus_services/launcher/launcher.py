@@ -25,7 +25,7 @@ from trialbus_services.optimizer.outcome import Judge
 from trialbus_services.optimizer.pruning.warm_up import find_warm_up_problem
 from trialbus_services.optimizer.registry import build_pruner, build_sampler
 from trialbus_services.optimizer.storage import check_url, hide_password
-from trialbus_services.process import exit_codes, gpus
+from trialbus_services.process import exit_codes, gpus, paths
 from trialbus_services.views.study_view import StudyView
 from trialbus_services.views.summary import print_summary
 from trialbus_services.views.terminal_view import TerminalView
@@ -109,6 +109,10 @@ def launch_study(plan: Plan, console: Console, *, report: bool = True) -> events
         KeyboardInterrupt: The user interrupted; everything that was started has ended.
     """
     spec, composed = plan.spec, plan.composed
+    if report:
+        reporter = sections.read_section(composed.config, settings.ReporterSettings)
+        paths.make_directory(Path(reporter.dir), "report.dir")
+    paths.make_directory(plan.bus.logs, "bus.dir")
     submitted = events.StudySubmitted(
         study=spec.name,
         spec=spec,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import os
 import secrets
 import socket
 
@@ -12,11 +11,11 @@ import uvicorn
 
 from trialbus.client.link import Link
 from trialbus.client.presence import Presence
-from trialbus.errors import SpecError
 from trialbus_services.config.settings import BusSettings, MonitorSettings
 from trialbus_services.monitor.access import Access
 from trialbus_services.monitor.app import Monitor
 from trialbus_services.process import exit_codes
+from trialbus_services.process.listening import listen
 from trialbus_services.process.signals import stop_event
 
 logger = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ def run(bus: BusSettings, monitor: MonitorSettings) -> int:
         HubUnavailableError: No hub answered at start.
     """
     stop_event()  # uvicorn hands on to it the signal that ends it
-    listener = _listen(monitor)
+    listener = listen(monitor.host, monitor.port, host_key="monitor.host", port_key="monitor.port")
     with listener, Link(bus.endpoint) as link:
         link.wait_connected(bus.connect_s)
         loopback = _is_loopback(listener)
@@ -49,22 +48,6 @@ def run(bus: BusSettings, monitor: MonitorSettings) -> int:
         with Presence(link=link, kind="monitor", name="monitor", ttl_s=_TTL_S):
             uvicorn.Server(config).run([listener])
     return exit_codes.DONE
-
-
-def _listen(monitor: MonitorSettings) -> socket.socket:
-    """Return a bound socket, so that a port that is taken is known before anything starts."""
-    host, port = monitor.host, monitor.port
-    try:
-        family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server((host, port), family=family)
-    except socket.gaierror as error:
-        raise SpecError("monitor.host", f"{host!r} is no address of a machine: {error}") from None
-    except OSError as error:
-        raise SpecError(
-            "monitor.port",
-            f"{port} on {host} cannot be had: {os.strerror(error.errno or 0)} "
-            "(choose another; 0 lets the system choose)",
-        ) from None
 
 
 def _is_loopback(listener: socket.socket) -> bool:

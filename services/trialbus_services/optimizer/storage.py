@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from pathlib import Path
@@ -18,6 +19,9 @@ from trialbus.errors import SpecError
 
 #: Beginning of the URL of a journal file.
 JOURNAL = "journal:///"
+#: Beginning of a SQLite database.
+SQLITE_MAGIC = b"SQLite format 3\0"
+_MAX_LINE = 1 << 20  # bytes
 _BUSY_S = 2  # a batch that finds the database locked for longer is written later
 _TABLES_S = 0.5
 
@@ -37,6 +41,7 @@ def open_storage(url: str) -> BaseStorage:
     """
     if url == "memory://":
         return InMemoryStorage()
+    check_url(url)
     if url.startswith(JOURNAL):
         return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
     try:
@@ -92,7 +97,9 @@ def check_url(url: str) -> None:
     if url == "memory://":
         return
     if url.startswith(JOURNAL):
-        _check_file(url, url.removeprefix(JOURNAL))
+        path = url.removeprefix(JOURNAL)
+        _check_file(url, path)
+        check_journal(path)
         return
     try:
         database_url = make_url(url)
@@ -104,6 +111,41 @@ def check_url(url: str) -> None:
     is_sqlite = database_url.get_backend_name() == "sqlite"
     if is_sqlite and database_url.database and not database_url.query:
         _check_file(url, database_url.database)
+        if database_url.get_driver_name() == "pysqlite":
+            _check_database(url, database_url.database)
+
+
+def check_journal(path: str | Path) -> None:
+    """Check that a file, if there is one, is empty or a journal of Optuna.
+
+    Raises:
+        SpecError: The file is of another kind.
+    """
+    line = _read_first_line(Path(path))
+    try:
+        is_journal = not line or "op_code" in json.loads(line)
+    except (ValueError, TypeError):
+        is_journal = False
+    if not is_journal:
+        raise SpecError(
+            "storage.url",
+            f"{str(path)!r} is neither a SQLite database nor a journal of Optuna",
+        )
+
+
+def _check_database(url: str, path: str) -> None:
+    line = _read_first_line(Path(path))
+    if line and not line.startswith(SQLITE_MAGIC):
+        raise SpecError("storage.url", f"{url!r} is not a SQLite database")
+
+
+def _read_first_line(file: Path) -> bytes:
+    """Return the first line of a file; empty for an empty file and where there is no file."""
+    try:
+        with file.open("rb") as content:
+            return content.readline(_MAX_LINE)
+    except FileNotFoundError:
+        return b""
 
 
 def _check_file(url: str, path: str) -> None:

@@ -5,9 +5,32 @@ Checkpoints are the one exception: the trainer names their folder, by the same r
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
+from trialbus.errors import SpecError
 from trialbus.study.folder_name import name_folder
+
+
+def make_directory(path: Path, key: str) -> None:
+    """Make a folder that a command will write to, with the folders above it.
+
+    Args:
+        path: Path of the folder.
+        key: Key of the config, or flag of the command line, that gives the path.
+
+    Raises:
+        SpecError: The folder cannot be made or written to.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise SpecError(
+            key, f"{str(path)!r}: {error.strerror} (expected a folder that this user may write)"
+        ) from None
 
 
 def trial_log(logs: Path, study: str, trial: int, attempt: int) -> Path:

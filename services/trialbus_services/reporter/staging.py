@@ -11,6 +11,7 @@ from pathlib import Path
 import optuna
 
 from trialbus_services.config.report_settings import ReportSettings
+from trialbus_services.process import paths
 from trialbus_services.reporter.comparison import write_comparison
 from trialbus_services.reporter.report import write_report
 
@@ -43,17 +44,17 @@ def make_comparison(
 
 
 def _stage(write: Callable[[Path], list[Path]], directory: Path) -> list[Path]:
-    directory.mkdir(parents=True, exist_ok=True)
+    paths.make_directory(directory, "report.dir")
     _remove_abandoned(directory)
     # Beside the others: only within one file system is moving a single step.
     with tempfile.TemporaryDirectory(
         prefix=_PREFIX, dir=directory, ignore_cleanup_errors=True
     ) as staging:
-        written = [path.relative_to(staging) for path in write(Path(staging))]
-        page = written[0]
-        for name in sorted({path.parts[0] for path in written}, key=lambda n: n == page.parts[0]):
+        files = [path.relative_to(staging) for path in write(Path(staging))]
+        page = files[0]
+        for name in sorted({path.parts[0] for path in files}, key=lambda n: n == page.parts[0]):
             _move(Path(staging), Path(name), directory, last=page)
-    return [directory.absolute() / path for path in written]
+    return [directory.absolute() / path for path in files]
 
 
 def _move(staging: Path, name: Path, directory: Path, last: Path) -> None:

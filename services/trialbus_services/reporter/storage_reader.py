@@ -13,10 +13,15 @@ from sqlalchemy.engine import make_url
 
 from trialbus.errors import SpecError
 from trialbus.study.validation import find_nearest
-from trialbus_services.optimizer.storage import JOURNAL, check_url, hide_password
+from trialbus_services.optimizer.storage import (
+    JOURNAL,
+    SQLITE_MAGIC,
+    check_journal,
+    check_url,
+    hide_password,
+)
 
 _KEY = "storage.url"
-_SQLITE_BEGINS = b"SQLite format 3\0"
 _BUSY_S = 10
 
 
@@ -36,6 +41,7 @@ def open_storage(storage: str) -> BaseStorage:
         )
     if url.startswith(JOURNAL):
         path = _require_file(url.removeprefix(JOURNAL))
+        check_journal(path)
         return JournalStorage(JournalFileBackend(str(path)))
     check_url(url)
     parts = make_url(url)
@@ -91,7 +97,7 @@ def load_study(name: str, storage: BaseStorage, storage_url: str) -> optuna.Stud
 
 def _build_url(path: Path) -> str:
     with _require_file(path).open("rb") as file:
-        sqlite = file.read(len(_SQLITE_BEGINS)) == _SQLITE_BEGINS
+        sqlite = file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
     return f"sqlite:///{path}" if sqlite else f"{JOURNAL}{path}"
 
 

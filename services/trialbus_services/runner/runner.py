@@ -19,7 +19,7 @@ from trialbus_services.config.composing import composed
 from trialbus_services.launcher import launcher
 from trialbus_services.launcher.dashboard import serve_dashboard
 from trialbus_services.optimizer.storage import find_study, hide_password
-from trialbus_services.process import gpus
+from trialbus_services.process import gpus, paths
 from trialbus_services.runner.results import tidy_checkpoints, write_results
 from trialbus_services.runner.spec import RunnerSpec, load, parse
 from trialbus_services.runner.study_config import StudyConfig
@@ -92,6 +92,7 @@ class OptunaRunner:
                 f"false, and {hide_password(url)!r} has a study {spec.name!r} already "
                 "(expected true, or another study_name)",
             )
+        paths.make_directory(Path(self.spec.results_dir), "results_dir")
         overrides = self._collect_overrides(study_config)
         report = self.spec.generate_plots or self.spec.save_study_plots
         with self._serve_dashboard(url):

@@ -13,6 +13,7 @@ from trialbus.study.validation import convert
 from trialbus_services.config.yaml_file import read_mapping
 from trialbus_services.launcher import launcher
 from trialbus_services.process import gpus
+from trialbus_services.process.listening import check_port
 from trialbus_services.runner.study_config import StudyConfig
 
 
@@ -68,6 +69,8 @@ class RunnerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
                 f"max_concurrent_trials {self.max_concurrent_trials} is below 1 "
                 "(expected a number of trials)"
             )
+        if self.dashboard_port is not None:
+            check_port(self.dashboard_port, "dashboard_port")
         gpus.check(None, self.gpu_per_trial)
         names = [study.study_name for study in self.studies]
         repeated = {name for name in names if names.count(name) > 1}
