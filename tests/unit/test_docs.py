@@ -20,7 +20,7 @@ from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
 from support.markdown import Page
-from trialbus.study.spec import is_mapping
+from trialbus.study.validation import is_mapping
 from trialbus_services.cli.main import COMMANDS, DRY_RUN, TOOLS, main
 from trialbus_services.config.composing.schema import schema
 from trialbus_services.notify import Webhook
