@@ -16,7 +16,7 @@ import msgspec
 from trialbus.client.fetcher import Fetcher, Start
 from trialbus.client.link import Link
 from trialbus.errors import HubUnavailableError
-from trialbus.messages import events
+from trialbus.messages import codec, events
 from trialbus.messages.topics import make_pattern
 from trialbus.protocol.frames import Record
 
@@ -270,6 +270,9 @@ def subscribe(
         endpoint: Address of the hub; None means `$TRIALBUS_ENDPOINT` or the default.
         link: A link to share, in place of an endpoint.
 
+    Raises:
+        SpecError: No event can have one of the types; names the nearest type.
+
     Delivery:
         Every matching event in the order of the log, without gaps. After a crash, the subscriber
         of a durable name receives the uncommitted events again.
@@ -279,6 +282,8 @@ def subscribe(
         ...     print(event.trial, event.step, event.metrics)
     """
     names = [t if isinstance(t, str) else str(t.__struct_config__.tag) for t in types]
+    for tag in names:
+        codec.check_type(tag)
     patterns = [make_pattern(name_, study, trial) for name_ in names] or [
         make_pattern(None, study, trial)
     ]
@@ -305,6 +310,7 @@ def replay(
 
     Raises:
         HubUnavailableError: No hub answered within `timeout_s` seconds.
+        SpecError: No event can have one of the types; names the nearest type.
 
     Example:
         >>> for record in replay(study="digits"):  # doctest: +SKIP

@@ -6,10 +6,15 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from trialbus.errors import SpecError
 from trialbus.messages.events import BUILT_IN, AnyEvent, Event, UnknownEvent
+from trialbus.messages.topics import ANY
+from trialbus.study.validation import format_expected
 
 _E = TypeVar("_E", bound=type[Event])
 _T = TypeVar("_T")
+
+_USER_PREFIX = "x_"
 
 _encoder = msgspec.msgpack.Encoder()
 _decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
@@ -57,6 +62,17 @@ def list_known_types() -> frozenset[str]:
     return frozenset(_decoders)
 
 
+def check_type(tag: str) -> None:
+    """Check that an event of a type can exist: built in, registered, or a user's (`x_...`).
+
+    Raises:
+        SpecError: No event has the type; the message names the nearest type.
+    """
+    if tag not in _decoders and tag != ANY and not tag.startswith(_USER_PREFIX):
+        expected = format_expected(tag, [*_decoders, f"{_USER_PREFIX}<name of a user's type>"])
+        raise SpecError("event type", f"{tag!r} does not exist{expected}")
+
+
 def register(event_type: _E) -> _E:
     """Register an event class of the user with `decode`; for use as a class decorator.
 
@@ -64,7 +80,7 @@ def register(event_type: _E) -> _E:
         ValueError: The tag does not start with `x_`, or is taken by another class.
     """
     tag = str(event_type.__struct_config__.tag)
-    if not tag.startswith("x_"):
+    if not tag.startswith(_USER_PREFIX):
         raise ValueError(
             f"{event_type.__name__}: tag {tag!r} must start with 'x_'; write tag='x_{tag}'"
         )

@@ -1,0 +1,52 @@
+"""Event types: which types can be subscribed to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import trialbus
+from trialbus.testing import TestBus
+from trialbus_services.cli import main as cli
+
+
+@pytest.fixture
+def bus() -> Iterator[TestBus]:
+    with TestBus() as bus:
+        yield bus
+
+
+@pytest.mark.parametrize(
+    ("type_", "message"),
+    [
+        ("evaluation_complet", r"'evaluation_complet' does not exist; did you mean 'evaluation_c"),
+        ("study_finished/digits/*", r"does not exist; did you mean 'study_finished'"),
+        ("zzz", r"'zzz' does not exist \(expected one of artifact_logged, .*, x_<name of a user's"),
+        ("", r"'' does not exist \(expected one of"),
+        (trialbus.TrialEvent, r"'trial_event' does not exist"),
+        (trialbus.Event, r"'event' does not exist"),
+    ],
+    ids=str,
+)
+def test_a_type_that_no_event_has_is_refused_with_the_nearest_type(
+    type_: Any, message: str
+) -> None:
+    with pytest.raises(trialbus.SpecError, match=message):
+        trialbus.subscribe(type_, endpoint="ipc:///nowhere")
+    with pytest.raises(trialbus.SpecError, match=message):
+        next(trialbus.replay(type_, endpoint="ipc:///nowhere"))
+
+
+def test_the_command_events_answers_a_misspelt_type_with_the_nearest(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["events", "--type", "prun"]) == 2
+    assert "event type: 'prun' does not exist; did you mean 'prune'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("type_", ["stop", "x_of_another_process", "*", trialbus.Stop], ids=str)
+def test_a_built_in_type_and_a_type_of_users_can_be_subscribed_to(bus: TestBus, type_: Any) -> None:
+    with trialbus.subscribe(type_, endpoint=bus.endpoint) as events:
+        assert events.wait_ready(20) == 0
