@@ -85,7 +85,7 @@ class Link:
         self._parts: list[Part] = []
         self._joining: list[Part] = []
         self._requests = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a garbage collection in between may detach a part
         self._welcome: frames.Welcome | None = None
         self._connected = threading.Event()
         self._closing = False
@@ -103,6 +103,16 @@ class Link:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether this process is a forked child, in which the link's thread does not run."""
+        return self.pid != os.getpid()
+
+    @property
+    def is_current_thread(self) -> bool:
+        """Whether the caller runs in the link's thread, where a garbage collection may call."""
+        return threading.current_thread() is self._thread
 
     @property
     def connected(self) -> bool:
@@ -158,11 +168,12 @@ class Link:
 
     def close(self) -> None:
         """End the thread and the connection. Events that parts still hold are not sent."""
-        if self._closing or self.pid != os.getpid():
+        if self._closing or self.is_forked:
             return
         self._closing = True
         os.write(self._wake_write, b"\0")
-        self._thread.join()
+        if not self.is_current_thread:
+            self._thread.join()
         os.close(self._wake_read)
         os.close(self._wake_write)
 

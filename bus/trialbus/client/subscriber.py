@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import math
+import sys
 import time
+import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
@@ -47,12 +50,20 @@ class Subscriber(Generic[E_co]):
         self.unreadable = 0  #: number of events whose body could not be decoded
         #: Offset after the last event returned; None before the first event.
         self.offset: int | None = None
+        self._handled: int | None = None  # the offset when another event was asked for
+        if autocommit:
+            _open.add(self)
 
     def __enter__(self) -> Subscriber[E_co]:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._close(self._handled if error else self.offset)
 
     async def __aenter__(self) -> Subscriber[E_co]:
         return self
@@ -63,15 +74,29 @@ class Subscriber(Generic[E_co]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close()
+        self._close(self._handled if error else self.offset)
+
+    def __del__(self) -> None:
+        if not sys.is_finalizing():  # the link's thread has ended by then
+            self._close(self._handled)
 
     def __iter__(self) -> Iterator[E_co]:
-        while True:
-            event = self.next(None)
-            if event is not None:
-                yield event
+        try:
+            while True:
+                event = self.next(None)
+                if event is not None:
+                    yield event
+        finally:
+            self._commit_handled()
 
     async def __aiter__(self) -> AsyncIterator[E_co]:
+        try:
+            async for event in self._arrivals():
+                yield event
+        finally:
+            self._commit_handled()
+
+    async def _arrivals(self) -> AsyncIterator[E_co]:
         loop = asyncio.get_running_loop()
         while True:
             event = self._take_event()
@@ -125,6 +150,7 @@ class Subscriber(Generic[E_co]):
 
         For services that commit after they stored a batch. Raises the same errors as `next`.
         """
+        self._handled = self.offset
         records = list(self._batch) or self._fetcher.wait_for_batch(timeout_s)
         self._batch.clear()
         if records:
@@ -189,14 +215,26 @@ class Subscriber(Generic[E_co]):
 
     def close(self) -> None:
         """Close the subscriber; with `autocommit`, commit the events returned so far before."""
-        if self._fetcher.closed:
+        self._close(self.offset)
+
+    def close_at_exit(self) -> None:
+        """Close the subscriber; with `autocommit`, commit the events before the last returned."""
+        self._close(self._handled)
+
+    def _close(self, offset: int | None) -> None:
+        if self._fetcher.closed or self._link.is_forked:
             return
-        if self._autocommit and self.offset is not None and self._link.connected:
-            self.commit(wait_s=1.0)
+        if self._autocommit and offset is not None and self._link.connected:
+            self.commit(offset, wait_s=0.0 if self._link.is_current_thread else 1.0)
         self._fetcher.on_close()
         self._link.detach(self._fetcher)
         if self._owns_link:
             self._link.close()
+
+    def _commit_handled(self) -> None:
+        """Commit the events before the last one returned: an error may have ended the loop."""
+        if self._autocommit and self._handled != self._committed and not self._fetcher.closed:
+            self.commit(self._handled)
 
     def _commit_in_s(self) -> float:
         """Return the seconds until the next automatic commit is due, or has to be checked."""
@@ -209,6 +247,7 @@ class Subscriber(Generic[E_co]):
         if self._autocommit and not self._batch:
             # Events that do not match count as processed too, so that the log may drop them.
             self.offset = self._fetcher.skip_unmatched(self.offset)
+        self._handled = self.offset
         if self._commit_in_s() <= 0:
             self.commit()
         while self._batch:
@@ -265,8 +304,9 @@ def subscribe(
         name: A durable name: the hub stores the committed offset under this name, and the next
             subscriber of the name continues there; `start` applies to the first one only. One
             subscriber at a time may use a name.
-        autocommit: With a name, commit the processed events every half second. Turn this off to
-            call `commit` after the results of processing are safe.
+        autocommit: With a name, commit the processed events every half second, and when the
+            subscriber is closed. Turn this off to call `commit` after the results of processing are
+            safe.
         endpoint: Address of the hub; None means `$TRIALBUS_ENDPOINT` or the default.
         link: A link to share, in place of an endpoint.
 
@@ -275,7 +315,9 @@ def subscribe(
 
     Delivery:
         Every matching event in the order of the log, without gaps. After a crash, the subscriber
-        of a durable name receives the uncommitted events again.
+        of a durable name receives the uncommitted events again. An event counts as processed when
+        the next one is asked for, or when a `with` block is left without an error. A loop outside
+        of a `with` block, or a block left by an error, leaves its last event uncommitted.
 
     Example:
         >>> for event in subscribe(trialbus.EvaluationComplete, study="digits"):  # doctest: +SKIP
@@ -320,3 +362,12 @@ def replay(
         *types, study=study, trial=trial, start=start, endpoint=endpoint, link=link
     ) as subscriber:
         yield from subscriber.read_to(end, timeout_s)
+
+
+_open: weakref.WeakSet[Subscriber[Any]] = weakref.WeakSet()  # those with autocommit
+
+
+@atexit.register
+def _close_at_exit() -> None:
+    for subscriber in list(_open):
+        subscriber.close_at_exit()
