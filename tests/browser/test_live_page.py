@@ -20,6 +20,7 @@ from support.processes import Bus
 from support.until import until
 from trialbus.protocol import security
 from trialbus_services.optimizer.attributes import PRUNED_BY
+from trialbus_services.views.formats import format_clock, format_value
 
 OpenPage = Callable[..., BrowserPage]
 Screenshot = Callable[[BrowserPage, str], Path]
@@ -96,7 +97,7 @@ def test_a_study_is_followed_from_its_first_evaluation_to_its_end(
     for trial in range(4):
         assert seen(page, trial) == 12
         expect(row(page, trial).locator(".state")).to_have_text("complete")
-    expect(page.locator("#acts")).to_be_hidden()
+    expect(page.locator("#actions")).to_be_hidden()
     assert page.locator("#study").input_value() == "quadratic <b>bold</b>/1"
     screenshot(page, "live-finished")
 
@@ -149,7 +150,7 @@ def test_a_study_is_steered_by_clicks(
     page.goto(Page(bus).url)
 
     page.get_by_role("button", name="Pause").click()
-    page.get_by_role("dialog").get_by_role("button", name="Leave it").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
     page.get_by_role("button", name="Pause").click()
     page.get_by_role("dialog").get_by_role("button", name="Pause").click()
     expect(page.locator("#state")).to_have_text("paused", timeout=SLOW_MS)
@@ -176,7 +177,7 @@ def test_a_study_is_steered_by_clicks(
     page.locator("#confirm-yes").focus()
     page.keyboard.press("Enter")
     assert worker.next(trialbus.Prune, trial=0).by
-    expect(page.locator("#trial-facts")).to_contain_text("stopping", timeout=SLOW_MS)
+    expect(page.locator("#trial-details")).to_contain_text("stopping", timeout=SLOW_MS)
     worker.finish(trial, "pruned")
     expect(row(page, 0).locator(".state")).to_have_text("pruned", timeout=SLOW_MS)
     page.keyboard.press("Escape")
@@ -224,9 +225,26 @@ def test_the_page_is_readable_in_light_and_dark_and_on_a_phone(
         assert page.evaluate("document.documentElement.scrollWidth") == width
         screenshot(page, f"live-{name}")
         page.get_by_role("button", name="Trial 1: details and log").click()
-        expect(page.locator("#trial-facts")).to_contain_text("it exploded")
+        expect(page.locator("#trial-details")).to_contain_text("it exploded")
         assert_accessible(page)
         screenshot(page, f"live-{name}-trial")
+
+
+def test_the_page_formats_values_and_durations_as_the_terminal_does(
+    bus: Bus, page: BrowserPage
+) -> None:
+    bus.hub()
+    page.goto(Page(bus).url)
+    values = [0, 64, 1234567, 2e7, 0.5, -0.123456789, 99999.7, 123456.78, 1e-4, 1.5e-5, 3.25e22]
+    seconds = [0, 59.6, 60, 3599, 3723, 93784]
+    formatted = page.evaluate(
+        """async ([values, seconds]) => {
+            const { formatClock, formatValue } = await import("/static/formats.js");
+            return [values.map((value) => formatValue(value, 5)), seconds.map(formatClock)];
+        }""",
+        [values, seconds],
+    )
+    assert formatted == [[format_value(v, 5) for v in values], [format_clock(s) for s in seconds]]
 
 
 def test_only_who_has_the_token_gets_in(
@@ -264,8 +282,8 @@ def test_a_listener_s_page_has_no_buttons_and_its_wishes_are_refused(
     expect(page.locator("#connection")).to_have_text("live", timeout=SLOW_MS)
     expect(page.locator("#figures")).to_contain_text("0 of 8", timeout=SLOW_MS)
     until(lambda: page.locator("#workers li").first.inner_text() == "scripted worker", 20)
-    expect(page.locator("#acts")).to_be_hidden()
-    code, text = monitor.act({"act": "stop", "study": STUDY})
+    expect(page.locator("#actions")).to_be_hidden()
+    code, text = monitor.send_action({"action": "stop", "study": STUDY})
     assert (code, "is of a listener" in text) == (403, True)
     worker.close()
 

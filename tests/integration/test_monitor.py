@@ -17,13 +17,13 @@ from trialbus.client.admin import hub_status
 
 STUDY = SPEC.name
 WRONG: list[tuple[Any, int, str]] = [
-    ({"act": "dance", "study": STUDY}, 400, "dance"),
-    ({"act": "pause", "study": "nobody's"}, 409, "does not run"),
-    ({"act": "prune", "study": STUDY, "trial": 7}, 409, "trial 7 does not run"),
-    ({"act": "prune", "study": STUDY, "trial": "0"}, 400, "trial"),
-    ({"act": "enqueue", "study": STUDY, "params": {"x": "9"}}, 400, "params.x 9.0 is outside"),
-    ({"act": "enqueue", "study": STUDY, "params": {"x": "a"}}, 400, "'a' is not a number"),
-    ({"act": "enqueue", "study": STUDY, "params": {"y": 1}}, 400, "params.y is no param"),
+    ({"action": "dance", "study": STUDY}, 400, "dance"),
+    ({"action": "pause", "study": "nobody's"}, 409, "does not run"),
+    ({"action": "prune", "study": STUDY, "trial": 7}, 409, "trial 7 does not run"),
+    ({"action": "prune", "study": STUDY, "trial": "0"}, 400, "trial"),
+    ({"action": "enqueue", "study": STUDY, "params": {"x": "9"}}, 400, "params.x 9.0 is outside"),
+    ({"action": "enqueue", "study": STUDY, "params": {"x": "a"}}, 400, "'a' is not a number"),
+    ({"action": "enqueue", "study": STUDY, "params": {"y": 1}}, 400, "params.y is no param"),
     ([], 400, ""),
 ]
 
@@ -43,7 +43,7 @@ def until_known(page: Page) -> None:
     """Wait until the page has folded the trial that runs."""
     with page.stream(f"?study={STUDY}") as messages:
         for event, data in messages:
-            if event == "delta" and data["study"] and data["study"]["points"]:
+            if event == "changes" and data["study"] and data["study"]["points"]:
                 return
 
 
@@ -52,21 +52,45 @@ def test_what_comes_from_another_site_or_without_the_page_s_token_is_refused(
 ) -> None:
     page = Page(bus)
     until_known(page)
-    pause = {"act": "pause", "study": STUDY}
-    assert page.act(pause, {"Origin": "http://evil.example"})[0] == 403
-    assert page.act(pause, {"Sec-Fetch-Site": "cross-site"})[0] == 403
-    assert page.act(pause, {"X-Trialbus-Token": "guessed"})[0] == 403
+    pause = {"action": "pause", "study": STUDY}
+    assert page.send_action(pause, {"Origin": "http://evil.example"})[0] == 403
+    assert page.send_action(pause, {"Sec-Fetch-Site": "cross-site"})[0] == 403
+    assert page.send_action(pause, {"X-Trialbus-Token": "guessed"})[0] == 403
     for host in ("evil.example", "localhost.evil.example", "user@localhost", "[::2]:80"):
         assert page.get("/", {"Host": host})[0] == 400, host
     for host in ("localhost", f"LOCALHOST:{page.port}", f"[::1]:{page.port}", "127.0.0.1:1"):
         assert page.get("/", {"Host": host})[0] == 200, host
     assert worker.publisher.flush(10)
     assert not list(trialbus.replay(trialbus.Pause, link=worker.link))
-    assert page.act(pause, {"Origin": page.url.rstrip("/")}) == (
+    assert page.send_action(pause, {"Origin": page.url.rstrip("/")}) == (
         200,
         '{"event":"pause","sent":true}',
     )
     assert worker.next(trialbus.Pause).by
+
+
+def test_a_wrong_host_name_is_refused_with_the_key_that_allows_it_and_the_security_headers(
+    bus: Bus,
+) -> None:
+    bus.hub()
+    page = Page(bus)
+    wrong_host = {"Host": "evil.example:80"}
+    status, text = page.get("/", wrong_host)
+    assert status == 400
+    assert "'evil.example:80'" in text
+    assert f"http://localhost:{page.port}/" in text
+    assert "monitor.host" in text
+    page_headers, refusal_headers = page.get_headers("/"), page.get_headers("/", wrong_host)
+    protected = {
+        "content-security-policy",
+        "x-content-type-options",
+        "referrer-policy",
+        "cross-origin-resource-policy",
+        "cross-origin-opener-policy",
+    }
+    assert protected <= refusal_headers.keys()
+    assert {n: page_headers[n] for n in protected} == {n: refusal_headers[n] for n in protected}
+    assert refusal_headers["content-type"].startswith("text/plain")
 
 
 @pytest.mark.usefixtures("worker")
@@ -74,7 +98,7 @@ def test_what_cannot_be_done_is_answered_with_the_reason(bus: Bus) -> None:
     page = Page(bus)
     until_known(page)
     for body, code, why in WRONG:
-        found, text = page.act(body)
+        found, text = page.send_action(body)
         assert (found, why in text) == (code, True), (body, text)
     with page.stream("?study=nobody&last=x:y") as messages:
         assert [event for event, _ in islice(messages, 2)]
@@ -116,7 +140,7 @@ def test_any_number_of_browsers_costs_the_hub_one_subscription(bus: Bus, worker:
     streams = [page.stream(f"?study={STUDY}") for _ in range(5)]
     for stream in streams:
         events = [event for event, _ in islice(stream.__enter__(), 3)]
-        assert "delta" in events
+        assert "changes" in events
     assert hub_status(worker.link).parked == alone
     for stream in streams:
         stream.__exit__(None, None, None)
@@ -125,7 +149,7 @@ def test_any_number_of_browsers_costs_the_hub_one_subscription(bus: Bus, worker:
 def test_another_log_behind_the_hub_makes_every_page_begin_anew(bus: Bus, worker: Client) -> None:
     page = Page(bus)
     with page.stream(f"?study={STUDY}") as messages:
-        assert any(event == "delta" for event, _ in messages)
+        assert any(event == "changes" for event, _ in messages)
         hub = bus.processes["hub"]
         hub.kill()
         for file in (bus.directory / "log").glob("events.db*"):
@@ -134,7 +158,7 @@ def test_another_log_behind_the_hub_makes_every_page_begin_anew(bus: Bus, worker
         worker.link.wait_connected(20)
         assert any(event == "reset" for event, _ in messages)
         worker.publisher.publish(trialbus.Pause(study="new"))
-        told = (data for event, data in messages if event == "delta")
+        told = (data for event, data in messages if event == "changes")
         assert [study["name"] for study in next(told)["studies"]] == ["new"]
 
 

@@ -30,12 +30,19 @@ class Page:
         until(lambda: len(_STARTED.findall(self.process.printed())) > 1, 30, "the page")
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
-        return self._ask("GET", path, None, headers)
+        status, text, _ = self._ask("GET", path, None, headers)
+        return status, text
 
-    def act(self, body: Any, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
-        """Ask to act, as the page does it."""
-        given = {"X-Trialbus-Token": self.token()} | dict(headers or {})
-        return self._ask("POST", "/act", json.dumps(body), given)
+    def get_headers(self, path: str, headers: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return the headers of the response to a GET, with names in lower case."""
+        _, _, response_headers = self._ask("GET", path, None, headers)
+        return response_headers
+
+    def send_action(self, body: Any, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
+        """Send an action as the page sends it."""
+        all_headers = {"X-Trialbus-Token": self.token()} | dict(headers or {})
+        status, text, _ = self._ask("POST", "/action", json.dumps(body), all_headers)
+        return status, text
 
     def token(self) -> str:
         with self.stream() as messages:
@@ -65,19 +72,20 @@ class Page:
 
     def _ask(
         self, method: str, path: str, body: str | None, headers: Mapping[str, str] | None
-    ) -> tuple[int, str]:
+    ) -> tuple[int, str, dict[str, str]]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:
             connection.request(method, path, body, dict(headers or {}))
             response = connection.getresponse()
-            return response.status, response.read().decode()
+            response_headers = {name.lower(): value for name, value in response.getheaders()}
+            return response.status, response.read().decode(), response_headers
         finally:
             connection.close()
 
     def _wait(self) -> int:
         def port() -> int:
             assert self.process.running, self.process.printed()
-            found = _STARTED.search(self.process.printed())
-            return int(found[1]) if found else 0
+            url = _STARTED.search(self.process.printed())
+            return int(url[1]) if url else 0
 
         return until(port, 30, "the page")

@@ -76,27 +76,27 @@ class Browser:
     def __init__(self) -> None:
         self.rows: dict[int, Json] = {}
         self.curves: dict[int, list[list[float]]] = {}
-        self.lines: list[int] = []
+        self.events: list[int] = []
         self.offset = BEGINNING
 
     def take(self, board: Board) -> None:
         if board.changed == self.offset:
             return
-        found = board.since(self.offset)
-        if found["full"]:
-            self.rows, self.curves, self.lines = {}, {}, []
-        for row in reversed(found["trials"]):
-            old = self.rows.get(row["n"], {})
+        changes = board.get_changes(self.offset)
+        if changes["full"]:
+            self.rows, self.curves, self.events = {}, {}, []
+        for row in reversed(changes["trials"]):
+            old = self.rows.get(row["number"], {})
             if row.get("attempt", old.get("attempt")) != old.get("attempt"):
                 old = {}
-                self.curves[row["n"]] = []
-            self.rows[row["n"]] = old | row
-        for trial, attempt, step, value in found["points"]:
-            assert attempt == self.rows[trial]["attempt"] or found["trials"]
+                self.curves[row["number"]] = []
+            self.rows[row["number"]] = old | row
+        for trial, attempt, step, value in changes["points"]:
+            assert attempt == self.rows[trial]["attempt"] or changes["trials"]
             curve = self.curves[trial]
             if attempt == self.rows[trial]["attempt"] and (not curve or curve[-1][0] < step):
                 curve.append([step, value])
-        self.lines += [line["offset"] for line in found["lines"]]
+        self.events += [event["offset"] for event in changes["events"]]
         self.offset = board.changed
 
 
@@ -115,24 +115,24 @@ def test_a_browser_that_comes_now_and_then_ends_where_a_new_one_begins(
     board = Board("s", now=lambda: 0.0)
     board.apply(trialbus.StudySubmitted(study="s", spec=SPEC, submission="1", at=0.0), 0)
     often, once = Browser(), Browser()
-    for offset, found in enumerate(drop_impossible(happened), 1):
-        board.apply(found, offset)
+    for offset, happening in enumerate(drop_impossible(happened), 1):
+        board.apply(happening, offset)
         if offset in looks:
             often.take(board)
     often.take(board)
     once.take(board)
-    assert (often.rows, often.curves, often.lines) == (once.rows, once.curves, once.lines)
+    assert (often.rows, often.curves, often.events) == (once.rows, once.curves, once.events)
 
 
 def test_whoever_was_away_for_more_than_is_kept_is_told_to_begin_anew(monkeypatch: Any) -> None:
-    monkeypatch.setattr("trialbus_services.monitor.board._POINTS", 5)
+    monkeypatch.setattr("trialbus_services.monitor.board._MAX_POINTS", 5)
     board = Board("s", now=lambda: 0.0)
     board.apply(trialbus.StudySubmitted(study="s", spec=SPEC, submission="1"), 0)
     board.apply(event("assign", 0, 0, 0, 0.0), 1)
     for step in range(10):
         board.apply(event("evaluate", 0, 0, step, 0.1), 2 + step)
-    assert not board.since(8)["full"]
-    assert len(board.since(8)["points"]) == 3
-    behind = board.since(3)
+    assert not board.get_changes(8)["full"]
+    assert len(board.get_changes(8)["points"]) == 3
+    behind = board.get_changes(3)
     assert behind["full"]
     assert len(behind["points"]) == 10

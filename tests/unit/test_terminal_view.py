@@ -316,5 +316,11 @@ def test_a_long_curve_is_drawn_from_its_first_value_to_its_last() -> None:
 
 
 def test_seconds_and_words_of_others_are_made_readable() -> None:
-    assert [format_clock(s) for s in (0, 59.6, 600, 3600)] == ["0:00", "1:00", "10:00", "1:00:00"]
+    assert [format_clock(s) for s in (0, 59.6, 600, 3600, 93784)] == [
+        "0:00",
+        "1:00",
+        "10:00",
+        "1:00:00",
+        "26:03:04",
+    ]
     assert strip_control_characters("a\x1b[1;31mb\x1b[0m\tc\r\n") == "ab\tc\n"

@@ -106,7 +106,7 @@ def _choose_study(histories: dict[str, History], name: str | None) -> History | 
     }
     width = max(map(len, commands.values()))
     for history in running or histories.values():
-        print(f"  {commands[history.study]:{width}}  {history.described}", file=sys.stderr)
+        print(f"  {commands[history.study]:{width}}  {history.describe()}", file=sys.stderr)
     return None
 
 

@@ -1,5 +1,5 @@
-"""The live page: one listener on the bus, shown to any number of browsers.
+"""The live page: follows the log over one subscription and serves any number of browsers.
 
-`board` folds events, `feed` reads them off the bus, `stream` sends browsers what changed, `acts`
-turns their wishes into events, `access` says who may, `app` ties it together.
+`feed` reads events off the bus, `board` folds them by study, `stream` sends browsers the changes,
+`actions` turns requests of users into events, `access` controls log-in, `app` has the routes.
 """

@@ -1,4 +1,4 @@
-"""What people may do from the page, checked and turned into events."""
+"""Actions of users on the page, validated and turned into events."""
 
 from __future__ import annotations
 
@@ -14,100 +14,108 @@ from trialbus.study.search_space import FloatParam, IntParam
 from trialbus_services.monitor.board import Board
 
 
-class Act(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="act"):
-    """Something to be done to a study that runs."""
+class Action(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="action"
+):
+    """Action on a running study."""
 
     study: str
     """Name of the study."""
 
 
-class StopStudy(Act, frozen=True, tag="stop"):
-    """End the study."""
+class StopStudy(Action, frozen=True, tag="stop"):
+    """Stop the study."""
 
 
-class PauseStudy(Act, frozen=True, tag="pause"):
-    """Hand out no trial for now."""
+class PauseStudy(Action, frozen=True, tag="pause"):
+    """Pause the study: no trial is handed out until the study is resumed."""
 
 
-class ResumeStudy(Act, frozen=True, tag="resume"):
-    """Hand out trials again."""
+class ResumeStudy(Action, frozen=True, tag="resume"):
+    """Resume the study: trials are handed out again."""
 
 
-class PruneTrial(Act, frozen=True, kw_only=True, tag="prune"):
-    """End a trial that runs."""
+class PruneTrial(Action, frozen=True, kw_only=True, tag="prune"):
+    """Prune a running trial."""
 
     trial: int
     """Number of the trial."""
 
 
-class EnqueueTrial(Act, frozen=True, kw_only=True, tag="enqueue"):
-    """Run a trial with these params; numbers may be text, as they were typed."""
+class EnqueueTrial(Action, frozen=True, kw_only=True, tag="enqueue"):
+    """Enqueue a trial with given params; numbers may be text, as typed by the user."""
 
     params: dict[str, Any]
-    """Value of each param by name; the sampler gives what is left out."""
+    """Value of each param by name; the sampler chooses the params left out."""
 
 
-AnyAct: TypeAlias = StopStudy | PauseStudy | ResumeStudy | PruneTrial | EnqueueTrial
+AnyAction: TypeAlias = StopStudy | PauseStudy | ResumeStudy | PruneTrial | EnqueueTrial
 
 
 class RefusedError(Exception):
-    """What was asked for is not done; the message says why. `code` is HTTP's for it."""
+    """A request is refused; the message says why, and `code` is the HTTP status."""
 
-    def __init__(self, code: int, why: str) -> None:
-        super().__init__(why)
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
         self.code = code
 
 
-def event_of(act: AnyAct, board: Board | None) -> events.Event:
-    """Return the event that does what was asked for.
+def create_event(action: AnyAction, board: Board | None) -> events.Event:
+    """Create the event that carries out an action.
+
+    Args:
+        action: The action.
+        board: Board of the study; None for an unknown study.
 
     Raises:
-        RefusedError: The study or the trial does not run, or params are outside of the space.
+        RefusedError: The study or the trial does not run, or a param is outside of the space.
     """
     if board is None or board.view.state == "finished":
-        raise RefusedError(409, f"study {act.study!r} does not run")
-    by = _who()
-    match act:
+        raise RefusedError(409, f"study {action.study!r} does not run")
+    user = _find_user()
+    match action:
         case StopStudy():
-            return events.Stop(study=act.study, reason=f"stopped by {by}")
+            return events.Stop(study=action.study, reason=f"stopped by {user}")
         case PauseStudy():
-            return events.Pause(study=act.study, by=by)
+            return events.Pause(study=action.study, by=user)
         case ResumeStudy():
-            return events.Resume(study=act.study, by=by)
+            return events.Resume(study=action.study, by=user)
         case PruneTrial():
-            trial = board.view.running.get(act.trial)
+            trial = board.view.running.get(action.trial)
             if trial is None:
-                raise RefusedError(409, f"trial {act.trial} does not run")
+                raise RefusedError(409, f"trial {action.trial} does not run")
             return events.Prune(
-                study=act.study,
-                trial=act.trial,
+                study=action.study,
+                trial=action.trial,
                 attempt=trial.attempt,
                 step=trial.step or 0,
-                by=by,
+                by=user,
             )
         case EnqueueTrial():
-            params = _typed(act.params, board)
-            return events.Enqueue(study=act.study, params=params, enqueue=uuid.uuid4().hex, by=by)
+            params = _convert_params(action.params, board)
+            return events.Enqueue(
+                study=action.study, params=params, enqueue=uuid.uuid4().hex, by=user
+            )
 
 
-def _typed(params: dict[str, Any], board: Board) -> dict[str, Any]:
-    """Return params as the search space has them."""
+def _convert_params(params: dict[str, Any], board: Board) -> dict[str, Any]:
+    """Convert params to the types of the search space, and check the values."""
     if board.spec is None:
         raise RefusedError(
-            409, "the study's search space is not known; its submission left the log"
+            409, "the study's search space is not known: the log no longer holds the submission"
         )
     try:
-        found = {
-            name: _number(f"params.{name}", value, board.spec.params.get(name))
+        converted = {
+            name: _convert_number(f"params.{name}", value, board.spec.params.get(name))
             for name, value in params.items()
         }
-        board.spec.check_params(found)
+        board.spec.check_params(converted)
     except ValueError as error:
         raise RefusedError(400, str(error)) from None
-    return found
+    return converted
 
 
-def _number(key: str, value: Any, param: Any) -> Any:
+def _convert_number(key: str, value: Any, param: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
@@ -122,8 +130,8 @@ def _number(key: str, value: Any, param: Any) -> Any:
         raise ValueError(f"{key} {value!r} is not a number") from None
 
 
-def _who() -> str:
-    """Return who is behind the page, as far as this process knows."""
+def _find_user() -> str:
+    """Return the user and host of this process, to sign events with."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):  # a user without a name

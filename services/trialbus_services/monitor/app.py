@@ -1,4 +1,4 @@
-"""The application behind the page."""
+"""Web application of the live page: routes, start and end."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ import msgspec
 from sse_starlette import EventSourceResponse
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.responses import (
+    FileResponse,
+    HTMLResponse,
+    JSONResponse,
+    RedirectResponse,
+    Response,
+)
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
@@ -28,18 +33,20 @@ from trialbus.client.publisher import Publisher
 from trialbus.errors import HubRefusedError, HubUnavailableError
 from trialbus.messages import events
 from trialbus_services.monitor.access import Access, AccessMiddleware
-from trialbus_services.monitor.actions import AnyAct, RefusedError, event_of
+from trialbus_services.monitor.actions import AnyAction, RefusedError, create_event
 from trialbus_services.monitor.feed import Feed
 from trialbus_services.monitor.stream import Streams, Ticker
 from trialbus_services.monitor.trial_log import read_log
+from trialbus_services.views import formats
 
 _STATIC = Path(__file__).parent / "static"
+_FORMATS = Path(str(formats.__file__)).with_suffix(".js")  # shared with the reporter
 _PLOTLY = "package_data/plotly.min.js"  # in Plotly's package
 _STATUS_S = 3.0
 _FLUSH_S = 5.0
-_LARGEST = 1 << 20  # bytes of a request
-_WRONG_PAUSE_S = 1.0
-_CODES: dict[type[Exception], int] = {
+_MAX_BODY_BYTES = 1 << 20
+_WRONG_TOKEN_PAUSE_S = 1.0
+_STATUS_CODES: dict[type[Exception], int] = {
     msgspec.ValidationError: 400,
     msgspec.DecodeError: 400,
     HubRefusedError: 403,
@@ -49,12 +56,12 @@ _CODES: dict[type[Exception], int] = {
 
 
 class Monitor:
-    """Serves the page of one bus.
+    """Web application that shows the studies of a bus and publishes users' actions.
 
     Args:
-        link: To the hub.
-        logs: Folder with the logs of trials, where they were written on this machine.
-        access: Who may come in.
+        link: Connection to the hub.
+        logs: Folder with the logs of trials that ran on this machine.
+        access: Access rules.
 
     Example:
         >>> uvicorn.run(Monitor(link, Path(".trialbus/logs/trials"), access).app)  # doctest: +SKIP
@@ -67,41 +74,39 @@ class Monitor:
         self._feed: Feed
         self._streams: Streams
         self._publisher: Publisher | None = None
-        self._one_login = asyncio.Lock()
-        plotly = f"/plotly-{version('plotly')}.js"  # kept by browsers until there is another
+        self._login_lock = asyncio.Lock()
+        plotly = (
+            f"/plotly-{version('plotly')}.js"  # browsers keep the file until the version changes
+        )
         page = (_STATIC / "index.html").read_text(encoding="utf-8")
         self._page = page.replace("{plotly}", plotly)
         self.app = Starlette(
             routes=[
                 Route("/", self._show_page),
                 Route("/login", self._log_in, methods=["GET", "POST"]),
-                Route("/stream", self._stream),
-                Route("/act", self._act, methods=["POST"]),
-                Route("/log", self._log),
-                Route(plotly, self._plotly),
+                Route("/stream", self._open_stream),
+                Route("/action", self._act, methods=["POST"]),
+                Route("/log", self._show_log),
+                Route(plotly, self._serve_plotly),
+                Route("/static/formats.js", self._serve_formats),
                 Mount("/static", StaticFiles(directory=_STATIC)),
             ],
-            middleware=[
-                Middleware(
-                    TrustedHostMiddleware, allowed_hosts=access.allowed_hosts, www_redirect=False
-                ),
-                Middleware(partial(AccessMiddleware, access=access)),
-            ],
-            exception_handlers=dict.fromkeys(_CODES, _refused),
-            lifespan=self._live,
+            middleware=[Middleware(partial(AccessMiddleware, access=access))],
+            exception_handlers=dict.fromkeys(_STATUS_CODES, _answer_error),
+            lifespan=self._run,
         )
 
     @contextlib.asynccontextmanager
-    async def _live(self, _app: Starlette) -> AsyncGenerator[None]:
+    async def _run(self, _app: Starlette) -> AsyncGenerator[None]:
         ticker = Ticker()
         self._feed = Feed(self._link, ticker.notify)
         self._streams = Streams(self._feed, self._link, ticker)
-        watching = asyncio.create_task(self._streams.watch_services())
+        status_task = asyncio.create_task(self._streams.watch_services())
         self._feed.start()
         try:
             yield
         finally:
-            watching.cancel()
+            status_task.cancel()
             self._feed.close()
             if self._publisher is not None:
                 self._publisher.close(_FLUSH_S)
@@ -109,94 +114,99 @@ class Monitor:
     async def _show_page(self, _request: Request) -> Response:
         return HTMLResponse(self._page)
 
-    async def _plotly(self, _request: Request) -> Response:
+    async def _serve_formats(self, _request: Request) -> Response:
+        return FileResponse(_FORMATS)
+
+    async def _serve_plotly(self, _request: Request) -> Response:
         headers = {
             "Cache-Control": "private, max-age=31536000, immutable",
             "Content-Encoding": "gzip",
         }
-        packed = await asyncio.to_thread(_packed_plotly)
-        return Response(packed, media_type="text/javascript", headers=headers)
+        script = await asyncio.to_thread(_compress_plotly)
+        return Response(script, media_type="text/javascript", headers=headers)
 
     async def _log_in(self, request: Request) -> Response:
         if request.method == "GET":
             page = (_STATIC / "login.html").read_text(encoding="utf-8")
             wrong = "That is not the token." if "wrong" in request.query_params else ""
             return HTMLResponse(page.replace("{wrong}", wrong))
-        form = parse_qs((await _body(request)).decode(errors="replace"))
+        form = parse_qs((await _read_body(request)).decode(errors="replace"))
         (token, *_) = form.get("token", [""])
-        async with self._one_login:  # whoever tries many tokens tries one after the other
+        async with self._login_lock:  # so that nobody tries many tokens at the same time
             if self._access.is_valid_token(token):
                 return self._access.start_session(RedirectResponse("/", 303), request.url.port)
-            await asyncio.sleep(_WRONG_PAUSE_S)
+            await asyncio.sleep(_WRONG_TOKEN_PAUSE_S)
         return RedirectResponse("/login?wrong", 303)
 
-    async def _stream(self, request: Request) -> Response:
-        hello = {"token": self._access.act_token, "endpoint": self._link.endpoint}
+    async def _open_stream(self, request: Request) -> Response:
+        hello = {"token": self._access.action_token, "endpoint": self._link.endpoint}
         study = request.query_params.get("study")
-        # A browser repeats the id by itself; one that begins a new stream says it in the address.
-        last = request.headers.get("last-event-id") or request.query_params.get("last", "")
-        return EventSourceResponse(self._streams.send(study, last, hello), ping=15)
+        # A browser that reconnects sends the id as a header; a page that opens a new stream sends
+        # the id in the address.
+        last_id = request.headers.get("last-event-id") or request.query_params.get("last", "")
+        return EventSourceResponse(self._streams.send(study, last_id, hello), ping=15)
 
     async def _act(self, request: Request) -> Response:
-        forged = self._access.find_forgery(request)
-        if forged is not None:
-            raise RefusedError(403, forged)
-        act: AnyAct = msgspec.json.decode(await _body(request), type=AnyAct)
+        forgery = self._access.find_forgery(request)
+        if forgery is not None:
+            raise RefusedError(403, forgery)
+        action: AnyAction = msgspec.json.decode(await _read_body(request), type=AnyAction)
         status = await asyncio.to_thread(hub_status, self._link, _STATUS_S)
         if status.role != "service":
-            role = status.role
-            raise RefusedError(403, f"the monitor's key is of a {role}, which only looks")
+            raise RefusedError(403, f"the monitor's key is of a {status.role}, which may only read")
         with self._feed.lock:
-            event = event_of(act, self._feed.boards.get(act.study))
-        done = await self._publish(event)
-        return JSONResponse({"event": event.type, "sent": done}, 200 if done else 202)
+            event = create_event(action, self._feed.boards.get(action.study))
+        sent = await self._publish(event)
+        return JSONResponse({"event": event.type, "sent": sent}, 200 if sent else 202)
 
     async def _publish(self, event: events.Event) -> bool:
-        """Publish an event and tell whether the hub has it; else it gets it when it is back."""
+        """Publish an event and return whether the hub acknowledged the event in time."""
         if self._publisher is None:
             self._publisher = Publisher(link=self._link)
         self._publisher.publish(event)
         return await asyncio.to_thread(self._publisher.flush, _FLUSH_S)
 
-    async def _log(self, request: Request) -> Response:
+    async def _show_log(self, request: Request) -> Response:
         query = request.query_params
         trial, attempt, after = (query.get(key, "") for key in ("trial", "attempt", "after"))
         with self._feed.lock:
             board = self._feed.boards.get(query.get("study", ""))
             row = board.rows.get(int(trial)) if board and trial.isdecimal() else None
         if board is None or row is None:
-            raise RefusedError(404, "there is no such trial")
-        which = int(attempt) if attempt.isdecimal() else row.trial.attempt
+            raise RefusedError(404, "there is no trial of that number in the study")
+        attempt_number = int(attempt) if attempt.isdecimal() else row.trial.attempt
         position = int(after) if after.isdecimal() else None
         try:
             text, end = await asyncio.to_thread(
-                read_log, self._logs, board.name, row.number, which, position
+                read_log, self._logs, board.name, row.number, attempt_number, position
             )
         except OSError:
             worker = f" {row.trial.worker}" if row.trial.worker else ""
-            where = f"it lies where its worker{worker} runs"
-            return JSONResponse({"why": f"No log of the trial on this machine: {where}."})
+            reason = (
+                f"No log of the trial on this machine: the log is where the worker{worker} runs."
+            )
+            return JSONResponse({"reason": reason})
         return JSONResponse({"text": text, "end": end})
 
 
 @cache
-def _packed_plotly() -> bytes:
+def _compress_plotly() -> bytes:
     package = find_spec("plotly")
     assert package is not None
     assert package.origin is not None  # the services need it
     return gzip.compress((Path(package.origin).parent / _PLOTLY).read_bytes(), 5)
 
 
-async def _body(request: Request) -> bytes:
-    """Return what a request brings; nothing of one that is too large."""
-    found = b""
+async def _read_body(request: Request) -> bytes:
+    """Read the body of a request; return no bytes if the body is too large."""
+    body = b""
     async for chunk in request.stream():
-        found += chunk
-        if len(found) > _LARGEST:
+        body += chunk
+        if len(body) > _MAX_BODY_BYTES:
             return b""
-    return found
+    return body
 
 
-async def _refused(_request: Request, error: Exception) -> Response:
-    code = error.code if isinstance(error, RefusedError) else _CODES[type(error)]
+async def _answer_error(_request: Request, error: Exception) -> Response:
+    code = error.code if isinstance(error, RefusedError) else _STATUS_CODES[type(error)]
     return JSONResponse({"error": str(error)}, code)

@@ -1,8 +1,8 @@
-"""Boards: what the page shows of each study, and what of it changed since some offset.
+"""Boards: the state of each study for the page, and the changes after any offset.
 
-Everything is stamped with the offset of the event that changed it last. A browser says how far it
-got, and is sent what is newer: whether it comes back after a minute or is a tenth of a second
-behind, it misses nothing and gets nothing twice, and a slow one costs no queue.
+Each part of a board carries the offset of the event that changed the part last. A browser names the
+offset of its newest message and is sent the newer changes. So a browser that is away for a minute
+misses no change and gets none twice, and a slow browser needs no queue.
 """
 
 from __future__ import annotations
@@ -12,28 +12,29 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from trialbus.messages import events
 from trialbus.study.spec import StudySpec
-from trialbus_services.monitor.event_text import described, plain
+from trialbus_services.monitor.event_text import describe_event, to_json_value
 from trialbus_services.optimizer.trial_states import AttemptEnd
 from trialbus_services.views.study_view import RunningTrial, StudyView
 
 Json: TypeAlias = dict[str, Any]
 State: TypeAlias = Literal["running", "complete", "pruned", "failed", "waiting"]
 
-BEGINNING = -1  # the offset of who has seen nothing
+BEGINNING = -1  # offset before the first event
 
-_POINTS = 20_000  # newest points kept, for who has to catch up
-_LINES = 200  # newest events kept, of each study
-_CURVES = 24  # of trials that ended
-_ERROR = 4000  # characters
-#: Why a trial waits for its next attempt, by the event that ended the one before.
-_WAITING: dict[type, str] = {
-    events.TrainerLost: "its trainer was lost",
+_MAX_POINTS = 20_000  # newest points kept for browsers that catch up
+_MAX_EVENTS = 200  # newest events kept of each study
+_MAX_CURVES = 24  # curves kept of ended trials
+_MAX_ERROR = 4000  # characters kept of an error
+#: Reason why a trial waits for the next attempt, by the event that ended the attempt before.
+_WAITING_REASONS: dict[type, str] = {
+    events.TrainerLost: "the trainer was lost",
     events.RequestWithdrawn: "given back",
     events.TrialFinished: "interrupted",
 }
@@ -41,94 +42,116 @@ _WAITING: dict[type, str] = {
 
 @dataclass
 class Row:
-    """A trial: a line of the table.
-
-    Attributes:
-        made: Offset of the last change to what rarely changes.
-        changed: Offset of the last change to anything.
-    """
+    """Row of the table of trials: a trial with the newest attempt."""
 
     number: int
-    trial: RunningTrial
-    state: State = "running"
-    why: str = ""
-    error: str = ""
-    began_at: float | None = None
-    ended_at: float | None = None
-    made: int = BEGINNING
-    changed: int = BEGINNING
+    """Number of the trial."""
 
-    def since(self, offset: int) -> Json:
-        """Return what a browser is sent that knows the row as it was at an offset."""
+    trial: RunningTrial
+    """Newest attempt; kept after the end."""
+
+    state: State = "running"
+    """State of the trial."""
+
+    reason: str = ""
+    """Reason of the state in one line; empty where there is none."""
+
+    error: str = ""
+    """End of the error with the traceback; empty without an error."""
+
+    began_at: float | None = None
+    """Start of the attempt, in seconds since the epoch."""
+
+    ended_at: float | None = None
+    """End of the attempt, in seconds since the epoch; None before the end."""
+
+    details_changed: int = BEGINNING
+    """Offset of the last change to more than step, metrics and best value."""
+
+    changed: int = BEGINNING
+    """Offset of the last change."""
+
+    def get_changes(self, offset: int) -> Json:
+        """Return the fields of the row that a browser at an offset may not have."""
         trial = self.trial
-        found: Json = {
-            "n": self.number,
+        changes: Json = {
+            "number": self.number,
             "step": trial.step,
-            "metrics": {name: plain(value) for name, value in trial.metrics.items()},
+            "metrics": {name: to_json_value(value) for name, value in trial.metrics.items()},
             "best": trial.best,
         }
-        if self.made > offset:
-            found |= {
+        if self.details_changed > offset:
+            changes |= {
                 "state": self.state,
                 "attempt": trial.attempt,
                 "stopping": trial.pruned_at is not None and self.state == "running",
                 "budget": trial.budget,
                 "value": trial.value,
-                "params": {name: plain(value) for name, value in trial.params.items()},
+                "params": {name: to_json_value(value) for name, value in trial.params.items()},
                 "worker": trial.worker,
                 "slot": trial.slot,
-                "why": self.why,
+                "reason": self.reason,
                 "error": self.error,
                 "began_at": self.began_at,
                 "ended_at": self.ended_at,
             }
-        return found
+        return changes
 
 
 @dataclass
 class Board:
-    """One study. `now` tells the time, in seconds since the epoch."""
+    """Board of a study."""
 
     name: str
+    """Name of the study."""
+
     now: Callable[[], float] = time.time
+    """Clock, in seconds since the epoch."""
+
     spec: StudySpec | None = None
+    """Specification; None before the submission."""
+
     report: str = ""
+    """Path of the report's page; empty before there is a report."""
+
     changed: int = BEGINNING
+    """Offset of the last change."""
+
     rows: OrderedDict[int, Row] = field(default_factory=OrderedDict[int, Row])
-    """Trials by number, those that changed last at the end."""
+    """Rows by trial number, the last changed row at the end."""
 
     def __post_init__(self) -> None:
         self.view = StudyView(self.name, self.now)
         self._points: deque[tuple[int, list[Any]]] = deque()
-        self._points_from = BEGINNING  # who is behind this needs whole curves
-        self._lines: deque[tuple[int, events.AnyEvent]] = deque(maxlen=_LINES)
+        self._points_from = BEGINNING  # a browser before this offset needs whole curves
+        self._events: deque[tuple[int, events.AnyEvent]] = deque(maxlen=_MAX_EVENTS)
         self._ended: deque[Row] = deque()
-        self._spec_at = BEGINNING
+        self._spec_changed = BEGINNING
 
     def apply(self, event: events.AnyEvent, offset: int) -> None:
-        """Take in an event of this study, or of none in particular."""
-        running = self.view.running.get(getattr(event, "trial", None) or 0)
-        same = running is not None and running.attempt == getattr(event, "attempt", None)
-        step = running.step if running and same else None
+        """Apply an event of the study, or the loss of a worker of any study."""
+        trial = self.view.running.get(getattr(event, "trial", None) or 0)
+        is_current = trial is not None and trial.attempt == getattr(event, "attempt", None)
+        step_before = trial.step if trial and is_current else None
         ends = self.view.apply(event)
         self.changed = offset
-        self._lines.append((offset, event))
+        self._events.append((offset, event))
         match event:
             case events.StudySubmitted():
-                self.spec, self._spec_at = event.spec, offset
+                self.spec, self._spec_changed = event.spec, offset
             case events.StudyFinished():
                 for row in [row for row in self.rows.values() if row.state == "running"]:
-                    self._end(row, "waiting", "the study ended", offset)
+                    self._end_row(row, "waiting", "the study ended", offset)
             case events.ReportReady():
                 self.report = event.paths[0] if event.paths else ""
             case events.TrialEvent() if not isinstance(event, events.TrialFinished):
-                self._take(event, step, offset)
+                self._update_row(event, step_before, offset)
             case _:
                 pass
         for end in ends:
             self._end_attempt(end, event, offset)
 
-    def _take(self, event: events.TrialEvent, step: int | None, offset: int) -> None:
+    def _update_row(self, event: events.TrialEvent, step_before: int | None, offset: int) -> None:
         trial = self.view.running.get(event.trial)
         if trial is None or trial.attempt != event.attempt:
             return
@@ -136,14 +159,14 @@ class Board:
         if row is None or row.trial is not trial:
             row = self.rows[event.trial] = Row(event.trial, trial, began_at=event.at)
         if isinstance(event, events.Prune):
-            row.why = f"{event.by}: {event.reason}" if event.by else event.reason
+            row.reason = f"{event.by}: {event.reason}" if event.by else event.reason
         if isinstance(event, events.EvaluationComplete):
-            if trial.step == step:
-                return  # seen before, or late
+            if trial.step == step_before:
+                return  # a repeated or late evaluation
             self._add_point(event, trial, offset)
-            self._touch(row, offset, made=row.made == BEGINNING)
+            self._mark_changed(row, offset, details=row.details_changed == BEGINNING)
         else:
-            self._touch(row, offset)
+            self._mark_changed(row, offset)
 
     def _add_point(
         self, event: events.EvaluationComplete, trial: RunningTrial, offset: int
@@ -152,42 +175,46 @@ class Board:
         if value is None or not math.isfinite(value):
             return
         self._points.append((offset, [event.trial, event.attempt, event.step, value]))
-        if len(self._points) > _POINTS:
+        if len(self._points) > _MAX_POINTS:
             self._points_from, _ = self._points.popleft()
 
     def _end_attempt(self, end: AttemptEnd, event: events.AnyEvent, offset: int) -> None:
-        """Show how an attempt ended, unless the study ended before it."""
+        """Record the end of an attempt in the row, unless the study ended before."""
         row = self.rows.get(end.trial.number)
         if row is None or row.trial.attempt != end.trial.attempt or self.view.state == "finished":
             return
-        # A loss is noticed only after the trainer's end, and stamped by the hub's clock.
+        # A loss is noticed after the trainer's end, and carries the time of the hub's clock.
         at = event.at if isinstance(event, events.TrialFinished) else None
         if end.cause == "waiting":
-            why = end.error or _WAITING.get(type(event), "")
-            self._end(row, "waiting", why, offset, at)
+            reason = end.error or _WAITING_REASONS.get(type(event), "")
+            self._end_row(row, "waiting", reason, offset, at)
             return
-        row.error = (end.error or "")[-_ERROR:]
+        row.error = (end.error or "")[-_MAX_ERROR:]
         if row.error:
-            row.why = row.error.strip().splitlines()[-1].strip()
+            row.reason = row.error.strip().splitlines()[-1].strip()
         elif end.trial.pruned_by:
-            row.why = end.trial.pruned_by
-        self._end(row, "failed" if end.cause == "lost" else end.cause, row.why, offset, at)
+            row.reason = end.trial.pruned_by
+        state = "failed" if end.cause == "lost" else end.cause
+        self._end_row(row, state, row.reason, offset, at)
 
-    def _end(self, row: Row, state: State, why: str, offset: int, at: float | None = None) -> None:
-        row.state, row.why, row.ended_at = state, why, self.now() if at is None else at
-        self._touch(row, offset)
+    def _end_row(
+        self, row: Row, state: State, reason: str, offset: int, at: float | None = None
+    ) -> None:
+        row.state, row.reason = state, reason
+        row.ended_at = self.now() if at is None else at
+        self._mark_changed(row, offset)
         self._ended.append(row)
-        if len(self._ended) > _CURVES:
+        if len(self._ended) > _MAX_CURVES:
             self._ended.popleft().trial.curve.clear()
 
-    def _touch(self, row: Row, offset: int, *, made: bool = True) -> None:
+    def _mark_changed(self, row: Row, offset: int, *, details: bool = True) -> None:
         row.changed = offset
-        if made:
-            row.made = offset
+        if details:
+            row.details_changed = offset
         self.rows.move_to_end(row.number)
 
-    def summary(self) -> Json:
-        """Return how the study is, in a few figures."""
+    def summarize(self) -> Json:
+        """Return state, counts, best value and times of the study."""
         view = self.view
         best = view.best
         return {
@@ -210,35 +237,36 @@ class Board:
             "report": self.report,
         }
 
-    def since(self, offset: int) -> Json:
-        """Return what changed after an offset; all of it for who has seen nothing.
+    def get_changes(self, offset: int) -> Json:
+        """Return the changes of the study after an offset.
 
-        With `full`, what the browser has of the study is to be forgotten.
+        `full` tells the browser to drop its copy of the study: the offset is `BEGINNING`, or so
+        old that the points after the offset are no longer kept.
         """
         full = offset < self._points_from or offset == BEGINNING
         offset = BEGINNING if full else offset
-        found: Json = {
+        changes: Json = {
             "full": full,
-            "summary": self.summary(),
-            "trials": [row.since(offset) for row in _newer(self.rows, offset)],
-            "points": self._all_points() if full else self._points_since(offset),
-            "lines": [
-                {"offset": at, **described(event)} for at, event in self._lines if at > offset
+            "summary": self.summarize(),
+            "trials": [row.get_changes(offset) for row in self._changed_rows(offset)],
+            "points": self._all_points() if full else self._points_after(offset),
+            "events": [
+                {"offset": at, **describe_event(event)} for at, event in self._events if at > offset
             ],
         }
-        if self.spec is not None and self._spec_at > offset:
-            found["params"] = {
+        if self.spec is not None and self._spec_changed > offset:
+            changes["params"] = {
                 name: msgspec.to_builtins(param) for name, param in self.spec.params.items()
             }
-        return found
+        return changes
 
-    def _points_since(self, offset: int) -> list[list[Any]]:
-        found: list[list[Any]] = []
-        for at, point in reversed(self._points):
-            if at <= offset:
-                break
-            found.append(point)
-        return found[::-1]
+    def _changed_rows(self, offset: int) -> Iterator[Row]:
+        """Yield the rows that changed after an offset, the last changed row first."""
+        return takewhile(lambda row: row.changed > offset, reversed(self.rows.values()))
+
+    def _points_after(self, offset: int) -> list[list[Any]]:
+        newest = takewhile(lambda item: item[0] > offset, reversed(self._points))
+        return [point for _, point in newest][::-1]
 
     def _all_points(self) -> list[list[Any]]:
         return [
@@ -247,11 +275,3 @@ class Board:
             for step, value in row.trial.curve.items()
             if math.isfinite(value)
         ]
-
-
-def _newer(rows: OrderedDict[int, Row], offset: int) -> Iterator[Row]:
-    """Yield the rows that changed after an offset, the newest first."""
-    for row in reversed(rows.values()):
-        if row.changed <= offset:
-            return
-        yield row

@@ -1,4 +1,4 @@
-"""Feed: the monitor's one subscription, folded into boards by a thread of its own."""
+"""Feed: a thread that follows the log and folds events into the board of each study."""
 
 from __future__ import annotations
 
@@ -18,29 +18,33 @@ from trialbus_services.monitor.board import BEGINNING, Board, Json
 
 logger = logging.getLogger(__name__)
 
-_TURN_S = 0.5
-_AGAIN_S = 2.0
+_FETCH_S = 0.5
+_RETRY_S = 2.0
 _STATUS_S = 3.0
 
 
 class Feed:
-    """Every study of a bus, as its log tells it.
+    """Thread that keeps the boards of all studies of a bus up to date.
 
-    `lock` is held while events are folded; hold it to read the boards. After the hub came back with
-    another log, everything is told anew and `epoch` is another.
+    Hold `lock` to read the boards. When the hub comes back with another log, the boards are built
+    anew and `epoch` changes.
 
     Args:
-        link: To the hub.
-        on_change: Called, from another thread, when something was folded.
+        link: Connection to the hub.
+        on_change: Called from the thread after every change.
     """
 
     def __init__(self, link: Link, on_change: Callable[[], None]) -> None:
         self.lock = threading.Lock()
         self.boards: dict[str, Board] = {}
         self.epoch = ""
-        self.offset = BEGINNING  #: of the newest event that was folded
+        """Id of the log that the boards were built from."""
+        self.offset = BEGINNING
+        """Offset of the newest applied event."""
         self.caught_up = False
-        self.error = ""  #: why nothing comes, where the hub refuses to tell
+        """Whether the log was read up to its end once."""
+        self.error = ""
+        """Error that keeps the log from being read; empty while there is none."""
         self._link = link
         self._on_change = on_change
         self._replayed_at = 0.0
@@ -48,22 +52,22 @@ class Feed:
         self._thread = threading.Thread(target=self._run, name="monitor-feed", daemon=True)
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start the thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread and wait for its end."""
         self._closing.set()
         self._thread.join()
 
-    def since(self, study: str | None, offset: int) -> Json:
-        """Return what changed after an offset: of all studies in a few figures, of one in full."""
+    def get_changes(self, study: str | None, offset: int) -> Json:
+        """Return the changes after an offset: all of `study`, and the summaries of all studies."""
         with self.lock:
             board = self.boards.get(study or "")
-            changed = [b.summary() for b in self.boards.values() if b.changed > offset]
+            summaries = [b.summarize() for b in self.boards.values() if b.changed > offset]
             return {
-                "studies": changed,
-                "study": board.since(offset) if board and board.changed > offset else None,
+                "studies": summaries,
+                "study": board.get_changes(offset) if board and board.changed > offset else None,
             }
 
     def _run(self) -> None:
@@ -71,24 +75,24 @@ class Feed:
             try:
                 self._follow()
             except LogResetError:
-                logger.warning("the hub serves another log now; the page begins anew")
+                logger.warning("the hub serves another log now; the page starts over")
             except HubRefusedError as error:
-                self._tell(f"{error}")
+                self._report_error(f"{error}")
             except HubUnavailableError:
-                continue  # the link tries on
+                continue  # the link reconnects
             except TrialbusError as error:
-                self._tell(f"{error}")
+                self._report_error(f"{error}")
             except Exception as error:
-                logger.exception("the log is read again from its beginning")
-                self._tell(f"{type(error).__name__}: {error}")
+                logger.exception("could not follow the log; it is read again from the beginning")
+                self._report_error(f"{type(error).__name__}: {error}")
 
-    def _tell(self, error: str) -> None:
+    def _report_error(self, error: str) -> None:
         self.error = error
         self._on_change()
-        self._closing.wait(_AGAIN_S)
+        self._closing.wait(_RETRY_S)
 
     def _follow(self) -> None:
-        """Read the log from its beginning until it is another, or this closes."""
+        """Read the log from the beginning until `close`; a change of the log raises."""
         epoch = str(hub_status(self._link, _STATUS_S).log_id)
         with subscribe(start="earliest", link=self._link) as inbox:
             with self.lock:
@@ -96,10 +100,10 @@ class Feed:
                 self.epoch, self.offset, self.caught_up = epoch, BEGINNING, False
             self.error = ""
             while not self._closing.is_set():
-                self._fold(inbox)
+                self._apply_records(inbox)
 
-    def _fold(self, inbox: Subscriber[events.AnyEvent]) -> None:
-        records = inbox.records(_TURN_S)
+    def _apply_records(self, inbox: Subscriber[events.AnyEvent]) -> None:
+        records = inbox.records(_FETCH_S)
         with self.lock:
             for record in records:
                 try:
@@ -108,8 +112,9 @@ class Feed:
                     continue
                 finally:
                     self.offset = record.offset
-            was, self.caught_up = self.caught_up, self.caught_up or inbox.caught_up
-        if records or was != self.caught_up:
+            caught_up_before = self.caught_up
+            self.caught_up = caught_up_before or inbox.caught_up
+        if records or caught_up_before != self.caught_up:
             self._on_change()
 
     def _apply(self, event: events.AnyEvent, offset: int) -> None:
@@ -118,7 +123,7 @@ class Feed:
             name = study if isinstance(study, str) else ""
         else:
             name, self._replayed_at = event.study, event.at
-        if not name:  # a worker of any study was lost, perhaps with trials of this one
+        if not name:  # the loss of a worker that serves any study
             for board in self.boards.values():
                 if board.view.state != "finished":
                     board.apply(event, offset)
@@ -128,5 +133,5 @@ class Feed:
         self.boards[name].apply(event, offset)
 
     def _now(self) -> float:
-        """Return the time; while the log is read again, the time of what is read."""
+        """Return the current time; while the log is replayed, the time of the newest event."""
         return time.time() if self.caught_up else self._replayed_at

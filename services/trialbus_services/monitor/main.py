@@ -27,10 +27,10 @@ def run(bus: BusSettings, monitor: MonitorSettings) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code.
 
     Raises:
-        SpecError: The address cannot be had.
+        SpecError: The address cannot be used.
         HubUnavailableError: No hub answered at start.
     """
-    stop_event()  # uvicorn hands on to it the signal that ends it
+    stop_event()  # uvicorn raises its signal again at the end, which this handles
     listener = listen(monitor.host, monitor.port, host_key="monitor.host", port_key="monitor.port")
     with listener, Link(bus.endpoint) as link:
         link.wait_connected(bus.connect_s)
@@ -39,7 +39,7 @@ def run(bus: BusSettings, monitor: MonitorSettings) -> int:
         if token is None and not loopback:
             token = secrets.token_urlsafe(24)
             logger.info("token to log in with: %s", token)
-        logger.info("monitor of %s on %s", link.endpoint, _url(monitor.host, listener))
+        logger.info("monitor of %s on %s", link.endpoint, _format_url(monitor.host, listener))
         app = Monitor(link, bus.logs / "trials", Access(token, loopback=loopback)).app
         config = uvicorn.Config(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=1, server_header=False
@@ -54,6 +54,6 @@ def _is_loopback(listener: socket.socket) -> bool:
     return ipaddress.ip_address(listener.getsockname()[0]).is_loopback
 
 
-def _url(host: str, listener: socket.socket) -> str:
+def _format_url(host: str, listener: socket.socket) -> str:
     port = listener.getsockname()[1]
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"

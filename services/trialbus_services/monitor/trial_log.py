@@ -1,4 +1,4 @@
-"""The log of a trial, read where the worker wrote it."""
+"""Reads the log of a trial from the file that a worker on this machine writes."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from pathlib import Path
 
 from trialbus_services.process import paths
 
-_MOST = 64 << 10  # bytes at a time
+_MAX_BYTES = 64 << 10  # read at a time
 
 
 def read_log(
     logs: Path, study: str, trial: int, attempt: int, after: int | None
 ) -> tuple[str, int]:
-    """Return what a trial printed, and where that ends.
+    """Read a part of the log of an attempt; return the text and the position of its end.
 
-    The file's name is made here, of numbers and of a name without a slash: nothing that a browser
-    sends is ever part of a path.
+    The path is built of numbers and of a file name derived from the study's name: no text that a
+    browser sends is ever part of a path.
 
     Args:
-        logs: Folder of the logs of trials.
+        logs: Folder with the logs of trials.
         study: Name of the study.
         trial: Number of the trial.
-        attempt: Which attempt at it.
-        after: Where the text before ended; None for the last of it.
+        attempt: Number of the attempt, from 0.
+        after: Position at which to go on, in bytes; None reads the end of the log.
 
     Raises:
-        FileNotFoundError: There is none on this machine.
+        FileNotFoundError: The log is not on this machine.
     """
     path = paths.trial_log(logs, study, trial, attempt)
-    # A training could have put a link there, to a file that only this process may read.
+    # A training could have put a link there, to a file that only this user may read.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     with os.fdopen(descriptor, "rb") as file:
         size = file.seek(0, os.SEEK_END)
-        start = max(0, size - _MOST) if after is None or not 0 <= after <= size else after
+        start = max(0, size - _MAX_BYTES) if after is None or not 0 <= after <= size else after
         file.seek(start)
-        data = file.read(_MOST)
+        data = file.read(_MAX_BYTES)
     return data.decode(errors="replace"), start + len(data)

@@ -1,4 +1,7 @@
-"""Text formats of values, params, counts, reasons and durations, the same in all views."""
+"""Text formats of values, params, counts, reasons and durations, the same in all views.
+
+`formats.js` has the formats that pages apply in the browser.
+"""
 
 from __future__ import annotations
 
@@ -22,21 +25,26 @@ FINISH_REASONS: dict[events.FinishReason, str] = {
 }
 """Text for each reason of `study_finished`."""
 
+_LARGEST_WHOLE = 1e15
 _CONTROL = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\].*?(?:\x07|\x1b\\)|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
 )
 
 
 def format_value(value: object, digits: int = VALUE_DIGITS) -> str:
-    """Format a value, a float with `digits` significant digits; None is empty.
+    """Format a value: None as empty text, a whole number in full, a float with `digits` digits.
 
     Example:
-        >>> format_value(0.12345678), format_value(64)
-        ('0.123457', '64')
+        >>> format_value(0.12345678), format_value(64), format_value(2e7)
+        ('0.123457', '64', '20000000')
     """
     if value is None:
         return ""
-    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    # JavaScript does not tell 2e7 from 20000000 either.
+    is_whole = value.is_integer() and abs(value) < _LARGEST_WHOLE
+    return str(int(value)) if is_whole else f"{value:.{digits}g}"
 
 
 def format_metrics(values: Sequence[float], metrics: Sequence[str]) -> list[str]:
@@ -55,7 +63,7 @@ def format_metrics(values: Sequence[float], metrics: Sequence[str]) -> list[str]
 
 
 def format_params(params: Mapping[str, object]) -> str:
-    """Format params on one line, with short numbers.
+    """Format params on a line, with short numbers.
 
     Example:
         >>> format_params({"lr": 0.00123456, "width": 64})
@@ -87,14 +95,15 @@ def format_duration(duration: timedelta | None) -> str:
 
 
 def format_clock(seconds: float) -> str:
-    """Format a duration like a clock, for times that run while somebody watches.
+    """Format a duration like a clock, for times that change while a study runs.
 
     Example:
         >>> format_clock(42.4), format_clock(3723)
         ('0:42', '1:02:03')
     """
-    text = str(timedelta(seconds=round(seconds)))
-    return text[3:] if text.startswith("0:0") else text.removeprefix("0:")
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02}:{second:02}" if hours else f"{minute}:{second:02}"
 
 
 def strip_control_characters(text: str) -> str:

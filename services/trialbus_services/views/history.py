@@ -38,9 +38,8 @@ class History:
 
     _run: list[events.Event] = field(default_factory=list[events.Event])
 
-    @property
-    def described(self) -> str:
-        """State of the study in a few words."""
+    def describe(self) -> str:
+        """Describe the state of the study in a few words."""
         last = self._run[-1]
         at = time.strftime("%Y-%m-%d %H:%M", time.localtime(last.at))
         if isinstance(last, events.StudyFinished):

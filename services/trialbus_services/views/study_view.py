@@ -16,6 +16,7 @@ from trialbus.messages import events
 from trialbus.study.spec import Direction, Objective, StudySpec
 from trialbus_services.optimizer.objective import compute_objective
 from trialbus_services.optimizer.trial_states import AttemptEnd, OpenTrial, TrialStates
+from trialbus_services.views.formats import LIVE_DIGITS, format_value
 
 _CURVE = 256  # newest values kept of a running trial
 _NOTES = 1000  # newest notes kept while no reader takes them
@@ -25,7 +26,7 @@ NoteKind: TypeAlias = Literal["complete", "pruned", "failed", "interrupted", "lo
 
 @dataclass(frozen=True)
 class Note:
-    """A line of text about an event worth showing; the text may contain text of users."""
+    """Line of text about an event; the text may contain text of users."""
 
     kind: NoteKind
     text: str
@@ -33,9 +34,9 @@ class Note:
 
 @dataclass
 class RunningTrial:
-    """A running trial.
+    """Attempt of a trial that runs.
 
-    Of an attempt whose assignment was not seen, only number and attempt are known.
+    Without the assignment in the log, only number and attempt are known.
     """
 
     number: int
@@ -60,7 +61,7 @@ class RunningTrial:
 
 @dataclass(frozen=True)
 class Best:
-    """The best value so far by the first objective, with number and params of its trial."""
+    """Best trial so far by the first objective."""
 
     value: float
     number: int
@@ -111,7 +112,7 @@ class StudyView:
 
     @property
     def metric(self) -> str | None:
-        """Metric of the first objective; None before it is known."""
+        """Metric of the first objective; None before the submission."""
         return self.metrics[0] if self.metrics else None
 
     @property
@@ -156,7 +157,7 @@ class StudyView:
         return notes
 
     def apply(self, event: events.AnyEvent) -> list[AttemptEnd]:
-        """Apply an event and return the ends of attempts that follow from it.
+        """Apply an event and return the ends of attempts caused by the event.
 
         An event that was applied before changes only the count of events.
         """
@@ -200,7 +201,7 @@ class StudyView:
         ends = self._states.prune(event) if isinstance(event, events.Prune) else []
         state = self._states.find_or_open(event)
         if state is not None and self.state != "finished":
-            trial = self._running_trial(state)
+            trial = self._get_running_trial(state)
             match event:
                 case events.TrialAssigned():
                     trial.budget = event.budget
@@ -212,8 +213,8 @@ class StudyView:
                     pass
         return self._end_attempts(ends)
 
-    def _running_trial(self, state: OpenTrial) -> RunningTrial:
-        """Return the running trial of an open trial; create it for a new attempt."""
+    def _get_running_trial(self, state: OpenTrial) -> RunningTrial:
+        """Return the running trial of an open trial, created for a new attempt."""
         trial = self.running.get(state.number)
         if trial is None or trial.attempt != state.attempt:
             trial = self.running[state.number] = RunningTrial(state.number, state.attempt)
@@ -249,10 +250,10 @@ class StudyView:
                 step = trial.step if trial.pruned_at is None else trial.pruned_at
                 last = next(reversed(trial.curve.values()), None)
                 at = "" if step is None else f" at step {step}"
-                self._add_note("pruned", f"{name} pruned{at}{_format_value(last)}")
+                self._add_note("pruned", f"{name} pruned{at}{_format_note_value(last)}")
             case "complete":
                 value = trial.value = self._compute_value(end, trial)
-                self._add_note("complete", f"{name} complete{_format_value(value)}")
+                self._add_note("complete", f"{name} complete{_format_note_value(value)}")
                 self._update_best(value, trial)
             case _:
                 return
@@ -337,5 +338,5 @@ class StudyView:
         self._notes.append(Note(kind, text))
 
 
-def _format_value(value: float | None) -> str:
-    return "" if value is None else f": {value:.5g}"
+def _format_note_value(value: float | None) -> str:
+    return "" if value is None else f": {format_value(value, LIVE_DIGITS)}"

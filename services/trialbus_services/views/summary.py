@@ -24,7 +24,7 @@ from trialbus_services.views.formats import (
     strip_control_characters,
 )
 
-_MOST = 5
+_MAX_BEST = 5
 _COLORS: dict[events.FinishReason, str] = {
     "exhausted": "green",
     "timeout": "yellow",
@@ -43,18 +43,18 @@ def print_summary(
     wall_s: float,
     report: Path | None,
 ) -> None:
-    """Print the best value and params, the counts by state, the wall time and where the report is.
+    """Print the best value and params, the counts by state, the wall time and the report's path.
 
-    A study that did not reach its end is followed by the reason and by what to do next. In a
-    terminal there is a frame; the report's path is outside of it and never broken.
+    For a study that ended early the reason and advice follow. In a terminal the summary has a
+    frame; the report's path is outside of the frame and never broken into lines.
 
     Args:
         console: Console to print to.
         finished: The event that ended the study.
-        metrics: Names of its objectives.
-        directions: Their directions, in the same order; left out, they are not shown.
-        wall_s: Seconds since it was submitted here.
-        report: The report's page, if there is one.
+        metrics: Names of the objectives.
+        directions: Directions of the objectives; empty shows none.
+        wall_s: Seconds since the submission.
+        report: Path of the report's page; None without a report.
 
     Example:
         >>> end = events.StudyFinished(study="digits", submission="1", reason="stopped")
@@ -92,16 +92,16 @@ def _build_table(
     table = Table.grid(padding=(0, 2))
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
-    front = len(finished.best_trials) > 1
-    for best in finished.best_trials[:_MOST]:
+    is_front = len(finished.best_trials) > 1
+    for best in finished.best_trials[:_MAX_BEST]:
         values = _format_values(best, metrics, directions)
         table.add_row("best", values.append(f" in trial {best.number}"))
-        if front:
+        if is_front:
             table.add_row("", Text(format_params(best.params), style="dim"))
         else:
             table.add_row("params", _build_params_table(best))
-    if len(finished.best_trials) > _MOST:
-        table.add_row("", f"and {len(finished.best_trials) - _MOST} more on the Pareto front")
+    if len(finished.best_trials) > _MAX_BEST:
+        table.add_row("", f"and {len(finished.best_trials) - _MAX_BEST} more on the Pareto front")
     table.add_row("trials", format_counts(finished.counts))
     table.add_row("wall time", format_clock(wall_s))
     return table
@@ -110,13 +110,13 @@ def _build_table(
 def _format_values(
     best: events.BestTrial, metrics: Sequence[str], directions: Sequence[Direction]
 ) -> Text:
-    named = zip_longest(format_metrics(best.values, metrics), directions)
+    values = zip_longest(format_metrics(best.values, metrics), directions)
     return Text(", ").join(
         Text.assemble(
             (text or "", "bold green"),
             (f" ({direction}d)" if direction else "", "dim"),
         )
-        for text, direction in islice(named, len(best.values))
+        for text, direction in islice(values, len(best.values))
     )
 
 

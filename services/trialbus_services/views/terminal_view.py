@@ -17,6 +17,7 @@ from rich.text import Text
 
 from trialbus_services.views.formats import (
     LIVE_DIGITS,
+    PARAM_DIGITS,
     format_clock,
     format_params,
     format_value,
@@ -43,15 +44,15 @@ _STYLES: dict[NoteKind, str] = {
 class TerminalView:
     """Live display of a `StudyView` in a terminal.
 
-    In a terminal a live area shows progress and the running trials, and what ended scrolls by
-    above it; it is drawn at most eight times a second and is gone after the block. Elsewhere
-    plain lines are printed: one for each trial that ended, and one about the progress for every
-    tenth of the study, or after ten seconds in which something happened.
+    In a terminal a live area shows progress and the running trials, and notes on ended trials
+    scroll by above. The area is drawn at most eight times a second and removed at the end of the
+    block. Elsewhere plain lines are printed: a line for each ended trial, and a line about the
+    progress for every tenth of the study, or after ten seconds with events.
 
     Args:
-        view: What to draw. Its notes are taken by this object.
-        console: Where to.
-        clock: Seconds from any point in time, never going back.
+        view: View to draw; this object takes the notes of the view.
+        console: Console to draw on.
+        clock: Monotonic clock in seconds.
 
     Example:
         >>> with TerminalView(view, console=Console()) as terminal:  # doctest: +SKIP
@@ -68,12 +69,10 @@ class TerminalView:
         self._clock = clock
         self._drawn_at = -math.inf
         self._frame_s = _FRAME_S
-        self._printed: tuple[int, int] = (
-            -1,
-            -1,
-        )  # share of the study and number of events at the last progress line
+        # Tenths of the study and number of events at the last progress line.
+        self._printed: tuple[int, int] = (-1, -1)
         self._live: Live | None = None
-        self._paces: deque[tuple[float, int]] = deque()  # events seen, at times
+        self._event_counts: deque[tuple[float, int]] = deque()  # by time
 
     def __enter__(self) -> TerminalView:
         if self._console.is_terminal:
@@ -107,7 +106,7 @@ class TerminalView:
             self._print_notes()
             self._live.update(self._render(now), refresh=True)
             self._drawn_at = self._clock()
-            # Drawing takes a tenth of the time at most, the events have the rest.
+            # Drawing takes at most a tenth of the time, to leave the rest for events.
             self._frame_s = max(_FRAME_S, 9 * (self._drawn_at - now))
 
     def _print_notes(self) -> None:
@@ -118,10 +117,10 @@ class TerminalView:
 
     def _print_progress(self, now: float) -> None:
         view = self._view
-        share = view.n_done // max(2, math.ceil((view.n_trials or 0) / 10))
-        late = now - self._drawn_at >= _PLAIN_EVERY_S and view.n_events != self._printed[1]
-        if view.state == "running" and (late or share != self._printed[0]):
-            self._drawn_at, self._printed = now, (share, view.n_events)
+        tenths = view.n_done // max(2, math.ceil((view.n_trials or 0) / 10))
+        is_due = now - self._drawn_at >= _PLAIN_EVERY_S and view.n_events != self._printed[1]
+        if view.state == "running" and (is_due or tenths != self._printed[0]):
+            self._drawn_at, self._printed = now, (tenths, view.n_events)
             self._console.print(
                 _format_progress(view), highlight=False, markup=False, soft_wrap=True
             )
@@ -150,16 +149,16 @@ class TerminalView:
 
     def _measure_pace(self, now: float) -> float:
         """Return events per second over the last few seconds."""
-        seen = self._view.n_events
-        self._paces.append((now, seen))
-        while len(self._paces) > 2 and now - self._paces[1][0] >= _PACE_S:
-            self._paces.popleft()
-        since, before = self._paces[0]
-        return (seen - before) / max(now - since, _FRAME_S)
+        n_events = self._view.n_events
+        self._event_counts.append((now, n_events))
+        while len(self._event_counts) > 2 and now - self._event_counts[1][0] >= _PACE_S:
+            self._event_counts.popleft()
+        start, n_before = self._event_counts[0]
+        return (n_events - n_before) / max(now - start, _FRAME_S)
 
 
 def _format_note(note: Note) -> Text:
-    """Return a note as text, with the word for its kind coloured."""
+    """Format a note as text, with the word of the note's kind in colour."""
     text = Text(strip_control_characters(note.text))
     start = max(0, text.plain.find(note.kind))
     text.stylize(_STYLES[note.kind], start, start + len(note.kind))
@@ -268,7 +267,10 @@ def _format_step(trial: RunningTrial) -> Text:
 def _format_other_metrics(trial: RunningTrial, metric: str | None) -> Text:
     names = islice(sorted(name for name in trial.metrics if name != metric), 8)
     return Text("  ").join(
-        Text.assemble((f"{strip_control_characters(name)} ", "dim"), f"{trial.metrics[name]:<6.3g}")
+        Text.assemble(
+            (f"{strip_control_characters(name)} ", "dim"),
+            f"{format_value(trial.metrics[name], PARAM_DIGITS):<6}",
+        )
         for name in names
     )
 
@@ -287,7 +289,7 @@ def _format_progress(view: StudyView) -> str:
 
 
 def sparkline(values: Iterable[float], width: int = _SPARK) -> str:
-    """Return values as a row of bars from the least to the greatest value.
+    """Format values as a row of bars from the lowest to the highest value.
 
     Example:
         >>> sparkline([0.0, 0.5, 1.0])
@@ -299,7 +301,7 @@ def sparkline(values: Iterable[float], width: int = _SPARK) -> str:
         finite = [finite[round(i * spread)] for i in range(width)]
     if not finite:
         return ""
-    low, high = min(finite) / 2, max(finite) / 2  # halves, for the difference of the greatest
+    low, high = min(finite) / 2, max(finite) / 2  # halves, so that high - low cannot overflow
     if low == high:
         return _BARS[0] * len(finite)
     top = len(_BARS) - 1

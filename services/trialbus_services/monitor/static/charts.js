@@ -1,116 +1,120 @@
-// The two figures, drawn by Plotly no more often than it can.
+// The two figures of the page, drawn by Plotly at a rate that leaves the browser time.
 
-import { by, color, shown, style } from "./text.js";
+import { chooseTrialColor, getElement, readStyle } from "./elements.js";
+import { formatValue, LIVE_DIGITS } from "./formats.js";
 
-const SHARE = 4; // drawing takes a fifth of the time at most, the rest is for everything else
-const LEAST_MS = 100;
-const MOST = 40; // of those that run
-const ENDED = 24; // curves of trials that ended, drawn faintly
+const PAUSE_FACTOR = 4; // a pause of four times the drawing: drawing takes a fifth of the time at most
+const MIN_PAUSE_MS = 100;
+const MAX_RUNNING = 40; // curves of running trials
+const MAX_ENDED = 24; // curves of ended trials, drawn faintly
 
 export class Charts {
   constructor(store) {
     this.store = store;
-    this.waiting = false;
-    this.after = 0;
-    this.drawn = ""; // what the history shows
+    this.isScheduled = false;
+    this.nextDrawAt = 0;
+    this.historyKey = ""; // identifies the content of the drawn history
   }
 
   clear() {
-    this.drawn = "";
-    for (const id of ["curves", "history"]) if (window.Plotly && by(id).data) Plotly.purge(by(id));
+    this.historyKey = "";
+    for (const id of ["curves", "history"]) if (window.Plotly && getElement(id).data) Plotly.purge(getElement(id));
   }
 
   draw() {
-    if (this.waiting || !window.Plotly) return;
-    this.waiting = true;
+    if (this.isScheduled || !window.Plotly) return;
+    this.isScheduled = true;
     setTimeout(() => {
-      this.waiting = false;
-      if (by("content").hidden) return;
-      const began = performance.now();
-      this.#curves();
-      this.#history();
-      const took = performance.now() - began;
-      this.after = performance.now() + Math.max(LEAST_MS, SHARE * took);
-    }, Math.max(0, this.after - performance.now()));
+      this.isScheduled = false;
+      if (getElement("content").hidden) return;
+      const start = performance.now();
+      this.#drawCurves();
+      this.#drawHistory();
+      const drawingMs = performance.now() - start;
+      this.nextDrawAt = performance.now() + Math.max(MIN_PAUSE_MS, PAUSE_FACTOR * drawingMs);
+    }, Math.max(0, this.nextDrawAt - performance.now()));
   }
 
-  #curves() {
-    const all = [...this.store.trials.values()].filter((trial) => trial.curve.length);
-    const better = this.store.study?.direction === "minimize" ? 1 : -1;
-    const at = (trial) => trial.best ?? 0;
-    const running = all.filter((trial) => trial.state === "running")
-      .sort((a, b) => better * (at(a) - at(b)));
-    const drawn = running.slice(0, MOST);
-    by("curves-note").textContent = running.length > MOST ? `the best ${MOST} of ${running.length} that run` : "";
-    const ended = all.filter((trial) => trial.state !== "running")
-      .sort((a, b) => a.ended_at - b.ended_at).slice(-ENDED);
-    // One trace with gaps costs less than one for each.
-    const faint = {
+  #drawCurves() {
+    const reported = [...this.store.trials.values()].filter((trial) => trial.curve.length);
+    const sign = this.store.study?.direction === "minimize" ? 1 : -1;
+    const getBest = (trial) => trial.best ?? 0;
+    const running = reported.filter((trial) => trial.state === "running")
+      .sort((a, b) => sign * (getBest(a) - getBest(b)));
+    const drawn = running.slice(0, MAX_RUNNING);
+    getElement("curves-note").textContent = running.length > MAX_RUNNING ? `the best ${MAX_RUNNING} of ${running.length} running trials` : "";
+    const ended = reported.filter((trial) => trial.state !== "running")
+      .sort((a, b) => a.ended_at - b.ended_at).slice(-MAX_ENDED);
+    // One trace with gaps is drawn faster than a trace for each trial.
+    const endedTrace = {
       x: ended.flatMap(({ curve }) => [...curve.map(([step]) => step), null]),
       y: ended.flatMap(({ curve }) => [...curve.map(([, value]) => value), null]),
       mode: "lines",
-      line: { color: style("--soft"), width: 1 },
+      line: { color: readStyle("--soft"), width: 1 },
       opacity: 0.4,
       hoverinfo: "skip",
     };
     const traces = drawn.map((trial) => ({
       x: trial.curve.map(([step]) => step),
       y: trial.curve.map(([, value]) => value),
-      name: `trial ${trial.n}`,
+      name: `trial ${trial.number}`,
       mode: trial.curve.length > 1 ? "lines" : "markers",
-      line: { color: color(trial.n), width: 2 },
-      marker: { color: color(trial.n), size: 5 },
+      line: { color: chooseTrialColor(trial.number), width: 2 },
+      marker: { color: chooseTrialColor(trial.number), size: 5 },
       hovertemplate: "step %{x}: %{y}",
     }));
-    this.#plot("curves", [faint, ...traces], "step", this.store.metric);
+    this.#plot("curves", [endedTrace, ...traces], "step", this.store.metric);
   }
 
-  #history() {
+  #drawHistory() {
     const complete = [...this.store.trials.values()]
       .filter((trial) => trial.state === "complete" && typeof trial.value === "number")
       .sort((a, b) => a.ended_at - b.ended_at);
-    const drawn = `${this.store.study?.name} ${complete.length} ${style("--good")}`;
-    if (drawn === this.drawn) return;
-    this.drawn = drawn;
-    const better = this.store.study?.direction === "minimize" ? Math.min : Math.max;
+    const historyKey = `${this.store.study?.name} ${complete.length} ${readStyle("--good")}`;
+    if (historyKey === this.historyKey) return;
+    this.historyKey = historyKey;
+    const chooseBetter = this.store.study?.direction === "minimize" ? Math.min : Math.max;
     const x = complete.map((_, i) => i + 1);
     let best = null;
-    const bests = complete.map(({ value }) => { best = best === null ? value : better(best, value); return best; });
+    const bestSoFar = complete.map(({ value }) => {
+      best = best === null ? value : chooseBetter(best, value);
+      return best;
+    });
     const points = {
       x,
       y: complete.map(({ value }) => value),
-      text: complete.map(({ n, value }) => `trial ${n}: ${shown(value)}`),
+      text: complete.map(({ number, value }) => `trial ${number}: ${formatValue(value, LIVE_DIGITS)}`),
       mode: "markers",
-      marker: { color: style("--soft"), size: 5 },
+      marker: { color: readStyle("--soft"), size: 5 },
       hovertemplate: "%{text}<extra></extra>",
     };
     const line = {
-      x, y: bests, mode: "lines", line: { color: style("--good"), width: 2, shape: "hv" }, hoverinfo: "skip",
+      x, y: bestSoFar, mode: "lines", line: { color: readStyle("--good"), width: 2, shape: "hv" }, hoverinfo: "skip",
     };
     this.#plot("history", [points, line], "complete trials", "");
   }
 
   #plot(id, traces, x, y) {
-    const axis = (title) => ({
-      title: { text: escaped(title), standoff: 8 },
-      gridcolor: style("--grid"),
-      linecolor: style("--line"),
+    const createAxis = (title) => ({
+      title: { text: escapeMarkup(title), standoff: 8 },
+      gridcolor: readStyle("--grid"),
+      linecolor: readStyle("--line"),
       zeroline: false,
       automargin: true,
     });
-    Plotly.react(by(id), traces, {
+    Plotly.react(getElement(id), traces, {
       margin: { l: 8, r: 8, t: 6, b: 8 },
       paper_bgcolor: "transparent",
       plot_bgcolor: "transparent",
-      font: { color: style("--soft"), family: "system-ui, sans-serif", size: 12 },
+      font: { color: readStyle("--soft"), family: "system-ui, sans-serif", size: 12 },
       showlegend: false,
       hovermode: "closest",
-      xaxis: axis(x),
-      yaxis: axis(y),
+      xaxis: createAxis(x),
+      yaxis: createAxis(y),
       uirevision: this.store.study?.name,
     }, { displayModeBar: false, responsive: true });
   }
 }
 
-// Plotly takes text for a little HTML of its own.
-const escaped = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;");
+// Plotly reads titles as a subset of HTML.
+const escapeMarkup = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;");

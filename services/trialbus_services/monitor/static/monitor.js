@@ -1,23 +1,24 @@
-// The live page: keeps what the server tells, and draws it when the browser is ready to.
-// Whatever comes from users is set as text, never as HTML.
+// The live page: keeps the studies that the server sends, and draws changes when the browser is ready.
+// Text of users is set as text, never as HTML.
 
-import { Acts } from "./acts.js";
+import { Actions } from "./actions.js";
 import { Charts } from "./charts.js";
+import { createElement, getElement } from "./elements.js";
+import { formatClock, formatValue, LIVE_DIGITS } from "./formats.js";
 import { Table } from "./table.js";
-import { by, duration, make, shown } from "./text.js";
 
-const MOST_LINES = 200;
+const MAX_EVENTS = 200;
 
-const studies = new Map(); // summaries by name
-const trials = new Map(); // of the chosen study, by number
-let params = null; // its search space
-let lines = []; // its newest events, newest first
+const studies = new Map(); // summaries of all studies by name
+const trials = new Map(); // trials of the chosen study by number
+let params = null; // search space of the chosen study
+let events = []; // events of the chosen study, newest first
 let services = {};
 let chosen = new URLSearchParams(location.search).get("study");
 let stream = null;
 let lastId = "";
-let summaryAt = 0; // when the chosen study's summary came
-let dirty = new Set();
+let summaryAt = 0; // time at which the summary of the chosen study came
+let changedParts = new Set(); // parts of the page to draw anew
 
 const store = {
   trials,
@@ -26,238 +27,239 @@ const store = {
   get metric() { return this.study?.metrics[0] ?? "objective"; },
   get mayAct() { return services.role === "service" && services.connected; },
 };
-const acts = new Acts(store);
-const table = new Table(store, (number) => acts.openTrial(number));
+const actions = new Actions(store);
+const table = new Table(store, (number) => actions.openTrial(number));
 const charts = new Charts(store);
 
-// --- what comes ---
+// --- messages of the server ---
 
 function connect() {
   stream?.close();
   const query = new URLSearchParams({ last: lastId });
   if (chosen !== null) query.set("study", chosen);
   stream = new EventSource(`/stream?${query}`);
-  const on = (type, take) => stream.addEventListener(type, (message) => {
+  const handle = (type, apply) => stream.addEventListener(type, (message) => {
     if (message.lastEventId) lastId = message.lastEventId;
-    take(JSON.parse(message.data));
+    apply(JSON.parse(message.data));
     draw();
   });
-  on("hello", (hello) => {
-    acts.token = hello.token;
-    connection("");
+  handle("hello", (hello) => {
+    actions.token = hello.token;
+    showConnection("");
   });
-  on("services", (found) => {
-    services = found;
-    connection("");
-    dirty.add("services").add("head");
+  handle("services", (status) => {
+    services = status;
+    showConnection("");
+    changedParts.add("services").add("head");
   });
-  on("reset", forgetAll);
-  on("delta", takeDelta);
+  handle("reset", clearAll);
+  handle("changes", applyChanges);
   stream.onerror = () => {
-    connection("The monitor does not answer. This page goes on when it does.");
-    // Chrome gives up for good on an answer that is no stream: ask once more, and log in if need be.
-    if (stream.readyState === EventSource.CLOSED) setTimeout(again, 1000);
+    showConnection("The monitor does not answer. This page goes on when the monitor is back.");
+    // Chrome does not retry after a response that is no stream, such as a demand to log in.
+    if (stream.readyState === EventSource.CLOSED) setTimeout(reconnect, 1000);
   };
 }
 
-async function again() {
+async function reconnect() {
   try {
-    const answer = await fetch("/log");
-    if (answer.status === 401) location.assign("/login");
-  } catch { /* it is not back yet */ }
+    const response = await fetch("/log");
+    if (response.status === 401) location.assign("/login");
+  } catch { /* the monitor is not back yet */ }
   connect();
 }
 
-function takeDelta(delta) {
-  for (const summary of delta.studies) studies.set(summary.name, summary);
-  dirty.add("head");
-  if (delta.study) takeStudy(delta.study);
-  if (!studies.has(chosen) && studies.size) choose(newest());
+function applyChanges(changes) {
+  for (const summary of changes.studies) studies.set(summary.name, summary);
+  changedParts.add("head");
+  if (changes.study) applyStudy(changes.study);
+  if (!studies.has(chosen) && studies.size) chooseStudy(findNewestStudy());
 }
 
-function takeStudy(study) {
-  if (study.full) forgetStudy();
+function applyStudy(study) {
+  if (study.full) clearStudy();
   studies.set(chosen, study.summary);
   summaryAt = performance.now();
   if (study.params) params = study.params;
   for (const row of study.trials.reverse()) {
-    const old = trials.get(row.n);
+    const old = trials.get(row.number);
     const isNew = !old || (row.attempt !== undefined && row.attempt !== old.attempt);
-    trials.set(row.n, isNew ? { curve: [], seen: 0, ...row } : Object.assign(old, row));
-    table.touch(row.n);
+    trials.set(row.number, isNew ? { curve: [], pointCount: 0, ...row } : Object.assign(old, row));
+    table.markChanged(row.number);
   }
   for (const [number, attempt, step, value] of study.points) {
     const trial = trials.get(number);
     if (trial?.attempt !== attempt) continue;
     const last = trial.curve.at(-1);
-    if (last && last[0] >= step) continue; // a point counts once
+    if (last && last[0] >= step) continue; // a repeated point
     trial.curve.push([step, value]);
-    trial.seen += 1;
-    table.touch(number);
+    trial.pointCount += 1;
+    table.markChanged(number);
   }
-  lines = [...study.lines.reverse(), ...lines].slice(0, MOST_LINES);
-  dirty.add("trials").add("events");
+  events = [...study.events.reverse(), ...events].slice(0, MAX_EVENTS);
+  changedParts.add("trials").add("events");
 }
 
-function forgetStudy() {
+function clearStudy() {
   trials.clear();
   table.clear();
   charts.clear();
-  lines = [];
+  events = [];
   params = null;
 }
 
-function forgetAll() {
+function clearAll() {
   studies.clear();
-  forgetStudy();
-  dirty.add("head").add("trials").add("events");
+  clearStudy();
+  changedParts.add("head").add("trials").add("events");
 }
 
-const newest = () => [...studies.values()].reduce(
-  (found, study) => (study.state !== "finished" || found.state === "finished" ? study : found),
+// Returns the name of the newest running study, or of the newest study.
+const findNewestStudy = () => [...studies.values()].reduce(
+  (best, study) => (study.state !== "finished" || best.state === "finished" ? study : best),
 ).name;
 
-function choose(name) {
+function chooseStudy(name) {
   chosen = name;
   lastId = "";
-  forgetStudy();
+  clearStudy();
   history.replaceState(null, "", `?study=${encodeURIComponent(name)}`);
-  dirty.add("head").add("trials").add("events");
+  changedParts.add("head").add("trials").add("events");
   connect();
 }
 
-function connection(problem) {
+function showConnection(problem) {
   const text = problem || services.error
     || (services.connected === false ? "The hub does not answer. Nothing is lost." : "live");
-  const place = by("connection");
-  if (place.textContent !== text) place.textContent = text;
-  place.classList.toggle("bad", text !== "live");
+  const element = getElement("connection");
+  if (element.textContent !== text) element.textContent = text;
+  element.classList.toggle("bad", text !== "live");
 }
 
-// --- what is drawn ---
+// --- drawing ---
 
-let waiting = false;
+let isDrawScheduled = false;
 
 function draw() {
-  if (waiting) return;
-  waiting = true;
-  // A page in the background gets no frames: it keeps up all the same.
-  const later = document.hidden ? (f) => setTimeout(f, 500) : requestAnimationFrame;
-  later(() => {
-    waiting = false;
-    const parts = dirty;
-    dirty = new Set();
+  if (isDrawScheduled) return;
+  isDrawScheduled = true;
+  // A page in the background gets no frames and draws by a timer.
+  const schedule = document.hidden ? (callback) => setTimeout(callback, 500) : requestAnimationFrame;
+  schedule(() => {
+    isDrawScheduled = false;
+    const parts = changedParts;
+    changedParts = new Set();
     if (parts.has("head")) drawHead();
     if (parts.has("head") || parts.has("services") || parts.has("trials")) drawWorkers();
     if (parts.has("trials")) {
       table.draw();
       charts.draw();
-      acts.draw();
+      actions.draw();
     }
     if (parts.has("events")) drawEvents();
   });
 }
 
 function drawHead() {
-  drawChoice();
+  drawStudyMenu();
   const study = store.study;
-  by("empty").hidden = studies.size > 0;
-  by("content").hidden = !study;
-  by("acts").hidden = !(store.mayAct && study && study.state !== "finished");
+  getElement("empty").hidden = studies.size > 0;
+  getElement("content").hidden = !study;
+  getElement("actions").hidden = !(store.mayAct && study && study.state !== "finished");
   if (!study) return;
   document.title = `${study.n_done}/${study.n_trials ?? "?"} ${study.name} · trialbus`;
   const state = study.paused ? "paused" : study.state === "finished" ? study.reason : study.state;
-  by("state").textContent = state;
-  by("state").className = `badge ${study.paused ? "paused" : { failed: "failed" }[state] ?? "running"}`;
-  by("pause").textContent = study.paused ? "Resume" : "Pause";
-  by("progress").max = study.n_trials || 1;
-  by("progress").value = study.n_done;
-  by("h-value").textContent = store.metric;
-  by("h-history").textContent = `Best ${store.metric} so far`;
+  getElement("state").textContent = state;
+  getElement("state").className = `badge ${study.paused ? "paused" : { failed: "failed" }[state] ?? "running"}`;
+  getElement("pause").textContent = study.paused ? "Resume" : "Pause";
+  getElement("progress").max = study.n_trials || 1;
+  getElement("progress").value = study.n_done;
+  getElement("h-value").textContent = store.metric;
+  getElement("h-history").textContent = `Best ${store.metric} so far`;
   const outcome = study.error ? `${study.reason}: ${study.error}` : study.report && `Report: ${study.report}`;
-  by("outcome").textContent = outcome || "";
-  by("outcome").hidden = !outcome;
-  by("outcome").className = study.reason === "failed" ? "error" : "";
+  getElement("outcome").textContent = outcome || "";
+  getElement("outcome").hidden = !outcome;
+  getElement("outcome").className = study.reason === "failed" ? "error" : "";
   drawFigures(study);
 }
 
-function drawChoice() {
-  const select = by("study");
+function drawStudyMenu() {
+  const select = getElement("study");
   const names = [...studies.keys()];
   if (names.join("\0") !== [...select.options].map((o) => o.value).join("\0")) {
-    select.replaceChildren(...names.map((name) => make("option", { value: name, textContent: name })));
+    select.replaceChildren(...names.map((name) => createElement("option", { value: name, textContent: name })));
   }
   if (chosen !== null) select.value = chosen;
 }
 
 function drawFigures(study) {
-  const passed = study.state === "finished" ? 0 : (performance.now() - summaryAt) / 1000;
-  const left = study.left_s === null ? "" : duration(Math.max(0, study.left_s - passed));
+  const secondsSince = study.state === "finished" ? 0 : (performance.now() - summaryAt) / 1000;
+  const left = study.left_s === null ? "" : formatClock(Math.max(0, study.left_s - secondsSince));
   const figures = {
     trials: `${study.n_done} of ${study.n_trials ?? "?"}`,
-    best: study.best ? `${shown(study.best[1])} (trial ${study.best[0]})` : "none yet",
+    best: study.best ? `${formatValue(study.best[1], LIVE_DIGITS)} (trial ${study.best[0]})` : "none yet",
     running: study.running,
     complete: study.counts.complete ?? 0,
     pruned: study.counts.pruned ?? 0,
     failed: study.counts.failed ?? 0,
     ...(study.lost ? { lost: `${study.lost}, ${study.retried} retried` } : {}),
-    time: duration(study.elapsed_s + passed),
+    time: formatClock(study.elapsed_s + secondsSince),
     ...(left ? { left: `about ${left}` } : {}),
   };
-  by("figures").replaceChildren(...Object.entries(figures).map(([name, value]) => {
-    const entry = make("div");
-    entry.append(make("dt", { textContent: name }), make("dd", { textContent: value }));
+  getElement("figures").replaceChildren(...Object.entries(figures).map(([name, value]) => {
+    const entry = createElement("div");
+    entry.append(createElement("dt", { textContent: name }), createElement("dd", { textContent: value }));
     return entry;
   }));
 }
 
 function drawWorkers() {
-  const busy = new Map(); // trials by worker and slot
+  const trialBySlot = new Map(); // numbers of running trials by worker and slot
   for (const trial of trials.values()) {
-    if (trial.state === "running") busy.set(`${trial.worker}\0${trial.slot}`, trial.n);
+    if (trial.state === "running") trialBySlot.set(`${trial.worker}\0${trial.slot}`, trial.number);
   }
   const items = [];
   for (const session of services.sessions ?? []) {
-    const item = make("li");
-    item.append(make("b", { textContent: session.name }), ` ${session.kind} `);
+    const item = createElement("li");
+    item.append(createElement("b", { textContent: session.name }), ` ${session.kind} `);
     if (session.kind === "worker") {
       for (let slot = 0; slot < Number(session.info.slots ?? 0); slot += 1) {
-        const number = busy.get(`${session.name}\0${slot}`);
+        const number = trialBySlot.get(`${session.name}\0${slot}`);
         const text = number === undefined ? "–" : `${number}`;
         const label = number === undefined ? `slot ${slot}: free` : `slot ${slot}: trial ${number}`;
-        item.append(make("span", {
+        item.append(createElement("span", {
           className: number === undefined ? "slot" : "slot busy", textContent: text, title: label,
         }));
       }
     }
     const refused = Object.values(session.optimizer?.refused ?? {}).reduce((sum, n) => sum + n, 0);
     if (refused) {
-      item.append(make("span", {
+      item.append(createElement("span", {
         className: "failed",
         textContent: `refused ${refused} events, the last one: ${session.optimizer.last_refused}`,
       }));
     }
     items.push(item);
   }
-  if (!items.length) items.push(make("li", { textContent: "Nobody is connected." }));
-  by("workers").replaceChildren(...items);
+  if (!items.length) items.push(createElement("li", { textContent: "No worker or service is connected." }));
+  getElement("workers").replaceChildren(...items);
 }
 
 function drawEvents() {
-  const all = by("evaluations").checked;
-  const wanted = all ? lines : lines.filter((line) => line.type !== "evaluation_complete");
-  by("events").replaceChildren(...wanted.map((line) => {
-    const item = make("li");
-    const at = line.at === null ? "" : new Date(line.at * 1000).toLocaleTimeString();
-    const trial = line.trial === null ? "" : ` ${line.trial}`;
-    item.append(make("span", { textContent: `${at} ` }), make("b", { textContent: line.type }));
-    item.append(`${trial} ${line.text}`);
+  const withEvaluations = getElement("evaluations").checked;
+  const visible = events.filter((event) => withEvaluations || event.type !== "evaluation_complete");
+  getElement("events").replaceChildren(...visible.map((event) => {
+    const item = createElement("li");
+    const at = event.at === null ? "" : new Date(event.at * 1000).toLocaleTimeString();
+    const trial = event.trial === null ? "" : ` ${event.trial}`;
+    item.append(createElement("span", { textContent: `${at} ` }), createElement("b", { textContent: event.type }));
+    item.append(`${trial} ${event.text}`);
     return item;
   }));
 }
 
-by("study").addEventListener("change", (event) => choose(event.target.value));
-by("evaluations").addEventListener("change", drawEvents);
+getElement("study").addEventListener("change", (event) => chooseStudy(event.target.value));
+getElement("evaluations").addEventListener("change", drawEvents);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => charts.draw());
 setInterval(() => store.study && drawFigures(store.study), 1000);
 addEventListener("load", () => charts.draw());

@@ -1,101 +1,102 @@
-// The table of trials: those that run on top, then the newest that ended. Only rows that changed are
-// touched, and no more rows are made than somebody wants to see.
+// The table of trials: the running trials on top, then the ended trials, the newest first. Only changed
+// rows are filled anew, and only the first rows exist until the user asks for all.
 
-import { by, color, listed, make, shown } from "./text.js";
+import { chooseTrialColor, createElement, getElement } from "./elements.js";
+import { formatNamedValues, formatValue, LIVE_DIGITS } from "./formats.js";
 
-const MOST = 100;
-const CELLS = ["number", "state", "step number", "value number", "curve", "place", "params", "why"];
+const FIRST_ROWS = 100;
+const CELLS = ["number", "state", "step number", "value number", "curve", "slot-name", "params", "reason"];
 
 export class Table {
-  constructor(store, open) {
+  constructor(store, openTrial) {
     this.store = store;
-    this.open = open;
+    this.openTrial = openTrial;
     this.rows = new Map();
-    this.touched = new Set();
-    this.most = MOST;
-    by("more").addEventListener("click", () => {
-      this.most = Infinity;
+    this.changed = new Set();
+    this.maxRows = FIRST_ROWS;
+    getElement("more").addEventListener("click", () => {
+      this.maxRows = Infinity;
       this.draw();
     });
   }
 
-  touch(number) {
-    this.touched.add(number);
+  markChanged(number) {
+    this.changed.add(number);
   }
 
   clear() {
     this.rows.clear();
-    this.touched.clear();
-    this.most = MOST;
-    by("rows").replaceChildren();
+    this.changed.clear();
+    this.maxRows = FIRST_ROWS;
+    getElement("rows").replaceChildren();
   }
 
   draw() {
     const { trials } = this.store;
-    const order = [...trials.values()].sort((a, b) => (
+    const sorted = [...trials.values()].sort((a, b) => (
       (b.state === "running") - (a.state === "running")
-      || (a.state === "running" ? a.n - b.n : (b.ended_at ?? 0) - (a.ended_at ?? 0) || b.n - a.n)
+      || (a.state === "running" ? a.number - b.number : (b.ended_at ?? 0) - (a.ended_at ?? 0) || b.number - a.number)
     ));
-    const running = order.findIndex((trial) => trial.state !== "running");
-    const wanted = order.slice(0, Math.max(this.most, running));
-    const body = by("rows");
-    let place = body.firstElementChild;
-    for (const trial of wanted) {
-      let row = this.rows.get(trial.n);
+    const runningCount = sorted.findIndex((trial) => trial.state !== "running");
+    const visible = sorted.slice(0, Math.max(this.maxRows, runningCount));
+    const body = getElement("rows");
+    let next = body.firstElementChild;
+    for (const trial of visible) {
+      let row = this.rows.get(trial.number);
       if (!row) {
-        row = this.#make(trial.n);
-        this.touched.add(trial.n);
+        row = this.#createRow(trial.number);
+        this.changed.add(trial.number);
       }
-      if (row === place) place = place.nextElementSibling;
-      else body.insertBefore(row, place);
-      if (this.touched.has(trial.n)) this.#fill(row, trial);
+      if (row === next) next = next.nextElementSibling;
+      else body.insertBefore(row, next);
+      if (this.changed.has(trial.number)) this.#fillRow(row, trial);
     }
-    while (place) {
-      const next = place.nextElementSibling;
-      this.rows.delete(Number(place.dataset.trial));
-      place.remove();
-      place = next;
+    while (next) {
+      const surplus = next;
+      next = surplus.nextElementSibling;
+      this.rows.delete(Number(surplus.dataset.trial));
+      surplus.remove();
     }
-    this.touched.clear();
-    by("more").hidden = wanted.length === order.length;
-    by("more").textContent = `Show all ${order.length} trials`;
+    this.changed.clear();
+    getElement("more").hidden = visible.length === sorted.length;
+    getElement("more").textContent = `Show all ${sorted.length} trials`;
   }
 
-  #make(number) {
-    const row = make("tr");
+  #createRow(number) {
+    const row = createElement("tr");
     row.dataset.trial = number;
-    row.append(...CELLS.map((name) => make("td", { className: name })));
-    const button = make("button", { type: "button", textContent: number });
+    row.append(...CELLS.map((name) => createElement("td", { className: name })));
+    const button = createElement("button", { type: "button", textContent: number });
     button.setAttribute("aria-label", `Trial ${number}: details and log`);
-    button.addEventListener("click", () => this.open(number));
+    button.addEventListener("click", () => this.openTrial(number));
     row.cells[0].append(button);
-    const canvas = make("canvas", { width: 240, height: 44 });
+    const canvas = createElement("canvas", { width: 240, height: 44 });
     canvas.setAttribute("aria-hidden", "true");
     row.cells[4].append(canvas);
     this.rows.set(number, row);
     return row;
   }
 
-  #fill(row, trial) {
-    const [, state, step, value, , place, params, why] = row.cells;
-    const again = trial.attempt ? `, try ${trial.attempt + 1}` : "";
-    set(state, (trial.stopping ? "stopping" : trial.state ?? "") + again);
+  #fillRow(row, trial) {
+    const [, state, step, value, , slot, params, reason] = row.cells;
+    const attempt = trial.attempt ? `, try ${trial.attempt + 1}` : "";
+    setText(state, (trial.stopping ? "stopping" : trial.state ?? "") + attempt);
     state.className = `state ${trial.state}`;
-    set(step, trial.step === null ? "" : `${trial.step + 1}${trial.budget ? `/${trial.budget}` : ""}`);
-    set(value, shown(trial.value ?? trial.metrics?.[this.store.metric]));
-    set(place, trial.worker ? `${trial.worker}/${trial.slot}` : "");
-    set(params, listed(trial.params));
-    set(why, trial.why ?? "");
-    row.dataset.points = trial.seen;
-    spark(row.cells[4].firstChild, trial);
+    setText(step, trial.step === null ? "" : `${trial.step + 1}${trial.budget ? `/${trial.budget}` : ""}`);
+    setText(value, formatValue(trial.value ?? trial.metrics?.[this.store.metric], LIVE_DIGITS));
+    setText(slot, trial.worker ? `${trial.worker}/${trial.slot}` : "");
+    setText(params, formatNamedValues(trial.params));
+    setText(reason, trial.reason ?? "");
+    row.dataset.points = trial.pointCount;
+    drawSparkline(row.cells[4].firstChild, trial);
   }
 }
 
-function set(cell, text) {
+function setText(cell, text) {
   if (cell.textContent !== text) cell.textContent = text;
 }
 
-function spark(canvas, trial) {
+function drawSparkline(canvas, trial) {
   const context = canvas.getContext("2d");
   const { width, height } = canvas;
   context.clearRect(0, 0, width, height);
@@ -110,7 +111,7 @@ function spark(canvas, trial) {
   const span = Math.max(1, (trial.budget ? trial.budget - 1 : curve.at(-1)[0]) - first);
   const x = (step) => 4 + ((width - 8) * (step - first)) / span;
   const y = (value) => height - 5 - ((height - 10) * (value - low)) / (high - low || 1);
-  context.strokeStyle = context.fillStyle = color(trial.n);
+  context.strokeStyle = context.fillStyle = chooseTrialColor(trial.number);
   context.lineWidth = 2.5;
   context.beginPath();
   for (const [step, value] of curve) context.lineTo(x(step), y(value));
