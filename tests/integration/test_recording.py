@@ -47,7 +47,7 @@ def test_a_study_leaves_what_plain_optuna_would_leave(
     play(open_study(behind, "s", directions, 0), 0, behind.flush, n_actions=60)
     assert trials(behind, "s") == trials(plain, "s")
     behind.close()
-    assert behind.pending == 0
+    assert behind.n_pending == 0
     assert trials(reopened(databases, url, backend), "s") == trials(plain, "s")
     if databases.kind in SQL:
         assert rows(rdb(backend).engine) == rows(rdb(plain).engine)
@@ -60,14 +60,14 @@ def test_adopted_trials_are_those_that_optuna_reads(databases: Databases) -> Non
         play(open_study(backend, f"s{seed}", directions, seed), seed)
     behind = WriteBehind(backend)
     for seed in range(len(DIRECTIONS)):
-        study_id = behind.adopt(f"s{seed}", MINIMIZE)
+        study_id = behind.load_or_create_study(f"s{seed}", MINIMIZE)
         recorded_id = backend.get_study_id_from_name(f"s{seed}")
         assert behind.get_study_directions(study_id) == backend.get_study_directions(recorded_id)
         assert repr(behind.get_study_user_attrs(study_id)) == repr(
             backend.get_study_user_attrs(recorded_id)
         )
         assert trials(behind, f"s{seed}", times=True) == trials(backend, f"s{seed}", times=True)
-    assert behind.get_best_trial(behind.adopt("s0", [])).value == (
+    assert behind.get_best_trial(behind.load_or_create_study("s0", [])).value == (
         backend.get_best_trial(backend.get_study_id_from_name("s0")).value
     )
     behind.close()
@@ -97,7 +97,7 @@ def test_repeating_changes_after_adoption_changes_nothing(databases: Databases) 
     before: dict[str, list[str]] = {}
     for _ in range(2):
         behind = WriteBehind(backend, interval_s=NEVER_S)
-        study_id = behind.adopt("s", MINIMIZE)
+        study_id = behind.load_or_create_study("s", MINIMIZE)
         if not behind.get_all_trials(study_id):
             behind.create_new_trial(study_id)
         trial_id = behind.get_trial_id_from_study_id_trial_number(study_id, 0)
@@ -124,7 +124,7 @@ def test_readers_see_curves_grow(databases: Databases) -> None:
         for trial in open_trials:
             trial.report(step, step)
         mark = behind.mark()
-        until(lambda mark=mark: behind.recorded(mark), describe="the record")
+        until(lambda mark=mark: behind.is_recorded(mark), describe="the record")
         for trial in reader.get_trials():
             assert trial.state == TrialState.RUNNING
             assert list(trial.intermediate_values) == list(range(step + 1))
@@ -144,10 +144,10 @@ def test_a_reader_never_sees_half_of_an_ask(databases: Databases) -> None:
     with behind.atomic():
         second = study.ask()
         second.suggest_float("x", 0, 1)
-        until(lambda: behind.recorded(before), describe="what changed before")
+        until(lambda: behind.is_recorded(before), describe="what changed before")
         waiting = threading.Thread(target=behind.flush)
         waiting.start()
-        assert not behind.recorded(behind.mark())
+        assert not behind.is_recorded(behind.mark())
         assert len(reader.get_trials()) == 1
         second.suggest_float("y", 0, 1)
         with pytest.raises(RuntimeError, match=r"inside atomic\(\)"):
@@ -204,7 +204,7 @@ def test_times_are_recorded_as_optuna_records_them(
 @pytest.mark.parametrize("kind", ["sqlite"])
 def test_a_report_copies_no_curve(databases: Databases) -> None:
     behind = WriteBehind(databases.open(databases.new()), interval_s=NEVER_S)
-    trial_id = behind.create_new_trial(behind.adopt("s", MINIMIZE))
+    trial_id = behind.create_new_trial(behind.load_or_create_study("s", MINIMIZE))
     before = behind.get_trial(trial_id).intermediate_values
     behind.set_trial_intermediate_value(trial_id, 0, 1.0)
     assert behind.get_trial(trial_id).intermediate_values is before
@@ -241,7 +241,7 @@ def test_a_long_curve_is_recorded_thinly(databases: Databases, stride: int) -> N
     for part in (steps[:150], steps[150:]):
         # A restart in the middle.
         behind = WriteBehind(backend, interval_s=NEVER_S, max_points=16)
-        study_id = behind.adopt("s", MINIMIZE)
+        study_id = behind.load_or_create_study("s", MINIMIZE)
         if not done:
             behind.create_new_trial(study_id)
         for step in part:
@@ -273,7 +273,7 @@ def test_a_released_study_is_written_and_can_be_taken_again(databases: Databases
     play(open_study(behind, "other", ["minimize"], 1), 1)
     play(open_study(behind, "s", ["minimize"], 0), 0)
     expected, other = trials(behind, "s"), trials(behind, "other")
-    behind.release(behind.adopt("s", MINIMIZE))
+    behind.release(behind.load_or_create_study("s", MINIMIZE))
     assert [study.study_name for study in behind.get_all_studies()] == ["other"]
     assert trials(behind, "s") == expected
     assert trials(behind, "other") == other

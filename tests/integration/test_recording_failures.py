@@ -37,7 +37,7 @@ from trialbus_services.optimizer.storage_writer import WriteBehind
 from trialbus_services.optimizer.storage import open_storage
 
 behind = WriteBehind(open_storage(sys.argv[1]), interval_s=0.001)
-behind.adopt("s", [StudyDirection.MINIMIZE])
+behind.load_or_create_study("s", [StudyDirection.MINIMIZE])
 study = load_study(study_name="s", storage=behind, sampler=RandomSampler(seed=0))
 marks = []
 while True:
@@ -50,7 +50,7 @@ while True:
         study.tell(trial, 1.0)
     if len(marks) > 100:
         behind.flush()
-    while marks and behind.recorded(marks[0][0]):
+    while marks and behind.is_recorded(marks[0][0]):
         print(*marks.pop(0)[1:], flush=True)
 """
 
@@ -72,7 +72,7 @@ def test_a_locked_database_holds_nobody_up_and_loses_nothing(
     url = f"sqlite:///{tmp_path / 'studies.db'}"
     backend = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 0.05}})
     behind = WriteBehind(backend, interval_s=0.01)
-    study_id = behind.adopt("s", MINIMIZE)
+    study_id = behind.load_or_create_study("s", MINIMIZE)
     engine = sqlalchemy.create_engine(url)
     with engine.connect() as other:
         # A reader lets SQLite without a write-ahead log fail as late as in COMMIT.
@@ -88,19 +88,19 @@ def test_a_locked_database_holds_nobody_up_and_loses_nothing(
         for step in range(2000):
             behind.set_trial_intermediate_value(trial_id, step, 1.5)
         assert not behind.flush(timeout_s=0.1)
-        assert not behind.recorded(mark)
+        assert not behind.is_recorded(mark)
         # The trial and its values, each once however often it changed.
-        assert behind.pending == 2001
+        assert behind.n_pending == 2001
         other.rollback()
     engine.dispose()
     assert behind.flush(timeout_s=30)
-    assert behind.recorded(mark)
+    assert behind.is_recorded(mark)
     assert behind.failing_since is None
-    assert behind.pending == 0
+    assert behind.n_pending == 0
     assert trials(behind, "s") == trials(backend, "s")
     first, last = messages(caplog)
-    assert "cannot record, will try again" in first
-    assert "recording again" in last
+    assert "the storage cannot be written, retrying" in first
+    assert "the storage is written again after" in last
     behind.close()
     backend.remove_session()
     backend.engine.dispose()
@@ -112,7 +112,7 @@ def test_closing_with_a_dead_database_ends_and_says_what_is_lost(
 ) -> None:
     backend = databases.open(databases.new())
     behind = WriteBehind(backend, interval_s=0.01)
-    behind.create_new_trial(behind.adopt("s", MINIMIZE))
+    behind.create_new_trial(behind.load_or_create_study("s", MINIMIZE))
     assert behind.flush()
     with engine_of(backend).begin() as connection:
         connection.exec_driver_sql("DROP TABLE trial_intermediate_values")
@@ -158,7 +158,7 @@ def test_a_row_that_is_refused_holds_up_no_other(
 ) -> None:
     backend = databases.open(databases.new())
     behind = WriteBehind(backend, interval_s=NEVER_S)
-    bad = behind.create_new_trial(behind.adopt("bad", MINIMIZE))
+    bad = behind.create_new_trial(behind.load_or_create_study("bad", MINIMIZE))
     play(open_study(behind, "good", ["minimize"], 0), 0)
     behind.set_trial_intermediate_value(bad, 1, 1.0)
     huge = 2**70
@@ -170,7 +170,7 @@ def test_a_row_that_is_refused_holds_up_no_other(
         behind.amend_trial_user_attr(bad, "late", 1)
     else:
         behind.set_trial_intermediate_value(bad, huge, 1.0)
-    behind.set_study_user_attr(behind.adopt("bad", []), "key", 1)
+    behind.set_study_user_attr(behind.load_or_create_study("bad", []), "key", 1)
     assert behind.flush(30)
     assert trials(backend, "good") == trials(behind, "good")
     [found] = backend.get_all_trials(backend.get_study_id_from_name("bad"))
@@ -196,7 +196,7 @@ def test_a_trial_that_somebody_else_adds_is_noticed(
     study.ask(DISTRIBUTIONS)
     other.ask(DISTRIBUTIONS)
     assert behind.flush(30)
-    said = "somebody else has added trial 1 to the study 's'"
+    said = "another program has added trial 1 to the study 's'"
     assert [said in message for message in messages(caplog)] == [True]
     assert said in str(behind.last_error)
     with pytest.raises(StorageInternalError, match=said):
@@ -225,7 +225,7 @@ def test_a_study_that_somebody_else_deletes_is_noticed_once(
     other.ask()
     assert behind.flush(30)
     assert messages(caplog) == [
-        "somebody has deleted the study 's'; nothing more of it is recorded"
+        "another program has deleted the study 's'; its changes are no longer recorded"
     ]
     assert trials(behind, "other") == trials(backend, "other")
     with pytest.raises(StorageInternalError, match="deleted"):
@@ -242,7 +242,9 @@ def test_a_schema_that_is_not_known_is_written_by_optuna_itself(
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'v9.9.9.z'")
     behind = WriteBehind(backend, interval_s=NEVER_S)
     [message] = messages(caplog)
-    assert "row by row: its schema is version v9.9.9.z, known is v3.2.0.a" in message
+    assert (
+        "row by row, which is slow: the schema is version v9.9.9.z (expected v3.2.0.a)" in message
+    )
     play(open_study(behind, "s", ["minimize"], 0), 0, behind.flush)
     behind.close()
     assert trials(behind, "s") == trials(backend, "s")
@@ -257,7 +259,7 @@ def test_a_table_with_another_column_is_not_written_directly(
         connection.exec_driver_sql("ALTER TABLE trials ADD COLUMN owner TEXT")
     WriteBehind(backend).close()
     [message] = messages(caplog)
-    assert "its table trials is not as it should be" in message
+    assert "the table trials does not have the columns of version v3.2.0.a" in message
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mysql", "journal"])
@@ -283,7 +285,7 @@ def test_kill_9_loses_nothing_that_was_confirmed(databases: Databases, tmp_path:
                 child.send_signal(signal.SIGKILL)
     assert len(confirmed) >= 500, errors.read_text()
     behind = WriteBehind(databases.open(url))
-    found = behind.get_all_trials(behind.adopt("s", MINIMIZE))
+    found = behind.get_all_trials(behind.load_or_create_study("s", MINIMIZE))
     for number, step in confirmed:
         assert found[number].intermediate_values[step] == step
     for trial in found:

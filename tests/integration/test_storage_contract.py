@@ -61,7 +61,7 @@ class TestWriteBehindStorage(StorageTestCase):
         yield storage
         names = [study.study_name for study in storage.get_all_studies()]
         storage.close()
-        assert storage.pending == 0
+        assert storage.n_pending == 0
         assert {study.study_name for study in backend.get_all_studies()} == set(names)
         for name in names:
             assert list_trials(backend, name) == list_trials(storage, name)

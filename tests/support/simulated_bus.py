@@ -119,7 +119,7 @@ class PromptStorage(WriteBehind):
 
     is_held = False
 
-    def hurry(self) -> None:
+    def request_write(self) -> None:
         if not self.is_held:
             assert self.flush(20)
 

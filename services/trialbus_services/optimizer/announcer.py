@@ -79,11 +79,11 @@ class Announcer:
             requested_at: Time of the request that the event answers, by the clock.
         """
         self._announcements.append(_Announcement(self._storage.mark(), event, requested_at))
-        self._storage.hurry()
+        self._storage.request_write()
 
     def publish_recorded(self) -> None:
         """Publish the announcements in order, up to the first whose changes are not recorded."""
-        while self._announcements and self._storage.recorded(self._announcements[0].mark):
+        while self._announcements and self._storage.is_recorded(self._announcements[0].mark):
             announcement = self._announcements.popleft()
             self._publisher.publish(announcement.event)
             self._n_published += 1
@@ -95,7 +95,7 @@ class Announcer:
         commit = self._pending_commit or (None if hold else self._begin_commit())
         if commit is None or self._n_published < commit.n_published:
             return
-        if not self._storage.recorded(commit.mark):
+        if not self._storage.is_recorded(commit.mark):
             return
         if commit.seq is None:
             commit.seq = self._publisher.last

@@ -62,7 +62,7 @@ class StatusCollector:
             applied=self.applied,
             refused=dict(self.refused),
             last_refused=self.last_refused,
-            pending_rows=storage.pending,
+            pending_rows=storage.n_pending,
             storage_error="" if storage.failing_since is None else str(storage.last_error),
             decision=self.decision.percentiles(),
             answer=self.answer.percentiles(),

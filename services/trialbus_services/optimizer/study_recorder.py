@@ -58,7 +58,7 @@ class StudyRecorder:
     def __init__(self, state: StudyState, storage: WriteBehind, pruner: BasePruner) -> None:
         spec = state.spec
         self.storage = storage
-        self.study_id = storage.adopt(
+        self.study_id = storage.load_or_create_study(
             spec.name, [StudyDirection[direction.upper()] for direction in spec.directions]
         )
         self.study = optuna.Study(spec.name, storage, optuna.samplers.RandomSampler(), pruner)

@@ -34,7 +34,7 @@ class MetricStudy:
         self._storage = MemoryStorage()
         direction = StudyDirection.MAXIMIZE if maximize else StudyDirection.MINIMIZE
         copies = [_copy_with_value(trial) for trial in trials]
-        self._study_id, self._trial_ids = self._storage.fill(name, [direction], copies)
+        self._study_id, self._trial_ids = self._storage.add_study(name, [direction], copies)
         self._study = optuna.Study(name, self._storage, optuna.samplers.RandomSampler(), pruner)
 
     def begin(self, trial: FrozenTrial) -> None:

@@ -1,4 +1,4 @@
-"""Studies in memory, written to a storage in batches by a thread."""
+"""Storage writer: a storage in memory, and a thread that writes changes to another storage."""
 
 from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
 

@@ -1,4 +1,4 @@
-"""Write through Optuna's storage API, which every storage has."""
+"""ApiWriter: writes batches by the storage API of Optuna, which every storage has."""
 
 from __future__ import annotations
 
@@ -27,24 +27,27 @@ _T = TypeVar("_T")
 
 
 class ApiWriter:
-    """The writer for JournalStorage, GrpcStorageProxy and all others; a call for each row.
+    """Writer for JournalStorage, GrpcStorageProxy and other storages, with a call for each row.
 
-    What is written is removed of the batch, so that nothing is written twice. A trial is made
-    with everything that is known of it, but rows that follow are seen one by one.
+    Rows that are written are removed from the batch, so that no row is written twice. A trial is
+    created with all rows that the batch has; readers see later rows one by one.
+
+    Args:
+        storage: The storage.
     """
 
     def __init__(self, storage: BaseStorage) -> None:
         self._storage = storage
 
-    def trials(self, study_id: int) -> list[FrozenTrial]:
-        """Read all trials of a study by its id in the storage, in the order of their numbers."""
+    def read_trials(self, study_id: int) -> list[FrozenTrial]:
+        """Return all trials of a study, sorted by number; `study_id` is the id in the storage."""
         return sorted(self._storage.get_all_trials(study_id), key=lambda trial: trial.number)
 
     def write(self, batch: ChangeBatch, stored_studies: StoredStudies) -> None:
         """Write a batch.
 
         Raises:
-            StudyLostError: Somebody else has added trials to a study.
+            StudyLostError: Another program has added trials to a study.
             Exception: The storage cannot be written now.
         """
         for study_id in list(batch.studies):
@@ -62,36 +65,36 @@ class ApiWriter:
             (attributes.system, storage.set_study_system_attr),
         )
         for values, setter in setters:
-            for key in _each(values):
+            for key in _drain(values):
                 write = partial(setter, stored_study.study_id, key, json.loads(values[key]))
-                _attempt(write, stored_study, None, f"attribute {key!r}")
+                _try_write(write, stored_study, None, f"attribute {key!r}")
 
     def _write_trial(self, stored_study: StoredStudy, change: TrialChange) -> None:
-        if change.created and change.trial_id not in stored_study.trials:
-            if change.head is not None:
-                _attempt(
+        if change.is_new and change.trial_id not in stored_study.trial_ids:
+            if change.row is not None:
+                _try_write(
                     partial(self._create, stored_study, change), stored_study, change, "the trial"
                 )
             return
-        trial_id = stored_study.trials.get(change.trial_id)
+        trial_id = stored_study.trial_ids.get(change.trial_id)
         if trial_id is None:  # refused before
             return
-        attempt = partial(_attempt, stored_study=stored_study, change=change)
+        try_write = partial(_try_write, stored_study=stored_study, change=change)
         storage = self._storage
-        if change.started:
-            attempt(
+        if change.is_started:
+            try_write(
                 partial(storage.set_trial_state_values, trial_id, TrialState.RUNNING),
                 what="its start",
             )
-            change.started = False
-        for name in _each(change.params):
+            change.is_started = False
+        for name in _drain(change.params):
             value, distribution = change.params[name]
-            attempt(
+            try_write(
                 partial(storage.set_trial_param, trial_id, name, float(value), distribution),
                 what=f"parameter {name!r}",
             )
-        for step in _each(change.steps):
-            attempt(
+        for step in _drain(change.steps):
+            try_write(
                 partial(
                     storage.set_trial_intermediate_value, trial_id, step, float(change.steps[step])
                 ),
@@ -102,35 +105,35 @@ class ApiWriter:
             (change.attributes.system, storage.set_trial_system_attr),
         )
         for values, setter in setters:
-            for key in _each(values):
-                attempt(
+            for key in _drain(values):
+                try_write(
                     partial(setter, trial_id, key, json.loads(values[key])),
                     what=f"attribute {key!r}",
                 )
-        head = change.head
-        if head is not None and head.state.is_finished():
-            attempt(
+        row = change.row
+        if row is not None and row.state.is_finished():
+            try_write(
                 partial(
-                    storage.set_trial_state_values, trial_id, head.state, list(head.values) or None
+                    storage.set_trial_state_values, trial_id, row.state, list(row.values) or None
                 ),
-                what=f"its end as {head.state.name}",
+                what=f"its end as {row.state.name}",
             )
 
     def _create(self, stored_study: StoredStudy, change: TrialChange) -> None:
-        assert change.head is not None
-        values = {
+        assert change.row is not None
+        params = {
             name: (d.to_external_repr(value), d) for name, (value, d) in change.params.items()
         }
         template = FrozenTrial(
             trial_id=-1,
             number=-1,
-            state=change.head.state,
+            state=change.row.state,
             value=None,
-            values=change.head.values or None,
-            datetime_start=change.head.start,
-            datetime_complete=change.head.complete,
-            params={name: value for name, (value, _) in values.items()},
-            distributions={name: distribution for name, (_, distribution) in values.items()},
+            values=change.row.values or None,
+            datetime_start=change.row.start,
+            datetime_complete=change.row.complete,
+            params={name: value for name, (value, _) in params.items()},
+            distributions={name: distribution for name, (_, distribution) in params.items()},
             user_attrs={k: json.loads(v) for k, v in change.attributes.user.items()},
             system_attrs={k: json.loads(v) for k, v in change.attributes.system.items()},
             intermediate_values=dict(change.steps),
@@ -142,20 +145,20 @@ class ApiWriter:
                 self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
             raise StudyLostError(
                 change.study_id,
-                f"somebody else has added trial {change.number} to the study "
-                f"{stored_study.name!r} while it was running here",
+                f"another program has added trial {change.number} to the study "
+                f"{stored_study.name!r} while the study was running",
             )
-        stored_study.add(change.trial_id, trial_id)
+        stored_study.add_trial(change.trial_id, trial_id)
 
 
-def _each(rows: dict[_T, Any]) -> Iterable[_T]:
-    """Yield each key of rows, and delete the row after its turn."""
+def _drain(rows: dict[_T, Any]) -> Iterable[_T]:
+    """Yield the key of each row, and delete the row once the loop goes on."""
     for key in list(rows):
         yield key
         del rows[key]
 
 
-def _attempt(
+def _try_write(
     write: Callable[[], object], stored_study: StoredStudy, change: TrialChange | None, what: str
 ) -> None:
     try:

@@ -1,4 +1,4 @@
-"""Batches of changes, conflated: only the newest value of each row is kept."""
+"""ChangeBatch: the newest value of each row that changed, without the values in between."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 
 class TrialRow(NamedTuple):
-    """A trial's row in the table of trials, and its objective values."""
+    """The row of a trial in the table `trials`, with the objective values."""
 
     state: TrialState
     start: datetime | None
@@ -20,8 +20,8 @@ class TrialRow(NamedTuple):
     values: tuple[float, ...]
 
     @classmethod
-    def of(cls, trial: FrozenTrial) -> TrialRow:
-        """Return a snapshot of a trial's row."""
+    def from_trial(cls, trial: FrozenTrial) -> TrialRow:
+        """Return the present row of a trial."""
         return cls(
             trial.state, trial.datetime_start, trial.datetime_complete, tuple(trial.values or ())
         )
@@ -29,7 +29,7 @@ class TrialRow(NamedTuple):
 
 @dataclass(slots=True)
 class AttributeChanges:
-    """Attributes that changed, as JSON; of a study or of a trial."""
+    """Changed attributes of a study or a trial, as JSON."""
 
     user: dict[str, str] = field(default_factory=dict[str, str])
     system: dict[str, str] = field(default_factory=dict[str, str])
@@ -43,8 +43,8 @@ class AttributeChanges:
         self.user.update(newer.user)
         self.system.update(newer.system)
 
-    def rows(self) -> Iterator[AttributeChanges]:
-        """Yield each row as a change."""
+    def split(self) -> Iterator[AttributeChanges]:
+        """Yield a change for each row."""
         for key, value in self.user.items():
             yield AttributeChanges(user={key: value})
         for key, value in self.system.items():
@@ -53,30 +53,30 @@ class AttributeChanges:
 
 @dataclass(slots=True)
 class TrialChange:
-    """Changes of one trial. Ids are those of memory."""
+    """Changes of a trial; all ids are ids in memory."""
 
     study_id: int
     trial_id: int
     number: int
-    #: The trial is new.
-    created: bool = False
-    #: It waited, and runs now.
-    started: bool = False
-    head: TrialRow | None = None
-    #: Internal values and distributions.
+    is_new: bool = False
+    """Whether the storage does not have the trial."""
+    is_started: bool = False
+    """Whether the trial waited before the change and runs after it."""
+    row: TrialRow | None = None
     params: dict[str, tuple[float, BaseDistribution]] = field(
         default_factory=dict[str, tuple[float, BaseDistribution]]
     )
-    #: Intermediate values.
+    """Internal value and distribution of each param."""
     steps: dict[int, float] = field(default_factory=dict[int, float])
-    #: Steps that are to be taken out again.
+    """Intermediate values by step."""
     dropped: set[int] = field(default_factory=set[int])
+    """Steps whose intermediate values are deleted from the storage."""
     attributes: AttributeChanges = field(default_factory=AttributeChanges)
 
     def __len__(self) -> int:
         """Count the rows."""
         return (
-            (self.head is not None)
+            (self.row is not None)
             + len(self.params)
             + len(self.steps)
             + len(self.dropped)
@@ -85,9 +85,9 @@ class TrialChange:
 
     def merge(self, newer: TrialChange) -> None:
         """Merge newer changes."""
-        self.created |= newer.created
-        self.started |= newer.started
-        self.head = newer.head or self.head
+        self.is_new |= newer.is_new
+        self.is_started |= newer.is_started
+        self.row = newer.row or self.row
         self.params.update(newer.params)
         for step in newer.dropped:
             self.steps.pop(step, None)
@@ -96,16 +96,16 @@ class TrialChange:
         self.dropped -= newer.steps.keys()
         self.attributes.merge(newer.attributes)
 
-    def rows(self) -> Iterator[TrialChange]:
-        """Yield each row as a change, the trial's own row first."""
+    def split(self) -> Iterator[TrialChange]:
+        """Yield a change for each row, the row in the table `trials` first."""
 
         def empty() -> TrialChange:
             return TrialChange(self.study_id, self.trial_id, self.number)
 
-        if self.head is not None:
-            head = empty()
-            head.created, head.started, head.head = self.created, self.started, self.head
-            yield head
+        if self.row is not None:
+            part = empty()
+            part.is_new, part.is_started, part.row = self.is_new, self.is_started, self.row
+            yield part
         for name, param in self.params.items():
             part = empty()
             part.params[name] = param
@@ -114,7 +114,7 @@ class TrialChange:
             part = empty()
             part.steps[step] = value
             yield part
-        for attributes in self.attributes.rows():
+        for attributes in self.attributes.split():
             part = empty()
             part.attributes = attributes
             yield part
@@ -126,19 +126,19 @@ class TrialChange:
 
 @dataclass(slots=True)
 class ChangeBatch:
-    """Changes that are written together. Ids are those of memory."""
+    """Changes that are written together; all ids are ids in memory."""
 
     studies: dict[int, AttributeChanges] = field(default_factory=dict[int, AttributeChanges])
     trials: dict[int, TrialChange] = field(default_factory=dict[int, TrialChange])
-    #: Studies that memory let go of: nothing of them comes after this.
     released: set[int] = field(default_factory=set[int])
+    """Studies that were removed from memory: later batches have no changes of them."""
 
     def __len__(self) -> int:
         """Count the rows."""
         return sum(map(len, self.studies.values())) + sum(map(len, self.trials.values()))
 
     def merge(self, newer: ChangeBatch) -> None:
-        """Merge a newer batch, which must not be used any more."""
+        """Merge a newer batch, which must not be used afterwards."""
         for study_id, attributes in newer.studies.items():
             if study_id in self.studies:
                 self.studies[study_id].merge(attributes)
@@ -152,13 +152,13 @@ class ChangeBatch:
         self.released |= newer.released
 
     def drop(self, study_id: int) -> None:
-        """Drop the changes of a study and its trials."""
+        """Drop the changes of a study and of the study's trials."""
         self.studies.pop(study_id, None)
         for change in [c for c in self.trials.values() if c.study_id == study_id]:
             del self.trials[change.trial_id]
 
     def split(self) -> list[ChangeBatch]:
-        """Return the batch in smaller batches: halves, then single rows; empty for a single row."""
+        """Split the batch into halves, or into single rows; return no parts of a single row."""
         parts: list[ChangeBatch] = []
         if len(self.studies) + len(self.trials) > 1:
             trials = list(self.trials.items())
@@ -170,7 +170,7 @@ class ChangeBatch:
             ]
         elif len(self) > 1:
             for change in self.trials.values():
-                parts += [ChangeBatch(trials={row.trial_id: row}) for row in change.rows()]
+                parts += [ChangeBatch(trials={row.trial_id: row}) for row in change.split()]
             for study_id, attributes in self.studies.items():
-                parts += [ChangeBatch(studies={study_id: row}) for row in attributes.rows()]
+                parts += [ChangeBatch(studies={study_id: row}) for row in attributes.split()]
         return [part for part in parts if len(part)]

@@ -1,4 +1,4 @@
-"""A queue of changes from the thread that makes changes to the thread that writes."""
+"""ChangeQueue: takes changes from the optimizer's thread to the flush thread."""
 
 from __future__ import annotations
 
@@ -14,50 +14,51 @@ from trialbus_services.optimizer.storage_writer.change_batch import (
 
 
 class ChangeQueue:
-    """Changes that are not written yet, counted.
+    """Counts changes, and keeps them until the flush thread takes them.
 
     Args:
-        lock: Held by whoever calls `trial`, `study` or `release`, for as long as the change is
-            made; everything else takes it by itself.
-        on_written: Called, by the thread that writes, when a batch is written.
+        lock: Lock of the storage in memory. Callers of `open_trial_change`, `open_study_change` and
+            `release` hold the lock until the change is complete; other methods acquire the lock.
+        on_written: Called by the flush thread when a batch is written.
     """
 
     def __init__(self, lock: threading.RLock, on_written: Callable[[], object]) -> None:
         self._condition = threading.Condition(lock)
         self._on_written = on_written
-        #: What changes now, and may be half of something.
+        #: Changes that may be part of an atomic change.
         self._open = ChangeBatch()
         self._ready = ChangeBatch()
         self._n_ready = 0
         self._n_atomic = 0
         self._owner: int | None = None
-        self._asked = 0
-        self._hurry = False
-        #: Changes until now, and how many of them are written.
-        self.count = 0
-        self.written = 0
+        self._n_requested = 0
+        self._is_write_requested = False
+        #: Number of changes until now.
+        self.n_changes = 0
+        #: Number of changes that are written.
+        self.n_written = 0
 
-    def trial(self, study_id: int, trial_id: int, number: int) -> TrialChange:
-        """Return the open change of a trial, to be filled."""
-        self.count += 1
+    def open_trial_change(self, study_id: int, trial_id: int, number: int) -> TrialChange:
+        """Return the open change of a trial, to which the caller adds rows."""
+        self.n_changes += 1
         change = self._open.trials.get(trial_id)
         if change is None:
             change = self._open.trials[trial_id] = TrialChange(study_id, trial_id, number)
         return change
 
-    def study(self, study_id: int) -> AttributeChanges:
-        """Return the open attribute changes of a study, to be filled."""
-        self.count += 1
+    def open_study_change(self, study_id: int) -> AttributeChanges:
+        """Return the open change of a study, to which the caller adds attributes."""
+        self.n_changes += 1
         return self._open.studies.setdefault(study_id, AttributeChanges())
 
     def release(self, study_id: int) -> None:
-        """Note that a study has no further changes."""
-        self.count += 1
+        """Add the removal of a study from memory as the study's last change."""
+        self.n_changes += 1
         self._open.released.add(study_id)
 
     @contextmanager
     def atomic(self) -> Generator[None]:
-        """Keep changes made inside from being taken before the block ends."""
+        """Keep the changes of a block together: no batch has only some of them."""
         with self._condition:
             if self._n_atomic == 0:
                 self._seal()
@@ -70,58 +71,58 @@ class ChangeQueue:
                 self._n_atomic -= 1
                 if self._n_atomic == 0:
                     self._owner = None
-                    if self._asked > self.written:
-                        self._wake()
+                    if self._n_requested > self.n_written:
+                        self._request_write()
 
-    def take(self) -> tuple[ChangeBatch, int]:
-        """Return the batch that can be written, and the count of changes up to its end."""
+    def take_batch(self) -> tuple[ChangeBatch, int]:
+        """Remove and return the batch that can be written, with the number of changes up to it."""
         with self._condition:
             if self._n_atomic == 0:
                 self._seal()
             batch, self._ready = self._ready, ChangeBatch()
             return batch, self._n_ready
 
-    def mark_written(self, count: int) -> None:
-        """Note that all changes up to a count are written."""
+    def mark_written(self, n_changes: int) -> None:
+        """Mark the first `n_changes` changes as written."""
         with self._condition:
-            self.written = count
+            self.n_written = n_changes
             self._condition.notify_all()
         self._on_written()
 
-    def wait_written(self, count: int, timeout_s: float | None) -> bool:
-        """Request a write and wait for its end; return whether it ended in time.
+    def wait_written(self, n_changes: int, timeout_s: float | None) -> bool:
+        """Request a write, and return whether the first `n_changes` changes are written in time.
 
         Raises:
-            RuntimeError: This thread is inside `atomic`, so that it would wait for itself.
+            RuntimeError: The calling thread is inside `atomic` and would wait for itself.
         """
         with self._condition:
             if self._owner == threading.get_ident():
-                raise RuntimeError("flush() inside atomic() would wait for its end for ever")
-            self._asked = max(self._asked, count)
-            self._wake()
-            return self._condition.wait_for(lambda: self.written >= count, timeout_s)
+                raise RuntimeError("flush() inside atomic() would wait for itself for ever")
+            self._n_requested = max(self._n_requested, n_changes)
+            self._request_write()
+            return self._condition.wait_for(lambda: self.n_written >= n_changes, timeout_s)
 
-    def wait_asked(self, timeout_s: float) -> None:
+    def wait_for_request(self, timeout_s: float) -> None:
         """Wait until a write is requested, or until the time-out."""
         with self._condition:
-            self._condition.wait_for(lambda: self._hurry, timeout_s)
-            self._hurry = False
+            self._condition.wait_for(lambda: self._is_write_requested, timeout_s)
+            self._is_write_requested = False
 
-    def wake(self) -> None:
-        """End `wait_asked`."""
+    def request_write(self) -> None:
+        """Request a write, which ends `wait_for_request`."""
         with self._condition:
-            self._wake()
+            self._request_write()
 
     def __len__(self) -> int:
-        """Count the rows that were not taken yet."""
+        """Count the rows in the queue."""
         with self._condition:
             return len(self._open) + len(self._ready)
 
     def _seal(self) -> None:
         self._ready.merge(self._open)
         self._open = ChangeBatch()
-        self._n_ready = self.count
+        self._n_ready = self.n_changes
 
-    def _wake(self) -> None:
-        self._hurry = True
+    def _request_write(self) -> None:
+        self._is_write_requested = True
         self._condition.notify_all()

@@ -1,4 +1,4 @@
-"""Optuna's storage in memory, which can also be filled and amended."""
+"""MemoryStorage: Optuna's storage in memory, which also loads studies and amends ended trials."""
 
 from __future__ import annotations
 
@@ -12,16 +12,13 @@ from optuna.trial import FrozenTrial
 
 
 class MemoryStorage(InMemoryStorage):
-    """An `InMemoryStorage` that can be filled, amended, and reported to in constant time.
+    """An `InMemoryStorage` that loads studies, amends ended trials and reports in constant time.
 
-    What `get_trial` and `get_all_trials(deepcopy=False)` return is alive: a running trial's
-    intermediate values grow in it.
-
-    Source:
-        `optuna.storages.InMemoryStorage`.
+    `get_trial` and `get_all_trials(deepcopy=False)` return the storage's trials: the intermediate
+    values of a running trial grow.
     """
 
-    def fill(
+    def add_study(
         self, study_name: str, directions: Sequence[StudyDirection], trials: list[FrozenTrial]
     ) -> tuple[int, list[int]]:
         """Add a study with trials numbered from 0; return the study's id and the trials' ids."""
@@ -41,7 +38,7 @@ class MemoryStorage(InMemoryStorage):
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float
     ) -> None:
-        """As in `BaseStorage`, in a time that does not depend on the length of the curve."""
+        """Set an intermediate value, in a time that does not depend on the length of the curve."""
         with self._lock:
             trial = self._get_trial(trial_id)
             self.check_trial_is_updatable(trial_id, trial.state)

@@ -1,4 +1,4 @@
-"""Changes as rows of the tables of an RDBStorage."""
+"""Row format: changes as rows of the tables of an RDBStorage."""
 
 from __future__ import annotations
 
@@ -12,30 +12,36 @@ from trialbus_services.optimizer.storage_writer.change_batch import (
     TrialChange,
     TrialRow,
 )
-from trialbus_services.optimizer.storage_writer.table_schema import encode, to_utc
+from trialbus_services.optimizer.storage_writer.table_schema import encode_value, to_utc
 
-#: By the names of tables.
+#: Rows by the name of their table.
 Rows = defaultdict[str, list[dict[str, Any]]]
 
 
-def format_trial_row(head: TrialRow) -> dict[str, Any]:
-    """Return the columns of a trial's row that may change."""
+def format_trial_row(row: TrialRow) -> dict[str, Any]:
+    """Return the columns of a row in `trials` that may change."""
     return {
-        "state": head.state.name,
-        "datetime_start": to_utc(head.start),
-        "datetime_complete": to_utc(head.complete),
+        "state": row.state.name,
+        "datetime_start": to_utc(row.start),
+        "datetime_complete": to_utc(row.complete),
     }
 
 
-def add_study(rows: Rows, study_id: int, attributes: AttributeChanges) -> None:
-    """Add the rows of a study, by its id in the database."""
+def add_study_rows(rows: Rows, study_id: int, attributes: AttributeChanges) -> None:
+    """Add the attributes of a study to the rows; `study_id` is the id in the database."""
     key = {"study_id": study_id}
-    rows["study_user_attributes"] += _attributes(key, attributes.user)
-    rows["study_system_attributes"] += _attributes(key, attributes.system)
+    rows["study_user_attributes"] += _format_attributes(key, attributes.user)
+    rows["study_system_attributes"] += _format_attributes(key, attributes.system)
 
 
-def add_trial(rows: Rows, trial_id: int, change: TrialChange) -> None:
-    """Add the rows of a trial, by its id in the database, except the row in `trials`."""
+def add_trial_rows(rows: Rows, trial_id: int, change: TrialChange) -> None:
+    """Add the change of a trial to the rows, except the row in `trials`.
+
+    Args:
+        rows: Rows by table.
+        trial_id: Id of the trial in the database.
+        change: The change.
+    """
     for name, (value, distribution) in change.params.items():
         rows["trial_params"].append(
             {
@@ -45,26 +51,31 @@ def add_trial(rows: Rows, trial_id: int, change: TrialChange) -> None:
                 "distribution_json": distribution_to_json(distribution),
             }
         )
-    for objective, value in enumerate(change.head.values if change.head else ()):
-        stored, kind = encode(value)
+    for objective, value in enumerate(change.row.values if change.row else ()):
+        number, value_type = encode_value(value)
         rows["trial_values"].append(
-            {"trial_id": trial_id, "objective": objective, "value": stored, "value_type": kind}
+            {
+                "trial_id": trial_id,
+                "objective": objective,
+                "value": number,
+                "value_type": value_type,
+            }
         )
     curve = rows["trial_intermediate_values"]
     for step, value in change.steps.items():
-        stored, kind = encode(value)
+        number, value_type = encode_value(value)
         curve.append(
             {
                 "trial_id": trial_id,
                 "step": int(step),
-                "intermediate_value": stored,
-                "intermediate_value_type": kind,
+                "intermediate_value": number,
+                "intermediate_value_type": value_type,
             }
         )
     key = {"trial_id": trial_id}
-    rows["trial_user_attributes"] += _attributes(key, change.attributes.user)
-    rows["trial_system_attributes"] += _attributes(key, change.attributes.system)
+    rows["trial_user_attributes"] += _format_attributes(key, change.attributes.user)
+    rows["trial_system_attributes"] += _format_attributes(key, change.attributes.system)
 
 
-def _attributes(owner: dict[str, int], attributes: dict[str, str]) -> list[dict[str, Any]]:
+def _format_attributes(owner: dict[str, int], attributes: dict[str, str]) -> list[dict[str, Any]]:
     return [{**owner, "key": key, "value_json": value} for key, value in attributes.items()]

@@ -1,4 +1,4 @@
-"""The tables of Optuna's RDBStorage, reflected from a database."""
+"""Table schema: the tables of Optuna's RDBStorage, loaded from a database and checked."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from optuna.storages import RDBStorage
 from sqlalchemy import Table
 from sqlalchemy.engine import Engine
 
-#: The schema that this package knows.
+#: Version of the schema that can be written directly.
 KNOWN_VERSION = "v3.2.0.a"
 
 _COLUMNS = {
@@ -41,7 +41,7 @@ _COLUMNS = {
         "intermediate_value_type",
     },
 }
-#: Tables whose rows are replaced, with what makes a row unique beside its own id.
+#: Tables whose rows are replaced, with the columns that identify a row.
 UPSERTED = {
     "study_user_attributes": ("study_id", "key"),
     "study_system_attributes": ("study_id", "key"),
@@ -61,49 +61,49 @@ _DIALECTS: dict[str, Any] = {
 
 
 def find_mismatch(storage: RDBStorage) -> str | None:
-    """Return why the tables of a storage cannot be written directly; None if they can be."""
+    """Return why the tables of a storage cannot be written directly; None for a known schema."""
     if storage.engine.name not in _DIALECTS:
-        return f"it is a {storage.engine.name} database"
+        return f"{storage.engine.name} databases are not supported"
     version = storage.get_current_version()
     if version != KNOWN_VERSION:
-        return f"its schema is version {version}, known is {KNOWN_VERSION}"
-    tables = reflect(storage.engine)
+        return f"the schema is version {version} (expected {KNOWN_VERSION})"
+    tables = load_tables(storage.engine)
     for name, columns in _COLUMNS.items():
         if name not in tables or set(tables[name].columns.keys()) != columns:
-            return f"its table {name} is not as it should be in version {KNOWN_VERSION}"
+            return f"the table {name} does not have the columns of version {KNOWN_VERSION}"
     return None
 
 
-def reflect(engine: Engine) -> dict[str, Table]:
-    """Read the tables of a database."""
+def load_tables(engine: Engine) -> dict[str, Table]:
+    """Load the descriptions of a database's tables, by name."""
     metadata = sqlalchemy.MetaData()
     metadata.reflect(engine)
     for table in metadata.tables.values():
         for column in table.columns:
             if isinstance(column.type, (sqlalchemy.Float, sqlalchemy.Numeric)):
-                # MySQL's columns would give decimals.
+                # Else MySQL returns decimals.
                 column.type = sqlalchemy.Float(53)
     return dict(metadata.tables)
 
 
-def upsert(engine: Engine, table: Table) -> Any:
-    """Return the statement that inserts a row, or updates the row with the same key."""
+def make_upsert(engine: Engine, table: Table) -> Any:
+    """Make a statement that inserts a row, or updates the row with the same key."""
     statement = _DIALECTS[engine.name](table)
     keys = UPSERTED[table.name]
-    own_id = next(iter(table.primary_key.columns.keys()))
-    written = [name for name in table.columns.keys() if name not in {own_id, *keys}]  # noqa: SIM118
+    row_id = next(iter(table.primary_key.columns.keys()))
+    values = [name for name in table.columns.keys() if name not in {row_id, *keys}]  # noqa: SIM118
     statement = statement.values(
-        {name: sqlalchemy.bindparam(name) for name in (*keys, *written)},
+        {name: sqlalchemy.bindparam(name) for name in (*keys, *values)},
     )
     if engine.name in {"mysql", "mariadb"}:
-        return statement.on_duplicate_key_update({n: statement.inserted[n] for n in written})
+        return statement.on_duplicate_key_update({n: statement.inserted[n] for n in values})
     return statement.on_conflict_do_update(
-        index_elements=list(keys), set_={n: statement.excluded[n] for n in written}
+        index_elements=list(keys), set_={n: statement.excluded[n] for n in values}
     )
 
 
-def encode(value: float) -> tuple[float | None, str]:
-    """Return the stored number and the type of a value."""
+def encode_value(value: float) -> tuple[float | None, str]:
+    """Return the number and the type by which the database stores a value."""
     value = float(value)
     if math.isfinite(value):
         return value, "FINITE"
@@ -112,20 +112,20 @@ def encode(value: float) -> tuple[float | None, str]:
     return None, "INF_POS" if value > 0 else "INF_NEG"
 
 
-def decode(value: float | None, kind: str) -> float:
-    """Return the value of a stored number and type; the inverse of `encode`."""
-    if kind == "FINITE":
-        return math.nan if value is None else value
-    return _FLOATS[kind]
+def decode_value(number: float | None, value_type: str) -> float:
+    """Return the value of a stored number and type; the inverse of `encode_value`."""
+    if value_type == "FINITE":
+        return math.nan if number is None else number
+    return _FLOATS[value_type]
 
 
-def to_utc(moment: datetime | None) -> datetime | None:
+def to_utc(time: datetime | None) -> datetime | None:
     """Return a time as Optuna stores times: in UTC, without a time zone."""
-    return None if moment is None else moment.astimezone(UTC).replace(tzinfo=None)
+    return None if time is None else time.astimezone(UTC).replace(tzinfo=None)
 
 
-def to_local(moment: datetime | None) -> datetime | None:
+def to_local(time: datetime | None) -> datetime | None:
     """Return a stored time as Optuna returns times: local, without a time zone."""
-    if moment is None:
+    if time is None:
         return None
-    return moment.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)
+    return time.replace(tzinfo=UTC).astimezone().replace(tzinfo=None)

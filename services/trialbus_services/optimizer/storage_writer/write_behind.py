@@ -1,4 +1,4 @@
-"""An Optuna storage that answers from memory and writes to another storage later."""
+"""WriteBehind: an Optuna storage that answers from memory and writes to another storage later."""
 
 from __future__ import annotations
 
@@ -32,26 +32,23 @@ from trialbus_services.optimizer.storage_writer.writer import StoredStudy, Write
 
 logger = logging.getLogger(__name__)
 
-_SETTLE_S = 10.0
+_WRITE_S = 10.0
 
 
 class WriteBehind(MemoryStorage):
-    """Studies in memory, recorded in another storage a moment after they change.
+    """Keeps studies in memory, and records their changes in another storage shortly after.
 
-    It is their only user while they are here: what somebody else writes to them in that storage is
-    not seen.
+    A study in memory has no other writer: changes by another program in the other storage are not
+    read, and a trial that another program adds ends the recording of the study.
 
     Args:
-        backend: Where studies are recorded. An `RDBStorage` of a known schema is written in
-            batches, straight to its tables; all others by their methods.
-        interval_s: Time between two batches.
-        max_points: Intermediate values of one trial that are recorded at most; None for all. A
-            longer curve is recorded at every second, fourth, ... step and at its last; the trial's
-            user attribute `trialbus:thinned` says which. Memory has all.
-        on_written: Called when a batch is written, by the thread that writes.
-
-    Source:
-        `optuna.storages.BaseStorage`, `optuna.storages.InMemoryStorage`.
+        backend: The other storage. The tables of an `RDBStorage` with the known schema are written
+            directly in batches; other storages are written by their methods.
+        interval_s: Seconds between two batches.
+        max_points: Largest number of intermediate values of a trial that are recorded; None for
+            all. A longer curve is recorded at every second, fourth, ... step and at its last step;
+            the trial's user attribute `trialbus:thinned` has the distance. Memory has all steps.
+        on_written: Called by the flush thread when a batch is written.
     """
 
     def __init__(
@@ -66,33 +63,33 @@ class WriteBehind(MemoryStorage):
         self._backend = backend
         self._max_points = max_points
         self._queue = ChangeQueue(self._lock, on_written)
-        self._writer = _writer(backend)
+        self._writer = _make_writer(backend)
         self._flush_thread = FlushThread(self._queue, self._writer, interval_s, max_points)
 
     @property
-    def pending(self) -> int:
-        """Number of rows not written yet."""
-        return len(self._queue) + self._flush_thread.n_kept
+    def n_pending(self) -> int:
+        """Number of rows that are not written yet."""
+        return len(self._queue) + self._flush_thread.n_pending
 
     @property
     def last_error(self) -> str | None:
-        """Error of the newest batch that could not be written, however long ago."""
+        """Error of the newest batch that could not be written; None if there was none."""
         return self._flush_thread.last_error
 
     @property
     def failing_since(self) -> float | None:
-        """Time, as `time.time()`, since when writing fails; None while writing works."""
+        """Time in seconds since the epoch when writing began to fail; None while writing works."""
         return self._flush_thread.failing_since
 
-    def adopt(self, study_name: str, directions: Sequence[StudyDirection]) -> int:
-        """Load a study with its trials into memory, or create the study; return its id in memory.
+    def load_or_create_study(self, study_name: str, directions: Sequence[StudyDirection]) -> int:
+        """Load a study and its trials into memory, or create the study; return the id in memory.
 
         Args:
-            study_name: Its name.
-            directions: For a new study. One that exists keeps its own.
+            study_name: Name of the study.
+            directions: Directions of a new study; an existing study keeps its directions.
 
         Raises:
-            StorageInternalError: The storage cannot be read, or the study there is damaged.
+            StorageInternalError: The storage cannot be read, or the study is damaged.
         """
         try:
             return self.get_study_id_from_name(study_name)
@@ -100,42 +97,43 @@ class WriteBehind(MemoryStorage):
             return self.create_new_study(directions, study_name)
 
     def release(self, study_id: int) -> None:
-        """Remove a study from memory. Its pending changes are still written."""
+        """Remove a study from memory; pending changes are still written."""
         with self._lock:
             super().delete_study(study_id)
             self._queue.release(study_id)
 
     def flush(self, timeout_s: float | None = None) -> bool:
-        """Wait until all earlier changes are in the storage; return whether they are.
+        """Wait until all earlier changes are in the storage; return False after the time-out.
 
         Raises:
             RuntimeError: Called inside `atomic`.
         """
-        return self._queue.wait_written(self._queue.count, timeout_s)
+        return self._queue.wait_written(self._queue.n_changes, timeout_s)
 
-    def hurry(self) -> None:
-        """Request a write now, without waiting."""
-        self._queue.wake()
+    def request_write(self) -> None:
+        """Request a write now, and return without waiting."""
+        self._queue.request_write()
 
     def mark(self) -> int:
-        """Return a mark that stands for all changes until now, for `recorded`."""
-        return self._queue.count
+        """Return a mark after all changes until now, for `is_recorded`."""
+        return self._queue.n_changes
 
-    def recorded(self, mark: int) -> bool:
+    def is_recorded(self, mark: int) -> bool:
         """Return whether all changes before a mark are in the storage."""
-        return self._queue.written >= mark
+        return self._queue.n_written >= mark
 
     def atomic(self) -> AbstractContextManager[None]:
-        """Return a context whose changes reach the storage all at once, or not at all.
+        """Return a context whose changes are written in a single transaction.
 
-        That holds for the tables of an `RDBStorage`; others make a new trial at once.
+        Storages without transactions create a new trial in a single step, and get other changes
+        row by row.
         """
         return self._queue.atomic()
 
     def close(self, timeout_s: float = 10.0) -> None:
         """Write pending changes, within a time limit, and end the thread."""
         if not self.flush(timeout_s):
-            logger.error("%d rows are not recorded: %s", self.pending, self.last_error)
+            logger.error("%d rows are not recorded: %s", self.n_pending, self.last_error)
         self._flush_thread.stop(timeout_s=1.0)
 
     def create_new_study(
@@ -160,32 +158,32 @@ class WriteBehind(MemoryStorage):
         self.release(study_id)
 
     def get_study_id_from_name(self, study_name: str) -> int:
-        """Return a study's id in memory; load a study that only the storage has."""
+        """Return the id of a study in memory; load a study that only the storage has."""
         with self._lock:
             if study_name in self._study_name_to_id:
                 return self._study_name_to_id[study_name]
-        # It may have been here before, with changes that are on their way.
+        # The study may have been in memory before, with changes that are still pending.
         self._wait_written()
-        return self._load(study_name, self._backend.get_study_id_from_name(study_name))
+        return self._load_study(study_name, self._backend.get_study_id_from_name(study_name))
 
     def set_study_user_attr(self, study_id: int, key: str, value: Any) -> None:
-        """As in `BaseStorage`."""
+        """Set a user attribute of a study."""
         text = json.dumps(value)
         with self._lock:
             super().set_study_user_attr(study_id, key, value)
-            self._queue.study(study_id).user[key] = text
+            self._queue.open_study_change(study_id).user[key] = text
 
     def set_study_system_attr(self, study_id: int, key: str, value: Any) -> None:
-        """As in `BaseStorage`."""
+        """Set a system attribute of a study."""
         with self._lock:
             super().set_study_system_attr(study_id, key, value)
-            there = renumber_parents(
-                {key: value}, self._flush_thread.stored_studies[study_id].trials.get
+            recorded = renumber_parents(
+                {key: value}, self._flush_thread.stored_studies[study_id].trial_ids.get
             )
-            self._queue.study(study_id).system[key] = json.dumps(there[key])
+            self._queue.open_study_change(study_id).system[key] = json.dumps(recorded[key])
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        """As in `BaseStorage`.
+        """Create a trial.
 
         Raises:
             StorageInternalError: The study is no longer recorded.
@@ -195,14 +193,14 @@ class WriteBehind(MemoryStorage):
             attributes.user = {k: json.dumps(v) for k, v in template_trial.user_attrs.items()}
             attributes.system = {k: json.dumps(v) for k, v in template_trial.system_attrs.items()}
         with self._lock:
-            if study_id in self._flush_thread.lost:
-                raise StorageInternalError(self._flush_thread.lost[study_id])
+            if study_id in self._flush_thread.lost_studies:
+                raise StorageInternalError(self._flush_thread.lost_studies[study_id])
             trial_id = super().create_new_trial(study_id, template_trial)
             trial = self._get_trial(trial_id)
-            change = self._change(trial_id)
-            change.created = True
-            change.head = TrialRow.of(trial)
-            # A copy of each: callers change what `get_trial` returns.
+            change = self._open_change(trial_id)
+            change.is_new = True
+            change.row = TrialRow.from_trial(trial)
+            # Copies: callers may change the trial that `get_trial` returns.
             change.params = {
                 name: (distribution.to_internal_repr(trial.params[name]), distribution)
                 for name, distribution in trial.distributions.items()
@@ -218,39 +216,39 @@ class WriteBehind(MemoryStorage):
         param_value_internal: float,
         distribution: BaseDistribution,
     ) -> None:
-        """As in `BaseStorage`."""
+        """Set a param of a trial."""
         with self._lock:
             super().set_trial_param(trial_id, param_name, param_value_internal, distribution)
-            self._change(trial_id).params[param_name] = (param_value_internal, distribution)
+            self._open_change(trial_id).params[param_name] = (param_value_internal, distribution)
 
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
-        """As in `BaseStorage`."""
+        """Set the state and the objective values of a trial."""
         with self._lock:
             if not super().set_trial_state_values(trial_id, state, values):
                 return False
-            change = self._change(trial_id)
-            change.started |= state == TrialState.RUNNING
-            change.head = TrialRow.of(self._get_trial(trial_id))
+            change = self._open_change(trial_id)
+            change.is_started |= state == TrialState.RUNNING
+            change.row = TrialRow.from_trial(self._get_trial(trial_id))
             return True
 
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float
     ) -> None:
-        """As in `BaseStorage`, in a time that does not depend on the length of the curve."""
+        """Set an intermediate value, in a time that does not depend on the length of the curve."""
         with self._lock:
             super().set_trial_intermediate_value(trial_id, step, intermediate_value)
-            self._change(trial_id).steps[step] = intermediate_value
+            self._open_change(trial_id).steps[step] = intermediate_value
 
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """As in `BaseStorage`."""
+        """Set a user attribute of a trial that has not ended."""
         with self._lock:
             self.check_trial_is_updatable(trial_id, self._get_trial(trial_id).state)
             self.amend_trial_user_attr(trial_id, key, value)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """As in `BaseStorage`."""
+        """Set a system attribute of a trial that has not ended."""
         with self._lock:
             self.check_trial_is_updatable(trial_id, self._get_trial(trial_id).state)
             self.amend_trial_system_attr(trial_id, key, value)
@@ -258,64 +256,65 @@ class WriteBehind(MemoryStorage):
     def amend_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Set a user attribute, also of a trial that has ended.
 
-        Storages other than an `RDBStorage` refuse the latter; it is logged and stays in memory.
+        Storages other than an `RDBStorage` refuse attributes of such a trial; the refusal is
+        logged, and the attribute stays in memory.
         """
         text = json.dumps(value)
         with self._lock:
             super().amend_trial_user_attr(trial_id, key, value)
-            self._change(trial_id).attributes.user[key] = text
+            self._open_change(trial_id).attributes.user[key] = text
 
     def amend_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Set a system attribute, also of a trial that has ended; as `amend_trial_user_attr`."""
+        """Set a system attribute, also of a trial that has ended; see `amend_trial_user_attr`."""
         text = json.dumps(value)
         with self._lock:
             super().amend_trial_system_attr(trial_id, key, value)
-            self._change(trial_id).attributes.system[key] = text
+            self._open_change(trial_id).attributes.system[key] = text
 
     def _wait_written(self) -> None:
-        if self.failing_since is not None or not self.flush(_SETTLE_S):
+        if self.failing_since is not None or not self.flush(_WRITE_S):
             raise StorageInternalError(f"the storage cannot be written: {self.last_error}")
 
-    def _change(self, trial_id: int) -> TrialChange:
+    def _open_change(self, trial_id: int) -> TrialChange:
         study_id, number = self._trial_id_to_study_id_and_number[trial_id]
-        return self._queue.trial(study_id, trial_id, number)
+        return self._queue.open_trial_change(study_id, trial_id, number)
 
-    def _load(self, name: str, recorded_id: int) -> int:
+    def _load_study(self, name: str, recorded_id: int) -> int:
         backend = self._backend
         directions = backend.get_study_directions(recorded_id)
-        user = backend.get_study_user_attrs(recorded_id)
-        system = backend.get_study_system_attrs(recorded_id)
-        trials = self._writer.trials(recorded_id)
+        user_attrs = backend.get_study_user_attrs(recorded_id)
+        system_attrs = backend.get_study_system_attrs(recorded_id)
+        trials = self._writer.read_trials(recorded_id)
         if [trial.number for trial in trials] != list(range(len(trials))):
             raise StorageInternalError(
-                f"the trials of the study {name!r} are not numbered one by one in the storage"
+                f"the storage is damaged: trials of the study {name!r} are not numbered from 0"
             )
         recorded_ids = [trial._trial_id for trial in trials]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         with self._lock:
-            study_id, trial_ids = self.fill(name, directions, trials)
-            self._studies[study_id].user_attrs = dict(user)
-            here = dict(zip(recorded_ids, trial_ids, strict=True))
-            self._studies[study_id].system_attrs = renumber_parents(system, here.get)
+            study_id, trial_ids = self.add_study(name, directions, trials)
+            self._studies[study_id].user_attrs = dict(user_attrs)
+            new_ids = dict(zip(recorded_ids, trial_ids, strict=True))
+            self._studies[study_id].system_attrs = renumber_parents(system_attrs, new_ids.get)
             stored_study = StoredStudy(name, recorded_id)
-            for trial_id, there in zip(trial_ids, recorded_ids, strict=True):
-                stored_study.add(trial_id, there)
+            for trial_id, recorded_trial_id in zip(trial_ids, recorded_ids, strict=True):
+                stored_study.add_trial(trial_id, recorded_trial_id)
             for trial_id, trial in zip(trial_ids, trials, strict=True):
                 if self._max_points is not None and not trial.state.is_finished():
                     stride = trial.user_attrs.get(THINNED, 1)
-                    stored_study.curves[trial_id] = RecordedCurve.recorded(
+                    stored_study.curves[trial_id] = RecordedCurve.from_storage(
                         trial.intermediate_values, stride
                     )
             self._flush_thread.stored_studies[study_id] = stored_study
         return study_id
 
 
-def _writer(backend: BaseStorage) -> Writer:
-    # `optuna.storages.get_storage` wraps an RDBStorage, in a cache that is not needed here.
+def _make_writer(backend: BaseStorage) -> Writer:
+    # `optuna.storages.get_storage` wraps an RDBStorage in a cache, which a writer does not need.
     storage = getattr(backend, "_backend", backend)
     if not isinstance(storage, RDBStorage):
         return ApiWriter(backend)
     reason = table_schema.find_mismatch(storage)
     if reason is None:
         return TableWriter(storage)
-    logger.warning("the storage is written slowly, row by row: %s", reason)
+    logger.warning("the storage is written row by row, which is slow: %s", reason)
     return ApiWriter(storage)

@@ -1,4 +1,4 @@
-"""The interface of writers, and where the storage keeps each study."""
+"""Writer: the protocol of writers, and the ids by which a storage keeps a study."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trialbus_services.optimizer.storage_writer.curve_thinning import RecordedCu
 
 logger = logging.getLogger(__name__)
 
-#: Errors that say: this row will never be taken. All others may pass.
+#: Errors of a row that the storage will never accept. All other errors may be temporary.
 _REFUSALS = (
     sqlalchemy.exc.IntegrityError,
     sqlalchemy.exc.DataError,
@@ -31,8 +31,8 @@ class StudyLostError(Exception):
     """A study can no longer be recorded.
 
     Args:
-        study_id: The study's id in memory.
-        reason: What happened, with the study's name.
+        study_id: Id of the study in memory.
+        reason: The reason, with the name of the study.
     """
 
     def __init__(self, study_id: int, reason: str) -> None:
@@ -43,40 +43,40 @@ class StudyLostError(Exception):
 
 @dataclass
 class StoredStudy:
-    """A study in the storage: its ids there, and its recorded curves."""
+    """The ids and the recorded curves of a study in the storage."""
 
     name: str
-    #: The study's id there.
     study_id: int
-    #: Trial ids there, by those of memory.
-    trials: dict[int, int] = field(default_factory=dict[int, int])
-    #: What is recorded of the curves of unfinished trials, by memory's trial ids; only if thinned.
+    """Id of the study in the storage."""
+    trial_ids: dict[int, int] = field(default_factory=dict[int, int])
+    """Ids of trials in the storage, by their ids in memory."""
     curves: dict[int, RecordedCurve] = field(default_factory=dict[int, RecordedCurve])
-    #: The highest id there.
-    newest: int = 0
+    """Recorded curves of open trials by the id in memory; empty where all values are recorded."""
+    newest_trial_id: int = 0
+    """Highest trial id in the storage."""
 
-    def add(self, trial_id: int, recorded_id: int) -> None:
-        """Note that a trial of memory is recorded."""
-        self.trials[trial_id] = recorded_id
-        self.newest = max(self.newest, recorded_id)
+    def add_trial(self, trial_id: int, recorded_id: int) -> None:
+        """Add a trial by the id in memory and the id in the storage."""
+        self.trial_ids[trial_id] = recorded_id
+        self.newest_trial_id = max(self.newest_trial_id, recorded_id)
 
 
-#: By memory's study ids.
+#: Stored studies by the study's id in memory.
 StoredStudies = dict[int, StoredStudy]
 
 
 class Writer(Protocol):
-    """Writes batches to one kind of storage. `write` is called by one thread only."""
+    """A writer of batches for a type of storage; only the flush thread calls `write`."""
 
-    def trials(self, study_id: int) -> list[FrozenTrial]:
-        """Read all trials of a study by its id in the storage, in the order of their numbers."""
+    def read_trials(self, study_id: int) -> list[FrozenTrial]:
+        """Return all trials of a study, sorted by number; `study_id` is the id in the storage."""
         ...
 
     def write(self, batch: ChangeBatch, stored_studies: StoredStudies) -> None:
-        """Write a batch; what will never be taken is logged and left out.
+        """Write a batch; rows that the storage refuses are logged and left out.
 
-        After an exception the same batch, or one with more in it, is to be written again: what was
-        written already does no harm.
+        After an exception the caller writes the same batch again, possibly with more changes: rows
+        that were written before the exception may be written twice.
 
         Raises:
             StudyLostError: A study can no longer be recorded.
@@ -86,19 +86,19 @@ class Writer(Protocol):
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Tell whether an error is about what was written, and not about the storage's condition."""
+    """Return whether an error is about a row, and not about the condition of the storage."""
     return isinstance(error, _REFUSALS) or isinstance(error.__cause__, _REFUSALS)
 
 
 def log_refusal(
-    stored_study: StoredStudy, change: TrialChange | None, what: str, error: BaseException
+    stored_study: StoredStudy, change: TrialChange | None, row: str, error: BaseException
 ) -> None:
     """Log a row that the storage refused, with the reason."""
-    whose = (
+    owner = (
         f"study {stored_study.name!r}"
         if change is None
         else f"trial {change.number} of {stored_study.name!r}"
     )
     cause = error.__cause__ or error
     reason = str(getattr(cause, "orig", None) or cause).splitlines() or [type(cause).__name__]
-    logger.error("%s: the storage refuses %s, it is left out: %s", whose, what, reason[0])
+    logger.error("%s: the storage refuses %s, which is left out: %s", owner, row, reason[0])
