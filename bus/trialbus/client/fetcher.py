@@ -1,4 +1,4 @@
-"""The part of a link that fetches records for a subscriber and hands them over in batches."""
+"""A fetcher: the part of a link that fetches records for a subscriber, batch by batch."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Waker(Protocol):
 
 
 class Fetcher:
-    """Fetches records in the link's thread and hands them to the subscriber's thread.
+    """Fetches records in the link's thread, for the subscriber's thread to take.
 
     Args:
         link: The link that drives this part.

@@ -1,4 +1,4 @@
-"""The link: a client's connection to the hub, and the only thread that touches its socket.
+"""The link: a client's connection to the hub, with the only thread that uses the socket.
 
 Parts (a publisher's sender, a subscriber's fetcher, a presence session) are attached to a link and
 driven by its thread. A part never waits for the network: the link tells every part when a hub has
@@ -58,7 +58,7 @@ class Part(Protocol):
         """
 
     def on_close(self) -> None:
-        """Handle the end of the link; nothing is sent after this call."""
+        """Handle the end of the link: the link sends no frame after this call."""
 
 
 class Link:

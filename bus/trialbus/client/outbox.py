@@ -58,7 +58,7 @@ class Outbox:
         return self.last - len(self._events) + 1
 
     def put(self, topic: str, body: bytes) -> int | None:
-        """Append an event and return its sequence number, or None when the outbox is full."""
+        """Append an event and return the sequence number, or None when the outbox is full."""
         with self._lock:
             if len(self._events) >= self.capacity:
                 return None
@@ -70,7 +70,7 @@ class Outbox:
             return seq
 
     def drop_oldest(self) -> bool:
-        """Drop the oldest event; False when the outbox is empty or some of its events are sent."""
+        """Drop the oldest event; False when the outbox is empty or has sent events."""
         with self.changed:
             if self._n_sent or not self._events:
                 return False
@@ -120,7 +120,7 @@ class Outbox:
             self._n_sent = self._n_bytes_sent = 0
 
     def acknowledge(self, last: int) -> bool:
-        """Remove every event up to sequence number `last`; False when there was none."""
+        """Remove every event up to sequence number `last`; False when no event was removed."""
         with self.changed:
             count = min(last - self.base + 1, len(self._events))
             if count <= 0:

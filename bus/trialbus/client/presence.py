@@ -1,4 +1,4 @@
-"""A session: tells the hub that this process is alive, and others when the process is lost."""
+"""A session: tells the hub that this process is alive, so that a loss is noticed."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ class Presence:
             self._conflict = HubRefusedError(frame.code, frame.reason)
 
     def work(self, send: Send, now: float) -> float | None:
-        """Send a heartbeat when the next one is due."""
+        """Send a heartbeat if a heartbeat is due."""
         if self._is_ending and self._is_known:
             self._is_known = False
             send(frames.Bye(self.session))
@@ -154,4 +154,4 @@ class Presence:
         return self._due
 
     def on_close(self) -> None:
-        """Do nothing: `close` has said goodbye, or the session is to be reported as lost."""
+        """Send no frame: `close` has ended the session, or the hub is to report the loss."""

@@ -27,7 +27,7 @@ def make_directory(path: Path) -> None:
 
 
 def check_directory(path: Path) -> None:
-    """Check that a folder is this user's, and close the folder to others.
+    """Check that a folder belongs to this user, and close the folder to every other user.
 
     Raises:
         PermissionError: The path is a link, no folder, or another user's folder.

@@ -85,11 +85,11 @@ class Publisher:
 
     @property
     def refused(self) -> int:
-        """Number of refusals by the hub, for example because its disk is full."""
+        """Number of refusals by the hub, for example because the hub's disk is full."""
         return self._sender.refused
 
     def publish(self, event: events.Event, *, at_once: bool = True) -> int:
-        """Accept an event and return its sequence number, from 1.
+        """Accept an event and return the sequence number of the event, from 1.
 
         Args:
             event: The event to publish.
@@ -137,7 +137,7 @@ class Publisher:
             return outbox.changed.wait_for(lambda: outbox.base > last, timeout_s)
 
     def close(self, timeout_s: float = 5.0) -> bool:
-        """Flush for up to `timeout_s` seconds and close; False if an event was not is_delivered."""
+        """Flush for up to `timeout_s` seconds and close; False if an event was not delivered."""
         if self._is_closed:
             return True
         self._is_closed = True

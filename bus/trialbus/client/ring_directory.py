@@ -1,4 +1,4 @@
-"""The folder of a hub's rings on this host: new rings of this process, and rings of dead ones.
+"""The folder of a hub's rings on this host: creates rings, and adopts the rings of dead processes.
 
 The owning process holds a lock on the file of a ring while it lives; a ring without a lock belongs
 to a dead process.
@@ -38,7 +38,7 @@ def ring_directory(endpoint: str) -> Path:
 def create_ring(
     endpoint: str, publisher: bytes, capacity: int = DEFAULT_BYTES
 ) -> SharedRing | None:
-    """Create the ring of a publisher; None where no memory is free or others have access to it."""
+    """Create the ring of a publisher; None if memory is short or the folder is another user's."""
     directory = ring_directory(endpoint)
     path = directory / f"{publisher.hex()}{_SUFFIX}"
     unfinished = path.with_suffix(".new")
@@ -87,7 +87,7 @@ def lock_directory(endpoint: str) -> int | None:
 
 
 def adopt_rings(endpoint: str) -> Iterator[tuple[SharedRing, list[RingEvent]]]:
-    """Lock and yield every ring on this host whose owner is dead, with the events of the ring."""
+    """Lock and yield every ring of a dead process on this host, with the events of the ring."""
     directory = ring_directory(endpoint)
     try:
         check_directory(directory.parent)

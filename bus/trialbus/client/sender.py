@@ -1,4 +1,4 @@
-"""The parts of a link that send outboxes: this process's and those of dead publishers."""
+"""The parts of a link that send outboxes: of this process and of dead publishers."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Sender:
         return self._progress_at + self._resend_s if self._is_waiting else None
 
     def on_close(self) -> None:
-        """Do nothing: the publisher closes its outbox."""
+        """Leave the outbox open: the publisher closes the outbox."""
 
 
 class Adopter:
@@ -101,7 +101,7 @@ class Adopter:
         self.damaged = 0  #: number of events in adopted rings that were damaged and are not sent
 
     def on_welcome(self, welcome: frames.Welcome) -> None:
-        """Search for rings at once: most of them are left behind while no hub is running."""
+        """Search for rings at once: most are left behind while no hub is running."""
         self._due = 0.0
 
     def on_frame(self, frame: frames.ToClient) -> None:
@@ -121,7 +121,7 @@ class Adopter:
         return self._due
 
     def on_close(self) -> None:
-        """Close the adopted rings and give up the lock; the next adopter sends what is left."""
+        """Close the adopted rings and unlock the folder for the next adopter."""
         for ring in self._rings:
             ring.close()
         if self._lock is not None:
@@ -159,7 +159,7 @@ class _AdoptedRing:
         return True
 
     def close(self) -> None:
-        """Close the ring; the next adopter sends what is left."""
+        """Close the ring; the next adopter sends the unsent events."""
         self._sender.outbox.close()
 
     def _attach_sender(self) -> Sender:

@@ -1,4 +1,4 @@
-"""A ring buffer in shared memory: an outbox's events outlive the process that accepted them.
+"""A ring buffer in shared memory: the events of an outbox outlive the publisher's process.
 
 A ring is a mapped file in memory (`/dev/shm`). Layout, in native byte order:
 
@@ -54,7 +54,7 @@ class RingEvent(NamedTuple):
 
 
 class SharedRing:
-    """A ring whose lock this process holds.
+    """A ring that this process has locked.
 
     Args:
         path: File of the ring, which begins with `encode_header`.
@@ -123,7 +123,7 @@ class SharedRing:
         unlock(self._lock)
 
     def read_events(self) -> list[RingEvent]:
-        """Read every intact event of an adopted ring, oldest first, and count the damaged ones.
+        """Read every intact event of an adopted ring, oldest first, and count the damaged events.
 
         The numbers of the events have a gap where records are damaged.
         """

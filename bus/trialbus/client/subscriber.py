@@ -1,4 +1,4 @@
-"""A subscriber: reads matching events of the log from an offset on, and waits for new ones."""
+"""A subscriber: reads matching events of the log from an offset on, and waits for new events."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ class Subscriber(Generic[E_co]):
 
     @property
     def caught_up(self) -> bool:
-        """Whether every event before the end of the log, as the hub last gave it, has been read."""
+        """Whether every event up to the end of the log that the hub last reported has been read."""
         return self._fetcher.position >= self._fetcher.log_end and not self.available
 
     def next(self, timeout_s: float | None = None) -> E_co | None:
@@ -146,9 +146,10 @@ class Subscriber(Generic[E_co]):
         return event
 
     def records(self, timeout_s: float | None = None) -> list[Record]:
-        """Return the next batch of undecoded events; empty after `timeout_s` seconds without one.
+        """Return the next batch of undecoded events; empty if no event arrives in time.
 
-        For services that commit after they stored a batch. Raises the same errors as `next`.
+        Waits up to `timeout_s` seconds. Raises the same errors as `next`. For services that commit
+        after they stored a batch.
         """
         self._handled = self.offset
         records = list(self._batch) or self._fetcher.wait_for_batch(timeout_s)
@@ -232,7 +233,7 @@ class Subscriber(Generic[E_co]):
             self._link.close()
 
     def _commit_handled(self) -> None:
-        """Commit the events before the last one returned: an error may have ended the loop."""
+        """Commit the events before the last returned event: an error may have ended the loop."""
         if self._autocommit and self._handled != self._committed and not self._fetcher.closed:
             self.commit(self._handled)
 
