@@ -63,7 +63,7 @@ def test_every_event_is_sent_once_and_new_ones_after_them() -> None:
     assert session.next_call is None
 
 
-def test_what_is_not_acknowledged_is_sent_again_after_waits_that_double_up_to_a_bound() -> None:
+def test_the_oldest_event_is_sent_again_after_waits_that_double_up_to_a_bound() -> None:
     session = Session(2)
     session.work()
     waits: list[float] = []
@@ -71,19 +71,39 @@ def test_what_is_not_acknowledged_is_sent_again_after_waits_that_double_up_to_a_
         assert session.next_call is not None
         waits.append(session.next_call - session.now)
         assert session.work(after_s=waits[-1] - 0.01) == []
-        assert session.work(after_s=0.02) == [1, 2]
+        assert session.work(after_s=0.02) == [1]
     assert waits == pytest.approx([1.0, 2.0, 4.0, 8.0, 8.0, 8.0])
 
 
 def test_an_acknowledgement_is_progress_that_begins_the_wait_anew() -> None:
     session = Session(3)
     session.work()
-    assert session.work(after_s=1.1) == [1, 2, 3]
+    assert session.work(after_s=1.1) == [1]
     session.now += 1.9
     session.acknowledge(1)
-    assert session.work() == []
+    assert session.work() == [2, 3]
     assert session.next_call == pytest.approx(session.now + 1.0)
-    assert session.work(after_s=1.1) == [2, 3]
+    assert session.work(after_s=1.1) == [2]
+
+
+def test_a_hub_that_is_stalled_gets_one_event_again_and_no_new_one() -> None:
+    session = Session(3)
+    session.work()
+    session.put(2)
+    assert session.work() == [4, 5]
+    assert session.work(after_s=1.1) == [1]
+    session.put(1)
+    assert session.work() == []
+    session.acknowledge(5)  # the first copies were only late
+    assert session.work() == [6]
+
+
+def test_a_new_connection_gets_every_event_while_a_hub_is_probed() -> None:
+    session = Session(3)
+    session.work()
+    assert session.work(after_s=1.1) == [1]
+    session.sender.on_welcome(LOG)
+    assert session.work() == [1, 2, 3]
 
 
 def test_an_acknowledgement_for_another_publisher_changes_nothing() -> None:

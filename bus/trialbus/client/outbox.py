@@ -86,15 +86,15 @@ class Outbox:
             n_allowed = len(self._events) * 3 // 4
             return self.changed.wait_for(lambda: len(self._events) <= n_allowed, timeout_s)
 
-    def next_batch(self) -> tuple[int, Batch]:
+    def next_batch(self, max_events: int = BATCH_EVENTS) -> tuple[int, Batch]:
         """Return the sequence number of the first unsent event, and the next events to send.
 
-        A batch holds at most `BATCH_EVENTS` events and about `BATCH_BYTES`. At most `WINDOW_EVENTS`
+        A batch holds at most `max_events` events and about `BATCH_BYTES`. At most `WINDOW_EVENTS`
         events and `WINDOW_BYTES`, and always one event, may be sent and unacknowledged. `mark_sent`
         has to follow when the batch was sent.
         """
         with self.changed:
-            room = max(0, min(BATCH_EVENTS, WINDOW_EVENTS - self._n_sent))
+            room = max(0, min(max_events, WINDOW_EVENTS - self._n_sent))
             n_bytes_free = WINDOW_BYTES - self._n_bytes_sent
             first = self.base + self._n_sent
             batch: Batch = []

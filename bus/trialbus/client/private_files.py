@@ -87,7 +87,10 @@ def _lock_private_file(path: Path, file: int) -> bool:
     except OSError:  # another process holds the lock, or removed the file in between
         return False
     if status.st_mode & _OTHERS:
-        raise PermissionError(f"{path} has the mode {status.st_mode & 0o777:o}, not 600")
+        raise PermissionError(
+            f"{path} has the mode {status.st_mode & 0o777:o}, not 600:"
+            " an earlier version of trialbus or another user created it"
+        )
     return True
 
 

@@ -110,7 +110,7 @@ def _adopt_ring(path: Path) -> tuple[SharedRing, list[RingEvent]] | None:
     try:
         lock = try_lock(path)
     except PermissionError as error:
-        _put_aside(path, _REFUSED, f"{error}, so that its events may be forged")
+        _put_aside(path, _REFUSED, f"{error}, so the events may be forged")
         return None
     if lock is None:
         return None

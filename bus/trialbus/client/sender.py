@@ -36,13 +36,14 @@ class Sender:
         self._progress_at = 0.0  # of the last acknowledgement, or of the first batch sent
         self._has_progressed = False  # the next call of `work` sets `_progress_at`
         self._is_waiting = False  # for an acknowledgement
+        self._is_probing = False  # until the next acknowledgement or connection
         self.forbidden: HubRefusedError | None = None  #: why the hub will never accept the events
         self.refused = 0  #: number of refusals by the hub
 
     def on_welcome(self, welcome: frames.Welcome) -> None:
         """Send every unacknowledged event again: the previous connection may have lost some."""
         self.outbox.go_back()
-        self._is_waiting = False
+        self._is_waiting = self._is_probing = False
 
     def on_frame(self, frame: frames.ToClient) -> None:
         """Handle an acknowledgement or a refusal."""
@@ -61,16 +62,19 @@ class Sender:
             self._resend_s = _RESEND_S
 
     def work(self, send: Send, now: float) -> float | None:
-        """Send the unsent events; after `_resend_s` without progress, every event again."""
+        """Send the unsent events; after `_resend_s` without progress, the oldest event again.
+
+        The others follow after an acknowledgement: a stalled hub already holds a window in memory.
+        """
         if self._has_progressed:
-            self._has_progressed = False
+            self._has_progressed = self._is_probing = False
             self._progress_at = now
         if self._is_waiting and now - self._progress_at > self._resend_s:
             self.outbox.go_back()
             self._resend_s = min(2 * self._resend_s, _RESEND_MAX_S)
-            self._is_waiting = False
-        while True:
-            first, batch = self.outbox.next_batch()
+            self._is_waiting, self._is_probing = False, True
+        while not (self._is_probing and self._is_waiting):
+            first, batch = self.outbox.next_batch(1 if self._is_probing else frames.BATCH_EVENTS)
             if not batch:
                 break
             if not send(frames.Publish(self._id, first, batch, self.outbox.base)):
