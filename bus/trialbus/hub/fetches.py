@@ -87,17 +87,17 @@ class Fetches:
         offset = {frames.NOW: log.end, frames.EARLIEST: 0}.get(fetch.offset, fetch.offset)
         if fetch.name is not None:
             offset = log.durable.get(fetch.name, offset)
-        if not 0 <= offset <= log.end:
-            reason = f"offset {offset} is not in 0..{log.end}"
-            self._router.refuse(peer, frames.OUT_OF_RANGE, reason, fetch.request)
-            return
-        if fetch.name is not None and fetch.name not in log.durable:
-            try:
-                log.append(Change(committed={fetch.name: offset}))
-            except sqlite3.Error as error:
-                reason = f"the log cannot be written: {error}"
-                self._router.refuse(peer, frames.NO_SPACE, reason, fetch.request)
+        try:
+            if not log.covers(offset):
+                reason = f"offset {offset} is not in 0..{log.end}"
+                self._router.refuse(peer, frames.OUT_OF_RANGE, reason, fetch.request)
                 return
+            if fetch.name is not None and fetch.name not in log.durable:
+                log.append(Change(committed={fetch.name: offset}))
+        except sqlite3.Error as error:
+            reason = f"the log cannot be written: {error}"
+            self._router.refuse(peer, frames.NO_SPACE, reason, fetch.request)
+            return
         if fetch.offset < 0 or fetch.name is not None:
             self._send(peer, fetch.request, [], offset, more=False)
             return

@@ -17,6 +17,7 @@ import socket
 import sqlite3
 import sys
 import time
+from functools import lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import assert_never
@@ -26,7 +27,8 @@ import zmq
 
 from trialbus.errors import TrialbusError
 from trialbus.hub.fetches import Fetches
-from trialbus.hub.log import Change, EventLog, Sync
+from trialbus.hub.log import Change, EventLog
+from trialbus.hub.log_format import Sync
 from trialbus.hub.retention import Retention
 from trialbus.hub.router import Router
 from trialbus.hub.sessions import Sessions
@@ -44,6 +46,8 @@ _PUBLISHER = b"hub"
 _TURN_FRAMES = 4096
 _TURN_BYTES = 1 << 20
 _PRESENCE_TICK_S = 0.25
+_PUBLISHER_IDS = 1 << 16  # remembered
+_SKIPPED = 1 << 20  # offsets; more than a tail that was lost is likely to have had
 _DECLARED_LOST = "the session was declared lost"
 
 
@@ -86,6 +90,8 @@ class Hub:
         self._started = time.monotonic()
         self._next_presence = 0.0
         self._stopping = False
+        self._has_skipped = False  # offsets, for events that a publisher misses
+        self._publisher_ids = lru_cache(_PUBLISHER_IDS)(frames.publisher_id)
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_in.settimeout(0)
         try:
@@ -213,20 +219,20 @@ class Hub:
                 assert_never(message)
 
     def _take_events(self, peer: bytes, message: frames.Publish) -> None:
-        publisher = message.publisher
+        publisher = self._publisher_ids(message.publisher)
         last = self._change.publishers.get(publisher, self.log.publishers.get(publisher, 0))
         if message.base > last + 1:
-            self._router.counters["lost"] += message.base - 1 - last
+            self._notice_lost_events(publisher, message.base - 1 - last)
             last = message.base - 1
         skip = last + 1 - message.first
-        self._acks[peer, publisher] = None
+        self._acks[peer, message.publisher] = None
         if skip < 0:  # a gap: acknowledging what is here makes the sender go back
             return
         if any(
             topic.count("/") != 2 or len(topic) > frames.MAX_TOPIC for topic, _ in message.events
         ):
             self._router.refuse(
-                peer, frames.BAD_FRAME, "a topic is not type/study/trial", publisher.hex()
+                peer, frames.BAD_FRAME, "a topic is not type/study/trial", message.publisher.hex()
             )
             return
         self._router.counters["repeated"] += min(skip, len(message.events))
@@ -236,8 +242,31 @@ class Hub:
         ]
         self._change.publishers[publisher] = last + len(new)
 
+    def _notice_lost_events(self, publisher: bytes, count: int) -> None:
+        """Count events that were acknowledged, as their publisher says, and are not in the log."""
+        self._router.counters["lost"] += count
+        logger.error(
+            "the log lacks %d acknowledged events of publisher %s. Was an older copy put back?",
+            count,
+            publisher.hex(),
+        )
+        if not self._has_skipped:
+            # Nobody knows which offsets they had; a subscriber may have read up to the last.
+            self._has_skipped = True
+            try:
+                self.log.skip_to(self.log.end + _SKIPPED, "unused")
+            except sqlite3.Error as error:
+                logger.warning("the log cannot be written: %s", error)
+                self._has_skipped = False
+
     def _take_commit(self, peer: bytes, message: frames.Commit) -> None:
-        if not 0 <= message.offset <= self.log.end + len(self._change.events):
+        try:
+            covered = self.log.covers(message.offset)
+        except sqlite3.Error as error:
+            reason = f"the log cannot be written: {error}"
+            self._router.refuse(peer, frames.NO_SPACE, reason, message.name)
+            return
+        if not covered:
             self._router.refuse(
                 peer,
                 frames.OUT_OF_RANGE,
@@ -324,7 +353,8 @@ class Hub:
                     )
                 return []
         for peer, publisher in acks:
-            self._router.send(peer, frames.Ack(publisher, self.log.publishers.get(publisher, 0)))
+            last = self.log.publishers.get(self._publisher_ids(publisher), 0)
+            self._router.send(peer, frames.Ack(publisher, last))
         for peer, reply in replies:
             self._router.send(peer, reply)
         return records
@@ -339,6 +369,7 @@ class Hub:
             log_id=self.log.log_id,
             end=self.log.end,
             damaged=self.log.damaged,
+            lost=self.log.lost,
             endpoint=self.endpoint,
             path=str(self.log.path),
             pid=os.getpid(),

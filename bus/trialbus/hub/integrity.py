@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from trialbus.hub.small_tables import GAP
 from trialbus.protocol.frames import Record
 
 logger = logging.getLogger(__name__)
@@ -203,33 +204,18 @@ class VerifiedReader:
         return None
 
     def _check_hole(self, first: int, stop: int) -> None:
-        """Count offsets that have no row, and that retention did not remove."""
+        """Count offsets that have no row, and no known gap."""
         while first < stop:
-            removed = self._db.execute(
-                "SELECT first, stop FROM removed WHERE stop > ? ORDER BY stop LIMIT 1", (first,)
+            stored = self._db.execute(
+                f"{GAP.select} WHERE stop > ? ORDER BY stop LIMIT 1", (first,)
             ).fetchone()
-            if removed is None or removed[0] >= stop:
+            gap = None if stored is None else GAP.verify(stored)
+            if gap is None or gap[1] >= stop:
                 self.damage.add(first, stop, "the events are gone")
                 return
-            if first < removed[0]:
-                self.damage.add(first, removed[0], "the events are gone")
-            first = removed[1]
-
-
-def record_removed(db: sqlite3.Connection, offsets: list[int]) -> None:
-    """Record the offsets that retention removes, so that they do not count as damage."""
-    runs: list[list[int]] = []
-    for offset in offsets:
-        if runs and runs[-1][1] == offset:
-            runs[-1][1] += 1
-        else:
-            runs.append([offset, offset + 1])
-    for first, stop in runs:
-        after = db.execute("SELECT stop FROM removed WHERE first = ?", (stop,)).fetchone()
-        before = db.execute("SELECT first FROM removed WHERE stop = ?", (first,)).fetchone()
-        merged = before[0] if before else first, after[0] if after else stop
-        db.execute("DELETE FROM removed WHERE first IN (?, ?)", (merged[0], stop))
-        db.execute("INSERT INTO removed (first, stop) VALUES (?, ?)", merged)
+            if first < gap[1]:
+                self.damage.add(first, gap[1], "the events are gone")
+            first = gap[0]
 
 
 def _raise_passing(error: sqlite3.DatabaseError) -> None:

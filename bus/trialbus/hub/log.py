@@ -8,10 +8,10 @@ write-ahead log recovers a torn last write; an unreadable file is refused and le
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import sqlite3
 import time
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,32 +20,19 @@ from typing import IO, Literal, TypeAlias
 import msgspec
 
 from trialbus.errors import LogError, LogInUseError
-from trialbus.hub.integrity import VerifiedReader, checksum, is_rare, record_removed
+from trialbus.hub.integrity import VerifiedReader, checksum, is_rare
+from trialbus.hub.log_format import Sync, open_database
+from trialbus.hub.log_state import Span, read_state
+from trialbus.hub.small_tables import DURABLE, META, PUBLISHER, SESSION, STUDY, SmallTables
+from trialbus.hub.watermark import Watermark
 from trialbus.messages.topics import list_matching_patterns
 from trialbus.protocol.frames import Hello, Record
 
-Sync: TypeAlias = Literal["full", "normal"]
+logger = logging.getLogger(__name__)
 
-_FORMAT = "3"
 _TAIL = 32_768  # records kept in memory: subscribers that keep up are served without SQL
 _TAIL_BYTES = 32 << 20
-_SCHEMA = """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE event (
-    offset INTEGER PRIMARY KEY, publisher BLOB NOT NULL, seq INTEGER NOT NULL,
-    topic TEXT NOT NULL, body BLOB NOT NULL,
-    previous INTEGER NOT NULL DEFAULT 0, rare INTEGER NOT NULL DEFAULT -1,
-    checksum INTEGER NOT NULL DEFAULT 0
-);
-CREATE TABLE removed (stop INTEGER PRIMARY KEY, first INTEGER NOT NULL UNIQUE) WITHOUT ROWID;
-CREATE INDEX rare ON event (offset) WHERE substr(topic, 1, 20) <> 'evaluation_complete/';
-CREATE TABLE publisher (id BLOB PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE durable (name TEXT PRIMARY KEY, offset INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE session (id TEXT PRIMARY KEY, hello BLOB NOT NULL, seen REAL NOT NULL) WITHOUT ROWID;
-CREATE TABLE study (
-    name TEXT PRIMARY KEY, first INTEGER NOT NULL, finished INTEGER, finished_at REAL NOT NULL
-) WITHOUT ROWID;
-"""
+_MAX_SKIP = 1 << 32  # offsets that a client may have seen beyond the end: more than any log holds
 # Evaluations are nearly all of a log. Whoever wants none of them finds the others by the index.
 _MANY = ("*/", "evaluation_complete/")
 _SUBMITTED, _FINISHED, _ASSIGNED = "study_submitted/", "study_finished/", "trial_assigned/"
@@ -53,21 +40,6 @@ _FREED_PAGES = 256  # handed back to the file system in one call
 
 
 _Row: TypeAlias = tuple[int, bytes, int, str, bytes, int, int, int]
-
-
-@dataclass(frozen=True)
-class Span:
-    """Where a study lies in the log.
-
-    Attributes:
-        first: Offset of its first `study_submitted`.
-        finished: Offset of the `study_finished` that ended it; None while it runs.
-        finished_at: When, in seconds since the epoch.
-    """
-
-    first: int
-    finished: int | None = None
-    finished_at: float = 0.0
 
 
 @dataclass
@@ -113,13 +85,14 @@ class EventLog:
         self._last_checksum: int = 0  # of the newest row
         self._last_rare: int = -1  # offset of the newest event in the index `rare`
         try:
-            self._db = self._open(sync)
+            self._watermark = Watermark(self.path.with_suffix(".end"))
+            self._db = open_database(self.path, sync)
             self._load()
         except (sqlite3.Error, OSError) as error:
             self._lock.close()
             raise LogError(
-                f"{self.path} cannot be read as an event log ({error}); "
-                "move it away to begin a new one"
+                f"{self.path} cannot be read as an event log ({error}); see what is left of it:"
+                " trialbus log check. Or move the folder away to begin a new log"
             ) from error
         except LogError:
             self._lock.close()
@@ -128,12 +101,13 @@ class EventLog:
     def close(self) -> None:
         """Close the file and let another hub open it."""
         self._db.close()
+        self._watermark.close()
         self._lock.close()
 
     @property
     def damaged(self) -> int:
-        """How many offsets are known to be damaged or gone since the log was opened."""
-        return self._reader.damage.count
+        """Number of events and entries found damaged or gone since the log was opened."""
+        return self._reader.damage.count + self._n_damaged_entries
 
     def append(self, change: Change) -> list[Record]:
         """Write a change in one transaction and return its events with their offsets.
@@ -153,25 +127,17 @@ class EventLog:
                 rare = offset
         size = sum(len(row[4]) for row in rows)
         spans = self._spans(rows)
-        db = self._db
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            db.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-            db.executemany(
-                "INSERT OR REPLACE INTO publisher VALUES (?, ?)", change.publishers.items()
-            )
+        tables = self._tables
+        with tables.transaction():
+            self._db.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+            tables.put(PUBLISHER, change.publishers.items())
             self._write_durable(change.committed)
             self._write_sessions(change.sessions)
-            db.executemany(
-                "INSERT OR REPLACE INTO study VALUES (?, ?, ?, ?)",
-                [(name, s.first, s.finished, s.finished_at) for name, s in spans.items()],
+            tables.put(
+                STUDY, [(name, s.first, s.finished, s.finished_at) for name, s in spans.items()]
             )
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
         self.end += len(rows)
+        self._watermark.write(self._log_id_bytes, self.end)
         self._last_checksum, self._last_rare = previous, rare
         self.publishers.update(change.publishers)
         for name, committed in change.committed.items():
@@ -230,6 +196,42 @@ class EventLog:
         # Fewer than asked for: there is no more.
         return found, self.end if scanned < max_scan else following
 
+    def covers(self, offset: int) -> bool:
+        """Return whether a client may stand at an offset; skip a lost tail that the client read.
+
+        A client only learns of offsets from the hub. One that stands beyond the end has read
+        events that this log lost, as an older copy does.
+
+        Raises:
+            sqlite3.Error: The log cannot be written.
+        """
+        if offset <= self.end:
+            return offset >= 0
+        if offset - self.end > _MAX_SKIP:
+            return False
+        logger.error(
+            "the log lost its tail: a client has read up to offset %d, the log ends at %d."
+            " Was an older copy put back? The offsets between are skipped",
+            offset,
+            self.end,
+        )
+        self.skip_to(offset, "lost")
+        return True
+
+    def skip_to(self, offset: int, reason: Literal["lost", "unused"]) -> None:
+        """Leave out the offsets before `offset`, which the next event gets.
+
+        Raises:
+            sqlite3.Error: The log cannot be written; nothing changed.
+        """
+        with self._tables.transaction():
+            self._tables.record_gap(self.end, offset, reason)
+        if reason == "lost":
+            self.lost += offset - self.end
+        self.end = offset
+        self._watermark.write(self._log_id_bytes, self.end)
+        self._drop_tail(len(self._tail))
+
     def forget(self, study: str, first: int, stop: int, *, last: bool) -> int:
         """Remove a study's events with offsets from `first` up to `stop`; return how many.
 
@@ -239,23 +241,17 @@ class EventLog:
         Raises:
             sqlite3.Error: The log cannot be written; nothing was removed.
         """
-        db = self._db
-        db.execute("BEGIN IMMEDIATE")
-        try:
-            where = "WHERE offset >= ? AND offset < ? AND instr(topic, ?) AND NOT instr(topic, ?)"
-            bounds = (first, stop, f"/{study}/", _ASSIGNED)
+        db, tables = self._db, self._tables
+        where = "WHERE offset >= ? AND offset < ? AND instr(topic, ?) AND NOT instr(topic, ?)"
+        bounds = (first, stop, f"/{study}/", _ASSIGNED)
+        with tables.transaction():
             rows = db.execute(f"SELECT offset FROM event {where} ORDER BY offset", bounds)  # noqa: S608
-            record_removed(db, [offset for (offset,) in rows])
+            tables.record_gaps([offset for (offset,) in rows], "removed")
             removed = db.execute(f"DELETE FROM event {where}", bounds).rowcount  # noqa: S608
             # The newest event may be among them, and its number must never be given again.
-            db.execute("INSERT OR REPLACE INTO meta VALUES ('end', ?)", (str(self.end),))
+            tables.put(META, [("end", str(self.end))])
             if last:
-                db.execute("DELETE FROM study WHERE name = ?", (study,))
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
+                tables.remove(STUDY, study)
         db.execute(f"PRAGMA incremental_vacuum({_FREED_PAGES})").fetchall()
         if last:
             del self.studies[study]
@@ -278,44 +274,22 @@ class EventLog:
         lock.flush()
         return lock
 
-    def _open(self, sync: Sync) -> sqlite3.Connection:
-        # SQLite gives the files beside it the same mode.
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-        # A hub may run in another thread than the one that made it, but only ever in one.
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # counts for a new file only
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute(f"PRAGMA synchronous={sync}")
-        if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            meta = {"format": _FORMAT, "log_id": uuid.uuid4().hex, "created": f"{time.time():.3f}"}
-            db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
-            db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-        return db
-
     def _load(self) -> None:
-        meta = dict(self._db.execute("SELECT key, value FROM meta"))
-        if meta.get("format") == "2":
-            self._migrate(max_offset=int(meta.get("end", 0)))
-            meta["format"] = _FORMAT
-        if meta.get("format") != _FORMAT:
-            raise LogError(
-                f"{self.path} has format {meta.get('format')!r}; this version reads {_FORMAT!r}"
-            )
-        self.log_id: str = meta["log_id"]
-        last = self._db.execute("SELECT max(offset) FROM event").fetchone()[0]
-        #: One past the last offset in the log.
-        self.end: int = max(0 if last is None else last + 1, int(meta.get("end", 0)))
         self._reader = VerifiedReader(self._db)
+        self._tables = SmallTables(self._db)
+        state = read_state(self._db, self._tables, self._reader, self._watermark)
+        self._n_damaged_entries = state.n_damaged
+        self.lost = state.lost  #: number of offsets whose events are known to be lost
+        self.log_id: str = state.log_id
+        self._log_id_bytes = bytes.fromhex(state.log_id)
+        self.end: int = state.end  #: offset that the next event gets
+        self.publishers = state.publishers
+        self.durable = state.durable
+        self.sessions = state.sessions
+        self.studies = state.studies
         self._load_last()
-        self.publishers: dict[bytes, int] = dict(self._db.execute("SELECT id, last FROM publisher"))
-        self.durable: dict[str, int] = dict(self._db.execute("SELECT name, offset FROM durable"))
-        self.sessions: dict[str, Hello] = {
-            id_: msgspec.msgpack.decode(hello, type=Hello)
-            for id_, hello in self._db.execute("SELECT id, hello FROM session")
-        }
-        self.studies: dict[str, Span] = {
-            name: Span(*span) for name, *span in self._db.execute("SELECT * FROM study")
-        }
+        self._watermark.write(self._log_id_bytes, self.end)
+        self._watermark.write(self._log_id_bytes, self.end)  # into its other slot
         self._tail: list[Record] = []
         self._tail_start = self.end
         self._tail_bytes = 0
@@ -335,40 +309,6 @@ class EventLog:
         else:
             self._last_rare = offset  # readers by the index then look at all rows
 
-    def _migrate(self, max_offset: int) -> None:
-        """Give every row of a log of format 2 its checksum; its holes count as removed."""
-        db = self._db
-        db.execute("BEGIN IMMEDIATE")
-        for column, default in (("previous", 0), ("rare", -1), ("checksum", 0)):
-            db.execute(f"ALTER TABLE event ADD COLUMN {column} INTEGER NOT NULL DEFAULT {default}")
-        db.execute(
-            "CREATE TABLE removed (stop INTEGER PRIMARY KEY, first INTEGER NOT NULL UNIQUE)"
-            " WITHOUT ROWID"
-        )
-        previous, rare, next_offset = 0, -1, 0
-        while True:
-            rows = db.execute(
-                "SELECT offset, publisher, seq, topic, body FROM event WHERE offset >= ?"
-                " ORDER BY offset LIMIT 10000",
-                (next_offset,),
-            ).fetchall()
-            if not rows:
-                break
-            for offset, publisher, seq, topic, body in rows:
-                if offset > next_offset:
-                    db.execute("INSERT INTO removed VALUES (?, ?)", (offset, next_offset))
-                check = checksum(previous, offset, seq, rare, publisher, topic.encode(), body)
-                db.execute(
-                    "UPDATE event SET previous = ?, rare = ?, checksum = ? WHERE offset = ?",
-                    (previous, rare, check, offset),
-                )
-                previous, next_offset = check, offset + 1
-                rare = offset if is_rare(topic) else rare
-        if max_offset > next_offset:
-            db.execute("INSERT INTO removed VALUES (?, ?)", (max_offset, next_offset))
-        db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (_FORMAT,))
-        db.execute("COMMIT")
-
     def _spans(self, rows: list[_Row]) -> dict[str, Span]:
         """Return the spans that new events begin or end."""
         spans: dict[str, Span] = {}
@@ -385,21 +325,16 @@ class EventLog:
         return spans
 
     def _write_durable(self, committed: Mapping[str, int | None]) -> None:
-        for name, offset in committed.items():
-            if offset is None:
-                self._db.execute("DELETE FROM durable WHERE name = ?", (name,))
-            else:
-                self._db.execute("INSERT OR REPLACE INTO durable VALUES (?, ?)", (name, offset))
+        tables = self._tables
+        tables.put(DURABLE, [(name, o) for name, o in committed.items() if o is not None])
+        for name in [name for name, offset in committed.items() if offset is None]:
+            tables.remove(DURABLE, name)
 
     def _write_sessions(self, sessions: Mapping[str, Hello | None]) -> None:
-        for id_, hello in sessions.items():
-            if hello is None:
-                self._db.execute("DELETE FROM session WHERE id = ?", (id_,))
-            else:
-                self._db.execute(
-                    "INSERT OR REPLACE INTO session VALUES (?, ?, ?)",
-                    (id_, msgspec.msgpack.encode(hello), time.time()),
-                )
+        tables, encode, now = self._tables, msgspec.msgpack.encode, time.time()
+        tables.put(SESSION, [(id_, encode(h), now) for id_, h in sessions.items() if h is not None])
+        for id_ in [id_ for id_, hello in sessions.items() if hello is None]:
+            tables.remove(SESSION, id_)
 
     def _extend_tail(self, records: list[Record], size: int) -> None:
         self._tail += records

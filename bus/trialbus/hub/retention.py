@@ -12,7 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from trialbus.hub.log import EventLog, Span
+from trialbus.hub.log import EventLog
+from trialbus.hub.log_state import Span
 
 logger = logging.getLogger(__name__)
 

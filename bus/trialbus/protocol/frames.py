@@ -7,6 +7,7 @@ side may be the older one.
 
 from __future__ import annotations
 
+import hashlib
 from typing import Annotated, TypeAlias
 
 import msgspec
@@ -56,7 +57,7 @@ class Publish(_Frame, frozen=True, tag=1):
     """Client: events of a publisher, in the order of the sequence numbers."""
 
     publisher: PublisherId
-    """Id of the publisher, which the client chose at random."""
+    """Secret of the publisher, which the client chose at random; see `publisher_id`."""
     first: Number
     """Sequence number of the first event; the others follow without a gap."""
     events: list[tuple[str, msgspec.Raw]]
@@ -162,6 +163,14 @@ class Forget(_Frame, frozen=True, tag=8):
     """Durable name that is removed."""
     force: bool = False
     """Whether events that a durable name has not read are removed, too."""
+
+
+def publisher_id(secret: bytes) -> bytes:
+    """Return the id of a publisher, as records carry it: the BLAKE2b digest of what frames carry.
+
+    Whoever reads records cannot publish in the name of their publisher.
+    """
+    return hashlib.blake2b(secret, digest_size=16).digest()
 
 
 class Record(msgspec.Struct, frozen=True, array_like=True, gc=False):

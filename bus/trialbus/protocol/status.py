@@ -67,7 +67,9 @@ class HubStatus(msgspec.Struct, frozen=True, kw_only=True):
     end: int
     """Offset that the next event will get."""
     damaged: int = 0
-    """Events of the log found damaged or gone since the hub started; none is delivered."""
+    """Events and entries of the log found damaged or gone since the hub started; none is used."""
+    lost: int = 0
+    """Offsets whose events are lost for good: a missing tail, or what a repair left out."""
     endpoint: str = ""
     """Address at which the hub listens."""
     path: str = ""

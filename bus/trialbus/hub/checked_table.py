@@ -1,0 +1,97 @@
+"""CheckedTable: a small table of the log whose rows carry a checksum.
+
+SQLite's pages carry none, and a changed bit in a publisher's number or a durable name's offset
+would lose events as surely as one in an event.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from collections.abc import Iterable
+from typing import Any, TypeAlias
+
+import msgspec
+
+Row: TypeAlias = tuple[Any, ...]
+
+_SQL_TYPES = {str: "TEXT", bytes: "BLOB", int: "INTEGER", float: "REAL"}
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class CheckedTable:
+    """Definition of a table, and its reading and writing.
+
+    Args:
+        name: Name of the table.
+        columns: Type of every column by its name; the first is the key, the others may be NULL.
+    """
+
+    def __init__(self, name: str, columns: dict[str, type]) -> None:
+        self.name = name
+        self._types = list(columns.values())
+        names = list(columns)
+        typed = ", ".join(f"{column} {_SQL_TYPES[type_]}" for column, type_ in columns.items())
+        self.create = (
+            f"CREATE TABLE {name} ({typed}, checksum INTEGER, PRIMARY KEY ({names[0]}))"
+            " WITHOUT ROWID"
+        )
+        # Text as bytes: SQLite refuses to return a text that is not UTF-8.
+        cast = (
+            f"CAST({column} AS BLOB)" if type_ is str else column
+            for column, type_ in columns.items()
+        )
+        self.select = f"SELECT {', '.join(cast)}, checksum FROM {name}"  # noqa: S608
+        marks = ", ".join("?" * (len(names) + 1))
+        self._insert = f"INSERT OR REPLACE INTO {name} VALUES ({marks})"  # noqa: S608
+        self._delete = f"DELETE FROM {name} WHERE {names[0]} = ?"  # noqa: S608
+
+    def put(self, db: sqlite3.Connection, rows: Iterable[Row]) -> list[tuple[Row, int]]:
+        """Insert rows, or replace those with the same key; return them with their checksums."""
+        checked = [(row, self.checksum(row)) for row in rows]
+        db.executemany(self._insert, [(*row, checksum) for row, checksum in checked])
+        return checked
+
+    def remove(self, db: sqlite3.Connection, key: str | bytes | int) -> None:
+        """Remove the row with a key, if there is one."""
+        db.execute(self._delete, (key,))
+
+    def clear(self, db: sqlite3.Connection) -> None:
+        """Remove every row."""
+        db.execute(f"DELETE FROM {self.name}")  # noqa: S608
+
+    def read(self, db: sqlite3.Connection) -> tuple[list[Row], list[Row]]:
+        """Return the rows that verify, and those that do not, each without its checksum.
+
+        Raises:
+            sqlite3.DatabaseError: A page of the table cannot be read.
+        """
+        intact: list[Row] = []
+        damaged: list[Row] = []
+        for stored in db.execute(self.select):
+            row = self.verify(stored)
+            if row is None:
+                damaged.append(stored[:-1])
+            else:
+                intact.append(row)
+        return intact, damaged
+
+    def verify(self, stored: Row) -> Row | None:
+        """Return a row that `select` returned, without its checksum; None if it does not match."""
+        *values, expected = stored
+        for i, (value, type_) in enumerate(zip(values, self._types, strict=True)):
+            if value is None:
+                continue
+            if not isinstance(value, bytes if type_ is str else type_):
+                return None
+            if type_ is str:
+                try:
+                    values[i] = value.decode()
+                except UnicodeDecodeError:
+                    return None
+        row = tuple(values)
+        return row if self.checksum(row) == expected else None
+
+    def checksum(self, row: Row) -> int:
+        """Return the checksum of a row, which is never 0."""
+        return zlib.crc32(_encode((self.name, *row))) or 1

@@ -1,0 +1,129 @@
+"""Format of the log's SQLite file: tables, opening, and migration of older formats."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import time
+import uuid
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from trialbus.errors import LogError
+from trialbus.hub.integrity import checksum, is_rare
+from trialbus.hub.small_tables import GAP, META, TABLES, SmallTables
+
+Sync: TypeAlias = Literal["full", "normal"]
+
+FORMAT = "4"
+_EVENT = """
+CREATE TABLE event (
+    offset INTEGER PRIMARY KEY, publisher BLOB NOT NULL, seq INTEGER NOT NULL,
+    topic TEXT NOT NULL, body BLOB NOT NULL,
+    previous INTEGER NOT NULL DEFAULT 0, rare INTEGER NOT NULL DEFAULT -1,
+    checksum INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX rare ON event (offset) WHERE substr(topic, 1, 20) <> 'evaluation_complete/';
+"""
+
+
+def open_database(path: Path, sync: Sync) -> sqlite3.Connection:
+    """Open the file of a log in the present format; make it, or migrate it, where necessary.
+
+    Raises:
+        sqlite3.Error: The file is no database, or is damaged.
+        LogError: The file has a format of another version.
+    """
+    # SQLite gives the files beside it the same mode.
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    # A hub may run in another thread than the one that made it, but only ever in one.
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # counts for a new file only
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute(f"PRAGMA synchronous={sync}")
+        if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            create(db, uuid.uuid4().hex)
+        else:
+            _migrate(db, path)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def create(db: sqlite3.Connection, log_id: str) -> None:
+    """Make the tables of an empty log."""
+    tables = "".join(f"{table.create};\n" for table in TABLES)
+    db.executescript(f"BEGIN; {_EVENT} {tables} COMMIT;")
+    META.put(db, [("format", FORMAT), ("log_id", log_id), ("created", f"{time.time():.3f}")])
+    SmallTables(db).seal()
+
+
+def read_format(db: sqlite3.Connection) -> str:
+    """Return the format of an open log; empty where it has none."""
+    row = db.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
+    return "" if row is None else str(row[0])
+
+
+def _migrate(db: sqlite3.Connection, path: Path) -> None:
+    format_ = read_format(db)
+    if format_ == FORMAT:
+        return
+    if format_ not in {"2", "3"}:
+        raise LogError(f"{path} has format {format_!r}; this version reads {FORMAT!r}")
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        _migrate_small_tables(db, has_removed=format_ == "3")
+        if format_ == "2":
+            _migrate_events(db)
+        META.put(db, [("format", FORMAT)])
+        SmallTables(db).seal()
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:
+            db.execute("ROLLBACK")
+        raise
+
+
+def _migrate_small_tables(db: sqlite3.Connection, *, has_removed: bool) -> None:
+    for table in TABLES:
+        if table is GAP:
+            rows = db.execute("SELECT * FROM removed").fetchall() if has_removed else []
+            rows = [(stop, first, "removed") for stop, first in rows]
+            db.execute("DROP TABLE IF EXISTS removed")
+        else:
+            rows = db.execute(f"SELECT * FROM {table.name}").fetchall()  # noqa: S608
+            db.execute(f"DROP TABLE {table.name}")
+        db.execute(table.create)
+        table.put(db, rows)
+
+
+def _migrate_events(db: sqlite3.Connection) -> None:
+    """Give every row of a log of format 2 its checksum; its holes count as removed."""
+    for column, default in (("previous", 0), ("rare", -1), ("checksum", 0)):
+        db.execute(f"ALTER TABLE event ADD COLUMN {column} INTEGER NOT NULL DEFAULT {default}")
+    max_offset = db.execute("SELECT value FROM meta WHERE key = 'end'").fetchone()
+    previous, rare, next_offset = 0, -1, 0
+    gaps: list[tuple[int, int, str]] = []
+    while True:
+        rows = db.execute(
+            "SELECT offset, publisher, seq, topic, body FROM event WHERE offset >= ?"
+            " ORDER BY offset LIMIT 10000",
+            (next_offset,),
+        ).fetchall()
+        if not rows:
+            break
+        for offset, publisher, seq, topic, body in rows:
+            if offset > next_offset:
+                gaps.append((offset, next_offset, "removed"))
+            check = checksum(previous, offset, seq, rare, publisher, topic.encode(), body)
+            db.execute(
+                "UPDATE event SET previous = ?, rare = ?, checksum = ? WHERE offset = ?",
+                (previous, rare, check, offset),
+            )
+            previous, next_offset = check, offset + 1
+            rare = offset if is_rare(topic) else rare
+    if max_offset is not None and int(max_offset[0]) > next_offset:
+        gaps.append((int(max_offset[0]), next_offset, "removed"))
+    GAP.put(db, gaps)

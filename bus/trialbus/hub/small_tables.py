@@ -1,0 +1,141 @@
+"""SmallTables: what the log knows besides its events, and the transactions that change it.
+
+Publishers, durable names, sessions, studies and gaps change in the transaction that writes the
+events. Every row carries its checksum, and one row of `meta` the exclusive-or of all of them, so
+that a page that vanished, or came back from an older state of the file, is noticed as well.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from typing import Any, TypeAlias
+
+from trialbus.hub.checked_table import CheckedTable, Row
+
+META = CheckedTable("meta", {"key": str, "value": str})
+PUBLISHER = CheckedTable("publisher", {"id": bytes, "last": int})
+DURABLE = CheckedTable("durable", {"name": str, "offset": int})
+SESSION = CheckedTable("session", {"id": str, "hello": bytes, "seen": float})
+STUDY = CheckedTable("study", {"name": str, "first": int, "finished": int, "finished_at": float})
+#: Offsets without an event, from `first` up to `stop`, and why: `removed` by retention, `lost` with
+#: the tail of the log, `damaged` and left out by a repair, or `unused`.
+GAP = CheckedTable("gap", {"stop": int, "first": int, "reason": str})
+TABLES = (META, PUBLISHER, DURABLE, SESSION, STUDY, GAP)
+
+_DIGEST = "digest"
+_Key: TypeAlias = tuple[str, Any]
+
+
+class SmallTables:
+    """The small tables of an open log; `load` comes first.
+
+    Args:
+        db: The log.
+    """
+
+    def __init__(self, db: sqlite3.Connection) -> None:
+        self._db = db
+        self._checksums: dict[_Key, int] = {}
+        self._changed: dict[_Key, int] = {}  # in this transaction; 0 for a removed row
+        self._digest = 0
+
+    def load(self) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
+        """Return the rows that verify and those that do not, by table.
+
+        The name of every table is among the latter where rows are missing or from an older state.
+
+        Raises:
+            sqlite3.DatabaseError: A page cannot be read.
+        """
+        intact: dict[str, list[Row]] = {}
+        damaged: dict[str, list[Row]] = {}
+        for table in TABLES:
+            intact[table.name], rows = table.read(self._db)
+            if rows:
+                damaged[table.name] = rows
+        stored = dict(intact[META.name]).get(_DIGEST)
+        intact[META.name] = [row for row in intact[META.name] if row[0] != _DIGEST]
+        self._checksums = {
+            (table.name, row[0]): table.checksum(row)
+            for table in TABLES
+            for row in intact[table.name]
+        }
+        self._digest = 0
+        for checksum in self._checksums.values():
+            self._digest ^= checksum
+        if not damaged and stored != str(self._digest):
+            damaged = {table.name: [] for table in TABLES}
+        return intact, damaged
+
+    def seal(self) -> None:
+        """Write the digest of the rows as they are, in a log that has none yet."""
+        self.load()
+        META.put(self._db, [(_DIGEST, str(self._digest))])
+
+    @contextmanager
+    def transaction(self) -> Generator[None]:
+        """Open a transaction; commit the changes made inside, or none of them if one fails."""
+        db = self._db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            digest = self._digest
+            for key, checksum in self._changed.items():
+                digest ^= self._checksums.get(key, 0) ^ checksum
+            if self._changed:
+                META.put(db, [(_DIGEST, str(digest))])
+            db.execute("COMMIT")
+        except BaseException:
+            self._changed.clear()
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            raise
+        self._digest = digest
+        self._checksums.update(self._changed)
+        for key in [key for key, checksum in self._changed.items() if not checksum]:
+            del self._checksums[key]
+        self._changed.clear()
+
+    def put(self, table: CheckedTable, rows: Iterable[Row]) -> None:
+        """Insert rows, or replace those with the same key."""
+        for row, checksum in table.put(self._db, rows):
+            self._changed[table.name, row[0]] = checksum
+
+    def remove(self, table: CheckedTable, key: str | bytes | int) -> None:
+        """Remove the row with a key, if there is one."""
+        if (table.name, key) in self._checksums or (table.name, key) in self._changed:
+            table.remove(self._db, key)
+            self._changed[table.name, key] = 0
+
+    def replace_all(self, rows: dict[str, list[Row]]) -> None:
+        """Replace all rows of all tables."""
+        with self.transaction():
+            for table in TABLES:
+                table.clear(self._db)
+                for key in [key for key in self._checksums if key[0] == table.name]:
+                    self._changed[key] = 0
+                self.put(table, rows[table.name])
+
+    def record_gaps(self, offsets: list[int], reason: str) -> None:
+        """Record offsets, in order, that have no event from now on."""
+        runs: list[list[int]] = []
+        for offset in offsets:
+            if runs and runs[-1][1] == offset:
+                runs[-1][1] += 1
+            else:
+                runs.append([offset, offset + 1])
+        for first, stop in runs:
+            self.record_gap(first, stop, reason)
+
+    def record_gap(self, first: int, stop: int, reason: str) -> None:
+        """Record that offsets from `first` up to `stop` have no event; join the neighbours."""
+        db = self._db
+        before = db.execute(f"{GAP.select} WHERE stop = ?", (first,)).fetchone()
+        after = db.execute(f"{GAP.select} WHERE stop > ? ORDER BY stop LIMIT 1", (stop,)).fetchone()
+        for gap in (GAP.verify(stored) for stored in (before, after) if stored is not None):
+            if gap is not None and gap[2] == reason and (gap[0] == first or gap[1] == stop):
+                self.remove(GAP, gap[0])
+                first, stop = min(first, gap[1]), max(stop, gap[0])
+        self.put(GAP, [(stop, first, reason)])
