@@ -14,6 +14,7 @@ from support.damage import flip_bit
 from trialbus.errors import LogError
 from trialbus.hub import integrity
 from trialbus.hub.log import Change, EventLog
+from trialbus.hub.small_tables import TABLES
 from trialbus.messages.topics import list_matching_patterns
 from trialbus.protocol.frames import Record
 
@@ -97,7 +98,9 @@ def test_vanished_events_are_counted_and_removed_ones_are_not(tmp_path: Path) ->
     log.close()
     assert read_log(tmp_path, _ALL) == (events, 0)
     with closing(sqlite3.connect(tmp_path / "events.db", isolation_level=None)) as db:
-        assert db.execute("SELECT first, stop FROM removed").fetchall() == [(_N, _N + 2)]
+        assert db.execute("SELECT first, stop, reason FROM gap").fetchall() == [
+            (_N, _N + 2, "removed")
+        ]
         db.execute("DELETE FROM event WHERE offset IN (50, 51, 70)")
     assert read_log(tmp_path, _ALL)[1] == 3
 
@@ -110,17 +113,30 @@ def test_an_event_that_its_altered_topic_hides_from_the_index_is_counted(tmp_pat
     assert (read, damaged) == ([e for e in events if e[0] % 10 == 9 and e[0] != 19], 1)
 
 
-def test_a_log_of_format_2_gets_its_checksums(tmp_path: Path) -> None:
+@pytest.mark.parametrize("format_", ["2", "3"])
+def test_a_log_of_an_older_format_is_migrated(tmp_path: Path, format_: str) -> None:
     events = write_log(tmp_path)
-    with closing(sqlite3.connect(tmp_path / "events.db", isolation_level=None)) as db:
-        for column in ("previous", "rare", "checksum"):
-            db.execute(f"ALTER TABLE event DROP COLUMN {column}")
-        db.execute("DROP TABLE removed")
-        db.execute("DELETE FROM event WHERE offset BETWEEN 30 AND 39")
-        db.execute("UPDATE meta SET value = '2' WHERE key = 'format'")
+    make_older(tmp_path / "events.db", format_)
     kept = events[:30] + events[40:]
     assert read_log(tmp_path, _ALL) == (kept, 0)
     assert read_log(tmp_path, _FINISHED) == ([e for e in kept if e[0] % 10 == 9], 0)
+
+
+def make_older(path: Path, format_: str) -> None:
+    """Turn a log into one of an older format, and remove its events 30 to 39."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        if format_ == "2":
+            for column in ("previous", "rare", "checksum"):
+                db.execute(f"ALTER TABLE event DROP COLUMN {column}")
+        else:
+            db.execute("CREATE TABLE removed (stop INTEGER PRIMARY KEY, first INTEGER NOT NULL)")
+            db.execute("INSERT INTO removed VALUES (40, 30)")
+        db.execute("DELETE FROM event WHERE offset BETWEEN 30 AND 39")
+        for table in TABLES:
+            db.execute(f"ALTER TABLE {table.name} DROP COLUMN checksum")
+        db.execute("DROP TABLE gap")
+        db.execute("DELETE FROM meta WHERE key = 'digest'")
+        db.execute("UPDATE meta SET value = ? WHERE key = 'format'", (format_,))
 
 
 def read_flipped_logs(directory: Path, seed: int) -> tuple[int, int, int]:

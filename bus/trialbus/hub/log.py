@@ -13,6 +13,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal, TypeAlias
@@ -74,35 +75,33 @@ class EventLog:
 
     def __init__(self, directory: Path | str, *, sync: Sync = "full") -> None:
         self.path = Path(directory) / "events.db"
-        try:
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._lock = self._take_lock()
-        except OSError as error:
-            raise LogError(
-                f"bus.dir={str(directory)!r} cannot hold the log: {error.strerror}; "
-                "choose a folder that this user may write"
-            ) from None
         self._last_checksum: int = 0  # of the newest row
         self._last_rare: int = -1  # offset of the newest event in the index `rare`
-        try:
-            self._watermark = Watermark(self.path.with_suffix(".end"))
-            self._db = open_database(self.path, sync)
-            self._load()
-        except (sqlite3.Error, OSError) as error:
-            self._lock.close()
-            raise LogError(
-                f"{self.path} cannot be read as an event log ({error}); see what is left of it:"
-                " trialbus log check. Or move the folder away to begin a new log"
-            ) from error
-        except LogError:
-            self._lock.close()
-            raise
+        with ExitStack() as opened:
+            try:
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                opened.enter_context(self._take_lock())
+                self._watermark = opened.enter_context(
+                    closing(Watermark(self.path.with_suffix(".end")))
+                )
+            except OSError as error:
+                raise LogError(
+                    f"bus.dir={str(directory)!r} cannot hold the log: {error.strerror}; "
+                    "choose a folder that this user may write"
+                ) from None
+            try:
+                self._db = opened.enter_context(closing(open_database(self.path, sync)))
+                self._load()
+            except (sqlite3.Error, OSError) as error:
+                raise LogError(
+                    f"{self.path} cannot be read as an event log ({error}); see what is left of it:"
+                    " trialbus log check. Or move the folder away to begin a new log"
+                ) from error
+            self._opened = opened.pop_all()
 
     def close(self) -> None:
         """Close the file and let another hub open it."""
-        self._db.close()
-        self._watermark.close()
-        self._lock.close()
+        self._opened.close()
 
     @property
     def damaged(self) -> int:

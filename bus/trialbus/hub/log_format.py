@@ -46,6 +46,8 @@ def open_database(path: Path, sync: Sync) -> sqlite3.Connection:
             create(db, uuid.uuid4().hex)
         else:
             _migrate(db, path)
+        # SQLite refuses to return a text that is not UTF-8, as damage may leave it.
+        db.text_factory = bytes
     except BaseException:
         db.close()
         raise

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 _SLOT = struct.Struct("<16sQI")
 _HEAD = struct.Struct("<16sQ")
 _SLOT_OFFSETS = (0, 512)
+_SIZE = 1024
 
 
 class Watermark:
@@ -34,19 +35,20 @@ class Watermark:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-        if os.fstat(self._fd).st_size < 1024:
-            os.pwrite(self._fd, bytes(1024), 0)  # later writes need no space on the disk
+        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
+        self._fd = self._file.fileno()
+        if os.fstat(self._fd).st_size < _SIZE:
+            os.pwrite(self._fd, bytes(_SIZE), 0)  # later writes need no space on the disk
         self._turn = 0
         self._has_failed = False
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._fd)
+        self._file.close()
 
     def read(self) -> tuple[bytes, int] | None:
         """Return the id of the log and the end that were written last; None if there are none."""
-        return read_slots(os.pread(self._fd, 1024, 0))
+        return read_slots(os.pread(self._fd, _SIZE, 0))
 
     def write(self, log_id: bytes, end: int) -> None:
         """Write the end of the log with the 16-byte id `log_id`."""
