@@ -1,0 +1,239 @@
+"""Damage to the files of a log: bit flips, cut files, torn writes, writes that never arrived.
+
+A log is written by the hub's own class, and its files are copied after every commit. From these
+states images of the disk are made, opened and read like any log. What differs from the truth must
+have been reported by the log itself.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections import Counter
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import msgspec
+
+from trialbus.errors import LogError
+from trialbus.hub.log import Change, EventLog
+from trialbus.protocol.frames import Hello
+
+Kind: TypeAlias = Literal["flip", "cut", "torn", "dropped"]
+Verdict: TypeAlias = Literal["silent", "noticed", "refused", "harmless"]
+
+KINDS: tuple[Kind, ...] = ("flip", "cut", "torn", "dropped")
+_FILES = ("events.db", "events.db-wal", "events.end")
+_PAGE = 4096
+_SECTOR = 512
+_WAL_HEADER = 32
+_COMMITS = 60
+_ALL = frozenset({"*/*/*"})
+
+
+@dataclass(frozen=True)
+class State:
+    """The files of a log after one commit, and the content that was acknowledged by then."""
+
+    files: dict[str, bytes]
+    events: list[tuple[object, ...]]
+    entries: tuple[object, ...]
+
+
+@dataclass
+class Outcome:
+    """What became of the images."""
+
+    damaged: int = 0
+    silent: int = 0
+    noticed: int = 0
+    refused: int = 0
+    harmless_images: int = 0
+
+    @property
+    def harmless(self) -> bool:
+        """Whether no image was read wrongly in silence."""
+        return self.silent == 0
+
+
+def record_states(directory: Path, seed: int) -> list[State]:
+    """Write a log with entries in every table and return its states, in order."""
+    chance = random.Random(seed)
+    log = EventLog(directory, sync="normal")
+    log._db.execute("PRAGMA wal_autocheckpoint=40")  # pages; a checkpoint every few commits
+    states: list[State] = []
+    last: Counter[bytes] = Counter()
+    sessions = log.sessions  # the hub keeps it up to date
+    for commit in range(_COMMITS):
+        study = f"s{commit // 10}"
+        change = Change()
+        for i in range(chance.randrange(1, 12)):
+            publisher = bytes([chance.randrange(3)]) * 16
+            last[publisher] += 1
+            type_ = "evaluation_complete" if i else "trial_started"
+            topic = f"{type_}/{study}/{i}"
+            body = msgspec.Raw(msgspec.msgpack.encode({"note": "x" * chance.randrange(300)}))
+            change.events.append((publisher, last[publisher], topic, body))
+            change.publishers[publisher] = last[publisher]
+        if commit % 10 in {0, 9}:
+            publisher = b"o" * 16
+            last[publisher] += 1
+            type_ = "study_finished" if commit % 10 else "study_submitted"
+            body = msgspec.Raw(b"\x80")
+            change.events.append((publisher, last[publisher], f"{type_}/{study}/", body))
+            change.publishers[publisher] = last[publisher]
+        change.committed[f"name{commit % 3}"] = log.end
+        session = f"session{commit % 7}"
+        sessions[session] = Hello(session, "trainer", "t", 1000, study, commit)
+        change.sessions[session] = sessions[session]
+        log.append(change)
+        if commit == _COMMITS // 2:
+            span = log.studies["s0"]
+            assert span.finished is not None
+            log.forget("s0", span.first, span.finished + 1, last=True)
+        files = {name: (directory / name).read_bytes() for name in _FILES}
+        states.append(State(files, *_read(log)))
+    log.close()
+    return states
+
+
+class DamagedLogs:
+    """Makes images of a log's disk, opens and judges them.
+
+    Args:
+        directory: Where the logs are written.
+        seed: Of all choices.
+    """
+
+    def __init__(self, directory: Path, seed: int) -> None:
+        self._chance = random.Random(seed)
+        self._states = record_states(directory / "log", seed)
+        self._image = directory / "image"
+
+    def run(self, count: int) -> Outcome:
+        """Make `count` damaged images and return what became of them."""
+        outcome = Outcome(damaged=count)
+        for i in range(count):
+            match self.judge(KINDS[i % len(KINDS)]):
+                case "silent":
+                    outcome.silent += 1
+                case "noticed":
+                    outcome.noticed += 1
+                case "refused":
+                    outcome.refused += 1
+                case "harmless":
+                    outcome.harmless_images += 1
+        return outcome
+
+    def judge(self, kind: Kind) -> Verdict:
+        """Make one image with damage of a kind and return how the log takes it."""
+        chance = self._chance
+        i = chance.randrange(len(self._states) // 2, len(self._states))
+        state = self._states[i]
+        files = dict(state.files)
+        name = chance.choice([name for name in _FILES if files[name]])
+        content = bytearray(files[name])
+        match kind:
+            case "flip":
+                content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+            case "cut":
+                del content[chance.randrange(len(content)) :]
+            case "torn":  # the last write of a page arrived in part
+                older = self._states[chance.randrange(i)].files[name]
+                page = chance.randrange(-(-len(content) // _PAGE)) * _PAGE
+                half = page + chance.randrange(1, _PAGE // _SECTOR) * _SECTOR
+                content[half : page + _PAGE] = older[half : page + _PAGE].ljust(
+                    max(0, min(page + _PAGE, len(content)) - half), b"\0"
+                )
+            case "dropped":  # pages that the disk said it had written
+                name = chance.choice(["events.db", "events.db-wal"])
+                content = bytearray(files[name])
+                older = self._states[chance.randrange(i)].files[name]
+                for page in range(0, len(content), _PAGE):
+                    if chance.random() < 0.3:
+                        content[page : page + _PAGE] = older[page : page + _PAGE].ljust(
+                            min(_PAGE, len(content) - page), b"\0"
+                        )
+        files[name] = bytes(content)
+        return self._judge_image(files, state)
+
+    def survives_power_loss(self) -> bool:
+        """Cut the power between two commits of a disk that honours fsync; is all still there?
+
+        SQLite flushes the write-ahead log at every commit, and before it copies pages into the
+        other file; it flushes the new header before it writes over a log that was copied.
+        """
+        chance = self._chance
+        i = chance.randrange(1, len(self._states) - 1)
+        before, after = self._states[i], self._states[i + 1]
+        wal, newer_wal = (state.files["events.db-wal"] for state in (before, after))
+        db = before.files["events.db"]
+        if newer_wal[: len(wal)] != wal:  # it began anew
+            rest = _mix(wal, newer_wal, _SECTOR, chance)[_WAL_HEADER:]
+            wal = newer_wal[:_WAL_HEADER] + rest
+        elif db != after.files["events.db"]:
+            wal, db = newer_wal, _mix(db, after.files["events.db"], _SECTOR, chance)
+        else:
+            delta = newer_wal[len(wal) :]
+            torn = _mix(bytes(len(delta)), delta, _SECTOR, chance)
+            wal += torn[: chance.randrange(len(delta) + 1)]
+        end = self._states[chance.randrange(i + 1)].files["events.end"]
+        files = {"events.db": db, "events.db-wal": wal, "events.end": end}
+        self._write(files)
+        with closing(EventLog(self._image)) as log:
+            events, _ = _read(log)
+            if log.damaged or log.lost:
+                return False
+        removed = {event[0] for event in before.events} - {event[0] for event in after.events}
+        kept = [event for event in before.events if event[0] not in removed]
+        return [event for event in events if event in kept] == kept
+
+    def _judge_image(self, files: dict[str, bytes], truth: State) -> Verdict:
+        self._write(files)
+        try:
+            with closing(EventLog(self._image)) as log:
+                events, entries = _read(log)
+                is_reported = log.damaged > 0 or log.lost > 0
+        except LogError:
+            return "refused"
+        if is_reported:
+            return "noticed"
+        return "harmless" if (events, entries) == (truth.events, truth.entries) else "silent"
+
+    def _write(self, files: dict[str, bytes]) -> None:
+        shutil.rmtree(self._image, ignore_errors=True)
+        self._image.mkdir()
+        for name, content in files.items():
+            (self._image / name).write_bytes(content)
+
+
+def _mix(old: bytes, new: bytes, size: int, chance: random.Random) -> bytes:
+    """Return a file of which some sectors are old and some new."""
+    length = max(len(old), len(new))
+    old, new = old.ljust(length, b"\0"), new.ljust(length, b"\0")
+    return b"".join(
+        (old if chance.random() < 0.5 else new)[i : i + size] for i in range(0, length, size)
+    )
+
+
+def _read(log: EventLog) -> tuple[list[tuple[object, ...]], tuple[object, ...]]:
+    """Return the events of a log, and what else it knows."""
+    events: list[tuple[object, ...]] = []
+    offset = 0
+    tail, log._tail, log._tail_start = log._tail, [], log.end  # from the disk, not from memory
+    while offset < log.end:
+        records, offset = log.read(offset, _ALL, max_events=10_000, max_bytes=1 << 30)
+        events += [(r.offset, r.publisher, r.seq, r.topic, bytes(r.body)) for r in records]
+    log._tail, log._tail_start = tail, log.end - len(tail)
+    spans = {name: (span.first, span.finished) for name, span in log.studies.items()}
+    entries = (
+        log.log_id,
+        log.end,
+        dict(log.publishers),
+        dict(log.durable),
+        dict(log.sessions),
+        spans,
+    )
+    return events, entries
