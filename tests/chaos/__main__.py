@@ -1,9 +1,10 @@
-"""The long runs: `./scripts/chaos --seconds 600 | --outage 120 | --optimizer 50 [--json]`."""
+"""The long runs: `./scripts/chaos --seconds 600 | --outage 120 | --optimizer 50 | --damage 900`."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import random
 import sys
 import tempfile
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from chaos import optimizer_chaos, outage
 from chaos.bus_chaos import Chaos
+from chaos.damage import DamagedLogs
 from support.processes import Bus
 
 _KILLS_PER_S = 4
@@ -26,11 +28,19 @@ def main() -> int:
     parser.add_argument(
         "--optimizer", type=int, metavar="KILLS", help="instead, kill the optimizer in one study"
     )
+    parser.add_argument(
+        "--damage", type=int, metavar="IMAGES", help="instead, damage the files of a log"
+    )
     parser.add_argument("--seed", type=int, default=random.randrange(1000))
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}")
     with tempfile.TemporaryDirectory(prefix="trialbus-") as folder:
+        if arguments.damage is not None:
+            logging.disable()  # every image has its own complaints
+            damage = DamagedLogs(Path(folder), arguments.seed).run(arguments.damage)
+            print(json.dumps(asdict(damage)) if arguments.json else damage)
+            return 0 if damage.silent == 0 else 1
         bus = Bus(Path(folder))
         try:
             if arguments.outage is not None:

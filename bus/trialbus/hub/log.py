@@ -25,7 +25,7 @@ from trialbus.hub.integrity import VerifiedReader, checksum, is_rare
 from trialbus.hub.log_format import Sync, open_database
 from trialbus.hub.log_state import Span, read_state
 from trialbus.hub.small_tables import DURABLE, META, PUBLISHER, SESSION, STUDY, SmallTables
-from trialbus.hub.watermark import Watermark
+from trialbus.hub.watermark import Mark, Watermark
 from trialbus.messages.topics import list_matching_patterns
 from trialbus.protocol.frames import Hello, Record
 
@@ -90,7 +90,9 @@ class EventLog:
                     "choose a folder that this user may write"
                 ) from None
             try:
-                self._db = opened.enter_context(closing(open_database(self.path, sync)))
+                had_log = self._watermark.read() is not None
+                db = open_database(self.path, sync, had_log=had_log)
+                self._db = opened.enter_context(closing(db))
                 self._load()
             except (sqlite3.Error, OSError) as error:
                 raise LogError(
@@ -136,7 +138,7 @@ class EventLog:
                 STUDY, [(name, s.first, s.finished, s.finished_at) for name, s in spans.items()]
             )
         self.end += len(rows)
-        self._watermark.write(self._log_id_bytes, self.end)
+        self._write_mark()
         self._last_checksum, self._last_rare = previous, rare
         self.publishers.update(change.publishers)
         for name, committed in change.committed.items():
@@ -228,7 +230,7 @@ class EventLog:
         if reason == "lost":
             self.lost += offset - self.end
         self.end = offset
-        self._watermark.write(self._log_id_bytes, self.end)
+        self._write_mark()
         self._drop_tail(len(self._tail))
 
     def forget(self, study: str, first: int, stop: int, *, last: bool) -> int:
@@ -251,6 +253,7 @@ class EventLog:
             tables.put(META, [("end", str(self.end))])
             if last:
                 tables.remove(STUDY, study)
+        self._write_mark()
         db.execute(f"PRAGMA incremental_vacuum({_FREED_PAGES})").fetchall()
         if last:
             del self.studies[study]
@@ -287,8 +290,8 @@ class EventLog:
         self.sessions = state.sessions
         self.studies = state.studies
         self._load_last()
-        self._watermark.write(self._log_id_bytes, self.end)
-        self._watermark.write(self._log_id_bytes, self.end)  # into its other slot
+        self._write_mark()
+        self._write_mark()  # into its other slot
         self._tail: list[Record] = []
         self._tail_start = self.end
         self._tail_bytes = 0
@@ -322,6 +325,9 @@ class EventLog:
             else:
                 spans[name] = Span(first, offset, time.time())
         return spans
+
+    def _write_mark(self) -> None:
+        self._watermark.write(Mark(self._log_id_bytes, self.end, self._tables.n_commits))
 
     def _write_durable(self, committed: Mapping[str, int | None]) -> None:
         tables = self._tables

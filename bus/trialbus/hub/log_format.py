@@ -7,7 +7,7 @@ import sqlite3
 import time
 import uuid
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal, NoReturn, TypeAlias
 
 from trialbus.errors import LogError
 from trialbus.hub.integrity import checksum, is_rare
@@ -27,13 +27,19 @@ CREATE INDEX rare ON event (offset) WHERE substr(topic, 1, 20) <> 'evaluation_co
 """
 
 
-def open_database(path: Path, sync: Sync) -> sqlite3.Connection:
+def open_database(path: Path, sync: Sync, *, had_log: bool) -> sqlite3.Connection:
     """Open the file of a log in the present format; make it, or migrate it, where necessary.
+
+    Args:
+        path: The file.
+        sync: See `EventLog`.
+        had_log: Whether there was a log in the folder; a file without tables is then damaged.
 
     Raises:
         sqlite3.Error: The file is no database, or is damaged.
-        LogError: The file has a format of another version.
+        LogError: The file has a format of another version, or lost its tables.
     """
+    had_log = had_log and path.exists() and path.stat().st_size > 0
     # SQLite gives the files beside it the same mode.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     # A hub may run in another thread than the one that made it, but only ever in one.
@@ -42,10 +48,12 @@ def open_database(path: Path, sync: Sync) -> sqlite3.Connection:
         db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # counts for a new file only
         db.execute("PRAGMA journal_mode=WAL")
         db.execute(f"PRAGMA synchronous={sync}")
-        if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            create(db, uuid.uuid4().hex)
-        else:
+        if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             _migrate(db, path)
+        elif had_log:
+            _refuse(f"{path} has lost its tables; run: trialbus log check --repair")
+        else:
+            create(db, uuid.uuid4().hex)
         # SQLite refuses to return a text that is not UTF-8, as damage may leave it.
         db.text_factory = bytes
     except BaseException:
@@ -68,12 +76,16 @@ def read_format(db: sqlite3.Connection) -> str:
     return "" if row is None else str(row[0])
 
 
+def _refuse(reason: str) -> NoReturn:
+    raise LogError(reason)
+
+
 def _migrate(db: sqlite3.Connection, path: Path) -> None:
     format_ = read_format(db)
     if format_ == FORMAT:
         return
     if format_ not in {"2", "3"}:
-        raise LogError(f"{path} has format {format_!r}; this version reads {FORMAT!r}")
+        _refuse(f"{path} has format {format_!r}; this version reads {FORMAT!r}")
     db.execute("BEGIN IMMEDIATE")
     try:
         _migrate_small_tables(db, has_removed=format_ == "3")

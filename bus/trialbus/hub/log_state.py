@@ -6,7 +6,6 @@ import logging
 import sqlite3
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import msgspec
 
@@ -23,7 +22,7 @@ from trialbus.hub.small_tables import (
     STUDY,
     SmallTables,
 )
-from trialbus.hub.watermark import Watermark
+from trialbus.hub.watermark import Mark, Watermark
 from trialbus.protocol.frames import Hello
 
 logger = logging.getLogger(__name__)
@@ -76,8 +75,8 @@ def read_state(
     """
     intact, damaged = tables.load()
     meta = dict(intact[META.name])
-    seen = watermark.read()
-    log_id = meta.get("log_id") or (seen[0].hex() if META.name in damaged and seen else None)
+    mark = watermark.read()
+    log_id = meta.get("log_id") or (mark.log_id.hex() if META.name in damaged and mark else None)
     if log_id is None:
         raise LogError(
             f"{watermark.path.with_suffix('.db')} has lost its id; run: trialbus log check --repair"
@@ -100,8 +99,8 @@ def read_state(
     if damaged:
         _mend(state, damaged, reader)
         tables.replace_all(_list_rows(state, meta, intact[GAP.name]))
-    if seen is not None and seen[0].hex() == log_id and seen[1] > end:
-        _skip_lost_tail(state, tables, watermark.path, seen[1])
+    if mark is not None and mark.log_id.hex() == log_id:
+        _compare(state, tables, mark)
     return state
 
 
@@ -135,20 +134,25 @@ def _mend(state: LogState, damaged: dict[str, list[Row]], reader: VerifiedReader
     state.sessions.update(_decode_sessions(damaged.get(SESSION.name, [])))
 
 
-def _skip_lost_tail(state: LogState, tables: SmallTables, path: Path, stop: int) -> None:
+def _compare(state: LogState, tables: SmallTables, mark: Mark) -> None:
+    """Count lost commits, and skip the offsets of the events that were lost with them."""
+    n_lost = mark.n_commits - tables.n_commits
+    if n_lost <= 0 and mark.end <= state.end:
+        return
     logger.error(
-        "the log lost its tail: %s knows %d events more than the log has, which ends at offset %d."
-        " Was an older copy put back, or events.db-wal deleted? The offsets %d to %d are skipped",
-        path.name,
-        stop - state.end,
+        "the log lost its last %d commits, and with them the events %d to %d: was an older copy"
+        " put back, or events.db-wal deleted?",
+        n_lost,
         state.end,
-        state.end,
-        stop - 1,
+        mark.end - 1,
     )
+    state.n_damaged += max(1, n_lost)
+    tables.n_commits = max(tables.n_commits, mark.n_commits)
     with tables.transaction():
-        tables.record_gap(state.end, stop, "lost")
-    state.lost += stop - state.end
-    state.end = stop
+        if mark.end > state.end:
+            tables.record_gap(state.end, mark.end, "lost")
+            state.lost += mark.end - state.end
+            state.end = mark.end
 
 
 def _decode_sessions(rows: list[Row]) -> dict[str, Hello]:

@@ -1,8 +1,9 @@
 """SmallTables: what the log knows besides its events, and the transactions that change it.
 
 Publishers, durable names, sessions, studies and gaps change in the transaction that writes the
-events. Every row carries its checksum, and one row of `meta` the exclusive-or of all of them, so
-that a page that vanished, or came back from an older state of the file, is noticed as well.
+events. Every row carries its checksum, and one row of `meta` the number of transactions
+and the exclusive-or of all checksums, so that a page that vanished, or came back from an older
+state of the file, is noticed as well.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ class SmallTables:
         self._checksums: dict[_Key, int] = {}
         self._changed: dict[_Key, int] = {}  # in this transaction; 0 for a removed row
         self._digest = 0
+        self.n_commits = 0  #: number of transactions since the log was made
 
     def load(self) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
         """Return the rows that verify and those that do not, by table.
@@ -55,7 +57,7 @@ class SmallTables:
             intact[table.name], rows = table.read(self._db)
             if rows:
                 damaged[table.name] = rows
-        stored = dict(intact[META.name]).get(_DIGEST)
+        n_commits, _, digest = dict(intact[META.name]).get(_DIGEST, "0 ").partition(" ")
         intact[META.name] = [row for row in intact[META.name] if row[0] != _DIGEST]
         self._checksums = {
             (table.name, row[0]): table.checksum(row)
@@ -65,14 +67,15 @@ class SmallTables:
         self._digest = 0
         for checksum in self._checksums.values():
             self._digest ^= checksum
-        if not damaged and stored != str(self._digest):
+        self.n_commits = int(n_commits)
+        if not damaged and digest != str(self._digest):
             damaged = {table.name: [] for table in TABLES}
         return intact, damaged
 
     def seal(self) -> None:
         """Write the digest of the rows as they are, in a log that has none yet."""
         self.load()
-        META.put(self._db, [(_DIGEST, str(self._digest))])
+        self._put_digest(self._digest)
 
     @contextmanager
     def transaction(self) -> Generator[None]:
@@ -84,8 +87,7 @@ class SmallTables:
             digest = self._digest
             for key, checksum in self._changed.items():
                 digest ^= self._checksums.get(key, 0) ^ checksum
-            if self._changed:
-                META.put(db, [(_DIGEST, str(digest))])
+            self._put_digest(digest)
             db.execute("COMMIT")
         except BaseException:
             self._changed.clear()
@@ -93,10 +95,14 @@ class SmallTables:
                 db.execute("ROLLBACK")
             raise
         self._digest = digest
+        self.n_commits += 1
         self._checksums.update(self._changed)
         for key in [key for key, checksum in self._changed.items() if not checksum]:
             del self._checksums[key]
         self._changed.clear()
+
+    def _put_digest(self, digest: int) -> None:
+        META.put(self._db, [(_DIGEST, f"{self.n_commits + 1} {digest}")])
 
     def put(self, table: CheckedTable, rows: Iterable[Row]) -> None:
         """Insert rows, or replace those with the same key."""

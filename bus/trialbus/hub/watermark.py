@@ -1,4 +1,4 @@
-"""Watermark: the end of the log, kept beside its file, by which a lost tail is noticed.
+"""Watermark: how far the log had come, kept beside its file, by which a lost tail is noticed.
 
 A write-ahead log that was deleted or cut, or an older copy of the file put back, leaves a log that
 verifies and is short. The watermark is written after every commit and before anybody is told, by a
@@ -13,14 +13,26 @@ import os
 import struct
 import zlib
 from pathlib import Path
+from typing import NamedTuple
 
 logger = logging.getLogger(__name__)
 
 # Two slots, written in turn: one of them is whole, whenever the process dies.
-_SLOT = struct.Struct("<16sQI")
-_HEAD = struct.Struct("<16sQ")
+_SLOT = struct.Struct("<16sQQI")
+_HEAD = struct.Struct("<16sQQ")
 _SLOT_OFFSETS = (0, 512)
 _SIZE = 1024
+
+
+class Mark(NamedTuple):
+    """How far a log had come."""
+
+    log_id: bytes
+    """Id of the log, 16 bytes."""
+    end: int
+    """Offset that the next event gets."""
+    n_commits: int
+    """Number of transactions since the log was made."""
 
 
 class Watermark:
@@ -46,13 +58,13 @@ class Watermark:
         """Close the file."""
         self._file.close()
 
-    def read(self) -> tuple[bytes, int] | None:
-        """Return the id of the log and the end that were written last; None if there are none."""
-        return read_slots(os.pread(self._fd, _SIZE, 0))
+    def read(self) -> Mark | None:
+        """Return what was written last; None if nothing was."""
+        return read_mark(os.pread(self._fd, _SIZE, 0))
 
-    def write(self, log_id: bytes, end: int) -> None:
-        """Write the end of the log with the 16-byte id `log_id`."""
-        head = _HEAD.pack(log_id, end)
+    def write(self, mark: Mark) -> None:
+        """Write how far the log has come."""
+        head = _HEAD.pack(*mark)
         try:
             os.pwrite(self._fd, head + zlib.crc32(head).to_bytes(4, "little"), self._offset())
         except OSError as error:
@@ -65,17 +77,13 @@ class Watermark:
         return _SLOT_OFFSETS[self._turn]
 
 
-def read_slots(data: bytes) -> tuple[bytes, int] | None:
-    """Return the newest log id and end in the content of a watermark file."""
-    found: list[tuple[int, bytes]] = []
+def read_mark(data: bytes) -> Mark | None:
+    """Return the newest mark in the content of a watermark file."""
+    marks: list[Mark] = []
     for offset in _SLOT_OFFSETS:
         slot = data[offset : offset + _SLOT.size]
-        if len(slot) < _SLOT.size:
-            continue
-        log_id, end, expected = _SLOT.unpack(slot)
-        if zlib.crc32(slot[: _HEAD.size]) == expected:
-            found.append((end, log_id))
-    if not found:
-        return None
-    end, log_id = max(found)
-    return log_id, end
+        if len(slot) == _SLOT.size:
+            *mark, expected = _SLOT.unpack(slot)
+            if zlib.crc32(slot[: _HEAD.size]) == expected:
+                marks.append(Mark(*mark))
+    return max(marks, key=lambda mark: mark.n_commits, default=None)
