@@ -40,6 +40,7 @@ class State:
     files: dict[str, bytes]
     events: list[tuple[object, ...]]
     entries: tuple[object, ...]
+    end: int
 
 
 @dataclass
@@ -90,7 +91,7 @@ def record_states(directory: Path, seed: int) -> list[State]:
             assert span.finished is not None
             log.forget("s0", span.first, span.finished + 1, last=True)
         files = {name: (directory / name).read_bytes() for name in _FILES}
-        states.append(State(files, *_read(log)))
+        states.append(State(files, *read_log(log), log.end))
     log.close()
     return states
 
@@ -106,7 +107,7 @@ class DamagedLogs:
     def __init__(self, directory: Path, seed: int) -> None:
         self._chance = random.Random(seed)
         self._states = record_states(directory / "log", seed)
-        self._image = directory / "image"
+        self.image = directory / "image"
 
     def run(self, count: int) -> Outcome:
         """Make `count` damaged images and return what became of them."""
@@ -118,6 +119,20 @@ class DamagedLogs:
 
     def judge(self, kind: Kind) -> Verdict:
         """Make one image with damage of a kind and return how the log takes it."""
+        files, truth = self.damage(kind)
+        self.write(files)
+        try:
+            with closing(EventLog(self.image)) as log:
+                events, entries = read_log(log)
+                is_reported = log.damaged > 0 or log.lost > 0
+        except LogError:
+            return "refused"
+        if is_reported:
+            return "noticed"
+        return "harmless" if (events, entries) == (truth.events, truth.entries) else "silent"
+
+    def damage(self, kind: Kind) -> tuple[dict[str, bytes], State]:
+        """Return the files of a log with damage of a kind, and the state before."""
         chance = self._chance
         i = chance.randrange(len(self._states) // 2, len(self._states))
         state = self._states[i]
@@ -146,7 +161,7 @@ class DamagedLogs:
                             min(_PAGE, len(content) - page), b"\0"
                         )
         files[name] = bytes(content)
-        return self._judge_image(files, state)
+        return files, state
 
     def survives_power_loss(self) -> bool:
         """Cut the power between two commits of a disk that honours fsync; is all still there?
@@ -170,32 +185,21 @@ class DamagedLogs:
             wal += torn[: chance.randrange(len(delta) + 1)]
         end = self._states[chance.randrange(i + 1)].files["events.end"]
         files = {"events.db": db, "events.db-wal": wal, "events.end": end}
-        self._write(files)
-        with closing(EventLog(self._image)) as log:
-            events, _ = _read(log)
+        self.write(files)
+        with closing(EventLog(self.image)) as log:
+            events, _ = read_log(log)
             if log.damaged or log.lost:
                 return False
         removed = {event[0] for event in before.events} - {event[0] for event in after.events}
         kept = [event for event in before.events if event[0] not in removed]
         return [event for event in events if event in kept] == kept
 
-    def _judge_image(self, files: dict[str, bytes], truth: State) -> Verdict:
-        self._write(files)
-        try:
-            with closing(EventLog(self._image)) as log:
-                events, entries = _read(log)
-                is_reported = log.damaged > 0 or log.lost > 0
-        except LogError:
-            return "refused"
-        if is_reported:
-            return "noticed"
-        return "harmless" if (events, entries) == (truth.events, truth.entries) else "silent"
-
-    def _write(self, files: dict[str, bytes]) -> None:
-        shutil.rmtree(self._image, ignore_errors=True)
-        self._image.mkdir()
+    def write(self, files: dict[str, bytes]) -> None:
+        """Write files as those of the image."""
+        shutil.rmtree(self.image, ignore_errors=True)
+        self.image.mkdir()
         for name, content in files.items():
-            (self._image / name).write_bytes(content)
+            (self.image / name).write_bytes(content)
 
 
 def _mix(old: bytes, new: bytes, size: int, chance: random.Random) -> bytes:
@@ -207,7 +211,7 @@ def _mix(old: bytes, new: bytes, size: int, chance: random.Random) -> bytes:
     )
 
 
-def _read(log: EventLog) -> tuple[list[tuple[object, ...]], tuple[object, ...]]:
+def read_log(log: EventLog) -> tuple[list[tuple[object, ...]], tuple[object, ...]]:
     """Return the events of a log, and what else it knows."""
     events: list[tuple[object, ...]] = []
     offset = 0

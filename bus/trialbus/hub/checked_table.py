@@ -60,21 +60,18 @@ class CheckedTable:
         """Remove every row."""
         db.execute(f"DELETE FROM {self.name}")  # noqa: S608
 
-    def read(self, db: sqlite3.Connection) -> tuple[list[Row], list[Row]]:
-        """Return the rows that verify, and those that do not, each without its checksum.
+    def read(self, db: sqlite3.Connection, intact: list[Row], damaged: list[Row]) -> None:
+        """Append each row, without its checksum, to one of two lists: whether it verifies.
 
         Raises:
-            sqlite3.DatabaseError: A page of the table cannot be read.
+            sqlite3.DatabaseError: A page cannot be read; the rows before it are in the lists.
         """
-        intact: list[Row] = []
-        damaged: list[Row] = []
         for stored in db.execute(self.select):
             row = self.verify(stored)
             if row is None:
                 damaged.append(stored[:-1])
             else:
                 intact.append(row)
-        return intact, damaged
 
     def verify(self, stored: Row) -> Row | None:
         """Return a row that `select` returned, without its checksum; None if it does not match."""

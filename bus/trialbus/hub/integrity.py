@@ -14,10 +14,11 @@ import sqlite3
 import struct
 import zlib
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import msgspec
 
+from trialbus.hub.checked_table import Row
 from trialbus.hub.small_tables import GAP
 from trialbus.protocol.frames import Record
 
@@ -52,9 +53,14 @@ def is_rare(topic: str) -> bool:
 
 
 class Damage:
-    """The offsets whose events are known to be damaged or gone, each logged and counted once."""
+    """The offsets whose events are known to be damaged or gone, each reported and counted once.
 
-    def __init__(self) -> None:
+    Args:
+        report: Called with the first offset, the one after the last, and the reason.
+    """
+
+    def __init__(self, report: Callable[[int, int, str], None]) -> None:
+        self._report = report
         self._firsts: list[int] = []
         self._stops: list[int] = []
         self.count = 0
@@ -71,8 +77,17 @@ class Damage:
         n_known = sum(stops) - sum(firsts)
         self._firsts[low:high], self._stops[low:high] = [merged[0]], [merged[1]]
         self.count += merged[1] - merged[0] - n_known
-        offsets = f"offset {first}" if stop == first + 1 else f"offsets {first} to {stop - 1}"
-        logger.error("the log is damaged at %s: %s; not delivered", offsets, reason)
+        self._report(first, stop, reason)
+
+
+def format_offsets(first: int, stop: int) -> str:
+    """Return the offsets from `first` up to `stop` in words."""
+    return f"offset {first}" if stop == first + 1 else f"offsets {first} to {stop - 1}"
+
+
+def _log_damage(first: int, stop: int, reason: str) -> None:
+    offsets = format_offsets(first, stop)
+    logger.error("the log is damaged at %s: %s; not delivered", offsets, reason)
 
 
 class VerifiedReader:
@@ -80,11 +95,14 @@ class VerifiedReader:
 
     Args:
         db: The log.
+        report: See `Damage`; the default logs.
     """
 
-    def __init__(self, db: sqlite3.Connection) -> None:
+    def __init__(
+        self, db: sqlite3.Connection, report: Callable[[int, int, str], None] = _log_damage
+    ) -> None:
         self._db = db
-        self.damage = Damage()
+        self.damage = Damage(report)
         self.position = 0  #: offset to go on from, after `read`
         self._rows_left = 0
 
@@ -154,7 +172,7 @@ class VerifiedReader:
                 row = self._db.execute(f"{_COLUMNS} WHERE offset = ?", (offset,)).fetchone()
             except sqlite3.DatabaseError as error:
                 _raise_passing(error)
-                self.damage.add(offset, offset + 1, f"unreadable ({error})")
+                self._check_hole(offset, offset + 1, f"unreadable ({error})")
             else:
                 if row is None:
                     self._check_hole(offset, offset + 1)
@@ -203,19 +221,27 @@ class VerifiedReader:
         self.damage.add(offset, offset + 1, "the checksum does not match")
         return None
 
-    def _check_hole(self, first: int, stop: int) -> None:
-        """Count offsets that have no row, and no known gap."""
+    def _check_hole(self, first: int, stop: int, reason: str = "the events are gone") -> None:
+        """Count offsets whose events cannot be read, less those of known gaps."""
         while first < stop:
-            stored = self._db.execute(
-                f"{GAP.select} WHERE stop > ? ORDER BY stop LIMIT 1", (first,)
-            ).fetchone()
-            gap = None if stored is None else GAP.verify(stored)
+            gap = self._find_gap(first)
             if gap is None or gap[1] >= stop:
-                self.damage.add(first, stop, "the events are gone")
+                self.damage.add(first, stop, reason)
                 return
             if first < gap[1]:
-                self.damage.add(first, gap[1], "the events are gone")
+                self.damage.add(first, gap[1], reason)
             first = gap[0]
+
+    def _find_gap(self, offset: int) -> Row | None:
+        """Return the first gap that ends after an offset."""
+        try:
+            stored = self._db.execute(
+                f"{GAP.select} WHERE stop > ? ORDER BY stop LIMIT 1", (offset,)
+            ).fetchone()
+        except sqlite3.DatabaseError as error:
+            _raise_passing(error)
+            return None
+        return None if stored is None else GAP.verify(stored)
 
 
 def _raise_passing(error: sqlite3.DatabaseError) -> None:

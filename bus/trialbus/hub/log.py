@@ -7,23 +7,21 @@ write-ahead log recovers a torn last write; an unreadable file is refused and le
 
 from __future__ import annotations
 
-import fcntl
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
-from trialbus.errors import LogError, LogInUseError
+from trialbus.errors import LogError
 from trialbus.hub.integrity import VerifiedReader, checksum, is_rare
-from trialbus.hub.log_format import Sync, open_database
-from trialbus.hub.log_state import Span, read_state
+from trialbus.hub.log_format import Sync, open_database, take_lock
+from trialbus.hub.log_state import Span, read_state, write_state
 from trialbus.hub.small_tables import DURABLE, META, PUBLISHER, SESSION, STUDY, SmallTables
 from trialbus.hub.watermark import Mark, Watermark
 from trialbus.messages.topics import list_matching_patterns
@@ -80,7 +78,7 @@ class EventLog:
         with ExitStack() as opened:
             try:
                 self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                opened.enter_context(self._take_lock())
+                opened.enter_context(take_lock(self.path))
                 self._watermark = opened.enter_context(
                     closing(Watermark(self.path.with_suffix(".end")))
                 )
@@ -261,25 +259,12 @@ class EventLog:
             self._drop_tail(stop - self._tail_start)
         return removed
 
-    def _take_lock(self) -> IO[str]:
-        path = self.path.parent / "events.lock"
-        lock = os.fdopen(os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "a+")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
-            lock.close()
-            raise LogInUseError(str(self.path), owner) from None
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        return lock
-
     def _load(self) -> None:
         self._reader = VerifiedReader(self._db)
         self._tables = SmallTables(self._db)
-        state = read_state(self._db, self._tables, self._reader, self._watermark)
+        state = read_state(self._db, self._tables, self._reader, self._watermark.read())
+        if state.problems:
+            write_state(self._tables, state)
         self._n_damaged_entries = state.n_damaged
         self.lost = state.lost  #: number of offsets whose events are known to be lost
         self.log_id: str = state.log_id

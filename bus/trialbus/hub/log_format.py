@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import time
 import uuid
 from pathlib import Path
-from typing import Literal, NoReturn, TypeAlias
+from typing import IO, Literal, NoReturn, TypeAlias
 
-from trialbus.errors import LogError
+from trialbus.errors import LogError, LogInUseError
 from trialbus.hub.integrity import checksum, is_rare
 from trialbus.hub.small_tables import GAP, META, TABLES, SmallTables
 
@@ -60,6 +61,29 @@ def open_database(path: Path, sync: Sync, *, had_log: bool) -> sqlite3.Connectio
         db.close()
         raise
     return db
+
+
+def take_lock(path: Path) -> IO[str]:
+    """Lock the log in a file for this process, until the returned file is closed.
+
+    Raises:
+        LogInUseError: Another process holds the lock.
+        OSError: The lock's file cannot be made.
+    """
+    lock = os.fdopen(
+        os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "a+"
+    )
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        owner = lock.read().strip() or "unknown"
+        lock.close()
+        raise LogInUseError(str(path), owner) from None
+    lock.truncate(0)
+    lock.write(f"{os.getpid()}\n")
+    lock.flush()
+    return lock
 
 
 def create(db: sqlite3.Connection, log_id: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
+import uuid
 from dataclasses import dataclass
 
 import msgspec
@@ -22,12 +23,13 @@ from trialbus.hub.small_tables import (
     STUDY,
     SmallTables,
 )
-from trialbus.hub.watermark import Mark, Watermark
+from trialbus.hub.watermark import Mark
 from trialbus.protocol.frames import Hello
 
 logger = logging.getLogger(__name__)
 
 _SUBMITTED, _FINISHED = "study_submitted", "study_finished"
+_LOST = frozenset({"lost", "damaged"})
 
 
 @dataclass(frozen=True)
@@ -58,64 +60,117 @@ class LogState:
     """Sessions that are alive."""
     studies: dict[str, Span]
     """Where every study lies, by its name in topics."""
-    lost: int
-    """Number of offsets whose events are known to be lost."""
+    gaps: list[Row]
+    """Offsets without an event, as rows of `GAP`."""
+    created: str
+    """Time at which the log was made, in seconds since the epoch."""
+    n_commits: int
+    """Number of transactions since the log was made."""
+    problems: list[str]
+    """What was found damaged and mended; the tables have to be written if there is anything."""
     n_damaged: int = 0
-    """Number of entries that were found damaged."""
+    """Number of entries and commits that were found damaged or gone."""
+
+    @property
+    def lost(self) -> int:
+        """Number of offsets whose events are known to be lost."""
+        return sum(stop - first for stop, first, reason in self.gaps if reason in _LOST)
 
 
 def read_state(
-    db: sqlite3.Connection, tables: SmallTables, reader: VerifiedReader, watermark: Watermark
+    db: sqlite3.Connection,
+    tables: SmallTables,
+    reader: VerifiedReader,
+    mark: Mark | None,
+    *,
+    salvage: bool = False,
 ) -> LogState:
-    """Read the state of an open log, mend what is damaged, and skip a lost tail.
+    """Read the state of a log, mend what is damaged, and skip a lost tail; change nothing on disk.
+
+    Args:
+        db: The log.
+        tables: Its small tables.
+        reader: Reads its events.
+        mark: What its watermark says.
+        salvage: Go on where something cannot be read, instead of raising.
 
     Raises:
         LogError: The log's id is damaged, and the watermark does not have it either.
         sqlite3.DatabaseError: A page of a table cannot be read.
     """
-    intact, damaged = tables.load()
+    intact, damaged = tables.load(salvage=salvage)
     meta = dict(intact[META.name])
-    mark = watermark.read()
     log_id = meta.get("log_id") or (mark.log_id.hex() if META.name in damaged and mark else None)
-    if log_id is None:
-        raise LogError(
-            f"{watermark.path.with_suffix('.db')} has lost its id; run: trialbus log check --repair"
-        )
-    newest = db.execute("SELECT max(offset) FROM event").fetchone()[0]
-    end = max(
-        0 if newest is None else newest + 1,
-        int(meta.get("end", 0)),
-        max((stop for stop, *_ in intact[GAP.name]), default=0),
-    )
+    if log_id is None and not salvage:
+        raise LogError("the log has lost its id; run: trialbus log check --repair")
+    log_id = log_id or uuid.uuid4().hex
     state = LogState(
         log_id=log_id,
-        end=end,
+        end=int(meta.get("end", 0)),
         publishers=dict(intact[PUBLISHER.name]),
         durable=dict(intact[DURABLE.name]),
         sessions=_decode_sessions(intact[SESSION.name]),
         studies={name: Span(*span) for name, *span in intact[STUDY.name]},
-        lost=sum(stop - first for stop, first, reason in intact[GAP.name] if reason != "removed"),
+        gaps=intact[GAP.name],
+        created=meta.get("created", f"{time.time():.3f}"),
+        n_commits=tables.n_commits,
+        problems=[],
     )
+    try:
+        newest = db.execute("SELECT max(offset) FROM event").fetchone()[0]
+    except sqlite3.DatabaseError:
+        if not salvage:
+            raise
+        newest = max(state.durable.values(), default=0)
+    ends = [stop for stop, *_ in state.gaps]
+    state.end = max([state.end, 0 if newest is None else newest + 1, *ends])
+    mark = mark if mark is not None and mark.log_id.hex() == log_id else None
     if damaged:
-        _mend(state, damaged, reader)
-        tables.replace_all(_list_rows(state, meta, intact[GAP.name]))
-    if mark is not None and mark.log_id.hex() == log_id:
-        _compare(state, tables, mark)
+        _mend(state, damaged, reader, max(state.end, mark.end if mark and salvage else 0))
+    if mark is not None:
+        _compare(state, mark)
+    for problem in state.problems:
+        logger.error("%s", problem)
     return state
 
 
-def _mend(state: LogState, damaged: dict[str, list[Row]], reader: VerifiedReader) -> None:
+def write_state(tables: SmallTables, state: LogState) -> None:
+    """Write a state as the content of the small tables."""
+    now = time.time()
+    tables.n_commits = state.n_commits
+    tables.replace_all(
+        {
+            META.name: [
+                ("format", FORMAT),
+                ("log_id", state.log_id),
+                ("created", state.created),
+                ("end", str(state.end)),
+            ],
+            PUBLISHER.name: list(state.publishers.items()),
+            DURABLE.name: list(state.durable.items()),
+            SESSION.name: [
+                (id_, msgspec.msgpack.encode(hello), now) for id_, hello in state.sessions.items()
+            ],
+            STUDY.name: [
+                (name, s.first, s.finished, s.finished_at) for name, s in state.studies.items()
+            ],
+            GAP.name: state.gaps,
+        }
+    )
+
+
+def _mend(state: LogState, damaged: dict[str, list[Row]], reader: VerifiedReader, end: int) -> None:
     """Add what the events tell, and what damaged rows still tell beyond doubt."""
     rows = {name: len(entries) for name, entries in damaged.items() if entries}
     state.n_damaged = max(1, sum(rows.values()))
-    logger.error(
-        "the log's tables are damaged (%s): publishers and studies are read from the events,"
-        " damaged durable names begin again",
-        ", ".join(f"{n} of {name}" for name, n in rows.items()) or "an older state",
+    described = ", ".join(f"{n} of {name}" for name, n in rows.items()) or "an older state"
+    state.problems.append(
+        f"the log's tables are damaged ({described}): publishers and studies are read from the"
+        " events, damaged durable names begin again"
     )
     position, now = 0, time.time()
-    while position < state.end:
-        for record in reader.read(position, state.end, state.end):
+    while position < end:
+        for record in reader.read(position, end, end):
             last = state.publishers.get(record.publisher, 0)
             state.publishers[record.publisher] = max(record.seq, last)
             type_, study, _ = record.topic.split("/", 2)
@@ -134,25 +189,20 @@ def _mend(state: LogState, damaged: dict[str, list[Row]], reader: VerifiedReader
     state.sessions.update(_decode_sessions(damaged.get(SESSION.name, [])))
 
 
-def _compare(state: LogState, tables: SmallTables, mark: Mark) -> None:
+def _compare(state: LogState, mark: Mark) -> None:
     """Count lost commits, and skip the offsets of the events that were lost with them."""
-    n_lost = mark.n_commits - tables.n_commits
+    n_lost = mark.n_commits - state.n_commits
     if n_lost <= 0 and mark.end <= state.end:
         return
-    logger.error(
-        "the log lost its last %d commits, and with them the events %d to %d: was an older copy"
-        " put back, or events.db-wal deleted?",
-        n_lost,
-        state.end,
-        mark.end - 1,
+    state.problems.append(
+        f"the log lost its last {n_lost} commits, and with them the events {state.end} to"
+        f" {mark.end - 1}: was an older copy put back, or events.db-wal deleted?"
     )
     state.n_damaged += max(1, n_lost)
-    tables.n_commits = max(tables.n_commits, mark.n_commits)
-    with tables.transaction():
-        if mark.end > state.end:
-            tables.record_gap(state.end, mark.end, "lost")
-            state.lost += mark.end - state.end
-            state.end = mark.end
+    state.n_commits = max(state.n_commits, mark.n_commits)
+    if mark.end > state.end:
+        state.gaps.append((mark.end, state.end, "lost"))
+        state.end = mark.end
 
 
 def _decode_sessions(rows: list[Row]) -> dict[str, Hello]:
@@ -164,20 +214,3 @@ def _decode_sessions(rows: list[Row]) -> dict[str, Hello]:
         except (TypeError, UnicodeDecodeError, msgspec.DecodeError):
             continue
     return sessions
-
-
-def _list_rows(state: LogState, meta: dict[str, str], gaps: list[Row]) -> dict[str, list[Row]]:
-    now = time.time()
-    meta |= {"log_id": state.log_id, "format": FORMAT}
-    return {
-        META.name: list(meta.items()),
-        PUBLISHER.name: list(state.publishers.items()),
-        DURABLE.name: list(state.durable.items()),
-        SESSION.name: [
-            (id_, msgspec.msgpack.encode(hello), now) for id_, hello in state.sessions.items()
-        ],
-        STUDY.name: [
-            (name, s.first, s.finished, s.finished_at) for name, s in state.studies.items()
-        ],
-        GAP.name: gaps,
-    }

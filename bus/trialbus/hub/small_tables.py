@@ -43,10 +43,13 @@ class SmallTables:
         self._digest = 0
         self.n_commits = 0  #: number of transactions since the log was made
 
-    def load(self) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
+    def load(self, *, salvage: bool = False) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
         """Return the rows that verify and those that do not, by table.
 
         The name of every table is among the latter where rows are missing or from an older state.
+
+        Args:
+            salvage: Take a table that cannot be read for a damaged one, instead of raising.
 
         Raises:
             sqlite3.DatabaseError: A page cannot be read.
@@ -54,7 +57,13 @@ class SmallTables:
         intact: dict[str, list[Row]] = {}
         damaged: dict[str, list[Row]] = {}
         for table in TABLES:
-            intact[table.name], rows = table.read(self._db)
+            intact[table.name], rows = [], list[Row]()
+            try:
+                table.read(self._db, intact[table.name], rows)
+            except sqlite3.DatabaseError:
+                if not salvage:
+                    raise
+                damaged[table.name] = rows
             if rows:
                 damaged[table.name] = rows
         n_commits, _, digest = dict(intact[META.name]).get(_DIGEST, "0 ").partition(" ")

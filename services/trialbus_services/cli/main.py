@@ -39,6 +39,7 @@ commands:
   events     print the events of a bus: trialbus events --study digits --follow
   status     print the state of a hub: offset, rate, sessions, lag of durable names
   forget     remove a finished study's events from the log: trialbus forget digits
+  log        say what is damaged in a log, and repair it: trialbus log check
   metrics    serve a hub's counters to Prometheus: trialbus metrics --port 9464
   keys       make keys for a bus that other machines can reach: trialbus keys --help
 
@@ -232,6 +233,7 @@ TOOLS = {
     "events": "trialbus_services.cli.inspect:events",
     "status": "trialbus_services.cli.inspect:status",
     "forget": "trialbus_services.cli.inspect:forget",
+    "log": "trialbus_services.cli.log:log",
     "keys": "trialbus_services.cli.keys:keys",
     "metrics": "trialbus_services.cli.metrics:metrics",
 }
