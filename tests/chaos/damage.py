@@ -17,6 +17,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from support.damage import cut_short, flip_bit
 from trialbus.errors import LogError
 from trialbus.hub.log import Change, EventLog
 from trialbus.protocol.frames import Hello
@@ -141,9 +142,9 @@ class DamagedLogs:
         content = bytearray(files[name])
         match kind:
             case "flip":
-                content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+                content = bytearray(flip_bit(bytes(content), chance)[0])
             case "cut":
-                del content[chance.randrange(len(content)) :]
+                content = bytearray(cut_short(bytes(content), chance)[0])
             case "torn":  # the last write of a page arrived in part
                 older = self._states[chance.randrange(i)].files[name]
                 page = chance.randrange(-(-len(content) // _PAGE)) * _PAGE
