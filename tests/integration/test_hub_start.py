@@ -63,7 +63,7 @@ def test_a_log_of_another_format_is_refused(bus: Bus) -> None:
         db.execute("UPDATE meta SET value = '99' WHERE key = 'format'")
     hub.start()
     assert hub.wait(20) == 1
-    assert "has format '99'; this version reads '3'" in hub.printed()
+    assert "has format '99'; this version reads '4'" in hub.printed()
 
 
 def test_an_endpoint_that_strangers_can_reach_is_refused(tmp_path: Path) -> None:
