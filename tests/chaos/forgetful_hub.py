@@ -10,16 +10,15 @@ from trialbus.protocol import frames
 
 class ForgetfulHub(hub.Hub):
     def _take_events(self, peer: bytes, message: frames.Publish) -> None:
-        last = self._change.publishers.get(
-            message.publisher, self.log.publishers.get(message.publisher, 0)
-        )
+        publisher = self._publisher_ids(message.publisher)
+        last = self._change.publishers.get(publisher, self.log.publishers.get(publisher, 0))
         self._acks[peer, message.publisher] = None
         self._change.events += [
-            (message.publisher, message.first + i, topic, body)
+            (publisher, message.first + i, topic, body)
             for i, (topic, body) in enumerate(message.events)
         ]
         end = message.first + len(message.events) - 1
-        self._change.publishers[message.publisher] = max(last, end)
+        self._change.publishers[publisher] = max(last, end)
 
 
 if __name__ == "__main__":
