@@ -75,7 +75,8 @@ class CheckedTable:
 
     def verify(self, stored: Row) -> Row | None:
         """Return a row that `select` returned, without its checksum; None if it does not match."""
-        *values, expected = stored
+        values: list[Any] = list(stored[:-1])
+        value: Any
         for i, (value, type_) in enumerate(zip(values, self._types, strict=True)):
             if value is None:
                 continue
@@ -87,7 +88,7 @@ class CheckedTable:
                 except UnicodeDecodeError:
                     return None
         row = tuple(values)
-        return row if self.checksum(row) == expected else None
+        return row if self.checksum(row) == stored[-1] else None
 
     def checksum(self, row: Row) -> int:
         """Return the checksum of a row, which is never 0."""

@@ -73,6 +73,7 @@ class EventLog:
 
     def __init__(self, directory: Path | str, *, sync: Sync = "full") -> None:
         self.path = Path(directory) / "events.db"
+        self.end: int = 0  #: offset that the next event gets
         self._last_checksum: int = 0  # of the newest row
         self._last_rare: int = -1  # offset of the newest event in the index `rare`
         with ExitStack() as opened:
@@ -269,7 +270,7 @@ class EventLog:
         self.lost = state.lost  #: number of offsets whose events are known to be lost
         self.log_id: str = state.log_id
         self._log_id_bytes = bytes.fromhex(state.log_id)
-        self.end: int = state.end  #: offset that the next event gets
+        self.end = state.end
         self.publishers = state.publishers
         self.durable = state.durable
         self.sessions = state.sessions

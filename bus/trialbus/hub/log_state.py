@@ -99,7 +99,7 @@ def read_state(
         sqlite3.DatabaseError: A page of a table cannot be read.
     """
     intact, damaged = tables.load(salvage=salvage)
-    meta = dict(intact[META.name])
+    meta: dict[str, str] = {row[0]: row[1] for row in intact[META.name]}
     log_id = meta.get("log_id") or (mark.log_id.hex() if META.name in damaged and mark else None)
     if log_id is None and not salvage:
         raise LogError("the log has lost its id; run: trialbus log check --repair")
@@ -107,8 +107,8 @@ def read_state(
     state = LogState(
         log_id=log_id,
         end=int(meta.get("end", 0)),
-        publishers=dict(intact[PUBLISHER.name]),
-        durable=dict(intact[DURABLE.name]),
+        publishers={row[0]: row[1] for row in intact[PUBLISHER.name]},
+        durable={row[0]: row[1] for row in intact[DURABLE.name]},
         sessions=_decode_sessions(intact[SESSION.name]),
         studies={name: Span(*span) for name, *span in intact[STUDY.name]},
         gaps=intact[GAP.name],

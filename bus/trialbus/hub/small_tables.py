@@ -66,7 +66,8 @@ class SmallTables:
                 damaged[table.name] = rows
             if rows:
                 damaged[table.name] = rows
-        n_commits, _, digest = dict(intact[META.name]).get(_DIGEST, "0 ").partition(" ")
+        meta: dict[str, str] = {row[0]: row[1] for row in intact[META.name]}
+        n_commits, _, digest = meta.get(_DIGEST, "0 ").partition(" ")
         intact[META.name] = [row for row in intact[META.name] if row[0] != _DIGEST]
         self._checksums = {
             (table.name, row[0]): table.checksum(row)
