@@ -80,13 +80,16 @@ class CheckedTable:
         for i, (value, type_) in enumerate(zip(values, self._types, strict=True)):
             if value is None:
                 continue
-            if not isinstance(value, bytes if type_ is str else type_):
-                return None
-            if type_ is str:
+            if type_ is not str:
+                if not isinstance(value, type_):
+                    return None
+            elif isinstance(value, bytes):
                 try:
                     values[i] = value.decode()
                 except UnicodeDecodeError:
                     return None
+            else:
+                return None
         row = tuple(values)
         return row if self.checksum(row) == stored[-1] else None
 
