@@ -152,3 +152,12 @@ def test_the_second_run_of_a_finished_study_says_so_at_once(bus: Bus) -> None:
     assert study.wait(30) == 0
     assert "resumed with 2 of 2 trials done" in study.printed()
     assert len(stored(bus).trials) == 2
+
+
+def test_a_finished_study_that_is_started_again_shows_the_best_value_so_far(bus: Bus) -> None:
+    command = small_study(steps=1, step_s=0.0, n_trials=2)
+    first = launch(bus, *command)
+    assert first.wait(60) == 0, first.printed()
+    second = bus.run("second", first.command)
+    assert second.wait(60) == 0, second.printed()
+    assert "2/2 trials done, 0 running, best " in second.printed()

@@ -66,9 +66,9 @@ def test_a_study_that_has_ended_is_summed_up_at_once(bus: Bus, reason: str, code
 
 def test_a_study_that_was_submitted_again_is_watched_to_its_new_end(bus: Bus) -> None:
     bus.hub()
-    publish(bus, *submitted(), *trial(0), finished(), ready(), *submitted(submission="2"))
+    publish(bus, *submitted(), *trial(0), finished(), ready(), *submitted(submission="2", n_done=8))
     again = watch(bus)
-    until_printed(again, "0/8 trials done, 0 running, best 0.125 in trial 4")
+    until_printed(again, "8/8 trials done, 0 running, best 0.125 in trial 4")
     publish(bus, finished(submission="2"))
     assert again.wait(40) == 0
     assert "report " not in again.printed(), "that of the first run"

@@ -14,8 +14,8 @@ from support.processes import Bus
 from trialbus.messages import events
 
 
-def submitted(study: str = SPEC.name, submission: str = "1") -> list[events.Event]:
-    """How a run of a study begins."""
+def submitted(study: str = SPEC.name, submission: str = "1", n_done: int = 0) -> list[events.Event]:
+    """Return the first events of a run of a study."""
     return [
         events.StudySubmitted(study=study, spec=SPEC, submission=submission),
         events.StudyStarted(
@@ -24,12 +24,13 @@ def submitted(study: str = SPEC.name, submission: str = "1") -> list[events.Even
             directions=["minimize"],
             metrics=["loss"],
             n_trials=SPEC.n_trials,
+            n_done=n_done,
         ),
     ]
 
 
 def trial(number: int, study: str = SPEC.name, steps: int = 3) -> Iterator[events.Event]:
-    """A trial from its assignment to its end."""
+    """Yield the events of a trial, from the assignment to the end."""
     yield events.TrialAssigned(
         study=study, trial=number, request=f"r{number}", session="s", params={"x": 0.5}
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import msgspec
 import pytest
 
 import trialbus
@@ -231,6 +232,15 @@ def test_a_study_that_is_submitted_again_runs_again() -> None:
     )
     seen = view(STARTED, ended(), again, ended())
     assert (seen.state, seen.n_done, seen.n_trials, seen.finished) == ("running", 10, 20, None)
+
+
+def test_the_best_trial_of_an_earlier_run_counts_while_the_storage_has_the_trial() -> None:
+    again = msgspec.structs.replace(STARTED, submission="2", n_done=10)
+    emptied = msgspec.structs.replace(STARTED, submission="2", n_done=0)
+    resumed, restarted = view(STARTED, ended(), again), view(STARTED, ended(), emptied)
+    assert resumed.best is not None
+    assert resumed.best.value == 0.99
+    assert restarted.best is None
 
 
 def test_the_time_left_follows_the_pace_and_stands_still_at_the_end() -> None:

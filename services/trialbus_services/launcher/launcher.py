@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import optuna
 from rich.console import Console
 
@@ -26,6 +28,7 @@ from trialbus_services.optimizer.pruning.warm_up import find_warm_up_problem
 from trialbus_services.optimizer.registry import build_pruner, build_sampler
 from trialbus_services.optimizer.storage import check_url, hide_password
 from trialbus_services.process import exit_codes, gpus, paths
+from trialbus_services.views.history import History, read_histories
 from trialbus_services.views.study_view import StudyView
 from trialbus_services.views.summary import print_summary
 from trialbus_services.views.terminal_view import TerminalView
@@ -153,13 +156,17 @@ def _submit(
     """Submit a study, show the progress of its trials, and return the event that ended it."""
     spec = submitted.spec
     began = time.monotonic()
+    view = StudyView(spec.name)
+    history = read_histories(services.link).get(spec.name)
+    start = "now" if history is None else history.start
     with (
-        subscribe(study=spec.name, link=services.link) as inbox,
+        subscribe(study=spec.name, start=start, link=services.link) as inbox,
         Publisher(link=services.link) as publisher,
     ):
         inbox.wait_ready()
+        if history is not None:
+            _replay(history, inbox, view)
         publisher.publish(submitted)
-        view = StudyView(spec.name)
         finished: events.StudyFinished | None = None
         try:
             with TerminalView(view, console=console) as terminal:
@@ -179,6 +186,16 @@ def _submit(
         report=page,
     )
     return finished
+
+
+def _replay(history: History, inbox: Subscriber[events.AnyEvent], view: StudyView) -> None:
+    """Apply the earlier runs of a study to a view, which then shows the best value so far."""
+    for event in history.before:
+        view.apply(event)
+    for record in inbox.read_to(None):
+        with contextlib.suppress(msgspec.DecodeError):
+            view.apply(record.event)
+    view.take_notes()  # drops the notes about old events
 
 
 def _follow(

@@ -278,6 +278,8 @@ class StudyView:
         self.n_trials, self.n_before = event.n_trials, event.n_done
         self.metrics, self.directions = event.metrics, event.directions
         self.counts.clear()
+        if not event.n_done:
+            self._best_complete = None  # the storage has no trial of earlier runs any more
         self._run_began = self._clock()
         if event.n_done:
             self._add_note(
