@@ -19,7 +19,7 @@ from trialbus_services.optimizer.objective import compute_objective
 def run_optuna_trial(
     function: Callable[[Trial], Any], trial: optuna.Trial, spec: StudySpec
 ) -> list[float]:
-    """Run a training for a trial of plain Optuna and return its objective values.
+    """Run a training for a trial of plain Optuna and return the objective values.
 
     The function is what `trainer=function` runs, too. Trials may follow each other in one process:
     what a trial leaves in Hydra's global state is cleared.
@@ -32,8 +32,8 @@ def run_optuna_trial(
         spec: Search space, objectives, budget and seed.
 
     Raises:
-        optuna.TrialPruned: The pruner ended it.
-        ValueError: It ended without a value for an objective.
+        optuna.TrialPruned: The pruner ended the trial.
+        ValueError: The trial ended without a value for an objective.
 
     Example:
         >>> study.optimize(lambda t: run_optuna_trial(train, t, spec), 20)  # doctest: +SKIP
@@ -64,7 +64,7 @@ def run_optuna_trial(
 
 
 class _OptunaChannel:
-    """The channel of a trial whose reports go to Optuna at once."""
+    """Channel of a trial that passes reports to Optuna at once."""
 
     def __init__(self, trial: optuna.Trial, spec: StudySpec) -> None:
         self.finished: events.TrialFinished | None = None
@@ -112,7 +112,7 @@ class _OptunaChannel:
 
 
 def _clear_hydra() -> None:
-    """Take back what `hydra.initialize` and `@hydra.main` left, if anything did."""
+    """Clear the global state that `hydra.initialize` and `@hydra.main` leave."""
     if "hydra" in sys.modules:
         from hydra.core.global_hydra import GlobalHydra
         from hydra.core.hydra_config import HydraConfig

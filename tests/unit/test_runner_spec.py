@@ -12,7 +12,7 @@ from trialbus import FloatParam, IntParam, Objective, SpecError
 from trialbus.study.spec import Component
 from trialbus_services.runner import StudyConfig
 from trialbus_services.runner.spec import load, parse
-from trialbus_services.runner.training import overrides_of
+from trialbus_services.runner.training import build_overrides
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "spec.yaml"
 PARAMETERS = [{"name": "lr", "type": "float_log", "low": 1e-4, "high": 0.1}]
@@ -155,7 +155,7 @@ def test_a_base_config_is_found_beside_its_spec_file(tmp_path: Path) -> None:
 
 def test_a_function_that_another_process_cannot_import_is_refused() -> None:
     with pytest.raises(SpecError, match=r"trainer: .*top level of a \.py file"):
-        overrides_of(lambda trial: None, Path())
+        build_overrides(lambda trial: None, Path())
 
 
 def test_a_study_made_in_python_needs_a_name_and_parameters_only() -> None:

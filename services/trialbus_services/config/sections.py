@@ -28,6 +28,7 @@ from trialbus.study.validation import convert, is_mapping
 from trialbus_services.config.base_config import read_base_config
 from trialbus_services.config.search_space import expand_params
 from trialbus_services.config.settings import SECTIONS, BusSettings, TrainerSettings
+from trialbus_services.process.search_path import build_search_path
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _NAMES = {type_: name for name, type_ in SECTIONS.items()}
@@ -120,7 +121,8 @@ def _check_command(command: list[str], folder: Path) -> None:
     if not command:
         raise SpecError("trainer.command", "[] is empty (expected a program and its arguments)")
     program = command[0]
-    if not (shutil.which(program) or shutil.which(folder / program)):
+    path = build_search_path(os.environ)
+    if not (shutil.which(program, path=path) or shutil.which(folder / program)):
         raise SpecError(
             "trainer.command",
             f"{program!r} is not a program that can be run here (in {command!r})",

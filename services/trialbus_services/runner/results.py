@@ -25,17 +25,17 @@ from trialbus_services.runner.study_config import StudyConfig
 def write_results(
     study: optuna.Study, spec: StudySpec, end: events.StudyFinished, directory: Path
 ) -> list[Path]:
-    """Write the results of a study and return the paths.
+    """Write the results of a study and return the paths of the files.
 
     `<study>_results.json` has all trials. In a folder named after the study are
     `best_params.json` and `best_config.yaml`: the whole configuration of the best trial, which a
     Hydra application takes as `--config-dir <directory> +<study>=best_config`.
 
     Args:
-        study: It has ended.
-        spec: What it was run with.
-        end: How it ended.
-        directory: Made if it is not there.
+        study: Study that has ended.
+        spec: Specification of the study.
+        end: Event that ended the study.
+        directory: Folder of the results, created if necessary.
     """
     trials = study.get_trials(deepcopy=False)
     best = study.best_trial if end.best_trials else None
@@ -50,13 +50,13 @@ def write_results(
             "pruned": end.counts.pruned,
             "failed": end.counts.failed,
         },
-        "best": None if best is None else _row(best),
-        "trials": [_row(trial) for trial in trials],
+        "best": None if best is None else _format_trial(best),
+        "trials": [_format_trial(trial) for trial in trials],
     }
-    written = [_write(paths.results_file(directory, spec.name), _json(results))]
+    files = [_write(paths.results_file(directory, spec.name), _to_json(results))]
     if best is not None:
         folder = paths.results_directory(directory, spec.name)
-        written.append(_write(folder / "best_params.json", _json(best.params)))
+        files.append(_write(folder / "best_params.json", _to_json(best.params)))
         config = Params(merge_configs(flatten_config(spec.config), best.params)).nested()
         # Quoted, so that whatever the name is, it ends with the line.
         text = (
@@ -64,8 +64,8 @@ def write_results(
             f"# Trial {best.number} of the study {json.dumps(spec.name)}, {best.value}.\n"
             f"{yaml.safe_dump(config, sort_keys=False, allow_unicode=True)}"
         )
-        written.append(_write(folder / "best_config.yaml", text))
-    return written
+        files.append(_write(folder / "best_config.yaml", text))
+    return files
 
 
 def tidy_checkpoints(study: optuna.Study, config: StudyConfig) -> None:
@@ -85,7 +85,7 @@ def tidy_checkpoints(study: optuna.Study, config: StudyConfig) -> None:
             shutil.rmtree(folder)
 
 
-def _row(trial: FrozenTrial) -> dict[str, Any]:
+def _format_trial(trial: FrozenTrial) -> dict[str, Any]:
     duration = trial.duration
     return {
         "number": trial.number,
@@ -98,7 +98,7 @@ def _row(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
-def _json(data: Any) -> str:
+def _to_json(data: Any) -> str:
     return json.dumps(data, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""OptunaRunner: the studies of a spec file, run one after the other."""
+"""OptunaRunner: runs the studies of a spec file one after the other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from trialbus_services.process import gpus, paths
 from trialbus_services.runner.results import tidy_checkpoints, write_results
 from trialbus_services.runner.spec import RunnerSpec, load, parse
 from trialbus_services.runner.study_config import StudyConfig
-from trialbus_services.runner.training import Training, check_not_imported, overrides_of
+from trialbus_services.runner.training import Training, build_overrides, check_not_imported
 from trialbus_services.worker.command_line import hydra_text
 
 
@@ -68,21 +68,21 @@ class OptunaRunner:
             raise SpecError(
                 "trainer", "there is none (expected a command, module:function or a function)"
             )
-        self._training = overrides_of(training, self._folder)
+        self._training = build_overrides(training, self._folder)
         self._overrides = list(overrides)
         self._console = console or Console()
 
     def run_study(self, study_config: StudyConfig) -> optuna.Study:
-        """Run a study to its end, or let it go on, and write its results.
+        """Run or continue a study to the end and write the results.
 
         Args:
             study_config: One of `spec.studies`, or your own.
 
         Raises:
-            SpecError: It cannot be run as it is.
-            TrialbusError: It failed, or no trial was completed; its results are written all the
-                same.
-            KeyboardInterrupt: It was interrupted. The same call goes on with it.
+            SpecError: The study cannot be run as specified.
+            TrialbusError: The study failed, or has no complete trial; the results are written
+                nevertheless.
+            KeyboardInterrupt: The user interrupted; the same call continues the study.
         """
         check_not_imported()
         spec, url = study_config.spec(), study_config.storage
@@ -112,7 +112,7 @@ class OptunaRunner:
         return study
 
     def run_all_studies(self) -> list[optuna.Study]:
-        """Run every study of the spec in its order and return them.
+        """Run every study of the spec, in order, and return the studies.
 
         Raises:
             TrialbusError: Studies failed; the others have run.
@@ -140,8 +140,8 @@ class OptunaRunner:
 
     def _collect_overrides(self, study: StudyConfig) -> list[str]:
         """Return the overrides of `trialbus study` that run a study as the spec says."""
-        most = self.spec.max_concurrent_trials
-        slots = most if study.n_jobs in (None, -1) else min(most, study.n_jobs or most)
+        limit = self.spec.max_concurrent_trials
+        slots = limit if study.n_jobs in (None, -1) else min(limit, study.n_jobs or limit)
         capacity = gpus.capacity(len(gpus.present()), self.spec.gpu_per_trial)
         if capacity and capacity < slots:
             self._print(

@@ -1,4 +1,4 @@
-"""Spec files: several studies and how to run them, in one YAML file."""
+"""Spec files: several studies and the settings of a run, in one YAML file."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def load(path: Path) -> RunnerSpec:
 
 
 def parse(data: Mapping[str, Any], folder: Path = Path()) -> RunnerSpec:
-    """Build a spec from the content of a file, and check its studies.
+    """Build a spec from the content of a file, and check every study of the spec.
 
     Args:
         data: The content.
@@ -115,7 +115,7 @@ def parse(data: Mapping[str, Any], folder: Path = Path()) -> RunnerSpec:
 
 
 def _resolve_base_config(study: StudyConfig, folder: Path) -> StudyConfig:
-    """Return a study with the path of its base configuration relative to the working directory."""
+    """Return a study whose path of a base configuration is relative to the working directory."""
     base = study.base_config
     if isinstance(base, str) and base.endswith((".yaml", ".yml")):
         return msgspec.structs.replace(study, base_config=str(folder / base))

@@ -38,7 +38,7 @@ _FIELDS: Mapping[str, str] = {
 
 
 class StudyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One study of a spec file."""
+    """A study of a spec file."""
 
     study_name: str
     """Name of the study, on the bus and in the storage."""
@@ -135,7 +135,7 @@ class StudyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 raise ValueError(f"{name} {count} is below 1 (expected 1 or more)")
 
     def spec(self) -> StudySpec:
-        """Return the study as the bus knows it.
+        """Return the specification of the study for the bus.
 
         Raises:
             SpecError: A value cannot be used; its key is the one of the spec file.
@@ -181,7 +181,7 @@ class StudyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 def _drop_nulls(component: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return a sampler or pruner without the arguments that are left to its class."""
+    """Return a sampler or pruner without null arguments, which are left to the class."""
     if component is None:
         return None
     arguments = {name: value for name, value in component.items() if value is not None}
@@ -191,12 +191,12 @@ def _drop_nulls(component: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _find_key(field: str) -> str | None:
-    """Return the key of a spec file that gives a field of the study; None if there is none."""
+    """Return the key of a spec file for a field of a study; None for a field without a key."""
     return next((key for key, name in _FIELDS.items() if name == field), None)
 
 
 def _rename_key(error: SpecError) -> SpecError:
-    """Return an error about a field of the study as one about the key of the spec file."""
+    """Convert an error about a field of a study to an error about the key of the spec file."""
     path = error.key.removeprefix("study").removeprefix(".")
     name, _, problem = error.problem.partition(" ")
     # Errors of a whole section begin with the name of the field in it.

@@ -15,10 +15,10 @@ from trialbus_services.worker.command_line import hydra_text
 #: A command, `module:function`, or a function at the top level of a module.
 Training: TypeAlias = Sequence[str] | str | Callable[[Trial], Any]
 
-_IMPORTED = "TRIALBUS_RUNNER_IMPORTS"
+_IMPORT_VARIABLE = "TRIALBUS_RUNNER_IMPORTS"
 
 
-def overrides_of(training: Training, folder: Path) -> list[str]:
+def build_overrides(training: Training, folder: Path) -> list[str]:
     """Return the overrides that make a worker run a training.
 
     A function runs as `trainer=function` does: in a process of its own for each trial, forked from
@@ -33,7 +33,7 @@ def overrides_of(training: Training, folder: Path) -> list[str]:
         SpecError: The function cannot be imported by another process; says what to do.
     """
     if callable(training):
-        training, folder = _importable(training)
+        training, folder = _locate_function(training)
     if not isinstance(training, str):
         return ["trainer=command", f"trainer.command=[{','.join(map(hydra_text, training))}]"]
     path = os.pathsep.join(filter(None, [str(folder.absolute()), os.environ.get("PYTHONPATH")]))
@@ -41,25 +41,25 @@ def overrides_of(training: Training, folder: Path) -> list[str]:
         "trainer=function",
         f"trainer.function={hydra_text(training)}",
         f"+trainer.env.PYTHONPATH={hydra_text(path)}",
-        f"+trainer.env.{_IMPORTED}='1'",
+        f"+trainer.env.{_IMPORT_VARIABLE}='1'",
     ]
 
 
 def check_not_imported() -> None:
-    """Refuse to run studies while a worker imports the script that runs them.
+    """Refuse to run studies while a worker imports the module of a training.
 
     Raises:
-        TrialbusError: It is so.
+        TrialbusError: A worker imports the module of this caller.
     """
-    if os.environ.get(_IMPORTED):
+    if os.environ.get(_IMPORT_VARIABLE):
         raise TrialbusError(
             "the module of the training runs studies itself when it is imported; put that "
             'part under `if __name__ == "__main__":`'
         )
 
 
-def _importable(function: Callable[..., Any]) -> tuple[str, Path]:
-    """Return `module:function` and the folder where the module is found."""
+def _locate_function(function: Callable[..., Any]) -> tuple[str, Path]:
+    """Return `module:function` of a function, and the folder that holds the module."""
     name = getattr(function, "__qualname__", "")
     module = sys.modules.get(getattr(function, "__module__", ""))
     file = getattr(module, "__file__", None)

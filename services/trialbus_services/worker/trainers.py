@@ -11,6 +11,7 @@ from typing import Protocol
 from trialbus.messages.events import TrialAssigned
 from trialbus_services.config.settings import ParamsAs
 from trialbus_services.process import paths
+from trialbus_services.process.search_path import build_search_path
 from trialbus_services.worker.command_line import command_of, values_of, variables_of
 from trialbus_services.worker.training_process import Exit, run_training
 
@@ -71,7 +72,13 @@ class CommandTrainer:
         variables = variables_of(values_of(trial)) if self.params_as == "environment" else {}
         return await run_training(
             command_of(self.command, self.params_as, trial, self._folder_of(trial)),
-            env={**os.environ, **self.env, **variables, **env},
+            env={
+                **os.environ,
+                "PATH": build_search_path(os.environ),
+                **self.env,
+                **variables,
+                **env,
+            },
             cwd=self.cwd,
             log=log,
             grace_s=self.grace_s,
