@@ -44,9 +44,9 @@ def test_a_prune_stops_every_rank_at_the_same_step(
         for rank in range(2)
     ]
     assert [process.wait(50) for process in ranks] == [0, 0]
-    found = [process.printed() for process in ranks]
-    assert re.findall(r"trial 0 .*", found[0]) == re.findall(r"trial 0 .*", found[1])
-    ended = [int(re.findall(r"ended after (\d+) steps", text)[0]) for text in found]
+    outputs = [process.printed() for process in ranks]
+    assert re.findall(r"trial 0 .*", outputs[0]) == re.findall(r"trial 0 .*", outputs[1])
+    ended = [int(re.findall(r"ended after (\d+) steps", text)[0]) for text in outputs]
     assert 7 <= ended[0] == ended[1] < 1000
     assert listener.next(trialbus.StudyFinished).counts.pruned == 1
     # Each step once: the other rank published nothing.
@@ -54,7 +54,7 @@ def test_a_prune_stops_every_rank_at_the_same_step(
     assert sorted(steps) == list(range(ended[0]))
 
 
-def test_several_ranks_without_a_process_group_are_told_what_to_do(
+def test_the_error_for_ranks_without_a_process_group_says_how_to_make_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")

@@ -33,7 +33,7 @@ def loss(x: float, step: int) -> float:
     return x * x + 3 / (step + 1) * abs(x)
 
 
-def test_with_wait_the_decisions_are_those_of_plain_optuna_step_for_step(
+def test_with_wait_the_decisions_are_equal_to_plain_optuna_s_at_every_step(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
@@ -73,10 +73,10 @@ def test_with_wait_the_decisions_are_those_of_plain_optuna_step_for_step(
 TRAINING = """
 import sys, time, trialbus
 with trialbus.attach(study="quadratic", endpoint=sys.argv[1], timeout_s=60) as trial:
-    found = trial.checkpoint.latest()
-    begin = found.step + 1 if found else 0
-    print("attempt", trial.attempt, "begins at", begin, flush=True)
-    for step in range(begin, 4):
+    checkpoint = trial.checkpoint.latest()
+    first_step = checkpoint.step + 1 if checkpoint else 0
+    print("attempt", trial.attempt, "begins at", first_step, flush=True)
+    for step in range(first_step, 4):
         trial.report(step, {"loss": 4 - step})
         with trial.checkpoint.save(step) as path:
             path.write_text("weights")
@@ -95,7 +95,7 @@ with trialbus.attach(study="quadratic", endpoint=sys.argv[1], timeout_s=60) as t
         ),
     ],
 )
-def test_a_preempted_training_goes_on_where_it_had_saved(
+def test_a_preempted_training_resumes_from_its_checkpoint(
     bus: Bus, client: Callable[[], Client], tmp_path: Path, handler: str
 ) -> None:
     bus.hub()
@@ -118,7 +118,7 @@ def test_a_preempted_training_goes_on_where_it_had_saved(
     assert stored(bus).trials[0].intermediate_values == {0: 4, 1: 3, 2: 2, 3: 1}
 
 
-def test_an_artifact_is_found_by_optuna(
+def test_optuna_s_artifact_store_reads_an_artifact_of_a_trial(
     bus: Bus, client: Callable[[], Client], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TRIALBUS_ARTIFACTS", str(tmp_path / "artifacts"))

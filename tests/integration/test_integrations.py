@@ -7,6 +7,8 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from optuna.trial import TrialState
@@ -23,9 +25,9 @@ CARTPOLE = {"learning_rate": 1e-3, "gamma": 0.98, "ent_coef": 0.0}
 
 
 @pytest.fixture
-def played() -> Iterator[TestBus]:
-    with TestBus() as made:
-        yield made
+def test_bus() -> Iterator[TestBus]:
+    with TestBus() as test_bus:
+        yield test_bus
 
 
 @pytest.mark.timeout(120)
@@ -40,11 +42,11 @@ def played() -> Iterator[TestBus]:
     ids=["lightning", "transformers", "stable-baselines3", "lightgbm"],
 )
 def test_a_training_reports_its_evaluations_and_ends_when_it_is_pruned(
-    played: TestBus, library: str, params: dict[str, float], steps: list[int], metric: str
+    test_bus: TestBus, library: str, params: dict[str, float], steps: list[int], metric: str
 ) -> None:
     (example,) = EXAMPLES.glob(f"{library}_*.py")
     environment = dict(os.environ)
-    played.assign(environment.__setitem__, params=params, budget=2000)
+    test_bus.assign(environment.__setitem__, params=params, budget=2000)
     with subprocess.Popen(
         [sys.executable, example],
         env=environment,
@@ -52,15 +54,15 @@ def test_a_training_reports_its_evaluations_and_ends_when_it_is_pruned(
         stderr=subprocess.STDOUT,
         text=True,
     ) as training:
-        until(lambda: len(played.events(trialbus.EvaluationComplete)) >= 2, 60)
-        played.prune()
+        until(lambda: len(test_bus.events(trialbus.EvaluationComplete)) >= 2, 60)
+        test_bus.prune()
         printed, _ = training.communicate(timeout=50)
     assert training.returncode == 0, printed
-    evaluations = played.events(trialbus.EvaluationComplete)
+    evaluations = test_bus.events(trialbus.EvaluationComplete)
     assert [event.step for event in evaluations][:2] == steps
     assert all(metric in event.metrics for event in evaluations)
     assert len(evaluations) < 2000
-    (finished,) = played.events(trialbus.TrialFinished)
+    (finished,) = test_bus.events(trialbus.TrialFinished)
     assert (finished.state, finished.error) == ("pruned", None)
 
 
@@ -91,3 +93,20 @@ def test_a_study_of_a_library_s_trainings_completes_and_prunes(
     states = [trial.state for trial in stored(bus, "digits").trials]
     assert len(states) == 10
     assert set(states) == {TrialState.COMPLETE, TrialState.PRUNED}
+
+
+class NoReceiver:
+    """A receiver of evaluations that must not get any."""
+
+    def report(self, step: int, metrics: Any) -> None:
+        pytest.fail(f"{metrics!r} was reported at step {step}")
+
+
+def test_an_evaluation_without_numbers_is_not_reported() -> None:
+    from trialbus.callbacks import lightning, transformers
+
+    unused: Any = None
+    trainer: Any = SimpleNamespace(sanity_checking=False, current_epoch=0, callback_metrics={})
+    lightning.TrialCallback(NoReceiver()).on_validation_end(trainer, unused)
+    state: Any = SimpleNamespace(global_step=0)
+    transformers.TrialCallback(NoReceiver()).on_evaluate(unused, state, unused, {"text": "abc"})

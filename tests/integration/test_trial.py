@@ -40,12 +40,12 @@ def until_type(
 ) -> trialbus.Event:
     while True:
         event = inbox.next(20)
-        assert event is not None, f"no {type_.__name__} came"
+        assert event is not None, f"no {type_.__name__} arrived"
         if isinstance(event, type_):
             return event
 
 
-def test_a_trial_from_the_environment_has_what_the_optimizer_gave(bus: Bus) -> None:
+def test_a_trial_from_the_environment_has_the_values_of_its_assignment(bus: Bus) -> None:
     with trialbus.attach(defaults={"lr": 0.1, "width": 64}, budget=20) as trial:
         assert (trial.study, trial.number, trial.attempt, trial.seed) == ("s", 7, 2, 11)
         assert trial.params == {"lr": 0.5, "width": 64}
@@ -69,7 +69,7 @@ def test_a_normal_end_completes_the_trial(
     assert (end.state, end.values) == ("complete", None)
 
 
-def test_values_given_by_the_trainer_travel(
+def test_values_that_the_trainer_passes_to_complete_are_in_the_event(
     inbox: trialbus.Subscriber[trialbus.Event | trialbus.UnknownEvent],
 ) -> None:
     with trialbus.attach() as trial:
@@ -79,7 +79,7 @@ def test_values_given_by_the_trainer_travel(
     assert end.values == [0.25]
 
 
-def test_an_exception_fails_the_trial_and_goes_on_up(
+def test_an_exception_fails_the_trial_and_is_raised_again(
     inbox: trialbus.Subscriber[trialbus.Event | trialbus.UnknownEvent],
 ) -> None:
     with pytest.raises(ZeroDivisionError), trialbus.attach():
@@ -110,7 +110,7 @@ def test_a_prune_ends_the_with_block_quietly_and_only_for_its_attempt(
     assert end.state == "pruned"
 
 
-def test_a_wrong_report_is_refused_and_the_trial_goes_on(
+def test_after_a_wrong_report_is_refused_the_trial_can_go_on(
     inbox: trialbus.Subscriber[trialbus.Event | trialbus.UnknownEvent],
 ) -> None:
     with trialbus.attach() as trial:
@@ -122,7 +122,9 @@ def test_a_wrong_report_is_refused_and_the_trial_goes_on(
     until_type(inbox, trialbus.EvaluationComplete)
 
 
-def test_a_malformed_assignment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_for_a_malformed_assignment_names_the_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("TRIALBUS_TRIAL", "{}")
     with pytest.raises(trialbus.SpecError, match="TRIALBUS_TRIAL"):
         trialbus.attach()
@@ -138,7 +140,7 @@ with trialbus.attach(study="free", endpoint=sys.argv[1]) as trial:
 """
 
 
-def test_a_free_standing_process_asks_for_a_trial_and_is_replaced_when_it_dies(bus: Bus) -> None:
+def test_the_trial_of_a_free_standing_process_that_dies_is_handed_out_again(bus: Bus) -> None:
     bus.hub()
     bus.service("optimizer")
     spec = trialbus.StudySpec(
@@ -182,7 +184,7 @@ def test_a_free_standing_process_asks_for_a_trial_and_is_replaced_when_it_dies(b
     assert (end.reason, end.counts.complete) == ("exhausted", 2)
 
 
-def test_a_trainer_that_gets_no_trial_in_time_takes_its_request_back(
+def test_a_trainer_that_gets_no_trial_in_time_withdraws_its_request(
     bus: Bus,
     inbox: trialbus.Subscriber[trialbus.Event | trialbus.UnknownEvent],
     monkeypatch: pytest.MonkeyPatch,
@@ -193,7 +195,7 @@ def test_a_trainer_that_gets_no_trial_in_time_takes_its_request_back(
     until_type(inbox, trialbus.RequestWithdrawn)
 
 
-def test_an_assignment_survives_its_way_through_the_environment() -> None:
+def test_an_assignment_is_unchanged_after_the_environment() -> None:
     given = assignment.make_environment(ASSIGNED, "ipc://x")
     back = assignment.parse_assignment(given["TRIALBUS_TRIAL"])
     assert (back.study, back.trial, back.attempt, back.params, back.seed, back.budget) == (
@@ -207,7 +209,7 @@ def test_an_assignment_survives_its_way_through_the_environment() -> None:
 
 
 class Numbers(torch.utils.data.Dataset[torch.Tensor]):
-    """Items that publish where they are made: in a forked worker of the loader."""
+    """A data set whose items publish in the forked worker of the loader."""
 
     def __init__(self, publisher: trialbus.Publisher) -> None:
         self._publisher = publisher

@@ -1,4 +1,4 @@
-"""Callbacks of a training: who is called when, what is reported, and how a configuration reads."""
+"""Callbacks of a training: the order of calls, the reports, and the configuration."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trialbus.testing import TestBus
 
 
 class Recorder(EvaluationCallback):
-    """Notes what it is called with; fails where it is told to."""
+    """A callback that records its calls and fails in a given hook."""
 
     def __init__(self, name: str = "recorder", fails: str = "") -> None:
         self.name = name
@@ -63,18 +63,18 @@ class WithTrial(Recorder):
 
 @pytest.fixture
 def bus() -> Iterator[TestBus]:
-    with TestBus() as made:
-        yield made
+    with TestBus() as bus:
+        yield bus
 
 
 @pytest.fixture
 def trial(bus: TestBus, monkeypatch: pytest.MonkeyPatch) -> Iterator[trialbus.Trial]:
     bus.assign(monkeypatch.setenv, params={"lr": 0.5}, budget=9)
-    with trialbus.attach() as made:
-        yield made
+    with trialbus.attach() as trial:
+        yield trial
 
 
-def reported(bus: TestBus, trial: trialbus.Trial) -> list[tuple[int, dict[str, float]]]:
+def list_reports(bus: TestBus, trial: trialbus.Trial) -> list[tuple[int, dict[str, float]]]:
     trial.__exit__(None, None, None)
     return [(e.step, e.metrics) for e in bus.events(trialbus.EvaluationComplete)]
 
@@ -91,7 +91,7 @@ def test_importing_the_callbacks_imports_no_training_library() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_every_callback_is_called_at_every_turn_in_order() -> None:
+def test_every_hook_of_every_callback_is_called_in_order() -> None:
     first, second = Recorder("first"), Recorder("second")
     with Callbacks([first, second]) as callbacks:
         callbacks.report(0, {"loss": 1})
@@ -100,7 +100,7 @@ def test_every_callback_is_called_at_every_turn_in_order() -> None:
     assert first.calls == second.calls == ["start", "evaluation 0", "evaluation 1", "end"]
 
 
-def test_a_failing_callback_keeps_neither_the_others_nor_the_training_from_going_on(
+def test_a_failing_callback_stops_neither_other_callbacks_nor_the_training(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     failing, other = Recorder("failing", fails="evaluation 0"), Recorder("other")
@@ -164,25 +164,25 @@ def test_the_optuna_callback_reports_its_metric_as_configured(
     with factory.build(trial) as callbacks:
         for step, value in enumerate([3.0, 5.0, 4.0, 1.0]):
             callbacks.report(step, {"reward": value, "length": 7})
-    assert reported(bus, trial) == [(step, {"reward": value}) for step, value in expected]
+    assert list_reports(bus, trial) == [(step, {"reward": value}) for step, value in expected]
 
 
-def test_without_a_metric_the_optuna_callback_reports_all_of_them(
+def test_without_a_metric_name_the_optuna_callback_reports_all_metrics(
     bus: TestBus, trial: trialbus.Trial
 ) -> None:
     Callbacks([OptunaCallback(trial)], trial).report(4, {"val": {"loss": 2}, "lr": 1})
-    assert reported(bus, trial) == [(4, {"val/loss": 2.0, "lr": 1.0})]
+    assert list_reports(bus, trial) == [(4, {"val/loss": 2.0, "lr": 1.0})]
 
 
-def test_not_a_number_never_hides_the_best_value(bus: TestBus, trial: trialbus.Trial) -> None:
+def test_a_value_of_nan_never_hides_the_best_value(bus: TestBus, trial: trialbus.Trial) -> None:
     callback = OptunaCallback(trial, OptunaCallbackConfig(metric_name="r", use_best_value=True))
     callbacks = Callbacks([callback], trial)
     for step, value in enumerate([float("nan"), 2.0, float("nan"), 1.0]):
         callbacks.report(step, {"r": value})
-    assert [metrics["r"] for _, metrics in reported(bus, trial)][1:] == [2.0, 2.0, 2.0]
+    assert [metrics["r"] for _, metrics in list_reports(bus, trial)][1:] == [2.0, 2.0, 2.0]
 
 
-def test_a_metric_that_is_missing_ends_the_training_and_names_those_there_are(
+def test_a_missing_metric_ends_the_training_and_the_error_lists_the_metrics(
     trial: trialbus.Trial,
 ) -> None:
     callbacks = CallbackFactory({"optuna": {"metric_name": "rewrd"}}).build(trial)
@@ -190,7 +190,7 @@ def test_a_metric_that_is_missing_ends_the_training_and_names_those_there_are(
         callbacks.report(0, {"reward": 1.0})
 
 
-def test_a_prune_of_the_study_leaves_the_training_through_the_callbacks(
+def test_a_prune_command_is_raised_through_the_callbacks(
     bus: TestBus, trial: trialbus.Trial
 ) -> None:
     bus.prune()
@@ -199,7 +199,7 @@ def test_a_prune_of_the_study_leaves_the_training_through_the_callbacks(
         until(lambda: callbacks.report(0, {"loss": 1.0}))
 
 
-def test_the_factory_builds_callbacks_of_ones_own_from_a_hydra_config(
+def test_the_factory_builds_a_user_s_callbacks_from_a_hydra_config(
     trial: trialbus.Trial,
 ) -> None:
     config = OmegaConf.merge(
@@ -219,7 +219,7 @@ def test_the_factory_builds_callbacks_of_ones_own_from_a_hydra_config(
     assert (mine.name, mine.trial, mine.extra) == ("mine", trial, 3)
 
 
-def test_without_a_trial_there_is_nobody_to_report_to() -> None:
+def test_without_a_trial_the_factory_builds_no_optuna_callback() -> None:
     callbacks = CallbackFactory({"optuna": {"metric_name": "reward"}}).build()
     assert list(callbacks) == []
     callbacks.report(0, {"loss": 1.0})
@@ -249,8 +249,6 @@ def test_without_a_trial_there_is_nobody_to_report_to() -> None:
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_config_that_cannot_be_used_is_refused_naming_the_key(
-    config: dict[str, Any], message: str
-) -> None:
+def test_the_error_for_a_wrong_config_names_the_key(config: dict[str, Any], message: str) -> None:
     with pytest.raises(trialbus.SpecError, match=message):
         CallbackFactory(config).build()

@@ -29,7 +29,7 @@ def test_trials_complete_with_the_values_of_their_evaluations() -> None:
         assert list(trial.intermediate_values) == [0, 1, 2]
 
 
-def test_what_the_function_returns_is_the_value() -> None:
+def test_the_return_value_of_the_function_is_the_objective_value() -> None:
     study = optuna.create_study()
     study.optimize(lambda trial: run_optuna_trial(lambda _: 0.125, trial, SPEC), 1)
     assert study.best_value == 0.125
@@ -42,7 +42,7 @@ def test_the_study_s_pruner_ends_a_trial_as_it_reports() -> None:
     assert list(study.trials[0].intermediate_values) == [0]
 
 
-def test_an_exception_of_the_training_is_the_trial_s_failure() -> None:
+def test_an_exception_of_the_training_fails_the_trial() -> None:
     def fails(_: trialbus.Trial) -> None:
         raise RuntimeError("no luck")
 
@@ -51,13 +51,13 @@ def test_an_exception_of_the_training_is_the_trial_s_failure() -> None:
     assert [trial.state for trial in study.trials] == [TrialState.FAIL] * 2
 
 
-def test_a_trial_without_a_value_says_which_one_is_missing() -> None:
+def test_the_error_for_a_trial_without_a_value_names_the_metric() -> None:
     trial = optuna.create_study().ask()
     with pytest.raises(ValueError, match="trial 0 reported no 'loss'"):
         run_optuna_trial(lambda _: None, trial, SPEC)
 
 
-def test_several_objectives_come_from_their_own_curves() -> None:
+def test_each_of_several_objectives_comes_from_its_metric() -> None:
     def both(trial: trialbus.Trial) -> None:
         trial.report(0, {"loss": 1.0, "size": 5})
         trial.report(1, {"loss": 0.5, "size": 4})

@@ -33,7 +33,7 @@ def test_nested_metrics_are_joined() -> None:
     }
 
 
-def test_nan_and_infinities_travel() -> None:
+def test_nan_and_infinities_are_kept() -> None:
     flat = flatten_metrics({"a": math.nan, "b": -math.inf})
     assert math.isnan(flat["a"])
     assert flat["b"] == -math.inf

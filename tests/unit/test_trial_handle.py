@@ -1,4 +1,4 @@
-"""The handle of a trial: what its assignment gives it, and what a prune tells it."""
+"""The handle of a trial: the values of an assignment, and the data of a prune."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_an_assignment_is_the_same_event_after_the_environment() -> None:
     assert parse_assignment(make_environment(assigned, "ipc://x")[TRIAL_VARIABLE]) == assigned
 
 
-def test_a_trial_can_be_made_from_what_the_version_before_put_into_the_environment() -> None:
+def test_a_trial_can_be_made_from_the_environment_of_the_earlier_version() -> None:
     text = json.dumps(
         {
             "study": "s",
@@ -69,7 +69,7 @@ def test_a_trial_can_be_made_from_what_the_version_before_put_into_the_environme
     ],
     ids=["optimizer", "person", "person without a reason"],
 )
-def test_a_prune_says_why_at_which_step_and_by_whom(
+def test_a_pruned_trial_has_the_reason_step_and_person_of_the_prune(
     bus: TestBus, monkeypatch: pytest.MonkeyPatch, by: str, reason: str, message: str
 ) -> None:
     bus.assign(monkeypatch.setenv, params={})
