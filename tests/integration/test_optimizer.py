@@ -42,7 +42,7 @@ def test_a_study_is_recorded_as_plain_optuna_reads_it(
     assert finished.best_trials[0].number == stored(bus).best_trial.number
 
 
-def test_the_sequence_of_suggestions_for_a_seed_is_plain_optunas(
+def test_the_sequence_of_suggestions_for_a_seed_is_that_of_plain_optuna(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
@@ -88,7 +88,7 @@ def test_a_median_pruner_prunes_over_the_bus(bus: Bus, client: Callable[[], Clie
     assert stored(bus).trials[2].intermediate_values == {0: 1000.0}
 
 
-def test_killed_between_events_it_goes_on_without_losing_or_repeating_a_trial(
+def test_an_optimizer_killed_between_events_loses_and_repeats_no_trial(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
@@ -120,7 +120,7 @@ def test_a_lost_worker_s_trial_is_handed_out_again_and_its_late_events_are_not_a
     lost, other = client(), client()
     lost.submit()
     trial = lost.ask()
-    # Falls silent without a word, as an unplugged machine does.
+    # Sends no heartbeat from now on, like a machine without power.
     lost.link.detach(lost.presence)
     event = other.next(trialbus.TrainerLost)
     assert event.session == lost.presence.session
@@ -163,7 +163,7 @@ def test_a_metric_that_is_never_reported_fails_the_study_and_names_the_key(
     assert {trial.state for trial in stored(bus).trials} == {optuna.trial.TrialState.FAIL}
 
 
-def test_a_study_that_cannot_be_served_is_refused_and_others_go_on(
+def test_a_study_with_a_wrong_sampler_is_refused_and_others_continue(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
@@ -177,7 +177,7 @@ def test_a_study_that_cannot_be_served_is_refused_and_others_go_on(
     assert worker.run_one().study == SPEC.name
 
 
-def test_stop_prunes_what_runs_and_finishes_the_study(
+def test_stop_prunes_running_trials_and_finishes_the_study(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
@@ -209,7 +209,7 @@ def test_a_finished_study_goes_on_when_more_trials_are_asked_for(
     assert finished.counts.complete == 3
 
 
-def test_a_study_that_is_submitted_again_keeps_what_its_running_trials_reported(
+def test_a_study_that_is_submitted_again_keeps_the_values_of_running_trials(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()

@@ -1,4 +1,4 @@
-"""Studies recorded behind the optimizer's back are what plain Optuna would have written."""
+"""Studies that are recorded behind the optimizer equal studies that plain Optuna writes."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from trialbus_services.optimizer.storage_writer import WriteBehind
 
 DIRECTIONS: list[list[Direction]] = [["minimize"], ["minimize", "maximize"]]
 MINIMIZE = [StudyDirection.MINIMIZE]
-# Nothing is written but by flush(), so that tests decide when.
+# Only flush() writes, so that the tests decide when.
 NEVER_S = 1e6
 
 
 def rdb(storage: BaseStorage) -> RDBStorage:
-    found = getattr(storage, "_backend", storage)
-    assert isinstance(found, RDBStorage)
-    return found
+    backend = getattr(storage, "_backend", storage)
+    assert isinstance(backend, RDBStorage)
+    return backend
 
 
-def recorded(storage: BaseStorage, name: str, number: int) -> optuna.trial.FrozenTrial:
+def read_trial(storage: BaseStorage, name: str, number: int) -> optuna.trial.FrozenTrial:
     return storage.get_all_trials(storage.get_study_id_from_name(name))[number]
 
 
 @pytest.mark.parametrize("kind", ALL)
 @pytest.mark.parametrize("directions", DIRECTIONS, ids=["single", "multi"])
-def test_a_study_leaves_what_plain_optuna_would_leave(
+def test_a_recorded_study_equals_a_study_of_plain_optuna(
     databases: Databases, directions: list[Direction]
 ) -> None:
     url = databases.new()
@@ -54,7 +54,7 @@ def test_a_study_leaves_what_plain_optuna_would_leave(
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_adopted_trials_are_those_that_optuna_reads(databases: Databases) -> None:
+def test_loaded_trials_are_those_that_optuna_reads(databases: Databases) -> None:
     backend = databases.open(databases.new())
     for seed, directions in enumerate(DIRECTIONS):
         play(open_study(backend, f"s{seed}", directions, seed), seed)
@@ -92,7 +92,7 @@ def test_plain_optuna_and_write_behind_continue_each_other(databases: Databases)
 
 
 @pytest.mark.parametrize("kind", SQL)
-def test_repeating_changes_after_adoption_changes_nothing(databases: Databases) -> None:
+def test_changes_that_are_repeated_after_loading_change_nothing(databases: Databases) -> None:
     backend = databases.open(databases.new())
     before: dict[str, list[str]] = {}
     for _ in range(2):
@@ -144,7 +144,7 @@ def test_a_reader_never_sees_half_of_an_ask(databases: Databases) -> None:
     with behind.atomic():
         second = study.ask()
         second.suggest_float("x", 0, 1)
-        until(lambda: behind.is_recorded(before), describe="what changed before")
+        until(lambda: behind.is_recorded(before), describe="the changes before")
         waiting = threading.Thread(target=behind.flush)
         waiting.start()
         assert not behind.is_recorded(behind.mark())
@@ -158,22 +158,22 @@ def test_a_reader_never_sees_half_of_an_ask(databases: Databases) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
-def test_what_callers_do_to_a_trial_they_got_is_not_recorded(databases: Databases) -> None:
+def test_changes_of_a_returned_trial_are_not_recorded(databases: Databases) -> None:
     backend = databases.open(databases.new())
     behind = WriteBehind(backend, interval_s=NEVER_S)
     trial = open_study(behind, "s", ["minimize"], 0).ask({"float": DISTRIBUTIONS["float"]})
     attribute = ["as it was"]
     trial.set_user_attr("mine", attribute)
     attribute.append("changed later")
-    got = behind.get_trial(0)
-    expected = dict(got.params)
-    got.params["foreign"] = 1
-    got.distributions["foreign"] = DISTRIBUTIONS["int"]
-    got.user_attrs["foreign"] = 1
+    returned = behind.get_trial(0)
+    expected = dict(returned.params)
+    returned.params["foreign"] = 1
+    returned.distributions["foreign"] = DISTRIBUTIONS["int"]
+    returned.user_attrs["foreign"] = 1
     behind.close()
-    found = recorded(backend, "s", 0)
-    assert found.params == expected
-    assert found.user_attrs == {"mine": ["as it was"]}
+    trial = read_trial(backend, "s", 0)
+    assert trial.params == expected
+    assert trial.user_attrs == {"mine": ["as it was"]}
 
 
 @pytest.mark.parametrize("kind", SQL)
@@ -188,14 +188,14 @@ def test_times_are_recorded_as_optuna_records_them(
         study = open_study(behind, "s", ["minimize"], 0)
         study.tell(study.ask(), 1.0)
         behind.close()
-        kept, found = behind.get_trial(0), recorded(backend, "s", 0)
-        assert kept.datetime_start
-        assert found.datetime_start
-        assert kept.datetime_complete
-        assert found.datetime_complete
+        in_memory, recorded = behind.get_trial(0), read_trial(backend, "s", 0)
+        assert in_memory.datetime_start
+        assert recorded.datetime_start
+        assert in_memory.datetime_complete
+        assert recorded.datetime_complete
         # MySQL keeps whole seconds.
-        assert abs((kept.datetime_start - found.datetime_start).total_seconds()) <= 1
-        assert abs((kept.datetime_complete - found.datetime_complete).total_seconds()) <= 1
+        assert abs((in_memory.datetime_start - recorded.datetime_start).total_seconds()) <= 1
+        assert abs((in_memory.datetime_complete - recorded.datetime_complete).total_seconds()) <= 1
     finally:
         monkeypatch.undo()
         time.tzset()
@@ -226,37 +226,37 @@ def test_attributes_of_a_trial_that_ended_can_be_amended(databases: Databases) -
     behind.amend_trial_user_attr(0, "late", 1)
     behind.amend_trial_system_attr(0, "later", 2)
     behind.close()
-    found = recorded(backend, "s", 0)
-    assert (found.user_attrs, found.system_attrs) == ({"late": 1}, {"later": 2})
+    trial = read_trial(backend, "s", 0)
+    assert (trial.user_attrs, trial.system_attrs) == ({"late": 1}, {"later": 2})
     assert trials(behind, "s") == trials(backend, "s")
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
 @pytest.mark.parametrize("stride", [1, 3])
-def test_a_long_curve_is_recorded_thinly(databases: Databases, stride: int) -> None:
+def test_a_long_curve_is_recorded_in_part(databases: Databases, stride: int) -> None:
     backend = databases.open(databases.new())
     chance = random.Random(0)
     steps = list(range(1, 300 * stride, stride))
-    done: list[int] = []
+    reported: list[int] = []
     for part in (steps[:150], steps[150:]):
         # A restart in the middle.
         behind = WriteBehind(backend, interval_s=NEVER_S, max_points=16)
         study_id = behind.load_or_create_study("s", MINIMIZE)
-        if not done:
+        if not reported:
             behind.create_new_trial(study_id)
         for step in part:
             behind.set_trial_intermediate_value(0, step, step / 2)
-            done.append(step)
+            reported.append(step)
             if chance.random() < 0.1:
                 behind.flush()
-                found = recorded(backend, "s", 0).intermediate_values
-                assert len(found) <= 17
-                assert {1, step} <= found.keys()
-                assert all(value == step / 2 for step, value in found.items())
+                curve = read_trial(backend, "s", 0).intermediate_values
+                assert len(curve) <= 17
+                assert {1, step} <= curve.keys()
+                assert all(value == step / 2 for step, value in curve.items())
         if part is steps[150:]:
             behind.set_trial_state_values(0, TrialState.COMPLETE, [1.0])
         behind.close()
-    trial = recorded(backend, "s", 0)
+    trial = read_trial(backend, "s", 0)
     gap = trial.user_attrs[THINNED]
     assert gap == 32 if stride == 1 else gap >= 32
     assert sorted(trial.intermediate_values) == [
@@ -266,7 +266,7 @@ def test_a_long_curve_is_recorded_thinly(databases: Databases, stride: int) -> N
 
 
 @pytest.mark.parametrize("kind", ALL)
-def test_a_released_study_is_written_and_can_be_taken_again(databases: Databases) -> None:
+def test_a_released_study_is_written_and_can_be_loaded_again(databases: Databases) -> None:
     url = databases.new()
     backend = databases.open(url)
     behind = WriteBehind(backend, interval_s=NEVER_S)

@@ -1,4 +1,4 @@
-"""What goes wrong with a storage loses nothing that was confirmed, and holds nobody up."""
+"""Failures of a storage lose no confirmed change and delay nobody."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.until import until
 from trialbus_services.optimizer.storage_writer import WriteBehind
 
 MINIMIZE = [StudyDirection.MINIMIZE]
-# Nothing is written but by flush(), so that tests decide when.
+# Only flush() writes, so that the tests decide when.
 NEVER_S = 1e6
 LOGGER = "trialbus_services"
 
@@ -66,7 +66,7 @@ def engine_of(storage: Any) -> sqlalchemy.Engine:
 
 
 @pytest.mark.parametrize("lock", ["BEGIN EXCLUSIVE", "BEGIN; SELECT * FROM trials"])
-def test_a_locked_database_holds_nobody_up_and_loses_nothing(
+def test_a_locked_database_delays_nobody_and_loses_nothing(
     lock: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = f"sqlite:///{tmp_path / 'studies.db'}"
@@ -75,12 +75,12 @@ def test_a_locked_database_holds_nobody_up_and_loses_nothing(
     study_id = behind.load_or_create_study("s", MINIMIZE)
     engine = sqlalchemy.create_engine(url)
     with engine.connect() as other:
-        # A reader lets SQLite without a write-ahead log fail as late as in COMMIT.
+        # Beside a reader, SQLite without a write-ahead log fails in COMMIT only.
         for statement in lock.split("; "):
             other.exec_driver_sql(statement)
         trial_id = behind.create_new_trial(study_id)
         mark = behind.mark()
-        # Whoever waited for the database here would wait for ever.
+        # A call that waits for the database would never return.
         for step in range(1000):
             behind.set_trial_intermediate_value(trial_id, step, 0.5)
         until(lambda: behind.failing_since, describe="the failure")
@@ -89,7 +89,7 @@ def test_a_locked_database_holds_nobody_up_and_loses_nothing(
             behind.set_trial_intermediate_value(trial_id, step, 1.5)
         assert not behind.flush(timeout_s=0.1)
         assert not behind.is_recorded(mark)
-        # The trial and its values, each once however often it changed.
+        # Rows of the trial and its values, each counted once.
         assert behind.n_pending == 2001
         other.rollback()
     engine.dispose()
@@ -107,7 +107,7 @@ def test_a_locked_database_holds_nobody_up_and_loses_nothing(
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
-def test_closing_with_a_dead_database_ends_and_says_what_is_lost(
+def test_closing_with_a_dead_database_ends_and_logs_the_lost_rows(
     databases: Databases, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = databases.open(databases.new())
@@ -124,7 +124,7 @@ def test_closing_with_a_dead_database_ends_and_says_what_is_lost(
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 @pytest.mark.parametrize("kept", [True, False], ids=["committed", "rolled back"])
-def test_a_commit_without_an_answer_is_made_once(databases: Databases, kept: bool) -> None:
+def test_a_commit_without_an_answer_is_not_repeated(databases: Databases, kept: bool) -> None:
     backend = databases.open(databases.new())
     engine = engine_of(backend)
     behind = WriteBehind(backend, interval_s=0.01)
@@ -153,7 +153,7 @@ def test_a_commit_without_an_answer_is_made_once(databases: Databases, kept: boo
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mysql", "journal"])
-def test_a_row_that_is_refused_holds_up_no_other(
+def test_a_refused_row_delays_no_other_row(
     databases: Databases, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = databases.open(databases.new())
@@ -163,7 +163,7 @@ def test_a_row_that_is_refused_holds_up_no_other(
     behind.set_trial_intermediate_value(bad, 1, 1.0)
     huge = 2**70
     if databases.kind == "journal":
-        # A journal takes everything else.
+        # A journal accepts all other rows.
         behind.flush()
         behind.set_trial_state_values(bad, TrialState.COMPLETE, [1.0])
         behind.flush()
@@ -173,8 +173,8 @@ def test_a_row_that_is_refused_holds_up_no_other(
     behind.set_study_user_attr(behind.load_or_create_study("bad", []), "key", 1)
     assert behind.flush(30)
     assert trials(backend, "good") == trials(behind, "good")
-    [found] = backend.get_all_trials(backend.get_study_id_from_name("bad"))
-    assert found.intermediate_values == {1: 1.0}
+    [trial] = backend.get_all_trials(backend.get_study_id_from_name("bad"))
+    assert trial.intermediate_values == {1: 1.0}
     assert backend.get_study_user_attrs(backend.get_study_id_from_name("bad")) == {"key": 1}
     [message] = messages(caplog)
     what = "attribute 'late'" if databases.kind == "journal" else f"the value of step {huge}"
@@ -183,7 +183,7 @@ def test_a_row_that_is_refused_holds_up_no_other(
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql", "mysql", "journal"])
-def test_a_trial_that_somebody_else_adds_is_noticed(
+def test_a_trial_of_another_program_is_noticed(
     databases: Databases, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = databases.new()
@@ -196,10 +196,10 @@ def test_a_trial_that_somebody_else_adds_is_noticed(
     study.ask(DISTRIBUTIONS)
     other.ask(DISTRIBUTIONS)
     assert behind.flush(30)
-    said = "another program has added trial 1 to the study 's'"
-    assert [said in message for message in messages(caplog)] == [True]
-    assert said in str(behind.last_error)
-    with pytest.raises(StorageInternalError, match=said):
+    message = "another program has added trial 1 to the study 's'"
+    assert [message in logged for logged in messages(caplog)] == [True]
+    assert message in str(behind.last_error)
+    with pytest.raises(StorageInternalError, match=message):
         study.ask()
     other.tell(0, 1.0)
     assert behind.flush(30)
@@ -209,7 +209,7 @@ def test_a_trial_that_somebody_else_adds_is_noticed(
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
-def test_a_study_that_somebody_else_deletes_is_noticed_once(
+def test_a_study_that_another_program_deletes_is_noticed_once(
     databases: Databases, caplog: pytest.LogCaptureFixture
 ) -> None:
     url = databases.new()
@@ -234,7 +234,7 @@ def test_a_study_that_somebody_else_deletes_is_noticed_once(
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
-def test_a_schema_that_is_not_known_is_written_by_optuna_itself(
+def test_a_storage_with_an_unknown_schema_is_written_by_the_api_of_optuna(
     databases: Databases, caplog: pytest.LogCaptureFixture
 ) -> None:
     backend = databases.open(databases.new())
@@ -285,10 +285,10 @@ def test_kill_9_loses_nothing_that_was_confirmed(databases: Databases, tmp_path:
                 child.send_signal(signal.SIGKILL)
     assert len(confirmed) >= 500, errors.read_text()
     behind = WriteBehind(databases.open(url))
-    found = behind.get_all_trials(behind.load_or_create_study("s", MINIMIZE))
+    recorded = behind.get_all_trials(behind.load_or_create_study("s", MINIMIZE))
     for number, step in confirmed:
-        assert found[number].intermediate_values[step] == step
-    for trial in found:
+        assert recorded[number].intermediate_values[step] == step
+    for trial in recorded:
         assert list(trial.params) == list(DISTRIBUTIONS)
         assert trial.state.is_finished() <= (len(trial.intermediate_values) == 20)
     behind.close()

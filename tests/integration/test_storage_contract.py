@@ -39,12 +39,12 @@ def list_trials(storage: BaseStorage, name: str) -> list[dict[str, Any]]:
 
 
 class TestWriteBehindStorage(StorageTestCase):
-    """Every case of `StorageTestCase` on every kind of target; after it, the target is compared.
+    """Every case of `StorageTestCase` for every type of storage, with a comparison at the end.
 
-    Two cases are replaced by what holds instead:
+    Two cases are replaced by cases of the documented behaviour:
 
-    - `test_get_all_trials_not_modified`: without a copy, the curve of a running trial is alive. A
-      copy of the curve for each report would make a report cost more with each step.
+    - `test_get_all_trials_not_modified`: without a copy, the curve of a running trial grows. A
+      copy of the curve for each report would make each report slower than the last.
     - `test_pickle_storage`: a write-behind storage has a thread and is the only writer of its
       studies. A pickled copy would be a second one.
     """
@@ -66,7 +66,7 @@ class TestWriteBehindStorage(StorageTestCase):
         for name in names:
             assert list_trials(backend, name) == list_trials(storage, name)
 
-    # A running trial's curve is alive; see the class.
+    # The curve of a running trial grows; see the class.
     def test_get_all_trials_not_modified(self, storage: BaseStorage) -> None:
         study_id = storage.create_new_study([StudyDirection.MINIMIZE])
         trial_id = storage.create_new_trial(study_id)

@@ -1,4 +1,4 @@
-"""What a study may ask for beyond sampling and pruning, with a scripted worker on a real hub."""
+"""Options of a study beyond sampler and pruner, with a scripted worker on a real hub."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def study(**changes: Any) -> trialbus.StudySpec:
 
 
 def run(worker: Client, *losses: float, **last: float) -> trialbus.TrialAssigned:
-    """Run a trial that reports these losses, and other metrics with each."""
+    """Run a trial that reports losses, and the same other metrics with each loss."""
     trial = worker.ask()
     for step, loss in enumerate(losses):
         worker.report(trial, step, loss=loss, **last)
@@ -49,7 +49,7 @@ def end(worker: Client) -> trialbus.StudyFinished:
     return worker.next(trialbus.StudyFinished)
 
 
-def restarted(bus: Bus, service: Managed) -> None:
+def restart(bus: Bus, service: Managed) -> None:
     service.kill()
     optimizer(bus)
 
@@ -67,17 +67,17 @@ def test_several_objectives_are_pruned_by_the_metric_that_is_named(
     assert (prune.trial, prune.reason) == (bad.trial, "MedianPruner: loss 9")
     worker.finish(bad, "pruned")
     assert end(worker).counts == events.TrialCounts(complete=3, pruned=1)
-    found = stored(bus)
-    assert [trial.values for trial in found.trials[:3]] == [[1, 1], [2, 1], [3, 1]]
-    assert found.trials[3].state == TrialState.PRUNED
-    assert [trial.intermediate_values for trial in found.trials] == [{}] * 4
-    assert found.trials[0].user_attrs[CURVE] == {"0": 1.0, "1": 1.0}
-    # Optuna's own sampler goes on with it: it refuses pruned trials with intermediate values here.
-    found.sampler = optuna.samplers.TPESampler(n_startup_trials=1, seed=0)
-    found.ask({"x": optuna.distributions.FloatDistribution(-3, 3)})
+    recorded = stored(bus)
+    assert [trial.values for trial in recorded.trials[:3]] == [[1, 1], [2, 1], [3, 1]]
+    assert recorded.trials[3].state == TrialState.PRUNED
+    assert [trial.intermediate_values for trial in recorded.trials] == [{}] * 4
+    assert recorded.trials[0].user_attrs[CURVE] == {"0": 1.0, "1": 1.0}
+    # Optuna's TPE refuses pruned trials with intermediate values in such a study.
+    recorded.sampler = optuna.samplers.TPESampler(n_startup_trials=1, seed=0)
+    recorded.ask({"x": optuna.distributions.FloatDistribution(-3, 3)})
 
 
-def test_what_was_kept_of_curves_prunes_after_a_restart(
+def test_recorded_curves_of_another_metric_prune_after_a_restart(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
@@ -87,7 +87,7 @@ def test_what_was_kept_of_curves_prunes_after_a_restart(
     worker.submit(study(pruner=MEDIAN, prune_by=by, n_trials=4))
     for warm in (1.0, 2.0, 3.0):
         run(worker, 5.0, temperature=warm)
-    restarted(bus, service)
+    restart(bus, service)
     hot = worker.ask()
     worker.report(hot, 0, loss=0.0, temperature=9.0)
     assert worker.next(trialbus.Prune).reason == "MedianPruner: temperature 9"
@@ -97,7 +97,7 @@ def test_what_was_kept_of_curves_prunes_after_a_restart(
     assert stored(bus).trials[0].intermediate_values == {0: 5.0}
 
 
-def test_pruners_that_must_be_asked_see_one_objective(worker: Client) -> None:
+def test_a_pruner_without_a_rule_reads_a_study_of_one_objective(worker: Client) -> None:
     wilcoxon = trialbus.Component(type="WilcoxonPruner", args={"n_startup_steps": 4})
     by = trialbus.PruneBy(metric="loss")
     worker.submit(study(objectives=TWO, pruner=wilcoxon, prune_by=by, n_trials=2))
@@ -138,17 +138,17 @@ def test_a_conditional_study_is_in_the_database_as_a_script_of_plain_optuna_leav
     end(worker)
     plain = optuna.create_study(sampler=optuna.samplers.TPESampler(n_startup_trials=3, seed=5))
     for _ in range(12):
-        asked = plain.ask()
-        kind = asked.suggest_categorical("kind", ["a", "b"])
-        heads = asked.suggest_int("heads", 1, 8) if kind == "b" else 3
-        asked.report(asked.suggest_float("x", -3, 3) ** 2 + heads, 0)
-        plain.tell(asked, asked.suggest_float("x", -3, 3) ** 2 + heads)
-    found = stored(bus).trials
-    assert {frozenset(trial.params) for trial in found} == {
+        trial = plain.ask()
+        kind = trial.suggest_categorical("kind", ["a", "b"])
+        heads = trial.suggest_int("heads", 1, 8) if kind == "b" else 3
+        trial.report(trial.suggest_float("x", -3, 3) ** 2 + heads, 0)
+        plain.tell(trial, trial.suggest_float("x", -3, 3) ** 2 + heads)
+    trials = stored(bus).trials
+    assert {frozenset(trial.params) for trial in trials} == {
         frozenset({"kind", "x"}),
         frozenset({"kind", "heads", "x"}),
     }
-    for ours, theirs in zip(found, plain.trials, strict=True):
+    for ours, theirs in zip(trials, plain.trials, strict=True):
         assert ours.params == theirs.params
         assert ours.distributions == theirs.distributions
         assert (ours.state, ours.values) == (theirs.state, theirs.values)
@@ -156,7 +156,7 @@ def test_a_conditional_study_is_in_the_database_as_a_script_of_plain_optuna_leav
         assert ours.system_attrs == theirs.system_attrs
 
 
-def test_what_all_trials_share_is_assigned_with_each(worker: Client) -> None:
+def test_the_config_of_a_study_is_assigned_with_each_trial(worker: Client) -> None:
     worker.submit(
         study(
             evaluation=trialbus.Evaluation(interval=50, episodes=20),
@@ -181,7 +181,7 @@ def test_without_catch_exceptions_the_first_failed_trial_ends_the_study_with_its
     failing, running = worker.ask(), worker.ask()
     worker.finish(failing, "failed", error="RuntimeError: no luck")
     until(lambda: stored(bus).trials[failing.trial].state == TrialState.FAIL)
-    restarted(bus, service)  # it is not forgotten while another one still trains
+    restart(bus, service)  # the failure is known after the restart
     worker.report(running, 0, loss=1.0)
     worker.finish(running)
     finished = end(worker)
@@ -191,7 +191,7 @@ def test_without_catch_exceptions_the_first_failed_trial_ends_the_study_with_its
     )
     assert finished.counts == events.TrialCounts(complete=1, failed=1)
     assert stored(bus).trials[failing.trial].values is None
-    # The failure is of the submission before: with the mistake mended the study goes on.
+    # A failure before the newest submission does not end the study.
     worker.submit(strict)
     run(worker, 0.5)
     run(worker, 0.5)
@@ -208,8 +208,8 @@ def test_failed_trials_are_failed_and_do_not_end_a_study_that_catches_them(
     finished = end(worker)
     assert (finished.reason, finished.error) == ("exhausted", None)
     assert finished.counts == events.TrialCounts(complete=2, failed=2)
-    found = stored(bus).trials
-    assert [(trial.state.name, trial.values) for trial in found] == [
+    trials = stored(bus).trials
+    assert [(trial.state.name, trial.values) for trial in trials] == [
         ("FAIL", None),
         ("COMPLETE", [1.0]),
     ] * 2
@@ -224,7 +224,7 @@ def test_n_trials_is_a_total_over_workers_restarts_and_submissions(
     one.submit(study(n_trials=5))
     run(one, 1.0)
     running = [one.ask(), two.ask()]
-    restarted(bus, service)
+    restart(bus, service)
     one.submit(study(n_trials=5))
     for trial in running:
         one.report(trial, 0, loss=1.0)
@@ -243,7 +243,7 @@ def test_enqueued_trials_run_first_and_once(bus: Bus, client: Callable[[], Clien
     queued: tuple[dict[str, Any], ...] = ({"x": 1.5, "kind": "b"}, {"x": -2.0})
     worker.submit(study(enqueue=queued, n_trials=3))
     first = worker.run_one()
-    restarted(bus, service)
+    restart(bus, service)
     worker.submit(study(enqueue=queued, n_trials=3))
     second, third = worker.run_one(), worker.run_one()
     assert (first.params, second.params["x"]) == (queued[0], -2.0)
@@ -260,12 +260,12 @@ def test_a_trial_that_violates_a_constraint_is_never_the_best(bus: Bus, worker: 
     run(worker, 2.0, **{"size/mb": 1.0})
     finished = end(worker)
     assert [best.number for best in finished.best_trials] == [1]
-    found = stored(bus)
-    assert [trial.constraints for trial in found.trials] == [{limit: 2}, {limit: 0}, {limit: -8}]
-    assert found.best_trial.number == 1
+    recorded = stored(bus)
+    assert [trial.constraints for trial in recorded.trials] == [{limit: 2}, {limit: 0}, {limit: -8}]
+    assert recorded.best_trial.number == 1
 
 
-def test_without_a_metric_of_a_constraint_the_trial_fails_and_says_so(
+def test_a_trial_without_a_metric_of_a_constraint_fails_and_names_the_metric(
     bus: Bus, worker: Client
 ) -> None:
     worker.submit(study(constraints=("size <= 10",), n_trials=1))
@@ -275,7 +275,9 @@ def test_without_a_metric_of_a_constraint_the_trial_fails_and_says_so(
     assert error == "study.constraints[0] 'size <= 10' needs size; the trainer reported: loss"
 
 
-def test_a_study_without_a_feasible_trial_says_so(worker: Client) -> None:
+def test_a_study_without_a_feasible_trial_reports_that_no_trial_meets_the_constraints(
+    worker: Client,
+) -> None:
     worker.submit(study(constraints=("loss <= 1",), n_trials=1))
     run(worker, 2.0)
     finished = end(worker)
@@ -313,7 +315,7 @@ def test_a_trial_that_reports_nan_is_pruned_at_once_where_the_study_says_so(
     worker.report(trial, 1, loss=math.nan)
     prune = worker.next(trialbus.Prune)
     assert (prune.step, prune.reason) == (1, "study.nan=prune: loss nan")
-    worker.finish(trial)  # it did not listen
+    worker.finish(trial)  # the trainer ignored the command
     assert end(worker).counts == events.TrialCounts(complete=1, pruned=1)
 
 
@@ -335,7 +337,7 @@ def test_a_study_ends_without_progress_also_over_a_restart(
     worker.submit(study(early_stop_patience=3, early_stop_min_delta=0.1, n_trials=50))
     for loss in (2.0, 1.0, 0.95, 0.92):
         run(worker, loss)
-    restarted(bus, service)
+    restart(bus, service)
     run(worker, 3.0)
     finished = end(worker)
     assert finished.reason == "converged"

@@ -1,4 +1,4 @@
-"""Conditions on metrics."""
+"""Constraints: violations of conditions on metrics, and the refusal of all other expressions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trialbus_services.optimizer.constraints import Constraint
         pytest.param("1e-1 >= {val/latency}", 0.4, id="number-first"),
     ],
 )
-def test_it_is_violated_by_the_difference_of_its_sides(text: str, violation: float) -> None:
+def test_the_violation_is_the_difference_of_the_sides(text: str, violation: float) -> None:
     metrics = {"size": 8, "val/latency": 0.5, "a b": 3.0}
     assert Constraint("c", text).compute_violation(metrics) == pytest.approx(violation)
 
@@ -45,12 +45,12 @@ def test_it_is_violated_by_the_difference_of_its_sides(text: str, violation: flo
         "size <= 0\nsize <= 1",
     ],
 )
-def test_nothing_but_arithmetic_on_metrics_is_taken(text: str) -> None:
+def test_an_expression_other_than_arithmetic_on_metrics_is_refused(text: str) -> None:
     with pytest.raises(SpecError, match=r"study\.constraints\[3\].*expected"):
         Constraint("study.constraints[3]", text)
 
 
-def test_a_long_one_is_refused_as_optuna_could_not_keep_its_name() -> None:
+def test_a_condition_that_is_too_long_for_a_key_of_optuna_is_refused() -> None:
     with pytest.raises(SpecError, match="at most 400"):
         Constraint("c", "size" + " + size" * 100 + " <= 0")
 

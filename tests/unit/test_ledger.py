@@ -1,4 +1,4 @@
-"""The ledger is a fold: it says what the log says, whatever is repeated or late."""
+"""The ledger is a fold of the log, in which repeated and late events change nothing."""
 
 from __future__ import annotations
 
@@ -38,42 +38,43 @@ def lost(session: str = "w") -> trialbus.TrainerLost:
     return trialbus.TrainerLost(session=session, kind="worker")
 
 
-def ledger(*events: trialbus.Event) -> Ledger:
-    found = Ledger()
+def fold(*events: trialbus.Event) -> Ledger:
+    """Return a ledger after events."""
+    ledger = Ledger()
     for event in events:
-        found.apply(event)
-    return found
+        ledger.apply(event)
+    return ledger
 
 
 def test_a_request_waits_until_it_is_answered_and_not_again() -> None:
-    assert list(ledger(SUBMITTED, requested("r")).requests) == ["r"]
-    assert not ledger(SUBMITTED, requested("r"), assigned("r"), requested("r")).requests
+    assert list(fold(SUBMITTED, requested("r")).requests) == ["r"]
+    assert not fold(SUBMITTED, requested("r"), assigned("r"), requested("r")).requests
 
 
-def test_the_first_word_about_an_attempt_counts() -> None:
-    book = ledger(SUBMITTED, assigned("r"))
-    (closed,) = book.apply(finished(state="pruned"))
+def test_the_first_end_of_an_attempt_counts() -> None:
+    ledger = fold(SUBMITTED, assigned("r"))
+    (closed,) = ledger.apply(finished(state="pruned"))
     assert closed.cause == "pruned"
-    assert book.apply(finished(state="complete")) == []
+    assert ledger.apply(finished(state="complete")) == []
 
 
 def test_the_end_of_an_attempt_that_was_given_up_closes_nothing() -> None:
-    book = ledger(SUBMITTED, assigned("r"), lost(), assigned("r2", attempt=1, session="v"))
-    assert book.apply(finished(attempt=0)) == []
-    assert book.studies["s"].trials.find_running(finished(attempt=1)) is not None
+    ledger = fold(SUBMITTED, assigned("r"), lost(), assigned("r2", attempt=1, session="v"))
+    assert ledger.apply(finished(attempt=0)) == []
+    assert ledger.studies["s"].trials.find_running(finished(attempt=1)) is not None
 
 
 def test_a_lost_worker_voids_its_requests_and_frees_its_trials() -> None:
-    book = ledger(SUBMITTED, requested("r1"), requested("r2", "other"), assigned("r0"), lost())
-    assert list(book.requests) == ["r2"]
-    assert book.studies["s"].trials.open[0].is_waiting
+    ledger = fold(SUBMITTED, requested("r1"), requested("r2", "other"), assigned("r0"), lost())
+    assert list(ledger.requests) == ["r2"]
+    assert ledger.studies["s"].trials.open[0].is_waiting
 
 
-def test_a_request_that_is_withdrawn_gets_no_trial_and_gives_back_one_it_got() -> None:
+def test_a_withdrawn_request_gets_no_trial_and_frees_its_trial() -> None:
     withdrawn = trialbus.RequestWithdrawn(study="s", request="r")
-    assert not ledger(SUBMITTED, requested("r"), withdrawn).requests
+    assert not fold(SUBMITTED, requested("r"), withdrawn).requests
     assert (
-        ledger(SUBMITTED, requested("r"), assigned("r"), withdrawn)
+        fold(SUBMITTED, requested("r"), assigned("r"), withdrawn)
         .studies["s"]
         .trials.open[0]
         .is_waiting
@@ -81,20 +82,20 @@ def test_a_request_that_is_withdrawn_gets_no_trial_and_gives_back_one_it_got() -
 
 
 def test_a_trial_lost_too_often_is_closed_as_lost() -> None:
-    book = ledger(SUBMITTED, assigned("r"), lost(), assigned("r2", attempt=1, session="v"))
-    (closed,) = book.apply(lost("v"))
+    ledger = fold(SUBMITTED, assigned("r"), lost(), assigned("r2", attempt=1, session="v"))
+    (closed,) = ledger.apply(lost("v"))
     assert closed.cause == "lost"
     assert "study.max_retries=1" in str(closed.error)
 
 
 def test_a_preempted_trial_waits_for_its_next_attempt() -> None:
-    book = ledger(SUBMITTED, assigned("r"), finished(state="preempted"))
-    assert book.studies["s"].trials.open[0].is_waiting
+    ledger = fold(SUBMITTED, assigned("r"), finished(state="preempted"))
+    assert ledger.studies["s"].trials.open[0].is_waiting
 
 
 @given(st.data())
 def test_events_that_are_repeated_later_change_nothing(data: st.DataObject) -> None:
-    """What a crash makes the optimizer read again must not matter."""
+    """After a crash the optimizer reads events again; the ledger has to be the same."""
     history = [
         SUBMITTED,
         requested("a"),
@@ -108,7 +109,7 @@ def test_events_that_are_repeated_later_change_nothing(data: st.DataObject) -> N
         finished(1, 1),
     ]
     start = data.draw(st.integers(0, len(history)))
-    once, twice = ledger(*history), ledger(*history, *history[start:])
+    once, twice = fold(*history), fold(*history, *history[start:])
     if start > 0:  # a study that is submitted again is meant to begin again
         assert twice.studies["s"].trials.open == once.studies["s"].trials.open
     assert twice.requests.keys() <= {"a", "b", "c"} - {"a", "b", "c"} | once.requests.keys()

@@ -1,4 +1,4 @@
-"""One value out of a curve."""
+"""Objective values of curves, and the errors of wrong aggregations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ CURVE = {2: 0.8, 0: 0.5, 1: 0.9}  # not in the order of its steps
         ("at_step(1)", "maximize", 0.9),
     ],
 )
-def test_aggregations(aggregate: str, direction: str, expected: float) -> None:
+def test_the_objective_value_is_aggregated_in_the_order_of_the_steps(
+    aggregate: str, direction: str, expected: float
+) -> None:
     objective = Objective(metric="m", direction=direction, aggregate=aggregate)  # type: ignore[arg-type]
     assert compute_objective(CURVE, objective) == pytest.approx(expected)
 
@@ -39,7 +41,7 @@ def test_an_empty_curve_has_no_value() -> None:
     assert compute_objective({}, Objective(metric="m")) is None
 
 
-def test_best_passes_over_nan_unless_there_is_nothing_else() -> None:
+def test_best_ignores_nan_unless_all_values_are_nan() -> None:
     best = Objective(metric="m", aggregate="best")
     assert compute_objective({0: math.nan, 1: 0.3}, best) == 0.3
     value = compute_objective({0: math.nan}, best)
@@ -48,7 +50,7 @@ def test_best_passes_over_nan_unless_there_is_nothing_else() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "words"),
+    ("text", "message"),
     [
         ("", "'' is not one of last, best, mean_last(k) with k >= 1, ema(alpha) with 0 < alpha"),
         ("lats", "did you mean last?"),
@@ -61,14 +63,14 @@ def test_best_passes_over_nan_unless_there_is_nothing_else() -> None:
         ("best(3)", "did you mean best?"),
     ],
 )
-def test_a_form_that_does_not_exist_is_refused_with_the_nearest(text: str, words: str) -> None:
+def test_a_wrong_aggregation_is_refused_with_the_nearest_form(text: str, message: str) -> None:
     with pytest.raises(SpecError) as caught:
         parse_aggregation(text, "maximize")
     assert caught.value.key == "study.objective.aggregate"
-    assert words in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_of_several_objectives_the_wrong_one_is_named() -> None:
+def test_the_error_names_the_wrong_objective_of_several() -> None:
     objectives = (Objective(metric="a"), Objective(metric="b", aggregate="lats"))
     params: dict[str, Param] = {"x": FloatParam(low=0, high=1)}
     with pytest.raises(SpecError, match=r"study\.objective\[1\]\.aggregate: 'lats'"):

@@ -72,7 +72,7 @@ class Announcer:
         self._commit_began_at = 0.0
 
     def announce(self, event: events.Event, requested_at: float | None = None) -> None:
-        """Publish an event as soon as the storage has every change made so far.
+        """Publish an event as soon as the storage has every earlier change.
 
         Args:
             event: The event.
@@ -82,7 +82,7 @@ class Announcer:
         self._storage.request_write()
 
     def publish_recorded(self) -> None:
-        """Publish the announcements in order, up to the first whose changes are not recorded."""
+        """Publish announcements in order, up to the first with changes that are not recorded."""
         while self._announcements and self._storage.is_recorded(self._announcements[0].mark):
             announcement = self._announcements.popleft()
             self._publisher.publish(announcement.event)

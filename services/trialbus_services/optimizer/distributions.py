@@ -35,7 +35,7 @@ def make_distribution(param: Param) -> BaseDistribution:
 
 
 def suggest_params(trial: optuna.Trial, params: Mapping[str, Param]) -> dict[str, Any]:
-    """Suggest the params of a trial; params that the trial already has keep their values.
+    """Suggest the params of a trial; params with a value in the trial keep the value.
 
     A param with an unmet condition is left out, as in a define-by-run study of Optuna. Unlike
     `study.ask(distributions)`, the function completes a trial whose sampling was cut short.

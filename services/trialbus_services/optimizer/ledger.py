@@ -1,7 +1,7 @@
 """Ledger: studies, trials and waiting requests, folded from the events of the log.
 
-A pure fold over events: the same events always give the same ledger, so after a crash reading
-the log again is all the recovery there is. The ledger decides nothing.
+A pure fold over events: the same events always give the same ledger, so that a restarted optimizer
+recovers by reading the log again. The ledger decides nothing.
 """
 
 from __future__ import annotations

@@ -372,7 +372,7 @@ class OptimizerLoop:
         self._finish(conclude_failed(self._ledger.studies[name], error))
 
     def _finish(self, event: events.StudyFinished) -> None:
-        """Record the end of a study, and announce the end once the storage has it."""
+        """Record the end of a study, and announce the end as soon as the storage has the record."""
         study = self._studies.pop(event.study, None)
         if study is not None:
             error = self._close(study, event.reason)
@@ -383,7 +383,7 @@ class OptimizerLoop:
         logger.info("study %r finished: %s", event.study, event.reason)
 
     def _release_finished(self, event: events.StudyFinished) -> None:
-        """Release a study whose `study_finished` is read again after a crash."""
+        """Release a study after a crash, when the event `study_finished` is read again."""
         study = self._studies.get(event.study)
         if study is not None and study.state.is_finished:
             del self._studies[event.study]

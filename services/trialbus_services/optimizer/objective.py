@@ -44,7 +44,7 @@ def compute_objective(curve: Curve, objective: Objective) -> float | None:
 def parse_aggregation(
     text: str, direction: Direction, key: str = "study.objective"
 ) -> Callable[[Curve], float | None]:
-    """Return the function of an aggregation, from a curve in the order of its steps to a value.
+    """Return the function of an aggregation, from a curve in the order of steps to a value.
 
     Args:
         text: Name of the aggregation, with its argument in parentheses: `mean_last(3)`.

@@ -1,8 +1,8 @@
 """RunningStudy: an Optuna study, kept in step with the ledger.
 
 Every method may be repeated with the same arguments: after a crash the events since the last
-commit are applied once more. No method waits: the storage answers from memory, the sampler
-suggests in a process of its own, and the pruner decides from the values it was given.
+commit are applied again. No method waits: the storage answers from memory, the sampler suggests in
+a separate process, and the pruner decides from reported values.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The status of an optimizer, as its session shows the status in the hub."""
+"""The status of an optimizer, sent to the hub as information of the optimizer's session."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MAX_TEXT = 250  # the hub refuses longer texts
 
 
 class OptimizerStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """Counters, states and latencies of an optimizer since its start."""
+    """Counters, states and latencies of an optimizer since the start of the process."""
 
     studies: int = 0
     """Number of running studies."""
@@ -28,7 +28,7 @@ class OptimizerStatus(msgspec.Struct, frozen=True, kw_only=True):
     n_paused: int = 0
     """Number of paused studies."""
     paused: str = ""
-    """Names of the paused studies, separated by commas; cut where there are too many."""
+    """Names of the paused studies, separated by commas; cut at 250 characters."""
     applied: int = 0
     """Number of events applied."""
     refused: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""Optuna storages by their URLs."""
+"""Optuna storages, opened and checked by URL."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _check_file(url: str, path: str) -> None:
 
 
 def hide_password(url: str) -> str:
-    """Return the URL of a storage without its password, for messages and for the bus."""
+    """Return the URL of a storage without the password, for messages and for the bus."""
     try:
         return make_url(url).render_as_string(hide_password=True)
     except sqlalchemy.exc.ArgumentError:

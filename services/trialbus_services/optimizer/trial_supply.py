@@ -107,7 +107,7 @@ class TrialSupply:
         return self._sampler.is_exhausted
 
     def request(self, n_trials: int) -> None:
-        """Request suggestions until a number of them is requested and not taken.
+        """Request suggestions until `n_trials` suggestions are requested and not taken.
 
         Args:
             n_trials: Number of trials that are needed.

@@ -1,4 +1,4 @@
-"""MetricStudy: a study in memory with the metric of the pruner as its only objective.
+"""MetricStudy: a study in memory with the metric of the pruner as the only objective.
 
 Optuna's pruners read the intermediate values and the direction of the study. Where the pruner
 judges another metric than the objective's, and with several objectives, a pruner that has no

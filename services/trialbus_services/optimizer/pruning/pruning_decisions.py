@@ -81,7 +81,7 @@ class PruningDecisions:
         return curve
 
     def pop_attributes(self, number: int) -> dict[str, Any]:
-        """Return the new system attributes of a trial, for `load_trial`, and forget them."""
+        """Remove and return the new system attributes of a trial, which `load_trial` reads."""
         return self.rule.pop_attributes(number)
 
     def finish(self, number: int, state: TrialState) -> None:

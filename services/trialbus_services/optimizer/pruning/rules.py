@@ -19,10 +19,10 @@ _INSORT_LIMIT = 32  # more new values than this are sorted together
 
 
 class Rule(Protocol):
-    """A pruning rule, which decides about a trial from its curve and the ended trials."""
+    """A pruning rule, which decides about a trial from the trial's curve and the ended trials."""
 
     def decide(self, number: int, curve: Curve) -> bool:
-        """Return whether a trial is pruned, after a value was added to its curve."""
+        """Return whether a trial is pruned, after a value was added to the curve."""
         ...
 
     def finish(self, number: int, curve: Curve, state: TrialState) -> None:
@@ -34,7 +34,7 @@ class Rule(Protocol):
         ...
 
     def pop_attributes(self, number: int) -> dict[str, Any]:
-        """Return the system attributes that decisions added to a trial, and forget them."""
+        """Remove and return the system attributes that decisions added to a trial."""
         ...
 
 
@@ -133,7 +133,7 @@ class PercentileRule(StatelessRule):
         self._n_nan: defaultdict[int, int] = defaultdict(int)
 
     def decide(self, number: int, curve: Curve) -> bool:
-        """Return whether a trial is worse than the percentile at the last step of its curve."""
+        """Return whether a trial is worse than the percentile at the last step of the curve."""
         step = curve.last
         if self._n_complete == 0 or self._n_complete < self._startup or step < self._warmup:
             return False
@@ -260,5 +260,5 @@ class _Window:
 
 
 def get_arguments(pruner: BasePruner, *names: str) -> list[Any]:
-    """Return arguments of a pruner from the private attributes in which Optuna keeps them."""
+    """Return arguments of a pruner from the private attributes of Optuna's class."""
     return [getattr(pruner, f"_{name}") for name in names]

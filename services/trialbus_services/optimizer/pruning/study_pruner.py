@@ -81,7 +81,7 @@ class StudyPruner:
         return self._pruning.report(number, step, value)
 
     def pop_attributes(self, number: int) -> dict[str, Any]:
-        """Return the system attributes that decisions added to a trial, and forget them."""
+        """Remove and return the system attributes that decisions added to a trial."""
         return self._pruning.pop_attributes(number)
 
     def make_curve_attributes(self, values: Mapping[int, float]) -> dict[str, Any]:

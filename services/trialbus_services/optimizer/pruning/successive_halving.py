@@ -53,7 +53,7 @@ class SuccessiveHalvingRule:
         self._attributes: dict[int, dict[str, Any]] = {}
 
     def decide(self, number: int, curve: Curve) -> bool:
-        """Add a trial to every rung that the trial has reached; prune unless it is promoted."""
+        """Add a trial to every rung that the trial has reached; prune a trial without promotion."""
         value = curve.last_value
         while True:
             if self._min_resource is None:
@@ -76,7 +76,7 @@ class SuccessiveHalvingRule:
             self._max_step = max(self._max_step or 0, curve.last)
 
     def load_attributes(self, number: int, attributes: dict[str, Any]) -> None:
-        """Add a trial to the rungs that its system attributes name."""
+        """Add a trial to the rungs in the trial's system attributes."""
         while (key := f"{_KEY}{self._next[number]}") in attributes:
             self._enter(number, self._next[number], attributes[key])
 

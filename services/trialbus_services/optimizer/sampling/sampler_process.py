@@ -1,4 +1,4 @@
-"""The sampler process of a study: answers requests for suggestions, one after the other."""
+"""The sampler process of a study: answers requests for suggestions in order."""
 
 from __future__ import annotations
 

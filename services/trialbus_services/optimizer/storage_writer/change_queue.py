@@ -14,7 +14,7 @@ from trialbus_services.optimizer.storage_writer.change_batch import (
 
 
 class ChangeQueue:
-    """Counts changes, and keeps them until the flush thread takes them.
+    """A counting queue of changes between the optimizer's thread and the flush thread.
 
     Args:
         lock: Lock of the storage in memory. Callers of `open_trial_change`, `open_study_change` and
@@ -58,7 +58,7 @@ class ChangeQueue:
 
     @contextmanager
     def atomic(self) -> Generator[None]:
-        """Keep the changes of a block together: no batch has only some of them."""
+        """Keep the changes of a block together: a batch has all of the changes or none."""
         with self._condition:
             if self._n_atomic == 0:
                 self._seal()
@@ -75,7 +75,7 @@ class ChangeQueue:
                         self._request_write()
 
     def take_batch(self) -> tuple[ChangeBatch, int]:
-        """Remove and return the batch that can be written, with the number of changes up to it."""
+        """Remove and return the next batch, with the number of changes up to its last change."""
         with self._condition:
             if self._n_atomic == 0:
                 self._seal()

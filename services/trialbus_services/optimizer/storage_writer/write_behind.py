@@ -36,7 +36,7 @@ _WRITE_S = 10.0
 
 
 class WriteBehind(MemoryStorage):
-    """Keeps studies in memory, and records their changes in another storage shortly after.
+    """Keeps studies in memory, and records changes in another storage shortly after.
 
     A study in memory has no other writer: changes by another program in the other storage are not
     read, and a trial that another program adds ends the recording of the study.
@@ -73,7 +73,7 @@ class WriteBehind(MemoryStorage):
 
     @property
     def last_error(self) -> str | None:
-        """Error of the newest batch that could not be written; None if there was none."""
+        """Error of the newest batch that could not be written; None before the first error."""
         return self._flush_thread.last_error
 
     @property
@@ -82,7 +82,7 @@ class WriteBehind(MemoryStorage):
         return self._flush_thread.failing_since
 
     def load_or_create_study(self, study_name: str, directions: Sequence[StudyDirection]) -> int:
-        """Load a study and its trials into memory, or create the study; return the id in memory.
+        """Load a study with all trials into memory, or create the study; return the id in memory.
 
         Args:
             study_name: Name of the study.
@@ -123,7 +123,7 @@ class WriteBehind(MemoryStorage):
         return self._queue.n_written >= mark
 
     def atomic(self) -> AbstractContextManager[None]:
-        """Return a context whose changes are written in a single transaction.
+        """Return a context manager: changes of the block are written in a single transaction.
 
         Storages without transactions create a new trial in a single step, and get other changes
         row by row.
