@@ -1,4 +1,4 @@
-"""`trialbus metrics`: the status of a hub and of its optimizer for Prometheus."""
+"""`trialbus metrics`: the status of a hub and of an optimizer for Prometheus."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ _ACTIVATED = ("VIRTUAL_ENV", "CONDA_PREFIX")
 
 
 def build_search_path(environment: Mapping[str, str]) -> str:
-    """Return the `PATH` for a training, given the environment of the process that starts it.
+    """Return the `PATH` for a training, given the environment of the worker.
 
     An activated environment stays as it is. Without an activated environment the folder of the
     Python that runs this process comes first, so that `python` finds the same packages.

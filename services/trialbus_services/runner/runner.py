@@ -1,4 +1,4 @@
-"""OptunaRunner: runs the studies of a spec file one after the other."""
+"""OptunaRunner: runs the studies of a spec file in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spec files: several studies and the settings of a run, in one YAML file."""
+"""Spec files: several studies and the settings of a run, in a YAML file."""
 
 from __future__ import annotations
 
