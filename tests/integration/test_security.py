@@ -7,16 +7,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 import zmq
 
 import trialbus
 from support.commands import small_study
 from support.processes import Bus
+from support.raw_client import RawClient
 from support.until import until
 from trialbus.client.admin import hub_status
 from trialbus.client.presence import Presence
-from trialbus.protocol import security
+from trialbus.messages import codec
+from trialbus.protocol import frames, security
 from trialbus.protocol.endpoint import check_bindable
 
 
@@ -130,6 +133,21 @@ def test_a_trainer_publishes_what_trainers_publish(
             with pytest.raises(trialbus.HubRefusedError, match=why):
                 publisher.publish(event)
         publisher.close()
+
+
+@pytest.mark.parametrize("name", ["bound", "trainer", "service"])
+def test_an_event_of_another_study_than_its_topic_says_is_refused(guarded: Bus, name: str) -> None:
+    body = msgspec.Raw(codec.encode(evaluation("other")))
+    with RawClient(guarded.endpoint, keys=keys(guarded, name)) as client:
+        client.send(frames.Publish(b"p" * 16, 1, [(evaluation("mine").topic, body)]))
+        refused = client.receive()
+    assert isinstance(refused, frames.Refused)
+    assert "belongs under 'evaluation_complete/other/0'" in refused.reason
+    with link(guarded, "service") as client, trialbus.Publisher(link=client) as publisher:
+        publisher.publish(evaluation("last"))
+        assert publisher.flush(10)
+    with link(guarded, "service") as client, trialbus.Subscriber(link=client, start=0) as inbox:
+        assert [record.topic for record in inbox.records(20)] == [evaluation("last").topic]
 
 
 def test_a_trainer_reads_its_commands_and_nothing_else(guarded: Bus) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import zmq
 
 from trialbus.protocol import frames
+from trialbus.protocol.security import ClientKeys
 
 
 class RawClient:
@@ -15,15 +16,23 @@ class RawClient:
     Args:
         endpoint: Address of the hub.
         context: A context to share; None makes one for this client alone.
+        keys: For a hub that lets in only those with a key.
     """
 
     def __init__(
-        self, endpoint: str, context: zmq.Context[zmq.Socket[bytes]] | None = None
+        self,
+        endpoint: str,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        keys: ClientKeys | None = None,
     ) -> None:
         self._owns_context = context is None
         self._context = zmq.Context() if context is None else context
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
+        if keys is not None:
+            self._socket.curve_serverkey = keys.hub.encode()
+            self._socket.curve_publickey = keys.own.public.encode()
+            self._socket.curve_secretkey = keys.own.secret.encode()
         self._socket.connect(endpoint)
 
     def __enter__(self) -> RawClient:

@@ -8,7 +8,7 @@ import msgspec
 
 from trialbus.errors import SpecError
 from trialbus.messages.events import BUILT_IN, AnyEvent, Event, UnknownEvent
-from trialbus.messages.topics import ANY
+from trialbus.messages.topics import ANY, make_topic
 from trialbus.study.validation import format_expected
 
 _E = TypeVar("_E", bound=type[Event])
@@ -21,6 +21,17 @@ _decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
     str(event_type.__struct_config__.tag): msgspec.msgpack.Decoder(event_type)
     for event_type in BUILT_IN
 }
+
+
+class _Address(msgspec.Struct, frozen=True):
+    """The fields of an event that are in its topic, too."""
+
+    type: str = ""
+    study: str = ""
+    trial: int | None = None
+
+
+_address_decoder = msgspec.msgpack.Decoder(_Address)
 _any_decoder = msgspec.msgpack.Decoder(dict[str, Any])
 
 
@@ -48,13 +59,32 @@ def decode(topic: str, body: bytes | memoryview | msgspec.Raw) -> AnyEvent:
     An event of an unknown type becomes an `UnknownEvent`.
 
     Raises:
-        msgspec.DecodeError: The body is not MessagePack, or does not fit the type.
+        msgspec.DecodeError: The body is not MessagePack, does not fit the type, or belongs under
+            another topic: an event that says `b` under a topic of study `a` was not made by a
+            client that may only publish for `a`.
     """
     decoder = _decoders.get(topic.partition("/")[0])
     if decoder is None:
+        check_topic(topic, body)
         return UnknownEvent(topic=topic, data=decode_with(_any_decoder, body))
     event: Event = decode_with(decoder, body)
+    if event.topic != topic:
+        raise msgspec.DecodeError(
+            f"the topic is {topic!r}, the event belongs under {event.topic!r}"
+        )
     return event
+
+
+def check_topic(topic: str, body: bytes | memoryview | msgspec.Raw) -> None:
+    """Check that an event's type, study and trial are those of its topic.
+
+    Raises:
+        msgspec.DecodeError: They are not, or the body is not an event.
+    """
+    address: _Address = decode_with(_address_decoder, body)
+    own_topic = make_topic(address.type, address.study, address.trial)
+    if own_topic != topic:
+        raise msgspec.DecodeError(f"the topic is {topic!r}, the event belongs under {own_topic!r}")
 
 
 def list_known_types() -> frozenset[str]:

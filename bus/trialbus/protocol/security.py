@@ -26,9 +26,10 @@ import msgspec
 import zmq
 
 from trialbus.errors import SpecError
+from trialbus.messages.codec import check_topic
 from trialbus.messages.topics import escape_study
 from trialbus.protocol import frames
-from trialbus.protocol.permissions import ROLES, USER_PREFIX, Role
+from trialbus.protocol.permissions import ROLES, USER_PREFIX, Permissions, Role
 
 logger = logging.getLogger(__name__)
 
@@ -221,9 +222,8 @@ class Gatekeeper:
         match message:
             case frames.Hello() if grant.role != "service":
                 return _may_not_be(grant, message)
-            case frames.Publish() if permissions.publishes is not None:
-                topics = [topic for topic, _ in message.events]
-                return _find_forbidden_topic(grant, topics, permissions.publishes, "publish")
+            case frames.Publish():
+                return _find_forbidden_event(grant, permissions, message)
             case frames.Fetch() if permissions.reads is not None:
                 return _find_forbidden_topic(grant, message.patterns, permissions.reads, "read")
             case _:
@@ -251,6 +251,23 @@ def _find_forbidden_topic(
             return f"{grant.name!r} is a {grant.role}, which may not {verb} {type_!r}"
         if grant.study is not None and rest.partition("/")[0] != escape_study(grant.study):
             return f"{grant.name!r} is a {grant.role} of study {grant.study!r} only"
+    return None
+
+
+def _find_forbidden_event(
+    grant: Grant, permissions: Permissions, message: frames.Publish
+) -> str | None:
+    """Return why a peer may not publish the first forbidden event, or None."""
+    if permissions.publishes is not None:
+        topics = [topic for topic, _ in message.events]
+        reason = _find_forbidden_topic(grant, topics, permissions.publishes, "publish")
+        if reason is not None:
+            return reason
+    try:
+        for topic, body in message.events:
+            check_topic(topic, body)
+    except msgspec.DecodeError as error:
+        return str(error)
     return None
 
 
