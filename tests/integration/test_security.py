@@ -146,7 +146,10 @@ def test_an_event_of_another_study_than_its_topic_says_is_refused(guarded: Bus, 
     with link(guarded, "service") as client, trialbus.Publisher(link=client) as publisher:
         publisher.publish(evaluation("last"))
         assert publisher.flush(10)
-    with link(guarded, "service") as client, trialbus.Subscriber(link=client, start=0) as inbox:
+    with (
+        link(guarded, "service") as client,
+        trialbus.subscribe(link=client, start="earliest") as inbox,
+    ):
         assert [record.topic for record in inbox.records(20)] == [evaluation("last").topic]
 
 

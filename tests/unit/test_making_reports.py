@@ -120,7 +120,7 @@ def test_the_storage_and_folder_of_one_s_own_tree_are_used(
     [
         (["digts", "--storage", "made.db"], "no study 'digts' in 'made.db'; did you mean 'digits'"),
         (["--storage", "made.db"], "which study? 'made.db' has:\ndigits"),
-        (["x", "--storage", "nosuch.db"], "storage.url: there is no file 'nosuch.db'"),
+        (["x", "--storage", "nosuch.db"], "--storage: there is no file 'nosuch.db'"),
         (["x"], "storage.url: there is no file 'optuna_studies.db'"),
         (["x", "--storage", "text.txt"], "no study 'x' in 'text.txt'; it has none"),
         (["x", "--storage", "other.db"], "cannot be read: it holds no studies of Optuna"),
