@@ -18,7 +18,7 @@ from optuna.samplers._ga import BaseGASampler
 
 from trialbus import CategoricalParam, Objective, SpecError, StudySpec
 from trialbus.study.spec import NOT_WRITTEN, Component
-from trialbus_services.config.composing.schema import schema
+from trialbus_services.config.composing.schema import build_schema
 from trialbus_services.optimizer.registry import build_pruner, build_sampler
 
 TREE = Path(__file__).parents[2] / "config" / "trialbus_config"
@@ -75,7 +75,7 @@ def files(group: str) -> dict[str, dict[str, Any]]:
 def test_the_file_of_a_section_s_defaults_has_every_field_as_the_type_has_it(
     section: str, file: str
 ) -> None:
-    defaults = cast(dict[str, Any], OmegaConf.to_container(schema()[section]))
+    defaults = cast(dict[str, Any], OmegaConf.to_container(build_schema()[section]))
     written = cast(dict[str, Any], yaml.safe_load((TREE / f"{file}.yaml").read_text()))
     given = {key: written[key] if value == "???" else value for key, value in defaults.items()}
     assert {"keys": None} | written == {"keys": None} | given
@@ -86,16 +86,16 @@ def test_every_section_of_the_schema_is_a_group_and_every_group_is_chosen() -> N
     groups = {
         str(group) for entry in chosen if isinstance(entry, dict) for group in cast(Any, entry)
     }
-    assert set(map(str, schema())) <= groups
-    for group in map(str, schema()):
+    assert set(map(str, build_schema())) <= groups
+    for group in map(str, build_schema()):
         assert list((TREE / group).glob("*.yaml"))
 
 
 def test_a_study_s_schema_has_the_fields_of_its_specification() -> None:
     fields = set(StudySpec.__struct_fields__) - NOT_WRITTEN
-    assert set(schema().study) == fields | {"objective"}
+    assert set(build_schema().study) == fields | {"objective"}
     with pytest.raises(ValidationError, match="could not be converted to Integer"):
-        schema().study.n_trials = "many"
+        build_schema().study.n_trials = "many"
 
 
 @pytest.mark.parametrize(

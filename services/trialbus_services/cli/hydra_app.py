@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from trialbus.errors import TrialbusError
 from trialbus_services.config import composing
-from trialbus_services.config.composing import Composed
+from trialbus_services.config.composing import ComposedConfig
 from trialbus_services.process import exit_codes
 
 #: Options of Hydra with a value.
@@ -26,7 +26,7 @@ _OPTIONS_WITH_VALUE = frozenset(
 _TREE_OPTION = re.compile(r"(--config-(?:dir|name|path))[= ]+(\S+)\s+")
 
 
-def run(name: str, arguments: Sequence[str], task: Callable[[Composed], int]) -> int:
+def run(name: str, arguments: Sequence[str], task: Callable[[ComposedConfig], int]) -> int:
     """Run a subcommand with the config of a command line and return the exit code.
 
     Hydra itself answers `--help`, `--cfg`, `--info` and `--shell-completion`, and runs
@@ -41,15 +41,15 @@ def run(name: str, arguments: Sequence[str], task: Callable[[Composed], int]) ->
         ConfigError: The config cannot be composed, or `task` raised a `SpecError`.
         TrialbusError: `task` raised this error.
     """
-    options = composing.parsed(arguments)
+    options = composing.parse_arguments(arguments)
     is_answered_by_hydra = (
         options.help or options.hydra_help or options.info or options.shell_completion
     )
     if not (is_answered_by_hydra or options.cfg or options.multirun):
-        with composing.composed(arguments) as composition:
+        with composing.compose_config(arguments) as composition:
             return task(composition)
     if options.cfg:
-        with composing.composed(arguments):
+        with composing.compose_config(arguments):
             pass  # so that a mistake is reported as for every other command
     # Completion is installed for `trialbus` itself, not for `trialbus study`.
     sys.argv[0] = "trialbus" if options.shell_completion else f"trialbus {name}"
@@ -86,17 +86,17 @@ def complete(commands: Iterable[str], applications: Iterable[str], arguments: li
     return _run_hydra(arguments, lambda _: 0)
 
 
-def _run_hydra(arguments: Sequence[str], task: Callable[[Composed], int]) -> int:
+def _run_hydra(arguments: Sequence[str], task: Callable[[ComposedConfig], int]) -> int:
     codes = [exit_codes.DONE]
 
     def run_job(config: DictConfig) -> None:
-        options = composing.parsed(arguments)
+        options = composing.parse_arguments(arguments)
         overrides = HydraConfig.get().overrides.task
         try:
-            codes.append(task(Composed(config, composing.repeated(options, overrides))))
+            codes.append(task(ComposedConfig(config, composing.format_arguments(options, overrides))))
         except TrialbusError as error:
             print(f"error: {error}", file=sys.stderr)
-            codes.append(exit_codes.for_error(error))
+            codes.append(exit_codes.get_error_code(error))
 
     composing.register()
     sys.argv = [sys.argv[0], *_options_first(arguments)]

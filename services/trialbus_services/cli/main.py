@@ -18,7 +18,7 @@ from trialbus.study.validation import format_expected
 from trialbus_services.cli import hydra_app
 from trialbus_services.cli.options import name_option
 from trialbus_services.config import sections, settings
-from trialbus_services.config.composing import Composed
+from trialbus_services.config.composing import ComposedConfig
 from trialbus_services.process import exit_codes
 from trialbus_services.process.child import stop_with_parent
 
@@ -90,7 +90,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
         arguments = [argument for argument in arguments if argument != DRY_RUN]
         command = _dry_run
 
-    def serve(composition: Composed) -> int:
+    def serve(composition: ComposedConfig) -> int:
         sections.set_log_level(composition.config)
         keys = sections.read_bus(composition.config).keys
         if keys is not None:
@@ -130,14 +130,14 @@ def _print_error(error: TrialbusError | OSError) -> int:
     """
     if isinstance(error, TrialbusError):
         print(f"error: {error}", file=sys.stderr)
-        return exit_codes.for_error(error)
+        return exit_codes.get_error_code(error)
     if error.filename is None:
         raise error
     print(f"error: {str(error.filename)!r}: {error.strerror}", file=sys.stderr)
     return exit_codes.FAILED
 
 
-def _hub(composition: Composed) -> int:
+def _hub(composition: ComposedConfig) -> int:
     from trialbus.hub.hub import Hub, serve
     from trialbus.protocol.security import Gatekeeper
 
@@ -155,7 +155,7 @@ def _hub(composition: Composed) -> int:
     return exit_codes.DONE
 
 
-def _optimizer(composition: Composed) -> int:
+def _optimizer(composition: ComposedConfig) -> int:
     from trialbus_services.optimizer.main import run
 
     return run(
@@ -165,7 +165,7 @@ def _optimizer(composition: Composed) -> int:
     )
 
 
-def _worker(composition: Composed) -> int:
+def _worker(composition: ComposedConfig) -> int:
     from trialbus_services.worker.main import run
 
     return run(
@@ -177,7 +177,7 @@ def _worker(composition: Composed) -> int:
     )
 
 
-def _reporter(composition: Composed) -> int:
+def _reporter(composition: ComposedConfig) -> int:
     from trialbus_services.notify.factory import build_notifiers
     from trialbus_services.reporter.main import run
 
@@ -189,7 +189,7 @@ def _reporter(composition: Composed) -> int:
     )
 
 
-def _dashboard(composition: Composed) -> int:
+def _dashboard(composition: ComposedConfig) -> int:
     from trialbus_services.launcher.dashboard import run_dashboard
 
     return run_dashboard(
@@ -198,7 +198,7 @@ def _dashboard(composition: Composed) -> int:
     )
 
 
-def _monitor(composition: Composed) -> int:
+def _monitor(composition: ComposedConfig) -> int:
     try:
         from trialbus_services.monitor.main import run
     except ModuleNotFoundError as error:
@@ -210,13 +210,13 @@ def _monitor(composition: Composed) -> int:
     )
 
 
-def _study(composition: Composed) -> int:
+def _study(composition: ComposedConfig) -> int:
     from trialbus_services.launcher.phases import run_phases
 
     return run_phases(composition)
 
 
-def _dry_run(composition: Composed) -> int:
+def _dry_run(composition: ComposedConfig) -> int:
     from trialbus_services.launcher.dry_run import format_plan
     from trialbus_services.launcher.phases import make_plans
 
@@ -239,7 +239,7 @@ TOOLS = {
 }
 
 #: Functions of the commands with a config.
-COMMANDS: dict[str, Callable[[Composed], int]] = {
+COMMANDS: dict[str, Callable[[ComposedConfig], int]] = {
     "study": _study,
     "hub": _hub,
     "optimizer": _optimizer,

@@ -11,7 +11,7 @@ from pathlib import Path
 import optuna
 
 from trialbus_services.config import sections, settings
-from trialbus_services.config.composing import composed
+from trialbus_services.config.composing import compose_config
 from trialbus_services.optimizer.storage import hide_password
 from trialbus_services.process import exit_codes
 from trialbus_services.reporter.staging import make_comparison, make_report
@@ -55,7 +55,7 @@ def report(arguments: Sequence[str]) -> int:
     if options.compare and len(options.study) < 2:
         parser.error("--compare needs two studies or more")
     tree = [] if options.config_dir is None else [f"--config-dir={options.config_dir}"]
-    with composed([*tree, *overrides]) as composition:
+    with compose_config([*tree, *overrides]) as composition:
         url = (
             options.storage
             or sections.read_section(composition.config, settings.StorageSettings).url

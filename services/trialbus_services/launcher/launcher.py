@@ -19,7 +19,7 @@ from trialbus.messages import events
 from trialbus.protocol.endpoint import check_reachable
 from trialbus.study.spec import StudySpec
 from trialbus_services.config import sections, settings
-from trialbus_services.config.composing import Composed
+from trialbus_services.config.composing import ComposedConfig
 from trialbus_services.launcher.provenance import collect_origin
 from trialbus_services.launcher.supervisor import Services
 from trialbus_services.notify.factory import build_notifiers
@@ -51,14 +51,14 @@ class Plan:
         trainer: Settings of what a worker here runs; None where trials run elsewhere.
     """
 
-    composed: Composed
+    composed: ComposedConfig
     spec: StudySpec
     bus: settings.BusSettings
     storage: settings.StorageSettings
     trainer: settings.TrainerSettings | None
 
 
-def make_plan(composed: Composed, spec: StudySpec | None = None) -> Plan:
+def make_plan(composed: ComposedConfig, spec: StudySpec | None = None) -> Plan:
     """Check the whole config of a study without starting a process or writing a file.
 
     Args:

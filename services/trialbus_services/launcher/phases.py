@@ -22,7 +22,7 @@ from trialbus.errors import SpecError
 from trialbus.study.spec import Inherited, StudySpec
 from trialbus.study.validation import format_expected
 from trialbus_services.config import sections, settings
-from trialbus_services.config.composing import Composed, composed
+from trialbus_services.config.composing import ComposedConfig, compose_config
 from trialbus_services.launcher import launcher
 from trialbus_services.optimizer.attributes import END, SPEC
 from trialbus_services.optimizer.storage import find_study, hide_password
@@ -33,7 +33,7 @@ from trialbus_services.views.formats import format_params
 _DONE = ("exhausted", "converged", "timeout")
 
 
-def run_phases(command: Composed) -> int:
+def run_phases(command: ComposedConfig) -> int:
     """Run the study of a config, or the studies of its phases in order; return the exit code.
 
     Raises:
@@ -53,7 +53,7 @@ def run_phases(command: Composed) -> int:
     return exit_codes.DONE
 
 
-def make_plans(command: Composed) -> Generator[launcher.Plan]:
+def make_plans(command: ComposedConfig) -> Generator[launcher.Plan]:
     """Check the study of a config, or the studies of its phases, and yield the plan of each study.
 
     A phase that builds on an unfinished phase is planned without the params of that phase.
@@ -69,7 +69,7 @@ def make_plans(command: Composed) -> Generator[launcher.Plan]:
             yield launcher.make_plan(composition)
 
 
-def _run_phase(composition: Composed, title: str, console: Console) -> int:
+def _run_phase(composition: ComposedConfig, title: str, console: Console) -> int:
     """Run the study of a phase unless the study is finished, and return the exit code."""
     url, spec = _read_url(composition.config), sections.read_study(composition.config)
     study = find_study(url, spec.name)
@@ -85,7 +85,7 @@ def _run_phase(composition: Composed, title: str, console: Console) -> int:
     return launcher.run_study(plan, console)
 
 
-def _read_study(composition: Composed, console: Console) -> StudySpec:
+def _read_study(composition: ComposedConfig, console: Console) -> StudySpec:
     """Return the study of a config, with the params of the phase that the study builds on."""
     config = composition.config
     spec = sections.read_study(config)
@@ -112,7 +112,7 @@ def _read_inherited(config: DictConfig, spec: StudySpec, phase: str) -> Inherite
     return inherited if inherited and inherited.phase == phase else None
 
 
-def _inherit(composition: Composed, phase: str) -> Inherited:
+def _inherit(composition: ComposedConfig, phase: str) -> Inherited:
     """Return the best params of an earlier phase.
 
     Raises:
@@ -172,7 +172,7 @@ def _summarize(study: optuna.Study) -> str:
     return f"{trials}, best {study.best_value:.5g} in trial {study.best_trial.number}"
 
 
-def _read_phases(command: Composed) -> list[str]:
+def _read_phases(command: ComposedConfig) -> list[str]:
     """Return the names of the phases of a config."""
     phases: Any = command.config.phases
     try:
@@ -189,13 +189,13 @@ def _read_phases(command: Composed) -> list[str]:
 
 
 @contextmanager
-def _compose_phase(phase: str, arguments: Sequence[str]) -> Generator[Composed]:
+def _compose_phase(phase: str, arguments: Sequence[str]) -> Generator[ComposedConfig]:
     """Compose the config of a phase in place of the one that the arguments name."""
     known = GlobalHydra.instance().config_loader().get_group_options("phase", ObjectType.CONFIG)
     if phase not in known:
         raise SpecError("from_phase", f"there is no phase {phase!r}{format_expected(phase, known)}")
     others = [o for o in arguments if o.lstrip("+~").partition("=")[0] not in ("phase", "phases")]
-    with composed([*others, f"phase={phase}"]) as composition:
+    with compose_config([*others, f"phase={phase}"]) as composition:
         yield composition
 
 

@@ -12,7 +12,7 @@ from trialbus.callbacks.optuna import OptunaCallbackConfig
 from trialbus.study.search_space import CategoricalParam, FloatParam, IntParam
 from trialbus.study.spec import NOT_WRITTEN, Evaluation, Objective, PruneBy, StudySpec
 from trialbus_services.config import settings
-from trialbus_services.config.composing import composed
+from trialbus_services.config.composing import compose_config
 from trialbus_services.notify import Desktop, Slack, Webhook
 from trialbus_services.reference.fields import REQUIRED, Field, list_fields
 from trialbus_services.reference.markdown import NOTICE, format_fields, read_summary
@@ -85,7 +85,7 @@ _LINKS = {
 
 def render() -> str:
     """Return the page as Markdown."""
-    with composed([]) as command:
+    with compose_config([]) as command:
         defaults = command.config
         sections = [
             NOTICE,

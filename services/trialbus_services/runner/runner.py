@@ -15,7 +15,7 @@ from rich.panel import Panel
 
 from trialbus.errors import SpecError, TrialbusError
 from trialbus_services.config import settings
-from trialbus_services.config.composing import composed
+from trialbus_services.config.composing import compose_config
 from trialbus_services.launcher import launcher
 from trialbus_services.launcher.dashboard import serve_dashboard
 from trialbus_services.optimizer.storage import find_study, hide_password
@@ -96,7 +96,7 @@ class OptunaRunner:
         overrides = self._collect_overrides(study_config)
         report = self.spec.generate_plots or self.spec.save_study_plots
         with self._serve_dashboard(url):
-            with composed(overrides) as composition:
+            with compose_config(overrides) as composition:
                 plan = launcher.make_plan(composition, spec)
                 end = launcher.launch_study(plan, self._console, report=report)
             # The optimizer declares a study finished after the storage has all of the study; a

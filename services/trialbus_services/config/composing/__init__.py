@@ -1,13 +1,13 @@
-"""From a command line and a tree of YAML files to a config, and what is said of mistakes in it."""
+"""Composing: a config from a command line and a tree of YAML files, and errors in that config."""
 
 from trialbus_services.config.composing.compose import (
     PRIMARY,
     TREE,
     VERSION_BASE,
-    Composed,
-    composed,
-    parsed,
-    repeated,
+    ComposedConfig,
+    compose_config,
+    format_arguments,
+    parse_arguments,
 )
 from trialbus_services.config.composing.errors import ConfigError
 from trialbus_services.config.composing.schema import register
@@ -16,10 +16,10 @@ __all__ = [
     "PRIMARY",
     "TREE",
     "VERSION_BASE",
-    "Composed",
+    "ComposedConfig",
     "ConfigError",
-    "composed",
-    "parsed",
+    "compose_config",
+    "format_arguments",
+    "parse_arguments",
     "register",
-    "repeated",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +19,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from trialbus.errors import SpecError
-from trialbus_services.config.composing.errors import MISTAKES, ConfigError, explained, located
-from trialbus_services.config.composing.provenance import Sources
+from trialbus_services.config.composing.errors import (
+    COMPOSE_ERRORS,
+    SEARCH_PATH_WARNING,
+    ConfigError,
+    add_source,
+    explain_error,
+    explain_search_path,
+)
+from trialbus_services.config.composing.provenance import ConfigSources
 from trialbus_services.config.composing.schema import register
 
 VERSION_BASE = "1.3"
@@ -28,24 +36,21 @@ PRIMARY = "config"
 
 
 @dataclass(frozen=True)
-class Composed:
-    """A config and the command line it comes from.
-
-    Attributes:
-        config: The config, without the section `hydra`.
-        arguments: Options and overrides that make another command compose the same.
-    """
+class ComposedConfig:
+    """A config together with the command line that composes the same config again."""
 
     config: DictConfig
+    """The config, without the section `hydra`."""
     arguments: list[str]
+    """Options and overrides with which another command composes the same config."""
 
 
 @contextmanager
-def composed(arguments: Sequence[str]) -> Generator[Composed]:
-    """Compose a config, and say of errors in it where the values were set.
+def compose_config(arguments: Sequence[str]) -> Generator[ComposedConfig]:
+    """Compose a config, and name in errors of the block where the values were set.
 
-    Hydra's global state is that of the config within the block, and as it was after it: one block
-    may stand in another, and all of them in an application of Hydra.
+    Within the block Hydra's global state is that of the config, and afterwards as it was before:
+    blocks can be nested, and used in an application of Hydra.
 
     Args:
         arguments: Overrides, and Hydra's `--config-dir`, `--config-name` and `--config-path`.
@@ -55,67 +60,72 @@ def composed(arguments: Sequence[str]) -> Generator[Composed]:
             within the block.
 
     Example:
-        >>> with composed(["study.n_trials=8"]) as found:
-        ...     found.config.study.n_trials
+        >>> with compose_config(["study.n_trials=8"]) as composed:
+        ...     composed.config.study.n_trials
         8
     """
-    options = parsed(arguments)
+    options = parse_arguments(arguments)
     name = options.config_name or PRIMARY
-    before = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    state_before = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
     GlobalHydra.instance().clear()
     register()
     version.setbase(VERSION_BASE)
-    hydra = Hydra.create_main_hydra2("trialbus", _search_path(options))
-    sources = Sources(hydra.config_loader, name, options.overrides)
+    hydra = Hydra.create_main_hydra2("trialbus", _build_search_path(options))
+    sources = ConfigSources(hydra.config_loader, name, options.overrides)
     try:
         try:
-            config = hydra.compose_config(
-                name, options.overrides, run_mode=RunMode.RUN, with_log_configuration=False
-            )
-        except (*MISTAKES, ValueError) as error:
-            raise explained(error, sources) from None
-        for key in sources.unset(config.hydra.runtime.choices):
+            with warnings.catch_warnings():
+                # Hydra goes on without a folder of `hydra.searchpath` that is not there.
+                warnings.filterwarnings("error", SEARCH_PATH_WARNING, UserWarning)
+                config = hydra.compose_config(
+                    name, options.overrides, run_mode=RunMode.RUN, with_log_configuration=False
+                )
+        except UserWarning as warning:
+            raise explain_search_path(warning, sources) from None
+        except (*COMPOSE_ERRORS, ValueError) as error:
+            raise explain_error(error, sources) from None
+        for key in sources.list_missing(config.hydra.runtime.choices):
             OmegaConf.update(config, key, "???", force_add=True)
         HydraConfig.instance().set_config(config)
         with open_dict(config):
             del config["hydra"]
         try:
-            yield Composed(config, repeated(options, options.overrides))
+            yield ComposedConfig(config, format_arguments(options, options.overrides))
         except ConfigError:
             raise
         except SpecError as error:
-            raise located(error, config, sources) from None
+            raise add_source(error, config, sources) from None
     finally:
-        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = before
+        GlobalHydra.instance().hydra, HydraConfig.instance().cfg = state_before
 
 
-def parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    """Return arguments as Hydra's parser reads them, options and overrides in any order."""
+def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
+    """Parse arguments with Hydra's parser, options and overrides in any order."""
     return get_args_parser().parse_intermixed_args(list(arguments))
 
 
-def repeated(options: argparse.Namespace, overrides: Sequence[str]) -> list[str]:
-    """Return the arguments of a command that composes the same config."""
-    named = {
+def format_arguments(options: argparse.Namespace, overrides: Sequence[str]) -> list[str]:
+    """Return the arguments with which another command composes the same config."""
+    options_by_name = {
         "--config-path": options.config_path,
         "--config-name": options.config_name,
         "--config-dir": options.config_dir,
     }
-    return [*(f"{option}={value}" for option, value in named.items() if value), *overrides]
+    return [*(f"{name}={value}" for name, value in options_by_name.items() if value), *overrides]
 
 
-def _search_path(options: argparse.Namespace) -> ConfigSearchPath:
+def _build_search_path(options: argparse.Namespace) -> ConfigSearchPath:
     path = options.config_path or TREE
     if "://" not in path:
         path = str(Path(path).absolute())
-    found = create_config_search_path(path)
+    search_path = create_config_search_path(path)
     if options.config_dir is not None:
         folder = Path(options.config_dir).absolute()
         if not folder.is_dir():
             raise ConfigError(
                 "--config-dir",
-                f"{options.config_dir!r} is not a folder (expected one with YAML files in it)",
+                f"{options.config_dir!r} is not a folder (expected a folder of YAML files)",
                 None,
             )
-        found.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
-    return found
+        search_path.prepend("command-line", f"file://{folder}", SearchPathQuery(provider="schema"))
+    return search_path

@@ -1,4 +1,4 @@
-"""What Hydra, OmegaConf and YAML raise, said as trialbus says it: key, value, expected, where."""
+"""Errors of composing: key, value, what was expected and where the value was set, as one text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,18 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from trialbus.errors import SpecError
 from trialbus.study.validation import format_expected
-from trialbus_services.config.composing.provenance import Sources
+from trialbus_services.config.composing.provenance import ConfigSources, shorten_path
+
+#: Exceptions that composing raises for a wrong config.
+COMPOSE_ERRORS = (
+    HydraException,
+    OmegaConfBaseException,
+    yaml.YAMLError,
+    ConfigCompositionException,
+)
+
+#: Hydra's warning about a folder of `hydra.searchpath` that is not there, as a pattern.
+SEARCH_PATH_WARNING = r"provider=hydra\.searchpath .*, path=(.*) is not available"
 
 _TYPES = {
     "Integer": "a whole number",
@@ -26,7 +37,7 @@ _TYPES = {
     "bool": "true or false",
     "String": "a text",
 }
-_CONVERTED = re.compile(
+_CONVERSION_FAILED = re.compile(
     r"Value '(.*)' (?:of type '.*' could not be converted to (\w+)|is not a valid (\w+))", re.DOTALL
 )
 _IN_CONFIG = re.compile(r"^In '([^']+)'")
@@ -36,7 +47,7 @@ class ConfigError(SpecError):
     """A value of the config cannot be used.
 
     Attributes:
-        source: Where it was set, for people; None where that cannot be said.
+        source: Where the value was set, as text; None where the source is unknown.
     """
 
     def __init__(self, key: str, problem: str, source: str | None) -> None:
@@ -44,65 +55,82 @@ class ConfigError(SpecError):
         self.source = source
 
     def __str__(self) -> str:
-        """Return the mistake, and on a line of its own where it was made."""
+        """Return the key and the problem, and on a second line where the value was set."""
         return super().__str__() + (f"\n  {self.source}" if self.source else "")
 
 
-def located(error: SpecError, config: DictConfig, sources: Sources) -> ConfigError:
-    """Return an error of a composed config with where the value was set."""
-    key, problem = _refined(error, config)
-    return ConfigError(key, problem, sources.of(key))
+def add_source(error: SpecError, config: DictConfig, sources: ConfigSources) -> ConfigError:
+    """Return an error of a composed config together with the place where the value was set."""
+    key, problem = _extend_key(error, config)
+    return ConfigError(key, problem, sources.describe_value(key))
 
 
-def explained(error: Exception, sources: Sources) -> ConfigError:
-    """Return what went wrong while a config was composed."""
+def explain_error(error: Exception, sources: ConfigSources) -> ConfigError:
+    """Return an exception of composing as an error with the key, the problem and the source."""
     match error:
         case OverrideParseException():
-            return ConfigError("command line", _unreadable_override(error), None)
+            return ConfigError("command line", _explain_override(error), None)
         case MissingConfigException():
-            return _no_such_config(error, sources)
+            return _explain_missing_config(error, sources)
         case yaml.MarkedYAMLError():
-            return _unreadable(error)
+            return _explain_yaml_error(error)
         case _:
             pass
-    cause = error if isinstance(error, OmegaConfBaseException) else _cause(error)
+    cause = error if isinstance(error, OmegaConfBaseException) else _get_cause(error)
     if cause is not None and cause.full_key:
-        return _wrong_value(error, cause, sources)
-    # "Could not override 'x'", "In 'study/mine': ..." and the like: the text is made for people.
+        return _explain_wrong_value(error, cause, sources)
+    # Hydra's own texts, "Could not override 'x'" or "In 'study/mine': ...", are passed on.
     text = str(error) or str(cause)
-    if "Merge error" in text and (listed := _IN_CONFIG.match(text)):
+    config_match = _IN_CONFIG.match(text)
+    config = config_match[1] if config_match else None
+    if "Merge error" in text and config:
         problem = "is a list, or a mapping where no mapping belongs (expected a mapping of keys)"
-        return ConfigError(listed[1], problem, sources.file(listed[1]))
-    named = re.search(r"(?:override|argument|already at|config\.) '([\w./@]+)", text)
-    within = _IN_CONFIG.match(text)
-    source = sources.file(within[1]) if within else None
-    key = named[1] if named else within[1] if within else "config"
-    return ConfigError(key, " ".join(text.split()), source or sources.of(key))
+        return ConfigError(config, problem, sources.describe_file(config))
+    key_match = re.search(r"(?:override|argument|already at|config\.) '([\w./@]+)", text)
+    key = key_match[1] if key_match else config or "config"
+    source = sources.describe_file(config) if config else None
+    return ConfigError(key, " ".join(text.split()), source or sources.describe_value(key))
 
 
-def _wrong_value(error: Exception, cause: OmegaConfBaseException, sources: Sources) -> ConfigError:
+def explain_search_path(warning: UserWarning, sources: ConfigSources) -> ConfigError:
+    """Return Hydra's `SEARCH_PATH_WARNING` as an error of `hydra.searchpath`."""
+    path_match = re.match(SEARCH_PATH_WARNING, str(warning))
+    path = path_match[1] if path_match else str(warning)
+    problem = (
+        f"{path!r} is not there (expected a folder of YAML files, or pkg://<package> with an "
+        "__init__.py)"
+    )
+    return ConfigError("hydra.searchpath", problem, sources.describe_value("hydra.searchpath"))
+
+
+def _explain_wrong_value(
+    error: Exception, cause: OmegaConfBaseException, sources: ConfigSources
+) -> ConfigError:
     key = str(cause.full_key)
     problem = _first_line(str(cause.msg or cause))
-    converted = _CONVERTED.match(str(cause.msg))
-    if converted:
-        type_ = converted[2] or converted[3]
-        expected = _TYPES.get(type_, type_)
-        problem = f"{converted[1]!r} cannot be used (expected {expected})"
+    conversion = _CONVERSION_FAILED.match(str(cause.msg))
+    if conversion:
+        type_name = conversion[2] or conversion[3]
+        expected = _TYPES.get(type_name, type_name)
+        problem = f"{conversion[1]!r} cannot be used (expected {expected})"
     elif isinstance(cause, ConfigAttributeError | ConfigKeyError):
         parent = cause.parent_node
         names = list(map(str, parent)) if isinstance(parent, DictConfig) else []
         problem = f"no such key{format_expected(key.rpartition('.')[2], names)}"
-    within = _IN_CONFIG.match(str(error))
-    if within is None:
-        return ConfigError(key, problem, sources.of(key))
-    # The config is not composed, so that its packages are not known: the key's end is enough.
+    config_match = _IN_CONFIG.match(str(error))
+    if config_match is None:
+        return ConfigError(key, problem, sources.describe_value(key))
+    # The package of the file is unknown before the config is composed: try every end of the key.
     parts = key.split(".")
-    places = [sources.file(within[1], parts[start:]) for start in range(len(parts) + 1)]
-    return ConfigError(key, problem, next((p for p in places if p and ", line" in p), places[-1]))
+    places = [
+        sources.describe_file(config_match[1], parts[start:]) for start in range(len(parts) + 1)
+    ]
+    with_line = (place for place in places if place and ", line" in place)
+    return ConfigError(key, problem, next(with_line, places[-1]))
 
 
-def _unreadable_override(error: OverrideParseException) -> str:
-    # A line of its own, without the grammar's names of what it expected.
+def _explain_override(error: OverrideParseException) -> str:
+    # One line, without the names of tokens that Hydra's grammar expected.
     reason = re.split(r" expecting |\n", error.message.partition("\n")[2] or error.message)[0]
     return (
         f"{error.override!r} cannot be read: {reason} "
@@ -110,46 +138,46 @@ def _unreadable_override(error: OverrideParseException) -> str:
     )
 
 
-def _no_such_config(error: MissingConfigException, sources: Sources) -> ConfigError:
+def _explain_missing_config(error: MissingConfigException, sources: ConfigSources) -> ConfigError:
     group, _, name = (error.missing_cfg_file or "").rpartition("/")
     problem = f"there is no {name!r}{format_expected(name, error.options or ())}"
     if not group:
         return ConfigError("--config-name", problem, None)
-    within = _IN_CONFIG.match(str(error))
-    return ConfigError(
-        group, problem, sources.choice(group, name) or (sources.file(within[1]) if within else None)
-    )
+    source = sources.describe_choice(group, name)
+    config_match = _IN_CONFIG.match(str(error))
+    if source is None and config_match:
+        source = sources.describe_file(config_match[1])
+    return ConfigError(group, problem, source)
 
 
-def _unreadable(error: yaml.MarkedYAMLError) -> ConfigError:
+def _explain_yaml_error(error: yaml.MarkedYAMLError) -> ConfigError:
     mark = error.problem_mark or error.context_mark
     if mark is None:
         return ConfigError("config", _first_line(str(error)), None)
     file = Path(mark.name)
-    shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
     problem = f"is not YAML that can be read: {error.problem or error.context}"
-    return ConfigError(file.stem, problem, f"in {shown}, line {mark.line + 1}")
+    return ConfigError(file.stem, problem, f"in {shorten_path(file)}, line {mark.line + 1}")
 
 
-def _refined(error: SpecError, config: DictConfig) -> tuple[str, str]:
-    """Return the key and the problem with the field that the problem begins with in the key."""
+def _extend_key(error: SpecError, config: DictConfig) -> tuple[str, str]:
+    """Return key and problem, with a field at the start of the problem moved into the key."""
     field, _, rest = error.problem.partition(" ")
     field = field.removesuffix(":")
     key = f"{error.key}.{field}"
-    if re.fullmatch(r"[a-z_]+([.\[]\w+\]?)*", field) and _has(config, key):
+    if re.fullmatch(r"[a-z_]+([.\[]\w+\]?)*", field) and _has_key(config, key):
         return key, rest
     return error.key, error.problem
 
 
-def _has(config: Container, key: str) -> bool:
+def _has_key(config: Container, key: str) -> bool:
     try:
         return OmegaConf.select(config, key, default=config, throw_on_missing=False) is not config
-    except (OmegaConfBaseException, AttributeError):  # the latter within a mapping that is ???
+    except (OmegaConfBaseException, AttributeError):  # the latter inside a mapping that is ???
         return False
 
 
-def _cause(error: Exception) -> OmegaConfBaseException | None:
-    # Hydra raises some of them within `except`, without `from`.
+def _get_cause(error: Exception) -> OmegaConfBaseException | None:
+    # Hydra raises some errors inside `except` without `from`.
     for inner in (error.__cause__, error.__context__):
         if isinstance(inner, OmegaConfBaseException):
             return inner
@@ -158,7 +186,3 @@ def _cause(error: Exception) -> OmegaConfBaseException | None:
 
 def _first_line(text: Any) -> str:
     return str(text).splitlines()[0] if str(text) else ""
-
-
-#: What composing raises where the config is wrong.
-MISTAKES = (HydraException, OmegaConfBaseException, yaml.YAMLError, ConfigCompositionException)

@@ -1,12 +1,12 @@
-"""Where the values of a composed config come from: a line of a file, or the command line."""
+"""Where the values of a composed config were set: a line of a file, or the command line."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
 
 import yaml
 from hydra.core.config_loader import ConfigLoader
@@ -17,16 +17,20 @@ from hydra.plugins.config_source import ConfigSource
 from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
-_OPEN = "???"
+from trialbus_services.config.composing.yaml_position import find_position, iterate_values
+
+_MISSING = "???"
 
 
-class Sources:
-    """Finds who set a value. Reads the files again, which only a mistake asks for.
+class ConfigSources:
+    """The files and overrides that a config was composed of; finds where a value was set.
+
+    The files are read again, but only after an error.
 
     Args:
-        loader: Hydra's, as it composed the config.
-        config_name: The primary config.
-        overrides: Of the command line.
+        loader: Loader with which Hydra composed the config.
+        config_name: Name of the primary config.
+        overrides: Overrides of the command line.
     """
 
     def __init__(self, loader: ConfigLoader, config_name: str, overrides: Sequence[str]) -> None:
@@ -34,204 +38,173 @@ class Sources:
         self._config_name = config_name
         self._overrides = list(overrides)
 
-    def of(self, key: str) -> str | None:
-        """Return where the value at a dotted path was set last; None if nobody can be named.
+    def describe_value(self, key: str) -> str | None:
+        """Return where the value of a key was set last, as text; None if the source is unknown.
 
-        For a value that is not there it is where the innermost section around it was set. For a
-        section it is its file, and the overrides within.
-        """
-        path = _parts(key)
-        set_here = [text for text, at in self._values() if at == path[: len(at)]]
-        if set_here:
-            return f"on the command line: {set_here[-1]}"
-        within = [text for text, at in self._values() if at[: len(path)] == path]
-        said = [self._file_with(path)] if path else []
-        if within:
-            said.append(f"on the command line: {' '.join(within)}")
-        return "; ".join(place for place in said if place) or None
-
-    def unset(self, choices: Mapping[str, str]) -> list[str]:
-        """Return the paths that are left open, by `???`, where they were written last.
-
-        OmegaConf does not: over a value, and a default is one, it takes `???` for nothing.
+        A missing value is described by the innermost section around the value, a section by its
+        file and the overrides of its values.
 
         Args:
-            choices: Of the composed config, file by group, as Hydra has them.
+            key: Dotted path of the value.
         """
-        if not self._any_open(choices):
-            return []
-        found: dict[tuple[str, ...], bool] = {}
-        for default in self._defaults():
-            source = self._source(default.config_path) if default.config_path else None
-            file = _local(source, default.config_path) if source and default.config_path else None
-            if file is not None:
-                package = tuple(_parts(default.package or ""))
-                for inner, text in _leaves(_composed(file)):
-                    path = package + inner
-                    # What a later file writes into a mapping that was open closes it.
-                    found.update(dict.fromkeys((path[:n] for n in range(1, len(path))), False))
-                    found[path] = text == _OPEN
-        given = [tuple(at) for _, at in self._values()]
-        return [
-            ".".join(path)
-            for path, is_open in found.items()
-            if is_open and not any(path[: len(at)] == at or at[: len(path)] == path for at in given)
-        ]
+        path = _split_key(key)
+        overrides = self._list_value_overrides()
+        covering = [text for text, target in overrides if target == path[: len(target)]]
+        if covering:
+            return f"on the command line: {covering[-1]}"
+        inner = [text for text, target in overrides if target[: len(path)] == path]
+        sources = [self._describe_setting_file(path)] if path else []
+        if inner:
+            sources.append(f"on the command line: {' '.join(inner)}")
+        return "; ".join(filter(None, sources)) or None
 
-    def choice(self, group: str, name: str) -> str | None:
-        """Return where a file of a group was chosen: an override, or a file that one chose."""
-        chosen = [re.match(r"[+~]*([\w/]+)(@[\w.:]+)?=([\w/.-]+)$", o) for o in self._overrides]
-        for found in filter(None, reversed(chosen)):
-            if found[1] == group and found[3] == name:
-                return f"on the command line: {found[0]}"
-        configs = [self._config_name, *(f"{found[1]}/{found[3]}" for found in chosen if found)]
+    def describe_choice(self, group: str, name: str) -> str | None:
+        """Return where a file of a group was chosen: in an override, or in another file."""
+        matches = [re.match(r"[+~]*([\w/]+)(@[\w.:]+)?=([\w/.-]+)$", o) for o in self._overrides]
+        choices = [match for match in matches if match]
+        for choice in reversed(choices):
+            if choice[1] == group and choice[3] == name:
+                return f"on the command line: {choice[0]}"
+        configs = [self._config_name, *(f"{choice[1]}/{choice[3]}" for choice in choices)]
         for config in reversed(configs):
-            source = self._source(config)
-            file = _local(source, config) if source else None
-            for path, text in _leaves(_composed(file)) if file else ():
-                if path[0] == "defaults" and text == name:
-                    return self.file(config, path)
+            file = self._find_file(config)
+            for path, text in iterate_values(file) if file else ():
+                if path[:1] == ("defaults",) and text == name:
+                    return self.describe_file(config, path)
         return None
 
-    def file(self, config: str, path: Sequence[str] = ()) -> str | None:
-        """Return the file of a config (`study/mine`), with the line of a value in it."""
-        source = self._source(config)
-        if source is None:
-            return None
-        file = _local(source, config)
-        if file is None:
-            return None
-        shown = file
-        if source.scheme() == "pkg":
-            shown = Path(f"{source.path}/{config}.yaml")
-        elif file.is_relative_to(Path.cwd()):
-            shown = file.relative_to(Path.cwd())
-        found, line = _find(file, path)
-        return f"in {shown}, line {line}" if found else f"in {shown}"
+    def describe_file(self, config: str, path: Sequence[str] = ()) -> str | None:
+        """Return the file of a config such as `study/mine`, with the line of a value in the file.
 
-    def _file_with(self, path: list[str]) -> str | None:
-        """Return the file that set a value, or the most of the way to it."""
-        best: tuple[int, str, list[str]] | None = None
-        for default in self._defaults():
-            package = _parts(default.package or "")
-            if default.config_path is None or path[: len(package)] != package:
-                continue
-            source = self._source(default.config_path)
-            file = _local(source, default.config_path) if source else None
+        Args:
+            config: Name of the config.
+            path: Path of the value in the file; empty for the file as a whole.
+        """
+        source = self._find_source(config)
+        file = _find_local_file(source, config) if source else None
+        if source is None or file is None:
+            return None
+        if source.scheme() == "pkg":
+            shown_path = Path(f"{source.path}/{config}.yaml")
+        else:
+            shown_path = shorten_path(file)
+        depth, line = find_position(file, path)
+        return f"in {shown_path}, line {line}" if depth else f"in {shown_path}"
+
+    def list_missing(self, choices: Mapping[str, str]) -> list[str]:
+        """Return the keys whose last value is `???`, the mark of a value that is still missing.
+
+        OmegaConf keeps a value, default included, that is merged with a later `???`.
+
+        Args:
+            choices: File of each group of the composed config, as Hydra keeps them.
+        """
+        if not self._has_missing_marks(choices):
+            return []
+        is_missing: dict[tuple[str, ...], bool] = {}
+        for default in self._list_defaults():
+            file = self._find_file(default.config_path) if default.config_path else None
             if file is None:
                 continue
-            inner = path[len(package) :]
-            found, _ = _find(file, inner)
-            depth = len(package) + found
-            if depth and (best is None or depth >= best[0]):
-                best = (depth, default.config_path, inner)
-        return self.file(best[1], best[2]) if best else None
+            package = tuple(_split_key(default.package or ""))
+            for path_in_file, text in iterate_values(file):
+                path = package + path_in_file
+                # A later file that writes into a missing mapping gives the mapping a value.
+                is_missing.update(dict.fromkeys((path[:n] for n in range(1, len(path))), False))
+                is_missing[path] = text == _MISSING
+        targets = [tuple(target) for _, target in self._list_value_overrides()]
+        return [
+            ".".join(path)
+            for path, missing in is_missing.items()
+            if missing and not any(path[: len(t)] == t or t[: len(path)] == path for t in targets)
+        ]
 
-    def _any_open(self, choices: Mapping[str, str]) -> bool:
-        """Tell whether a value may be left open: reading all files takes as long as composing."""
+    def _describe_setting_file(self, path: list[str]) -> str | None:
+        """Return the last file that sets a value, or the most of the path to the value."""
+        best: tuple[int, str, list[str]] | None = None
+        for default in self._list_defaults():
+            package = _split_key(default.package or "")
+            if default.config_path is None or path[: len(package)] != package:
+                continue
+            file = self._find_file(default.config_path)
+            if file is None:
+                continue
+            path_in_file = path[len(package) :]
+            depth = len(package) + find_position(file, path_in_file)[0]
+            if depth and (best is None or depth >= best[0]):
+                best = (depth, default.config_path, path_in_file)
+        return self.describe_file(best[1], best[2]) if best else None
+
+    def _has_missing_marks(self, choices: Mapping[str, str]) -> bool:
+        """Tell whether a file may contain `???`: to parse all files takes as long as composing."""
         chosen = {f"{group.partition('@')[0]}/{name}" for group, name in choices.items()}
         for source in self._loader.get_sources():
-            folder = _folder(source)
+            folder = _find_folder(source)
             for file in folder.rglob("*.yaml") if folder else ():
                 config = file.relative_to(folder or file).with_suffix("").as_posix()
-                ours = source.provider in ("hydra", "main")
+                is_from_user = source.provider not in ("hydra", "main")
                 if (
-                    config in {*chosen, self._config_name} or not ours
-                ) and _OPEN.encode() in file.read_bytes():
+                    is_from_user or config in {*chosen, self._config_name}
+                ) and _MISSING.encode() in file.read_bytes():
                     return True
         return False
 
-    def _defaults(self) -> Sequence[ResultDefault]:
+    def _list_defaults(self) -> Sequence[ResultDefault]:
         try:
-            found = self._loader.compute_defaults_list(
-                self._config_name, self._overrides, RunMode.RUN
-            )
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # composing has reported them
+                defaults_list = self._loader.compute_defaults_list(
+                    self._config_name, self._overrides, RunMode.RUN
+                )
         except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError):
             return []
-        return found.defaults
+        return defaults_list.defaults
 
-    def _values(self) -> list[tuple[str, list[str]]]:
-        """Return the overrides that set values, each with the path of its value."""
-        found: list[tuple[str, list[str]]] = []
+    def _list_value_overrides(self) -> list[tuple[str, list[str]]]:
+        """Return the overrides that set values, each with the path of the value."""
+        value_overrides: list[tuple[str, list[str]]] = []
+        sources = self._loader.get_sources()
         for text in self._overrides:
             try:
                 override = OverridesParser.create().parse_override(text)
             except HydraException:
                 continue
-            sources = self._loader.get_sources()
             if not any(source.is_group(override.key_or_group) for source in sources):
-                found.append((text, _parts(override.key_or_group)))
-        return found
+                value_overrides.append((text, _split_key(override.key_or_group)))
+        return value_overrides
 
-    def _source(self, config: str) -> ConfigSource | None:
+    def _find_source(self, config: str) -> ConfigSource | None:
         return next((s for s in self._loader.get_sources() if s.is_config(config)), None)
 
+    def _find_file(self, config: str) -> Path | None:
+        source = self._find_source(config)
+        return _find_local_file(source, config) if source else None
 
-def _local(source: ConfigSource, config: str) -> Path | None:
-    """Return the file of a config, if it is one on this machine."""
-    folder = _folder(source)
+
+def shorten_path(file: Path) -> Path:
+    """Return the path of a file relative to the working directory, if the file is inside."""
+    return file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+
+
+def _find_local_file(source: ConfigSource, config: str) -> Path | None:
+    """Return the file of a config on this machine; None for a config of another source."""
+    folder = _find_folder(source)
     if folder is None:
         return None
     return next((f for f in (folder / f"{config}.yaml", folder / config) if f.is_file()), None)
 
 
-def _folder(source: ConfigSource) -> Path | None:
+def _find_folder(source: ConfigSource) -> Path | None:
     if source.scheme() == "file":
         return Path(source.path)
     if source.scheme() != "pkg":
         return None
-    package, *inner = source.path.strip("/").replace(".", "/").split("/")
+    package, *subfolders = source.path.strip("/").replace(".", "/").split("/")
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         return None
-    return Path(spec.submodule_search_locations[0], *inner)
+    return Path(spec.submodule_search_locations[0], *subfolders)
 
 
-def _find(file: Path, path: Sequence[str]) -> tuple[int, int]:
-    """Return how far down a path a YAML file goes, and the line where it ends (from 1)."""
-    node = _composed(file)
-    found, line = 0, 1
-    for part in path:
-        inner = _entry(node, part)
-        if inner is None:
-            break
-        line, node = inner
-        found += 1
-    return found, line
-
-
-def _composed(file: Path) -> yaml.Node | None:
-    try:
-        text = file.read_text(encoding="utf-8")
-        found: yaml.Node | None = cast(Any, yaml).compose(text, Loader=yaml.CSafeLoader)
-    except (yaml.YAMLError, OSError, UnicodeDecodeError):
-        return None
-    return found
-
-
-def _leaves(node: yaml.Node | None) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            for path, text in _leaves(value):
-                yield (str(key.value), *path), text
-    elif isinstance(node, yaml.SequenceNode):
-        for at, value in enumerate(node.value):
-            for path, text in _leaves(value):
-                yield (str(at), *path), text
-    elif isinstance(node, yaml.Node):
-        yield (), node.value
-
-
-def _entry(node: yaml.Node | None, part: str) -> tuple[int, yaml.Node] | None:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.value == part:
-                return key.start_mark.line + 1, value
-    if isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
-        value = node.value[int(part)]
-        return value.start_mark.line + 1, value
-    return None
-
-
-def _parts(key: str) -> list[str]:
+def _split_key(key: str) -> list[str]:
     return re.findall(r"[^.\[\]]+", key)
