@@ -20,7 +20,7 @@ from support.processes import Bus
 from trialbus.testing import TestBus
 from trialbus.trainer.assignment import make_environment
 from trialbus_services.config.settings import ParamsAs
-from trialbus_services.worker.command_line import command_of, values_of, variables_of
+from trialbus_services.worker.command_line import build_environment, collect_values, fill_command
 from trialbus_services.worker.trainers import CommandTrainer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -128,7 +128,7 @@ async def test_the_environment_has_a_variable_for_each_param(tmp_path: Path) -> 
 
 async def test_params_that_would_share_a_variable_are_refused(tmp_path: Path) -> None:
     trainer = CommandTrainer(command=["true"], runs=tmp_path)
-    with pytest.raises(ValueError, match=r"'a\.b' and another one are both .TRIALBUS_PARAM_A_B"):
+    with pytest.raises(ValueError, match=r"'a\.b' and another param are both .TRIALBUS_PARAM_A_B"):
         await trainer.run(assigned({"a_b": 1, "a.b": 2}), {}, tmp_path / "log")
 
 
@@ -190,7 +190,7 @@ CONFIGURED = trialbus.TrialAssigned(
 def test_what_the_study_configures_goes_the_way_of_the_params_which_win(
     params_as: ParamsAs, expected: list[str], tmp_path: Path
 ) -> None:
-    assert command_of(["run"], params_as, CONFIGURED, tmp_path) == ["run", *expected]
+    assert fill_command(["run"], params_as, CONFIGURED, tmp_path) == ["run", *expected]
 
 
 def test_files_and_variables_have_what_the_study_configures_too(tmp_path: Path) -> None:
@@ -201,11 +201,11 @@ def test_files_and_variables_have_what_the_study_configures_too(tmp_path: Path) 
         "optimizer.lr": 0.1,
         "optimizer": "adam",
     }
-    command_of(["run"], "file", CONFIGURED, tmp_path)
+    fill_command(["run"], "file", CONFIGURED, tmp_path)
     assert json.loads((tmp_path / "params.json").read_text()) == values
-    assert values_of(CONFIGURED) == values
-    assert variables_of(values)["TRIALBUS_PARAM_MODEL_WIDTH"] == "64"
-    assert variables_of(values)["TRIALBUS_PARAM_SIZES"] == '[1, {"a b": "x, y"}]'
+    assert collect_values(CONFIGURED) == values
+    assert build_environment(values)["TRIALBUS_PARAM_MODEL_WIDTH"] == "64"
+    assert build_environment(values)["TRIALBUS_PARAM_SIZES"] == '[1, {"a b": "x, y"}]'
 
 
 async def test_a_hydra_application_begins_with_the_config_that_is_named(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_placeholders_are_filled_in_once_and_others_left_alone() -> None:
     trial = trialbus.TrialAssigned(
         study="{seed}", trial=7, request="", session="", params={}, seed=11
     )
-    assert command_of(command, "environment", trial, Path("/runs/7")) == [
+    assert fill_command(command, "environment", trial, Path("/runs/7")) == [
         "run",
         "{seed}-7-0-11-",
         "/runs/7",

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from support.markdown import Page
 from trialbus.study.validation import is_mapping
 from trialbus_services.cli.main import COMMANDS, DRY_RUN, TOOLS, main
-from trialbus_services.config.composing.schema import schema
+from trialbus_services.config.composing.schema import build_schema
 from trialbus_services.notify import Webhook
 from trialbus_services.optimizer import attributes
 
@@ -43,7 +43,9 @@ OVERRIDE = re.compile(r"(?<![\w.$/{-])(?<!, )([a-z_]+(?:\.\w+)*)=(\[[\w,]*\]|\w*
 #: Params of a reader's study that begin like a section of the config.
 READERS_PARAMS = {("optimizer", "lr")}
 SUBCOMMANDS = {"keys": ("init", "new")}
-SECTIONS: dict[str, Any] = {str(name): node for name, node in schema().items()} | {"notify": None}
+SECTIONS: dict[str, Any] = {str(name): node for name, node in build_schema().items()} | {
+    "notify": None
+}
 #: Keys of a config that are in no section.
 TOP_LEVEL = ("defaults", "log_level", "from_phase", "phases")
 GROUPS = {

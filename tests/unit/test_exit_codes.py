@@ -1,4 +1,4 @@
-"""What a command ends with."""
+"""Exit codes of commands, by the error or the study that ended them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ from trialbus_services.process import exit_codes
     ],
     ids=str,
 )
-def test_an_error_ends_a_command_with_the_code_of_its_kind(error: TrialbusError, code: int) -> None:
-    assert exit_codes.for_error(error) == code
+def test_an_error_ends_a_command_with_the_code_of_the_error_s_class(
+    error: TrialbusError, code: int
+) -> None:
+    assert exit_codes.get_error_code(error) == code
 
 
 @pytest.mark.parametrize(
@@ -40,4 +42,4 @@ def test_a_study_without_a_result_ends_its_command_with_a_failure(
     finished = events.StudyFinished(
         study="s", submission="1", reason=reason, best_trials=[trial] if best else []
     )
-    assert exit_codes.for_study(finished) == code
+    assert exit_codes.get_study_code(finished) == code

@@ -75,21 +75,21 @@ def test_a_plain_name_stays_as_it_is(study: str) -> None:
 
 
 def test_no_folder_is_where_another_study_s_results_are(tmp_path: Path) -> None:
-    taken = paths.results_file(tmp_path, "digits")
-    assert paths.results_directory(tmp_path, taken.name) != taken
+    taken = paths.locate_results_file(tmp_path, "digits")
+    assert paths.locate_results_directory(tmp_path, taken.name) != taken
 
 
 @pytest.mark.parametrize("study", ["..", ".", "../../etc", "/etc", "a\\b", "x" * 300, "日本" * 99])
 def test_every_path_stays_in_its_directory(tmp_path: Path, study: str) -> None:
-    logs = paths.trial_log(tmp_path, study, 3, 1)
+    logs = paths.locate_trial_log(tmp_path, study, 3, 1)
     assert (logs.name, logs.resolve().parents[1]) == ("3-1.log", tmp_path.resolve())
-    run = paths.run_directory(tmp_path, study, 3)
+    run = paths.locate_run_directory(tmp_path, study, 3)
     assert (run.name, run.resolve().parents[1]) == ("3", tmp_path.resolve())
     assert run.is_absolute()
     for path in (
-        paths.report_directory(tmp_path, study),
-        paths.results_directory(tmp_path, study),
-        paths.results_file(tmp_path, study),
+        paths.locate_report_directory(tmp_path, study),
+        paths.locate_results_directory(tmp_path, study),
+        paths.locate_results_file(tmp_path, study),
     ):
         assert path.resolve().parent == tmp_path.resolve()
     run.mkdir(parents=True)

@@ -85,7 +85,7 @@ def test_a_list_of_named_parameters_gives_the_same_search_space() -> None:
 @pytest.mark.parametrize(
     ("parameters", "pattern"),
     [
-        ({"lr": 1}, r"studies\[0\].parameters: \{'lr': 1\} is no list"),
+        ({"lr": 1}, r"studies\[0\].parameters: \{'lr': 1\} is not a list"),
         ([{"type": "int"}], r"studies\[0\].parameters\[0\].name: missing in \{'type': 'int'\}"),
         (["lr"], r"parameters\[0\].name: missing in 'lr'"),
         ([{"name": "a"}, {"name": "a"}], r"parameters\[1\].name: 'a' is there twice"),

@@ -47,9 +47,9 @@ def test_a_valid_specification_is_loaded_with_defaults() -> None:
         ({"n_trials": 0}, "study", "n_trials 0 is below 1"),
         ({"name": ""}, "study", "name is empty"),
         (
-            {"name": "a" * 257},
+            {"name": "a" * 201},
             "study",
-            f"name {'a' * 40!r}... has 257 characters (expected at most 256)",
+            f"name {'a' * 40!r}... has 201 characters (expected at most 200; each",
         ),
         ({"budget": -1}, "study", "budget -1 is below 1"),
         ({"timeout_s": 0}, "study", "timeout_s 0 is not above zero"),

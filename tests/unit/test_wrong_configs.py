@@ -359,6 +359,60 @@ WRONG = {
         "bus.endpoint=tcp://0.0.0.0:5760",
         says=("bus.endpoint", "can be reached from other machines"),
     ),
+    "a storage without its environment variable": Wrong(
+        (
+            "storage.url: needs the environment variable NO_SUCH_VARIABLE",
+            "(expected it exported, or storage.url set)",
+            "in conf/storage/team.yaml, line 1",
+        ),
+        ("storage=team",),
+        files={"storage/team.yaml": "url: postgresql+psycopg://${oc.env:NO_SUCH_VARIABLE}@h/d\n"},
+    ),
+    "a notifier without its environment variable": Wrong(
+        (
+            "notify.slack.url: needs the environment variable SLACK_WEBHOOK_URL",
+            "in trialbus_config/notify/slack.yaml, line 4",
+        ),
+        ("notify=slack",),
+    ),
+    "a bus in a folder that cannot be written": line(
+        "bus.endpoint=tcp://127.0.0.1:5760",
+        "bus.dir=/proc/x",
+        says=("bus.dir: '/proc/x': No such file or directory in '/proc' (expected a folder",),
+    ),
+    "reports in a folder that cannot be written": line(
+        "report.dir=/proc/reports",
+        says=("report.dir: '/proc/reports': No such file or directory in '/proc'",),
+    ),
+    "a search path that is not there": line(
+        "hydra.searchpath=[/no/such/folder]",
+        says=("hydra.searchpath: '/no/such/folder' is not there (expected a folder of YAML files",),
+    ),
+    "a package in the search path that is not there": line(
+        "study=theirs",
+        "hydra.searchpath=[pkg://no_such_package]",
+        says=("hydra.searchpath: 'no_such_package' is not there",),
+    ),
+    "a search path in the primary config that is not there": Wrong(
+        ("hydra.searchpath: 'nowhere' is not there", "in conf/main.yaml, line 3"),
+        files={"main.yaml": ("defaults: [config, _self_]\nhydra:\n  searchpath:\n  - nowhere\n")},
+        options=("--config-dir=conf", "--config-name=main", "study=mine", *TRAINER),
+    ),
+    "a study with a long name": written(
+        "name: mine",
+        f"name: {'x' * 201}",
+        "study.name: 'xxxx",
+        at=1,
+    ),
+    "a study with a long name in topics": line(
+        f"study.name={'a/' * 51}",
+        says=("has 204 characters (expected at most 200", "each '/', '*' and '%' counts as three"),
+    ),
+    "a trial with more GPUs than the worker has": line(
+        "worker.gpus=2",
+        "worker.gpus_per_trial=4",
+        says=("worker.gpus_per_trial: 4 is more than the number of GPUs of this worker, 2 by",),
+    ),
     "a storage that is none": line("storage.url=oracel:///x", says=("storage.url: 'oracel:///x'",)),
     "a storage in no folder": line(
         "storage.url=sqlite:///no/such/study.db",
@@ -386,6 +440,7 @@ def test_a_wrong_config_is_answered_with_file_key_value_and_expectation(
         file = tmp_path / "conf" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
+    monkeypatch.delenv("SLACK_WEBHOOK_URL", raising=False)
     before = psutil.Process().children()  # of other tests, a browser for example
     code = cli.main(["study", "--dry-run", *wrong.options, *wrong.overrides])
     printed = capsys.readouterr()

@@ -32,8 +32,8 @@ _COUNTS = (
     ("early_stop_patience", 1, "a number of trials, or null"),
 )
 
-# The hub limits a session's study to as many characters.
-_MAX_NAME_LENGTH = 256
+# Characters of a name in topics: a pattern, of 256 at most, holds a type and a trial as well.
+_MAX_NAME_LENGTH = 200
 
 # A worker hands the trial to its process in an environment variable, which Linux limits to 128 KiB.
 _MAX_CONFIG_BYTES = 64 * 1024
@@ -225,10 +225,11 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("name is empty (expected the name of the study)")
-        if len(self.name) > _MAX_NAME_LENGTH:
+        length = len(self.name) + 2 * sum(map(self.name.count, "/*%"))  # as escaped in topics
+        if length > _MAX_NAME_LENGTH:
             raise ValueError(
-                f"name {self.name[:40]!r}... has {len(self.name)} characters "
-                f"(expected at most {_MAX_NAME_LENGTH})"
+                f"name {self.name[:40]!r}... has {length} characters (expected at most "
+                f"{_MAX_NAME_LENGTH}; each '/', '*' and '%' counts as three)"
             )
         if not self.objectives:
             raise ValueError("objective is missing (expected at least one)")

@@ -93,7 +93,9 @@ def _run_hydra(arguments: Sequence[str], task: Callable[[ComposedConfig], int]) 
         options = composing.parse_arguments(arguments)
         overrides = HydraConfig.get().overrides.task
         try:
-            codes.append(task(ComposedConfig(config, composing.format_arguments(options, overrides))))
+            codes.append(
+                task(ComposedConfig(config, composing.format_arguments(options, overrides)))
+            )
         except TrialbusError as error:
             print(f"error: {error}", file=sys.stderr)
             codes.append(exit_codes.get_error_code(error))

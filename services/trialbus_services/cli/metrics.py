@@ -18,7 +18,7 @@ from trialbus_services.optimizer.latency import Percentiles
 from trialbus_services.optimizer.status import OptimizerStatus, from_info
 from trialbus_services.process import exit_codes
 from trialbus_services.process.listening import listen
-from trialbus_services.process.signals import stop_event
+from trialbus_services.process.signals import install_stop_event
 
 _TIMEOUT_S = 3.0
 
@@ -109,7 +109,7 @@ def metrics(arguments: list[str]) -> int:
     parser.add_argument("--address", default="127.0.0.1", help="default: %(default)s")
     add_endpoint(parser)
     options = parser.parse_args(arguments)
-    stop = stop_event()
+    stop = install_stop_event()
     registry = CollectorRegistry()
     with Link(options.endpoint) as link:
         registry.register(HubCollector(link))

@@ -143,7 +143,7 @@ class _StudyWatcher:
             wall_s=self._view.elapsed_s,
             report=Path(report[0]) if report else None,
         )
-        return exit_codes.for_study(finished)
+        return exit_codes.get_study_code(finished)
 
     def _follow(self, inbox: Subscriber[events.AnyEvent]) -> events.StudyFinished:
         """Show the progress of the study and return the event that ended the study."""

@@ -1,4 +1,4 @@
-"""The configuration that all trials of a study begin with, read where it is a YAML file."""
+"""The base configuration of a study, read from a YAML file or passed on."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from trialbus_services.config.yaml_file import read_mapping
 _SUFFIXES = (".yaml", ".yml")
 
 
-def read_base_config(base: Any) -> Any:
-    """Return the `base_config` of a study; the content of the file if it is a path of YAML.
+def read_base_config(base_config: Any) -> Any:
+    """Return the `base_config` of a study, with the path of a YAML file replaced by the content.
 
     A path is relative to the working directory. References in the file, `${...}`, are filled in.
+    Any other value is returned unchanged.
 
     Raises:
         SpecError: The file cannot be read, or holds no mapping; names the file.
     """
-    if not (isinstance(base, str) and base.endswith(_SUFFIXES)):
-        return base
+    if not (isinstance(base_config, str) and base_config.endswith(_SUFFIXES)):
+        return base_config
     try:
-        return read_mapping(Path(base))
+        return read_mapping(Path(base_config))
     except SpecError as error:
         raise SpecError("study.base_config", f"{error.key!r} {error.problem}") from None

@@ -1,4 +1,4 @@
-"""What a report consists of: the section `report` of the config, without its folder."""
+"""Contents of a report: the section `report` of the config without the folder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FIGURES = (
     "timeline",
     "terminator",
 )
-#: Figures that are drawn only where `figures` names them; docs/reports.md says why.
+#: Figures that are drawn only if `figures` names them; docs/reports.md says why.
 ON_DEMAND = frozenset({"terminator"})
 #: The files beside the page.
 FILES = ("csv", "parquet", "json", "params", "summary")
@@ -31,10 +31,10 @@ IMAGES = ("png", "svg")
 
 
 class ReportSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What to write for a study, and how.
+    """Contents of a study's report: figures, files, and formats.
 
     Raises:
-        ValueError: A name is unknown; says which, and what is known.
+        ValueError: A figure, file or format is unknown; lists the known names.
 
     Example:
         >>> ReportSettings(figures=["history", "timeline"], images=["png"]).files
@@ -65,7 +65,7 @@ class ReportSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         _check_names("images", self.images, IMAGES)
         for title, call in self.own.items():
             if not isinstance(call.get("_target_"), str):
-                raise ValueError(  # noqa: TRY004 - msgspec passes on no other
+                raise ValueError(  # noqa: TRY004 - msgspec passes on only ValueError
                     f"own.{title} has no _target_ (expected the dotted name of a function)"
                 )
 

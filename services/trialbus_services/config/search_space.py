@@ -1,7 +1,7 @@
-"""Search spaces in the short forms of YAML files, expanded to the one form of `load_spec`.
+"""Search spaces in the short forms of YAML files, expanded to the mappings of `load_spec`.
 
-A param is written as a mapping (`{type: float, low: 0, high: 1, log: false, step: null}`), with the
-types `float_log` and `int_log` as well, or as a text in the grammar of Hydra's sweeps:
+A param is written as a mapping (`{type: float, low: 0, high: 1, log: false, step: null}`), where
+`float_log` and `int_log` are types as well, or as a text in the grammar of Hydra's sweeps:
 
 | text | param |
 |---|---|
@@ -40,30 +40,30 @@ def expand_params(params: Mapping[str, Any]) -> dict[str, Any]:
     """Return a search space with every param as a mapping.
 
     Raises:
-        SpecError: A text is no sweep, or describes no param; names the param.
+        SpecError: A text is not a sweep, or does not describe a param; names the param.
     """
     return {name: _expand(f"study.params.{name}", param) for name, param in params.items()}
 
 
 def expand_list(parameters: Any, key: str = "study.parameters") -> dict[str, Any]:
-    """Return the search space of a list of parameters that have their names inside.
+    """Return the search space of a list of parameters, each with the name as one of the keys.
 
-    An entry is `{name: lr, type: float_log, low: 1e-5, high: 0.1}`. Keys that are null are left
-    out: programs that know all keys of a parameter write them so.
+    An entry is `{name: lr, type: float_log, low: 1e-5, high: 0.1}`. Keys with the value null are
+    left out: programs write null for the keys that a parameter does not use.
 
     Args:
-        parameters: The list.
-        key: Where the list comes from, for errors.
+        parameters: List of mappings.
+        key: Dotted path of the list, for errors.
 
     Raises:
-        SpecError: The list is none, an entry has no name, or two have the same name.
+        SpecError: `parameters` is not a list, an entry has no name, or two have the same name.
 
     Example:
         >>> expand_list([{"name": "n", "type": "int_log", "low": 1, "high": 9, "choices": None}])
         {'n': {'type': 'int', 'low': 1, 'high': 9, 'log': True}}
     """
     if not isinstance(parameters, list):
-        raise SpecError(key, f"{parameters!r} is no list (expected [{{name: ..., type: ...}}])")
+        raise SpecError(key, f"{parameters!r} is not a list (expected [{{name: ..., type: ...}}])")
     params: dict[str, Any] = {}
     for i, entry in enumerate(cast(list[Any], parameters)):
         name = entry.get("name") if is_mapping(entry) else None
@@ -86,7 +86,7 @@ def _expand(key: str, param: Any) -> Any:
 
 def _parse_sweep(key: str, text: str) -> Sweep:
     try:
-        # Under a key that we choose, so that no text can be read as the value of another key.
+        # Behind a key of our own, so that no text can be read as the value of another key.
         value = OverridesParser.create().parse_override(f"param={text}").value()
     except HydraException as error:
         hint = "; write null as one of choices: in a mapping" if "null" in text else ""
@@ -126,7 +126,7 @@ def _convert_sweep(key: str, text: str, sweep: Sweep) -> dict[str, Any]:
 
 
 def _convert_range(key: str, text: str, sweep: RangeSweep) -> dict[str, Any]:
-    # In decimal, where 0.1 * 11 is not below 1.1; Hydra counts in binary.
+    # Decimal, because in binary floating point 0.1 * 11 is not 1.1.
     numbers = (sweep.start, sweep.stop, sweep.step)
     start, stop, step = (Decimal(str(number)) for number in numbers)
     if not all(number.is_finite() for number in (start, stop, step)) or step == 0:

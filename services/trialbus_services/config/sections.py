@@ -1,4 +1,4 @@
-"""Sections of the composed Hydra config, read one by one into their types and checked.
+"""Sections of the composed Hydra config: each is read into its type and checked.
 
 A service reads only the sections it needs, so a mistake in a study never keeps the hub from
 starting.
@@ -31,7 +31,8 @@ from trialbus_services.config.settings import SECTIONS, BusSettings, TrainerSett
 from trialbus_services.process.search_path import build_search_path
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
-_NAMES = {type_: name for name, type_ in SECTIONS.items()}
+_SECTION_NAMES = {type_: name for name, type_ in SECTIONS.items()}
+_MISSING_VARIABLE = re.compile(r"Environment variable '(\w+)' not found")
 
 _S = TypeVar("_S", bound=msgspec.Struct)
 
@@ -46,42 +47,42 @@ def read_section(config: DictConfig, type_: type[_S]) -> _S:
         >>> read_section(config, WorkerSettings).slots  # doctest: +SKIP
         2
     """
-    name = _NAMES[type_]
-    section: _S = convert(name, _to_plain(config, name), type_)
+    name = _SECTION_NAMES[type_]
+    section: _S = convert(name, read_plain(config, name), type_)
     return section
 
 
 def read_bus(config: DictConfig) -> BusSettings:
-    """Return the section `bus` with its endpoint made absolute."""
+    """Return the section `bus` with an absolute endpoint."""
     bus = read_section(config, BusSettings)
     return msgspec.structs.replace(bus, endpoint=resolve(bus.endpoint))
 
 
 def read_study(config: DictConfig) -> StudySpec:
-    """Return the specification of the study, with its sampler and pruner.
+    """Return the specification of the study, including the sampler and the pruner.
 
     Raises:
         SpecError: See `trialbus.load_spec`.
     """
-    # Before the keys that are missing: one may be there under a misspelt name.
+    # Before the check for missing values: a value may stand under a misspelt key.
     check_keys(map(str, config.get("study") or ()))
-    study = _to_plain(config, "study")
+    study = read_plain(config, "study")
     if is_mapping(study) and is_mapping(study.get("params")):
         study = {**study, "params": expand_params(study["params"])}
     if is_mapping(study) and "base_config" in study:
         study = {**study, "base_config": read_base_config(study["base_config"])}
     return load_spec(
         study,
-        sampler=_to_plain(config, "sampler"),
-        pruner=_to_plain(config, "pruner", optional=True),
+        sampler=read_plain(config, "sampler"),
+        pruner=read_plain(config, "pruner", optional=True),
     )
 
 
 def read_trainer(config: DictConfig) -> TrainerSettings:
-    """Return the section `trainer`, once the program or the module is known to be there.
+    """Return the section `trainer` after a check that the program or the module exists.
 
     Raises:
-        SpecError: As `read_section`; or the program, the module or the folder does not exist.
+        SpecError: See `read_section`; or the program, the module or the folder does not exist.
     """
     trainer = read_section(config, TrainerSettings)
     folder = Path(trainer.cwd or ".")
@@ -100,9 +101,39 @@ def read_callbacks(config: DictConfig) -> dict[str, Any]:
     Raises:
         SpecError: See `trialbus.callbacks.CallbackFactory`.
     """
-    callbacks = _to_plain(config, "callbacks")
+    callbacks = read_plain(config, "callbacks")
     CallbackFactory(callbacks)
     return callbacks
+
+
+def read_plain(config: DictConfig, name: str, *, optional: bool = False) -> Any:
+    """Return a section as plain data with all references resolved.
+
+    Args:
+        config: Composed config.
+        name: Name of the section.
+        optional: Whether the section may be empty; `None` is returned then.
+
+    Raises:
+        SpecError: A value is missing, a reference cannot be resolved, or the section is empty and
+            not `optional`.
+    """
+    try:
+        # The schema has an empty mapping where no file of a group was chosen.
+        section = config.get(name)
+        data: Any = section or None
+        if data is not None and OmegaConf.is_config(section):
+            data = OmegaConf.to_container(section, resolve=True, throw_on_missing=True)
+    except MissingMandatoryValue as error:
+        raise SpecError(
+            str(error.full_key), "has no value yet (??? stands for a value that has to be given)"
+        ) from None
+    except OmegaConfBaseException as error:
+        key = str(error.full_key or name)
+        raise SpecError(key, _explain_reference(error, key)) from None
+    if data is None and not optional:
+        raise SpecError(name, "the section is empty")
+    return data
 
 
 def set_log_level(config: DictConfig) -> None:
@@ -115,6 +146,14 @@ def set_log_level(config: DictConfig) -> None:
     if level not in _LEVELS:
         raise SpecError("log_level", f"{level!r} is unknown (expected {', '.join(_LEVELS)})")
     logging.getLogger().setLevel(level)
+
+
+def _explain_reference(error: OmegaConfBaseException, key: str) -> str:
+    text = str(error.msg or error).splitlines()[0]
+    variable = _MISSING_VARIABLE.search(text)
+    if variable is None:
+        return text
+    return f"needs the environment variable {variable[1]} (expected it exported, or {key} set)"
 
 
 def _check_command(command: list[str], folder: Path) -> None:
@@ -149,31 +188,3 @@ def _check_function(function: str, trainer: TrainerSettings, folder: Path) -> No
             f"{function!r}: there is no module {module!r} in {str(folder)!r} "
             "or the environment (expected one that can be imported; trainer.cwd is its folder)",
         )
-
-
-def _to_plain(config: DictConfig, name: str, *, optional: bool = False) -> Any:
-    """Return a section as plain data, its references filled in.
-
-    Raises:
-        SpecError: A value is missing or a reference leads nowhere; or the section is empty and not
-            `optional`.
-    """
-    try:
-        # The schema has an empty mapping where no file of a group was chosen.
-        section = config.get(name)
-        data = (
-            OmegaConf.to_container(section, resolve=True, throw_on_missing=True)
-            if section
-            else None
-        )
-    except MissingMandatoryValue as error:
-        raise SpecError(
-            str(error.full_key), "has no value yet (??? stands for one that has to be given)"
-        ) from None
-    except OmegaConfBaseException as error:
-        raise SpecError(
-            str(error.full_key or name), str(error.msg or error).splitlines()[0]
-        ) from None
-    if data is None and not optional:
-        raise SpecError(name, "the section is empty")
-    return data

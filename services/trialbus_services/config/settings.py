@@ -1,6 +1,6 @@
-"""The sections of the config as types: every key with its type, default and meaning.
+"""Settings: the sections of the config as structs, every key with type, default and meaning.
 
-The schema that Hydra knows is made from these structs, and docs/reference/config.md too.
+The schema for Hydra and docs/reference/config.md are generated from these structs.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.process import gpus
 from trialbus_services.process.listening import check_port
 
-_MIN_TOKEN_LENGTH = 16  # characters that nobody tries one by one
+_MIN_TOKEN_LENGTH = 16  # characters; too many to guess
 
-#: Overrides of Hydra, `--name=value`, environment variables, or a JSON file.
+#: How params reach a program: overrides of Hydra, `--name=value`, environment variables, or a
+#: JSON file.
 ParamsAs: TypeAlias = Literal["overrides", "flags", "environment", "file"]
 
 
@@ -26,7 +27,7 @@ class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     dir: str
     """Folder of the keys: `<name>.key` (secret), `<name>.pub`, and `allowed.json`, the list of the
-    keys that the hub lets in."""
+    keys that the hub admits."""
     hub: str = "hub"
     """Name of the hub's own key."""
     service: str = "service"
@@ -45,7 +46,7 @@ class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class BusSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the hub is and how it keeps its log."""
+    """Address of the hub, folder of the event log, and keys of the bus."""
 
     endpoint: str
     """Address of the hub: `ipc://<path>` for one machine or `tcp://<host>:<port>`."""
@@ -70,7 +71,7 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
     @property
     def logs(self) -> Path:
-        """Folder for what services and trials print."""
+        """Folder for the output of services and trials."""
         return Path(self.dir) / "logs"
 
     @property
@@ -80,7 +81,7 @@ class BusSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The Optuna storage that studies are recorded in."""
+    """Optuna storage in which studies are recorded."""
 
     url: str
     """URL of the storage: `sqlite:///<file>`, `postgresql+psycopg://...`, `mysql+pymysql://...`,
@@ -88,7 +89,7 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class OptimizerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the optimizer suggests params and records trials."""
+    """Suggestions of params, and recording of trials, by the optimizer."""
 
     ahead: int = 1
     """Number of suggestions that each study keeps ready; 0 suggests when a slot asks, which gives
@@ -111,7 +112,7 @@ class OptimizerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 
 class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a worker runs for a trial: a program, or a function in a process forked for it."""
+    """Program or function that a worker runs for each trial."""
 
     command: list[str] = []
     """Program and its first arguments, for example `[python, train.py]`; for `function` empty."""
@@ -128,12 +129,12 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     env: dict[str, str] = {}
     """Environment variables that are added to the worker's."""
     cwd: str | None = None
-    """Working directory of trainings, where the module of `function` is found too; null for the
+    """Working directory of trainings, also searched for the module of `function`; null for the
     worker's."""
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a worker runs trials."""
+    """Name, slots, time limits and GPUs of a worker."""
 
     name: str | None = None
     """Name of the worker in views and logs; null for `<host>-<pid>`."""
@@ -156,11 +157,11 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError(f"grace_s {self.grace_s:g} is below 0 (expected seconds)")
         if self.ttl_s <= 0:
             raise ValueError(f"ttl_s {self.ttl_s:g} is not above zero (expected seconds)")
-        gpus.check(self.gpus, self.gpus_per_trial)
+        gpus.check_settings(self.gpus, self.gpus_per_trial)
 
 
 class LauncherSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Who runs the trials of a study that is started here."""
+    """Services that `trialbus study` starts."""
 
     worker: bool = True
     """Whether `trialbus study` starts a worker, unless one serves the study already; false leaves
@@ -168,14 +169,14 @@ class LauncherSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
 
 
 class ReporterSettings(ReportSettings, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the reporter writes reports, and what they consist of."""
+    """Folder and contents of the reports that the reporter writes."""
 
     dir: str
     """Folder in which each study's report has a folder, named after the study."""
 
 
 class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where `trialbus monitor` serves the live page, and to whom."""
+    """Address of the live page of `trialbus monitor`, and the token that protects the page."""
 
     host: str = "127.0.0.1"
     """Address to serve on. Beyond loopback the page asks for the token."""
@@ -196,7 +197,7 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class DashboardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where `trialbus dashboard` serves Optuna's dashboard."""
+    """Address of Optuna's dashboard, as `trialbus dashboard` serves it."""
 
     host: str = "127.0.0.1"
     """Address to serve on. The dashboard knows no passwords: leave it on loopback."""
@@ -209,7 +210,7 @@ class DashboardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         check_port(self.port)
 
 
-#: The sections that are made of one type each, in the order of the reference.
+#: Type of each section, in the order of the reference.
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     "bus": BusSettings,
     "storage": StorageSettings,

@@ -1,4 +1,4 @@
-"""A mapping out of a YAML file that a user wrote."""
+"""YAML files of users that hold a mapping."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trialbus.study.validation import is_mapping
 
 
 def read_mapping(path: Path) -> Mapping[str, Any]:
-    """Read a YAML file that holds a mapping, and fill in what refers to other values by `${...}`.
+    """Read a YAML file that holds a mapping, and resolve references such as `${...}`.
 
     Raises:
         SpecError: The file cannot be read, or holds no mapping; its key is the path.

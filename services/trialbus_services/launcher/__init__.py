@@ -1,1 +1,1 @@
-"""Launcher: submits studies and phases, with the services that are not up yet."""
+"""Launcher: runs studies and phases, and starts the services that are missing."""

@@ -1,4 +1,4 @@
-"""Optuna's own dashboard on the storage of a config, with the files that trials kept."""
+"""Optuna's dashboard on the storage of a config, with the artifacts of trials."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trialbus_services.config import settings
 from trialbus_services.optimizer.storage import JOURNAL, check_url
 from trialbus_services.process import exit_codes
 from trialbus_services.process.listening import listen
-from trialbus_services.process.signals import stop_event
+from trialbus_services.process.signals import install_stop_event
 
 _PROGRAM = "optuna-dashboard"
 _TICK_S = 0.25
@@ -27,7 +27,7 @@ def run_dashboard(storage: settings.StorageSettings, dashboard: settings.Dashboa
     Raises:
         TrialbusError: The storage cannot be shown, or the dashboard is not installed.
     """
-    stop = stop_event()
+    stop = install_stop_event()
     # In a session of its own, so that Ctrl-C ends the dashboard through this process.
     process = subprocess.Popen(build_command(storage, dashboard), start_new_session=True)
     while process.poll() is None:
@@ -42,7 +42,7 @@ def run_dashboard(storage: settings.StorageSettings, dashboard: settings.Dashboa
 def serve_dashboard(
     storage: settings.StorageSettings, dashboard: settings.DashboardSettings
 ) -> Generator[None]:
-    """Serve the dashboard during the block, in a process that prints nothing.
+    """Serve the dashboard during the block, in a silent process.
 
     Raises:
         TrialbusError: The storage cannot be shown, or the dashboard is not installed.
@@ -71,7 +71,10 @@ def build_command(
     """
     check_url(storage.url)
     if storage.url == "memory://":
-        raise TrialbusError("storage.url: 'memory://' cannot be seen by another process")
+        raise TrialbusError(
+            "storage.url: 'memory://' cannot be read by another process "
+            "(expected a file or a database)"
+        )
     beside_python = shutil.which(_PROGRAM, path=str(Path(sys.executable).parent))
     program = beside_python or shutil.which(_PROGRAM)
     if program is None:
@@ -81,7 +84,7 @@ def build_command(
     ).close()
     locate_artifacts().mkdir(parents=True, exist_ok=True)
     return [
-        *(program, storage.url.removeprefix(JOURNAL)),  # it tells a journal by its file
+        *(program, storage.url.removeprefix(JOURNAL)),  # the dashboard takes the file of a journal
         *("--host", dashboard.host, "--port", str(dashboard.port)),
         *("--artifact-dir", str(locate_artifacts())),
     ]

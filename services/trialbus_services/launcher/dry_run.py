@@ -1,4 +1,4 @@
-"""`trialbus study --dry-run`: the config, search space and first command of a study as text."""
+"""Dry run of a study: the config, the search space and the command of the first trial as text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trialbus_services.launcher.provenance import mask_secrets
 from trialbus_services.optimizer.distributions import suggest_params
 from trialbus_services.optimizer.registry import build_sampler
 from trialbus_services.process import paths
-from trialbus_services.worker.command_line import command_of, values_of, variables_of
+from trialbus_services.worker.command_line import build_environment, collect_values, fill_command
 
 
 def format_plan(plan: Plan) -> str:
@@ -50,7 +50,7 @@ def _format_on_one_line(data: Any) -> str:
 def _describe_first_trial(
     spec: StudySpec, bus: settings.BusSettings, trainer: settings.TrainerSettings | None
 ) -> list[str]:
-    """Return the lines about the first trial: its params, and what a worker would run."""
+    """Return the params, environment and command of the first trial, as lines of text."""
     study = optuna.create_study(sampler=build_sampler(spec), directions=spec.directions)
     for params in spec.enqueue:
         study.enqueue_trial(params)
@@ -71,13 +71,15 @@ def _describe_first_trial(
         return [*lines, "command: none; trainings ask for their trials"]
     if trainer.function is not None:
         return [*lines, f"function: {trainer.function}"]
-    folder = paths.run_directory(bus.runs, spec.name, 0)
+    folder = paths.locate_run_directory(bus.runs, spec.name, 0)
     with tempfile.TemporaryDirectory() as placeholder:
-        command = command_of(
+        command = fill_command(
             [*trainer.command, *trainer.arguments], trainer.params_as, trial, Path(placeholder)
         )
         command = [argument.replace(placeholder, str(folder)) for argument in command]
-    variables = variables_of(values_of(trial)) if trainer.params_as == "environment" else {}
+    variables = (
+        build_environment(collect_values(trial)) if trainer.params_as == "environment" else {}
+    )
     environment = mask_secrets({**trainer.env, **variables})
     return [
         *lines,

@@ -1,4 +1,4 @@
-"""Launch a study: start the services that are not up, submit the study, show it to its end."""
+"""Launching a study: start missing services, submit the study, show the progress of trials."""
 
 from __future__ import annotations
 
@@ -35,31 +35,28 @@ from trialbus_services.views.terminal_view import TerminalView
 
 logger = logging.getLogger(__name__)
 
-_TICK_S = 0.25
-_REPORT_S = 120.0
+_POLL_S = 0.25
+_REPORT_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A study that is ready to run: its config is checked as far as this process can check it.
-
-    Attributes:
-        composed: Config, and the arguments with which a service composes the same config.
-        spec: Specification of the study.
-        bus: Settings of the bus.
-        storage: Settings of the storage that records the study.
-        trainer: Settings of what a worker here runs; None where trials run elsewhere.
-    """
+    """A study that is ready to run, with a checked config."""
 
     composed: ComposedConfig
+    """Config, and the arguments with which a service composes the same config."""
     spec: StudySpec
+    """Specification of the study."""
     bus: settings.BusSettings
+    """Settings of the bus."""
     storage: settings.StorageSettings
+    """Settings of the storage that records the study."""
     trainer: settings.TrainerSettings | None
+    """Program or function of the worker that is started here; None if trials run elsewhere."""
 
 
 def make_plan(composed: ComposedConfig, spec: StudySpec | None = None) -> Plan:
-    """Check the whole config of a study without starting a process or writing a file.
+    """Check the whole config of a study without starting a process or leaving a file.
 
     Args:
         composed: Config of the study.
@@ -80,42 +77,41 @@ def make_plan(composed: ComposedConfig, spec: StudySpec | None = None) -> Plan:
             sections.read_section(config, type_)
     sections.read_callbacks(config)
     build_notifiers(config)
+    reporter = sections.read_section(config, settings.ReporterSettings)
+    paths.check_writable(Path(bus.dir), "bus.dir")
+    paths.check_writable(Path(reporter.dir), "report.dir")
     if not sections.read_section(config, settings.LauncherSettings).worker:
         return Plan(composed, spec, bus, storage, None)
     worker = sections.read_section(config, settings.WorkerSettings)
-    gpus.devices(worker.gpus, worker.gpus_per_trial, worker.slots)
+    gpus.assign_gpus(worker.gpus, worker.gpus_per_trial, worker.slots)
     return Plan(composed, spec, bus, storage, sections.read_trainer(config))
 
 
 def run_study(plan: Plan, console: Console) -> int:
-    """Run a study to its end and return the exit code.
+    """Run a study until the study has ended, and return the exit code.
 
     Raises:
-        TrialbusError: The config is wrong, or a service cannot be had.
+        TrialbusError: The config is wrong, or a service cannot be started or reached.
     """
     try:
-        return exit_codes.for_study(launch_study(plan, console))
+        return exit_codes.get_study_code(launch_study(plan, console))
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
 
 
 def launch_study(plan: Plan, console: Console, *, report: bool = True) -> events.StudyFinished:
-    """Run a study to its end and return the event that ended the study.
+    """Run a study until the study has ended, and return the `study_finished` event.
 
     Args:
         plan: Checked study.
         console: Console on which progress is shown.
-        report: Whether a reporter is started, and its report waited for.
+        report: Whether to start a reporter and wait for the report.
 
     Raises:
-        TrialbusError: The config is wrong, or a service cannot be had.
-        KeyboardInterrupt: The user interrupted; everything that was started has ended.
+        TrialbusError: The config is wrong, or a service cannot be started or reached.
+        KeyboardInterrupt: The user interrupted; all services that were started have ended.
     """
     spec, composed = plan.spec, plan.composed
-    if report:
-        reporter = sections.read_section(composed.config, settings.ReporterSettings)
-        paths.make_directory(Path(reporter.dir), "report.dir")
-    paths.make_directory(plan.bus.logs, "bus.dir")
     submitted = events.StudySubmitted(
         study=spec.name,
         spec=spec,
@@ -139,7 +135,7 @@ def check_spec(spec: StudySpec) -> None:
     """Check the sampler, pruner, aggregations and constraints of a study before anything starts.
 
     Raises:
-        SpecError: A name or an argument of them is unknown or cannot be used.
+        SpecError: A sampler, pruner, aggregation or constraint is unknown or cannot be used.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     build_sampler(spec)
@@ -153,53 +149,53 @@ def check_spec(spec: StudySpec) -> None:
 def _submit(
     submitted: events.StudySubmitted, services: Services, console: Console, *, report: bool
 ) -> events.StudyFinished:
-    """Submit a study, show the progress of its trials, and return the event that ended it."""
+    """Submit a study, show the progress of trials, and return the `study_finished` event."""
     spec = submitted.spec
-    began = time.monotonic()
+    started_at = time.monotonic()
     view = StudyView(spec.name)
     history = read_histories(services.link).get(spec.name)
     start = "now" if history is None else history.start
     with (
-        subscribe(study=spec.name, start=start, link=services.link) as inbox,
+        subscribe(study=spec.name, start=start, link=services.link) as subscriber,
         Publisher(link=services.link) as publisher,
     ):
-        inbox.wait_ready()
+        subscriber.wait_ready()
         if history is not None:
-            _replay(history, inbox, view)
+            _replay(history, subscriber, view)
         publisher.publish(submitted)
         finished: events.StudyFinished | None = None
         try:
             with TerminalView(view, console=console) as terminal:
-                finished = _follow(inbox, view, terminal, services, submitted.submission)
-            page = _await_report(inbox, services) if report else None
+                finished = _follow(subscriber, view, terminal, services, submitted.submission)
+            report_page = _await_report(subscriber, services) if report else None
         except KeyboardInterrupt:
             if finished is None:
                 console.print("interrupted; the same command resumes the study", style="yellow")
                 raise
-            page = None
+            report_page = None
     print_summary(
         console,
         finished,
         metrics=spec.metrics,
         directions=spec.directions,
-        wall_s=time.monotonic() - began,
-        report=page,
+        wall_s=time.monotonic() - started_at,
+        report=report_page,
     )
     return finished
 
 
-def _replay(history: History, inbox: Subscriber[events.AnyEvent], view: StudyView) -> None:
+def _replay(history: History, subscriber: Subscriber[events.AnyEvent], view: StudyView) -> None:
     """Apply the earlier runs of a study to a view, which then shows the best value so far."""
     for event in history.before:
         view.apply(event)
-    for record in inbox.read_to(None):
+    for record in subscriber.read_to(None):
         with contextlib.suppress(msgspec.DecodeError):
             view.apply(record.event)
     view.take_notes()  # drops the notes about old events
 
 
 def _follow(
-    inbox: Subscriber[events.AnyEvent],
+    subscriber: Subscriber[events.AnyEvent],
     view: StudyView,
     terminal: TerminalView,
     services: Services,
@@ -208,7 +204,7 @@ def _follow(
     """Show the progress of a study until the study has ended."""
     is_started = False
     while True:
-        event = inbox.next(_TICK_S)
+        event = subscriber.next(_POLL_S)
         services.supervise()
         if event is not None:
             view.apply(event)
@@ -221,15 +217,15 @@ def _follow(
             return event
 
 
-def _await_report(inbox: Subscriber[events.AnyEvent], services: Services) -> Path | None:
-    """Return the page of the report, once the reporter has written it; None if none comes."""
-    deadline = time.monotonic() + _REPORT_S
+def _await_report(subscriber: Subscriber[events.AnyEvent], services: Services) -> Path | None:
+    """Wait until the reporter has written the report and return the page; None after a failure."""
+    deadline = time.monotonic() + _REPORT_TIMEOUT_S
     while time.monotonic() < deadline:
-        event = inbox.next(_TICK_S)
+        event = subscriber.next(_POLL_S)
         services.supervise()
         if isinstance(event, events.ReportReady):
             if event.error:
                 logger.warning("no report: %s", event.error)
             return Path(event.paths[0]) if event.paths else None
-    logger.warning("no report came within %g s; see the reporter's log", _REPORT_S)
+    logger.warning("no report came within %g s; see the reporter's log", _REPORT_TIMEOUT_S)
     return None

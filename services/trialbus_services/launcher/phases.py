@@ -1,4 +1,4 @@
-"""Phases: studies that build on each other, each keeping the best params of the one before.
+"""Phases: a sequence of studies, each with the best params of an earlier study as fixed values.
 
 `from_phase: foundation` puts the best params of that phase's finished study into `study.fixed`.
 The params are read from the Optuna storage once: a study that is resumed keeps its fixed values.
@@ -29,49 +29,49 @@ from trialbus_services.optimizer.storage import find_study, hide_password
 from trialbus_services.process import exit_codes
 from trialbus_services.views.formats import format_params
 
-#: Ends after which a phase needs no more trials.
-_DONE = ("exhausted", "converged", "timeout")
+#: Reasons of an end after which a phase is finished.
+_FINAL_REASONS = ("exhausted", "converged", "timeout")
 
 
-def run_phases(command: ComposedConfig) -> int:
-    """Run the study of a config, or the studies of its phases in order; return the exit code.
+def run_phases(composed: ComposedConfig) -> int:
+    """Run the study of a config, or the studies of the phases in order; return the exit code.
 
     Raises:
-        SpecError: The config is wrong, or the phase to build on is not there or not finished.
-        TrialbusError: A service cannot be had.
+        SpecError: The config is wrong, or the phase of `from_phase` has not run or not finished.
+        TrialbusError: A service cannot be started or reached.
     """
     console = Console()
-    if not command.config.get("phases"):
-        plan = launcher.make_plan(command, _read_study(command, console))
+    if not composed.config.get("phases"):
+        plan = launcher.make_plan(composed, _read_study(composed, console))
         return launcher.run_study(plan, console)
-    phases = _read_phases(command)
+    phases = _read_phases(composed)
     for number, phase in enumerate(phases, 1):
-        with _compose_phase(phase, command.arguments) as composition:
-            code = _run_phase(composition, f"phase {phase} ({number} of {len(phases)})", console)
+        with _compose_phase(phase, composed.arguments) as phase_config:
+            code = _run_phase(phase_config, f"phase {phase} ({number} of {len(phases)})", console)
         if code:
             return code
     return exit_codes.DONE
 
 
-def make_plans(command: ComposedConfig) -> Generator[launcher.Plan]:
-    """Check the study of a config, or the studies of its phases, and yield the plan of each study.
+def make_plans(composed: ComposedConfig) -> Generator[launcher.Plan]:
+    """Check the study of a config, or the studies of the phases, and yield a plan of each study.
 
-    A phase that builds on an unfinished phase is planned without the params of that phase.
+    A phase is planned without the params of an earlier phase.
 
     Raises:
         SpecError: The config is wrong.
     """
-    if not command.config.get("phases"):
-        yield launcher.make_plan(command, _read_study(command, Console(stderr=True)))
+    if not composed.config.get("phases"):
+        yield launcher.make_plan(composed, _read_study(composed, Console(stderr=True)))
         return
-    for phase in _read_phases(command):
-        with _compose_phase(phase, command.arguments) as composition:
-            yield launcher.make_plan(composition)
+    for phase in _read_phases(composed):
+        with _compose_phase(phase, composed.arguments) as phase_config:
+            yield launcher.make_plan(phase_config)
 
 
-def _run_phase(composition: ComposedConfig, title: str, console: Console) -> int:
+def _run_phase(composed: ComposedConfig, title: str, console: Console) -> int:
     """Run the study of a phase unless the study is finished, and return the exit code."""
-    url, spec = _read_url(composition.config), sections.read_study(composition.config)
+    url, spec = _read_url(composed.config), sections.read_study(composed.config)
     study = find_study(url, spec.name)
     if (
         study is not None
@@ -81,18 +81,18 @@ def _run_phase(composition: ComposedConfig, title: str, console: Console) -> int
         console.print(f"{title}: finished, {_summarize(study)}", highlight=False, markup=False)
         return exit_codes.DONE
     console.rule(title, style="dim")
-    plan = launcher.make_plan(composition, _read_study(composition, console))
+    plan = launcher.make_plan(composed, _read_study(composed, console))
     return launcher.run_study(plan, console)
 
 
-def _read_study(composition: ComposedConfig, console: Console) -> StudySpec:
-    """Return the study of a config, with the params of the phase that the study builds on."""
-    config = composition.config
+def _read_study(composed: ComposedConfig, console: Console) -> StudySpec:
+    """Return the study of a config, with the params of the phase of `from_phase` fixed."""
+    config = composed.config
     spec = sections.read_study(config)
     phase = config.get("from_phase")
     if phase is None:
         return spec
-    inherited = _read_inherited(config, spec, str(phase)) or _inherit(composition, str(phase))
+    inherited = _read_inherited(config, spec, str(phase)) or _inherit_params(composed, str(phase))
     params = inherited.params
     fixed = {k: v for k, v in params.items() if k not in {*spec.params, *spec.fixed}}
     searched = {k: v for k, v in params.items() if k in spec.params}
@@ -105,25 +105,25 @@ def _read_study(composition: ComposedConfig, console: Console) -> StudySpec:
 
 
 def _read_inherited(config: DictConfig, spec: StudySpec, phase: str) -> Inherited | None:
-    """Return the params that a study inherited when it began; None if it has not begun."""
+    """Return the params that a study inherited when the study began; None before that."""
     study = find_study(_read_url(config), spec.name)
     data = study and study.user_attrs.get(SPEC, {}).get("inherited")
     inherited = msgspec.convert(data, Inherited) if data else None
     return inherited if inherited and inherited.phase == phase else None
 
 
-def _inherit(composition: ComposedConfig, phase: str) -> Inherited:
+def _inherit_params(composed: ComposedConfig, phase: str) -> Inherited:
     """Return the best params of an earlier phase.
 
     Raises:
         SpecError: The phase has not run to its end, or has no best trial.
     """
     shared = ("--", "storage", "bus", "hydra.")
-    arguments = [argument for argument in composition.arguments if argument.startswith(shared)]
+    arguments = [argument for argument in composed.arguments if argument.startswith(shared)]
     with _compose_phase(phase, arguments) as earlier:
         name = sections.read_study(earlier.config).name
         arguments = earlier.arguments
-    url = _read_url(composition.config)
+    url = _read_url(composed.config)
     advice = f"run it first: trialbus study {shlex.join(arguments)}"
     study = find_study(url, name)
     if study is None:
@@ -147,7 +147,7 @@ def _inherit(composition: ComposedConfig, phase: str) -> Inherited:
 
 def _is_finished(study: optuna.Study) -> bool:
     complete = (optuna.trial.TrialState.COMPLETE,)
-    if study.user_attrs.get(END) not in _DONE:
+    if study.user_attrs.get(END) not in _FINAL_REASONS:
         return False
     return bool(study.get_trials(deepcopy=False, states=complete))
 
@@ -172,15 +172,15 @@ def _summarize(study: optuna.Study) -> str:
     return f"{trials}, best {study.best_value:.5g} in trial {study.best_trial.number}"
 
 
-def _read_phases(command: ComposedConfig) -> list[str]:
-    """Return the names of the phases of a config."""
-    phases: Any = command.config.phases
+def _read_phases(composed: ComposedConfig) -> list[str]:
+    """Return the names of the phases in a config."""
+    phases: Any = composed.config.phases
     try:
         plain = OmegaConf.to_container(phases) if OmegaConf.is_config(phases) else phases
         names = msgspec.convert(plain, list[str])
     except msgspec.ValidationError as error:
         raise SpecError("phases", f"{error} (in {phases!r})") from None
-    for override in command.arguments:
+    for override in composed.arguments:
         if override.lstrip("+").startswith("study.name="):
             raise SpecError(
                 "study.name", f"{override!r} would give every one of {names} the same study"
@@ -190,13 +190,15 @@ def _read_phases(command: ComposedConfig) -> list[str]:
 
 @contextmanager
 def _compose_phase(phase: str, arguments: Sequence[str]) -> Generator[ComposedConfig]:
-    """Compose the config of a phase in place of the one that the arguments name."""
-    known = GlobalHydra.instance().config_loader().get_group_options("phase", ObjectType.CONFIG)
-    if phase not in known:
-        raise SpecError("from_phase", f"there is no phase {phase!r}{format_expected(phase, known)}")
-    others = [o for o in arguments if o.lstrip("+~").partition("=")[0] not in ("phase", "phases")]
-    with compose_config([*others, f"phase={phase}"]) as composition:
-        yield composition
+    """Compose the config of a phase, with the arguments but for the phases that they name."""
+    phases = GlobalHydra.instance().config_loader().get_group_options("phase", ObjectType.CONFIG)
+    if phase not in phases:
+        raise SpecError(
+            "from_phase", f"there is no phase {phase!r}{format_expected(phase, phases)}"
+        )
+    kept = [o for o in arguments if o.lstrip("+~").partition("=")[0] not in ("phase", "phases")]
+    with compose_config([*kept, f"phase={phase}"]) as composed:
+        yield composed
 
 
 def _read_url(config: DictConfig) -> str:

@@ -1,7 +1,7 @@
-"""Provenance of a study: its config, the user's repository, versions of libraries, the command.
+"""Provenance of a study: config, command, versions of libraries, commit of the user's repository.
 
-The optimizer keeps these in the study's user attribute `trialbus:origin`, so that the study can be
-run again years later. Passwords are left out.
+The optimizer keeps the provenance in the study's user attribute `trialbus:origin`, so that the
+study can be run again years later. Passwords are left out.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from trialbus.study.validation import is_mapping
 
 _MASK = "***"
 _SENSITIVE = "(?i:password|passwd|secret|token|api_?key|access_?key|credential)"
-_NAME = re.compile(_SENSITIVE)
+_SECRET_NAME = re.compile(_SENSITIVE)
 #: `scheme://user:password@host`, and `--token=...` or `trainer.env.API_KEY=...` in a command.
-_IN_URL = re.compile(r"(://[^:/@\s]*):[^@\s]+@")
-_ASSIGNED = re.compile(rf"([\w.-]*{_SENSITIVE}[\w.-]*[=:])\s*[^\s,}}]+")
-_GIT_S = 5.0
+_URL_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]+@")
+_SECRET_ASSIGNMENT = re.compile(rf"([\w.-]*{_SENSITIVE}[\w.-]*[=:])\s*[^\s,}}]+")
+_GIT_TIMEOUT_S = 5.0
 
 
 def collect_origin(
     config: DictConfig, command: Sequence[str], folder: Path | None = None
 ) -> dict[str, Any]:
-    """Return the origin that is kept with a study.
+    """Return the provenance that is stored with a study.
 
     Args:
         config: Composed config.
@@ -38,8 +38,8 @@ def collect_origin(
         folder: Folder of the user's repository; None takes the current folder.
 
     Returns:
-        `config` (a mapping), `versions` (library to version), `command` (a text) and, in a
-        repository of git, `git`: its `commit`, and whether tracked files are `dirty`.
+        `config` (a mapping), `versions` (library to version), `command` (a text) and, in a git
+        repository, `git`: the `commit`, and whether tracked files are `dirty`.
     """
     # Notifiers have no influence on the study, and the address of a webhook is a secret.
     public = OmegaConf.masked_copy(config, [str(key) for key in config if key != "notify"])
@@ -53,7 +53,7 @@ def collect_origin(
 
 
 def mask_secrets(data: Any) -> Any:
-    """Return plain data with passwords replaced: those in URLs, and values with a telling name.
+    """Return plain data with secrets masked: passwords in URLs, and values of keys like `token`.
 
     Example:
         >>> mask_secrets({"url": "postgresql://me:hunter2@host/db", "API_KEY": "x"})
@@ -61,18 +61,20 @@ def mask_secrets(data: Any) -> Any:
     """
     if is_mapping(data):
         return {
-            key: _MASK if isinstance(value, str) and _NAME.search(key) else mask_secrets(value)
+            key: _MASK
+            if isinstance(value, str) and _SECRET_NAME.search(key)
+            else mask_secrets(value)
             for key, value in data.items()
         }
     if isinstance(data, list):
         return [mask_secrets(value) for value in data]  # pyright: ignore[reportUnknownVariableType]
     if isinstance(data, str):
-        return _ASSIGNED.sub(rf"\1{_MASK}", _IN_URL.sub(rf"\1:{_MASK}@", data))
+        return _SECRET_ASSIGNMENT.sub(rf"\1{_MASK}", _URL_PASSWORD.sub(rf"\1:{_MASK}@", data))
     return data
 
 
 def list_versions() -> dict[str, str]:
-    """Return the versions of Python, trialbus and its installed dependencies by name."""
+    """Return the versions of Python, trialbus and the installed dependencies of trialbus."""
     versions = {"python": platform.python_version()}
     requirements = metadata.requires("trialbus") or []
     names = {re.split(r"[^\w.-]", requirement)[0] for requirement in requirements}
@@ -85,7 +87,7 @@ def list_versions() -> dict[str, str]:
 
 
 def _read_commit(folder: Path) -> dict[str, Any] | None:
-    """Return the commit of a repository, and whether its files differ from it."""
+    """Return the commit of a repository, and whether tracked files have changed."""
     commit = _run_git("rev-parse", "HEAD", folder=folder)
     if not commit:
         return None
@@ -101,7 +103,7 @@ def _run_git(*arguments: str, folder: Path) -> str | None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=_GIT_S,
+            timeout=_GIT_TIMEOUT_S,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):

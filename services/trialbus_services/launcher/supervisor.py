@@ -1,4 +1,4 @@
-"""Services of a study: those that are up, and child processes for the others."""
+"""Services of a study: running services, and child processes for missing services."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from trialbus_services.config import settings
 from trialbus_services.process.child import Child
 
 _PROBE_S = 0.7  # a hub on this machine answers within milliseconds
-_TICK_S = 0.25
-_CHECK_S = 2.0
-_QUIET_S = 3.0  # a session silent for longer is not counted on
+_POLL_S = 0.25
+_CHECK_INTERVAL_S = 2.0
+_MAX_SILENCE_S = 3.0  # a session that is silent for longer may be dead
 
 
 class Services:
-    """Services that a study needs: those that are up already, and child processes for the others.
+    """Services that a study needs: running services, and child processes for missing services.
 
     Args:
         bus: Settings of the bus.
-        storage: URL of the storage as the optimizer shows it, without its password.
+        storage: URL of the storage without the password, as the optimizer publishes it.
         study: Name of the study.
         overrides: Arguments with which a child composes the same config.
         console: Console on which starts and ends of services are shown.
-        worker: Whether a worker is needed; else trainings ask for their trials themselves.
+        worker: Whether a worker is needed; without a worker, trainings request trials themselves.
         reporter: Whether a reporter is needed.
     """
 
@@ -52,7 +52,7 @@ class Services:
         self._overrides = overrides
         self._console = console
         self._children: dict[str, Child] = {}
-        self._checked = 0.0
+        self._checked_at = 0.0
         self.link = Link(bus.endpoint)
 
     def __enter__(self) -> Services:
@@ -60,18 +60,19 @@ class Services:
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
         self.stop()
 
     def start(self) -> None:
-        """Start the services that are not up.
+        """Start the services that are missing.
 
         Raises:
-            HubUnavailableError: There is no hub at an endpoint on another machine.
-            TrialbusError: The optimizer that is up records in another storage.
+            HubUnavailableError: No hub answers at an endpoint on another machine.
+            TrialbusError: The running optimizer records in another storage, or a service cannot be
+                started.
         """
         try:
             self.link.wait_connected(_PROBE_S)
@@ -83,36 +84,36 @@ class Services:
         self._start_missing(self._bus.connect_s)
 
     def supervise(self) -> None:
-        """Start the services again that ended since the last call; cheap enough to call often."""
+        """Restart the services that have ended since the last call; cheap enough to call often."""
         now = time.monotonic()
-        if now - self._checked < _CHECK_S:
+        if now - self._checked_at < _CHECK_INTERVAL_S:
             return
-        self._checked = now
+        self._checked_at = now
         self._check_children()
         try:
-            self._start_missing(_CHECK_S)
+            self._start_missing(_CHECK_INTERVAL_S)
         except HubUnavailableError:
-            # Ours is started again when it ends. One of another launcher may be gone for good.
+            # A hub of this launcher is restarted as a child; a hub of another may be gone for ever.
             if "hub" not in self._children and is_local(self._bus.endpoint):
                 self._print("the hub is gone; starting one")
                 self._spawn("hub")
 
     def stop(self) -> None:
-        """End the child processes, and the hub as the last one."""
+        """End the child processes, the hub last."""
         self.link.close()
-        # The optimizer records what the worker publishes at its end; all of them need the hub.
+        # The optimizer records the last events of the worker, and all services need the hub.
         for names in (("worker",), ("optimizer", "reporter"), ("hub",)):
-            ending = [self._children[name] for name in names if name in self._children]
-            for child in ending:
+            children = [self._children[name] for name in names if name in self._children]
+            for child in children:
                 child.terminate()
-            for child in ending:
+            for child in children:
                 child.wait()
 
     def _await_hub(self) -> None:
         deadline = time.monotonic() + self._bus.connect_s
         while True:
             try:
-                return self.link.wait_connected(_TICK_S)
+                return self.link.wait_connected(_POLL_S)
             except HubUnavailableError:
                 self._check_children()
                 if time.monotonic() > deadline:
@@ -120,29 +121,29 @@ class Services:
 
     def _check_children(self) -> None:
         for name, child in list(self._children.items()):
-            if not child.check(self._print):
-                del self._children[name]  # another one serves already
+            if not child.supervise(self._print):
+                del self._children[name]  # another process serves already
 
     def _start_missing(self, timeout_s: float) -> None:
         sessions = [
             s
             for s in hub_status(self.link, timeout_s).sessions
-            if s.confirmed and s.silent_s < _QUIET_S + s.ttl_s / 3
+            if s.confirmed and s.silent_s < _MAX_SILENCE_S + s.ttl_s / 3
         ]
         for optimizer in (s for s in sessions if s.kind == "optimizer"):
             if optimizer.info.get("storage") != self._storage:
                 raise SpecError(
                     "storage.url",
                     f"{self._storage!r} is not where the optimizer that is up records "
-                    f"({optimizer.info.get('storage')!r}); use that, or stop it",
+                    f"({optimizer.info.get('storage')!r}); use that storage, or stop the optimizer",
                 )
-        up = {
+        running = {
             s.kind
             for s in sessions
             if s.kind != "worker" or s.info.get("study") in ("", self._study)
         }
         for name in self._needed:
-            if name not in up and name not in self._children:
+            if name not in running and name not in self._children:
                 self._spawn(name)
 
     def _spawn(self, name: str) -> None:

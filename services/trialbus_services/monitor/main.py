@@ -16,7 +16,7 @@ from trialbus_services.monitor.access import Access
 from trialbus_services.monitor.app import Monitor
 from trialbus_services.process import exit_codes
 from trialbus_services.process.listening import listen
-from trialbus_services.process.signals import stop_event
+from trialbus_services.process.signals import install_stop_event
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def run(bus: BusSettings, monitor: MonitorSettings) -> int:
         SpecError: The address cannot be used.
         HubUnavailableError: No hub answered at start.
     """
-    stop_event()  # uvicorn raises its signal again at the end, which this handles
+    install_stop_event()  # uvicorn raises its signal again at the end, which this handles
     listener = listen(monitor.host, monitor.port, host_key="monitor.host", port_key="monitor.port")
     with listener, Link(bus.endpoint) as link:
         link.wait_connected(bus.connect_s)

@@ -28,7 +28,7 @@ def read_log(
     Raises:
         FileNotFoundError: The log is not on this machine.
     """
-    path = paths.trial_log(logs, study, trial, attempt)
+    path = paths.locate_trial_log(logs, study, trial, attempt)
     # A training could have put a link there, to a file that only this user may read.
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     with os.fdopen(descriptor, "rb") as file:

@@ -7,12 +7,12 @@ from typing import Any, cast
 
 import hydra.utils
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf import DictConfig
 
 from trialbus.errors import SpecError
 from trialbus.study.user_code import load_function
 from trialbus.study.validation import is_mapping
+from trialbus_services.config.sections import read_plain
 from trialbus_services.notify.notice import Notifier
 
 
@@ -24,14 +24,7 @@ def build_notifiers(config: DictConfig) -> dict[str, Notifier]:
     Raises:
         SpecError: A notifier cannot be built; names the key.
     """
-    try:
-        section: Any = OmegaConf.to_container(
-            OmegaConf.create({"notify": config.get("notify")}), resolve=True, throw_on_missing=True
-        )
-    except OmegaConfBaseException as error:
-        key = str(error.full_key or "notify")
-        raise SpecError(key, str(error.msg or error).splitlines()[0]) from None
-    entries = section["notify"]
+    entries = read_plain(config, "notify", optional=True)
     if not entries:
         return {}
     if not is_mapping(entries):

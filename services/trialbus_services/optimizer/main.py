@@ -11,7 +11,7 @@ from trialbus_services.optimizer.sampling import warm_up
 from trialbus_services.optimizer.service import Optimizer
 from trialbus_services.optimizer.storage import hide_password, open_storage
 from trialbus_services.process import exit_codes
-from trialbus_services.process.signals import stop_event
+from trialbus_services.process.signals import install_stop_event
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 def run(bus: BusSettings, storage: StorageSettings, settings: OptimizerSettings) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    stop = stop_event()
+    stop = install_stop_event()
     warm_up()
     optimizer = Optimizer(
         bus.endpoint,

@@ -21,7 +21,7 @@ from trialbus_services.optimizer.status import to_info
 from trialbus_services.optimizer.status_collector import StatusCollector
 from trialbus_services.optimizer.storage import hide_password
 from trialbus_services.optimizer.storage_writer import WriteBehind
-from trialbus_services.process.takeover import dismiss_dead, identity
+from trialbus_services.process.takeover import describe_process, end_dead_sessions
 
 _NAME = "optimizer"
 _TTL_S = 4.0
@@ -69,11 +69,14 @@ class Optimizer:
         )
         collector = StatusCollector()
         self._informed_at = 0.0
-        self._info: dict[str, str | float] = {"storage": hide_password(storage_url), **identity()}
+        self._info: dict[str, str | float] = {
+            "storage": hide_password(storage_url),
+            **describe_process(),
+        }
         self._link = Link(endpoint)
         try:
             self._link.wait_connected(connect_s)
-            dismiss_dead(self._link, "optimizer")
+            end_dead_sessions(self._link, "optimizer")
             self._presence = Presence(
                 link=self._link,
                 kind="optimizer",

@@ -1,1 +1,1 @@
-"""Process: how processes start, are supervised and end, and where the files of a study lie."""
+"""Process: start, supervision and end of processes, and paths of the files of studies."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -12,25 +11,28 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from trialbus.errors import TrialbusError
-from trialbus_services.process import exit_codes
+from trialbus.errors import SpecError, TrialbusError
+from trialbus_services.process import exit_codes, paths
 
 _PARENT_VARIABLE = "TRIALBUS_PARENT_ON_STDIN"
 _MAX_RESTARTS = 5
-_STEADY_S = 30.0
+_STABLE_S = 30.0
 _STOP_S = 20.0
 
 
 class Child:
-    """A service in a process of its own, outside the terminal's process group.
+    """A service as a child process, outside the process group of the terminal.
 
-    It ends when this process does, however that comes about: its standard input is a pipe, and
-    `stop_with_parent` in the child waits for its end.
+    The service ends with this process, even if this process is killed: the standard input of the
+    service is a pipe, and `stop_with_parent` waits in the service until the pipe is closed.
 
     Args:
-        name: Which service.
-        arguments: Arguments of the `trialbus` command after the service's name.
-        log: File that takes what it prints.
+        name: Name of the service.
+        arguments: Arguments of the `trialbus` command after the name of the service.
+        log: File to which the output of the service is appended.
+
+    Raises:
+        TrialbusError: The log cannot be written.
     """
 
     def __init__(self, name: str, arguments: Sequence[str], log: Path) -> None:
@@ -45,25 +47,33 @@ class Child:
         """Process id of the service."""
         return self._process.pid
 
-    def check(self, say: Callable[[str], None]) -> bool:
-        """Restart a service that has ended; return False where another one has its place.
+    def supervise(self, report: Callable[[str], None]) -> bool:
+        """Restart the service if the process has ended.
+
+        Args:
+            report: Function that is called with a line about a restart.
+
+        Returns:
+            False if the service has ended because another service of the name serves already.
 
         Raises:
-            TrialbusError: It ended too often in a short time, or refuses to start.
+            TrialbusError: The service ended too often in a short time, or refuses to start.
         """
         code = self._process.poll()
         if code is None:
-            if time.monotonic() - self._started > _STEADY_S:
+            if time.monotonic() - self._started > _STABLE_S:
                 self._restarts = 0
             return True
         if code == exit_codes.ALREADY_SERVED:
             return False
-        if self._restarts == _MAX_RESTARTS or code == exit_codes.WRONG_INPUT:
+        log_problem = self._find_log_problem()
+        if log_problem or self._restarts == _MAX_RESTARTS or code == exit_codes.WRONG_INPUT:
+            reason = "; ".join(filter(None, [self._read_last_line(), log_problem]))
             raise TrialbusError(
-                f"the {self.name} ended with code {code}: {self._last_line()} (log: {self.log})"
+                f"the {self.name} ended with code {code}: {reason} (log: {self.log})"
             )
         self._restarts += 1
-        say(f"the {self.name} ended with code {code}; starting it again")
+        report(f"the {self.name} ended with code {code}; starting it again")
         self._process = self._start()
         return True
 
@@ -84,8 +94,16 @@ class Child:
 
     def _start(self) -> subprocess.Popen[bytes]:
         self._started = time.monotonic()
-        self.log.parent.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
+        try:
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            log = self.log.open("ab")
+        except OSError as error:
+            raise TrialbusError(
+                f"the {self.name} cannot be started: no log can be written to {self.log} "
+                f"({error.strerror}); choose a bus.dir that this user may write to"
+            ) from None
+        with log:
+            self._log_start = log.tell()
             return subprocess.Popen(
                 [sys.executable, "-m", "trialbus_services", self.name, *self._arguments],
                 stdin=subprocess.PIPE,
@@ -95,20 +113,32 @@ class Child:
                 start_new_session=True,
             )
 
-    def _last_line(self) -> str:
-        with contextlib.suppress(OSError):
-            lines = self.log.read_text(errors="replace").splitlines()
-            return next((line for line in reversed(lines) if line.strip()), "it printed nothing")
-        return "it left no log"
+    def _find_log_problem(self) -> str | None:
+        """Return why no log can be written, for example a full disk; None if all is well."""
+        try:
+            paths.check_writable(self.log.parent, "bus.dir")
+        except SpecError as error:
+            return str(error)
+        return None
+
+    def _read_last_line(self) -> str:
+        """Return the last line that the service printed since the last start."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(self._log_start)
+                lines = log.read().decode(errors="replace").splitlines()
+        except OSError:
+            return "it left no log"
+        return next((line for line in reversed(lines) if line.strip()), "it printed nothing")
 
 
 def stop_with_parent() -> None:
-    """Send SIGTERM to this process when its parent is gone; do nothing outside of a child."""
+    """Send SIGTERM to this process when the parent has ended; do nothing outside of a `Child`."""
     if not os.environ.pop(_PARENT_VARIABLE, None):
         return
 
     def wait_for_end() -> None:
-        # Not sys.stdin: its lock would be held when the interpreter shuts down.
+        # Not sys.stdin, whose lock would be held when the interpreter shuts down.
         while os.read(0, 512):
             pass
         os.kill(os.getpid(), signal.SIGTERM)

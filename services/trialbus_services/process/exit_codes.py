@@ -1,7 +1,7 @@
 """Exit codes of the `trialbus` command and of the services.
 
-The guard of a training has two more, `guard.NOT_EXECUTABLE` and `guard.NOT_FOUND`, which are those
-of a shell: it is run as a file and imports nothing.
+`guard` defines two more, `guard.NOT_EXECUTABLE` and `guard.NOT_FOUND`, as shells do: the guard is
+run as a file and imports nothing of trialbus.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Final
 from trialbus.errors import HubRefusedError, LogError, LogInUseError, SpecError, TrialbusError
 from trialbus.messages.events import StudyFinished
 
-#: All is done.
+#: The command did its work.
 DONE: Final = 0
-#: The study has no result, or something failed that may go better another time.
+#: The study has no result, or the command failed and may succeed another time.
 FAILED: Final = 1
-#: The config, the command line or a file is wrong: it would fail again in the same way.
+#: The config, the command line or a file is wrong: the command would fail again.
 WRONG_INPUT: Final = 2
-#: Another hub or optimizer serves already, so that this one is not needed.
+#: Another hub or optimizer serves already.
 ALREADY_SERVED: Final = 3
-#: Ctrl-C, as shells have it: 128 and the number of SIGINT.
+#: Ctrl-C, as in shells: 128 and the number of SIGINT.
 INTERRUPTED: Final = 130
 
-#: How a training ends that was told to end: by the signal, or with what shells and trainers make of
-#: one that they handle. A negative number is that of a signal.
-TOLD_TO_END: Final = frozenset(
+#: Exit codes of a training after a signal to terminate: negative for death by the signal, 128 and
+#: the number where a shell or the trainer handled the signal.
+TERMINATED: Final = frozenset(
     {
         -signal.SIGTERM,
         -signal.SIGINT,
@@ -36,13 +36,13 @@ TOLD_TO_END: Final = frozenset(
 )
 
 
-def for_error(error: TrialbusError) -> int:
+def get_error_code(error: TrialbusError) -> int:
     """Return the exit code of a command that an error ended."""
     if isinstance(error, LogInUseError | HubRefusedError):
         return ALREADY_SERVED
     return WRONG_INPUT if isinstance(error, SpecError | LogError) else FAILED
 
 
-def for_study(finished: StudyFinished) -> int:
+def get_study_code(finished: StudyFinished) -> int:
     """Return the exit code of a command that followed a study until the study ended."""
     return DONE if finished.reason != "failed" and finished.best_trials else FAILED

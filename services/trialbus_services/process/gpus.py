@@ -1,4 +1,4 @@
-"""GPUs of a worker's slots: each slot has GPUs to itself, or a share of one GPU."""
+"""GPUs of a worker's slots: whole GPUs for each slot, or a share of a GPU."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Literal, TypeAlias
 
 from trialbus.errors import SpecError
 
-#: How many, which ones, those that are here, or no business of the worker's.
+#: A number of GPUs, a list of ids, `auto` for all of this machine, or None to leave GPUs alone.
 Gpus: TypeAlias = int | list[int | str] | Literal["auto"] | None
 
-#: What CUDA heeds.
+#: Environment variable that limits CUDA to some GPUs.
 VARIABLE = "CUDA_VISIBLE_DEVICES"
-_LOOK_S = 20.0
+_QUERY_TIMEOUT_S = 20.0
 
 
-def check(gpus: Gpus, per_trial: float) -> None:
-    """Check the GPU settings of a worker, as far as that is possible without looking for GPUs.
+def check_settings(gpus: Gpus, per_trial: float) -> None:
+    """Check the GPU settings of a worker without a search for the GPUs of this machine.
 
     Raises:
         ValueError: A number is out of range.
@@ -27,50 +27,56 @@ def check(gpus: Gpus, per_trial: float) -> None:
         raise ValueError(f"gpus {gpus} is below 0 (expected a number, a list of ids, auto or null)")
     if not per_trial > 0 or (per_trial > 1 and per_trial != int(per_trial)):
         raise ValueError(
-            f"gpus_per_trial {per_trial:g} is neither a share of one nor a number of them "
+            f"gpus_per_trial {per_trial:g} is neither a share of a GPU nor a whole number of GPUs "
             "(expected for example 0.5, 1 or 2)"
         )
 
 
-def devices(gpus: Gpus, per_trial: float, slots: int) -> tuple[str, ...]:
-    """Return `CUDA_VISIBLE_DEVICES` of each slot; empty where the GPUs are left alone.
+def assign_gpus(gpus: Gpus, per_trial: float, slots: int) -> tuple[str, ...]:
+    """Return the value of `CUDA_VISIBLE_DEVICES` for each slot; empty to leave GPUs alone.
 
     Args:
-        gpus: See `Gpus`. `auto` on a machine without any leaves them alone.
-        per_trial: GPUs of one trial: a share of one, or a whole number of them.
-        slots: Trials at the same time.
+        gpus: See `Gpus`. `auto` on a machine without GPUs is like None.
+        per_trial: GPUs of a trial: a share of a GPU, or a whole number of GPUs.
+        slots: Number of trials that run at the same time.
 
     Raises:
-        SpecError: There are not enough for so many slots.
+        SpecError: There are too few GPUs for a trial, or for so many slots.
 
     Example:
-        >>> devices(2, 0.5, 4), devices([4, 5, 6, 7], 2, 2)
+        >>> assign_gpus(2, 0.5, 4), assign_gpus([4, 5, 6, 7], 2, 2)
         (('0', '0', '1', '1'), ('4,5', '6,7'))
     """
-    ids = [str(gpu) for gpu in gpus] if isinstance(gpus, list) else _ids(gpus)
+    ids = _list_ids(gpus)
     if ids is None or (gpus == "auto" and not ids):
         return ()
-    room = capacity(len(ids), per_trial)
-    if slots > room:
+    if per_trial > len(ids):
+        raise SpecError(
+            "worker.gpus_per_trial",
+            f"{per_trial:g} is more than the number of GPUs of this worker, {len(ids)} by "
+            f"worker.gpus={gpus!r} (expected at most {len(ids)}, or more in worker.gpus)",
+        )
+    capacity = count_slots(len(ids), per_trial)
+    if slots > capacity:
         raise SpecError(
             "worker.slots",
             f"{slots} trials at once with worker.gpus_per_trial={per_trial:g} need more than the "
-            f"{len(ids)} GPUs of worker.gpus={gpus!r} (expected at most {room})",
+            f"{len(ids)} GPUs of worker.gpus={gpus!r} (expected at most {capacity})",
         )
     if per_trial <= 1:
-        share = capacity(1, per_trial)
-        return tuple(ids[slot // share] for slot in range(slots))
-    each = int(per_trial)
-    return tuple(",".join(ids[slot * each : (slot + 1) * each]) for slot in range(slots))
+        slots_per_gpu = count_slots(1, per_trial)
+        return tuple(ids[slot // slots_per_gpu] for slot in range(slots))
+    n = int(per_trial)
+    return tuple(",".join(ids[slot * n : (slot + 1) * n]) for slot in range(slots))
 
 
-def capacity(n_gpus: int, per_trial: float) -> int:
-    """Return how many trials so many GPUs have room for."""
+def count_slots(n_gpus: int, per_trial: float) -> int:
+    """Return the number of trials that can run at the same time on some GPUs."""
     # 1 / 0.1 is a little less than 10 in floating point.
     return int(n_gpus // per_trial) if per_trial >= 1 else n_gpus * int(1 / per_trial + 1e-9)
 
 
-def present() -> list[str]:
+def list_visible_gpus() -> list[str]:
     """Return the ids of the GPUs that this process may use."""
     visible = os.environ.get(VARIABLE)
     if visible is not None:
@@ -79,19 +85,25 @@ def present() -> list[str]:
     if program is None:
         return []
     try:
-        listed = subprocess.run(
+        query = subprocess.run(
             [program, "--query-gpu=index", "--format=csv,noheader"],
             capture_output=True,
             text=True,
-            timeout=_LOOK_S,
+            timeout=_QUERY_TIMEOUT_S,
             check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return listed.stdout.split() if listed.returncode == 0 else []
+    return query.stdout.split() if query.returncode == 0 else []
 
 
-def _ids(gpus: int | str | None) -> list[str] | None:
-    if gpus is None:
-        return None
-    return present() if isinstance(gpus, str) else [str(gpu) for gpu in range(gpus)]
+def _list_ids(gpus: Gpus) -> list[str] | None:
+    match gpus:
+        case None:
+            return None
+        case "auto":
+            return list_visible_gpus()
+        case list():
+            return list(map(str, gpus))
+        case _:
+            return list(map(str, range(gpus)))

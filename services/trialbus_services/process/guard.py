@@ -1,12 +1,12 @@
-"""Guard: runs a training, and ends the training with all its processes when the worker is gone.
+"""Guard: runs a training, and ends all processes of the training when the worker is gone.
 
 `python -I -S guard.py GRACE_S COMMAND...` with a pipe or socket to the worker as standard input.
-Its end means that the worker died, or wants the training to end: SIGTERM to the training's process
-group and, GRACE_S seconds later, SIGKILL. When the training ends by itself, whatever is left of
-its group is killed. The guard then ends as the training did: with its exit code, or by its signal.
+When the worker dies or closes that input, the guard sends SIGTERM to the training's process group
+and, GRACE_S seconds later, SIGKILL. When the training ends by itself, the guard kills the rest of
+the group. The guard then ends like the training: with the same exit code, or by the same signal.
 
-Over a socket the guard tells the worker the number of the training's process group, and `DONE` when
-nothing is left of it: should the guard be killed, the worker can end the group in its place.
+Over a socket the guard sends the worker the number of the training's process group, and
+`GROUP_ENDED` when the group has ended: if the guard is killed, the worker ends the group instead.
 
 Every trial waits for this program to start, so it imports little.
 """
@@ -20,40 +20,49 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal
 else:
-    # `signal` turns these numbers into enums, which takes almost as long as Python's own start.
+    # `signal` turns these numbers into enums, which takes almost as long as the start of Python.
     import _signal as signal
 
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127
-DONE = b"."
+#: Message to the worker: all processes of the training have ended.
+GROUP_ENDED = b"."
 
-_LINE = 0
+_WORKER_FD = 0
 _PR_SET_PDEATHSIG = 1
 
 
 def main(grace_s: float, command: list[str]) -> int:
-    """Run `command` under guard and return the exit code to end with; negative for a signal."""
-    signals = listen()
+    """Run a command under guard and return the exit code to end with; negative for a signal."""
+    signals = open_signal_pipe()
     try:
         training = _start(command)
     except FileNotFoundError:
-        return _refuse(NOT_FOUND, f"there is no {command[0]!r}")
+        return _report_failed_start(NOT_FOUND, f"there is no {command[0]!r}")
     except OSError as error:
-        return _refuse(NOT_EXECUTABLE, f"{command[0]!r} cannot be run: {error.strerror}")
-    return watch_over(training, signals, grace_s)
+        return _report_failed_start(
+            NOT_EXECUTABLE, f"{command[0]!r} cannot be run: {error.strerror}"
+        )
+    return supervise(training, signals, grace_s)
 
 
-def watch_over(training: int, signals: int, grace_s: float) -> int:
-    """Wait for the end of a child's process group; return the exit code, negative for a signal.
+def supervise(training: int, signals: int, grace_s: float) -> int:
+    """Wait for the end of a training's process group and return the exit code of the training.
 
-    `signals` is what `listen` returned before the child was forked.
+    Args:
+        training: Process id of the training, which leads a process group.
+        signals: Pipe of `open_signal_pipe`, opened before the training was forked.
+        grace_s: Seconds between SIGTERM and SIGKILL.
+
+    Returns:
+        Exit code; negative for the number of a signal.
     """
-    tell(b"%d" % training)
-    status = _watch(training, signals, grace_s)
-    # The number is free if nothing is left of the group, but numbers are given out in turn: no
-    # other group can have it yet.
+    send_to_worker(b"%d" % training)
+    status = _wait_for_end(training, signals, grace_s)
+    # The number is free once the group has ended, but the kernel assigns numbers in turn: no other
+    # group can have the number yet.
     kill_group(training, signal.SIGKILL)
-    tell(DONE)
+    send_to_worker(GROUP_ENDED)
     return os.waitstatus_to_exitcode(status)
 
 
@@ -61,41 +70,41 @@ def kill_group(group: int, number: int) -> None:
     """Send a signal to a process group, unless the group has ended."""
     try:
         os.killpg(group, number)
-    except (ProcessLookupError, PermissionError):  # macOS says the latter of a group of zombies
+    except (ProcessLookupError, PermissionError):  # macOS: PermissionError for a group of zombies
         return
 
 
-def listen() -> int:
-    """Return a file descriptor to read from now on the numbers of the signals that come."""
-    numbers, arriving = os.pipe()
-    os.set_blocking(arriving, False)
-    signal.set_wakeup_fd(arriving)
+def open_signal_pipe() -> int:
+    """Open a pipe that receives the numbers of incoming signals, and return the reading end."""
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.set_wakeup_fd(writer)
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, _note)
-    return numbers
+        signal.signal(number, _handle_signal)
+    return reader
 
 
-def _note(_number: int, _frame: object) -> None:
-    """Do nothing: only with a handler is a signal's number written to the wake-up descriptor."""
+def _handle_signal(_number: int, _frame: object) -> None:
+    """Do nothing: a signal without a handler is not written to the pipe."""
 
 
-def _watch(training: int, signals: int, grace_s: float) -> int:
-    """Wait for a training's end, enforce the end when it is due, and return the exit status."""
-    watched = [_LINE, signals]
-    stopping = False
+def _wait_for_end(training: int, signals: int, grace_s: float) -> int:
+    """Wait until a training has ended, kill the training if necessary, and return the status."""
+    sources = [_WORKER_FD, signals]
+    is_stopping = False
     deadline: float | None = None
     while True:
         ended, status = os.waitpid(training, os.WNOHANG)
         if ended:
             return status
-        left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        for source in select.select(watched, (), (), left)[0]:
-            read = _read(source)
-            if not read:
-                watched.remove(source)
-            if not read or (source == signals and read.strip(bytes([signal.SIGCHLD]))):
-                stopping = True
-        if stopping and deadline is None:
+        timeout_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+        for source in select.select(sources, (), (), timeout_s)[0]:
+            data = _read(source)
+            if not data:
+                sources.remove(source)
+            if not data or (source == signals and data.strip(bytes([signal.SIGCHLD]))):
+                is_stopping = True
+        if is_stopping and deadline is None:
             deadline = time.monotonic() + grace_s
             kill_group(training, signal.SIGTERM)
         elif deadline is not None and time.monotonic() >= deadline:
@@ -104,47 +113,51 @@ def _watch(training: int, signals: int, grace_s: float) -> int:
 
 
 def _start(command: list[str]) -> int:
-    """Start the training and return the process id, which is the id of the process group as well.
+    """Start the training in a new process group and return the id of process and group.
 
     Raises:
         OSError: The command cannot be run.
     """
     guard = os.getpid()
-    failed_read, failed_write = os.pipe()  # closed by a successful exec
+    error_reader, error_writer = os.pipe()  # closed by a successful exec
     training = os.fork()
     if training == 0:
         try:
-            _become(command, guard)
+            _execute(command, guard)
         except OSError as error:
-            os.write(failed_write, b"%d" % (error.errno or 0))
+            os.write(error_writer, b"%d" % (error.errno or 0))
         finally:
             os._exit(NOT_EXECUTABLE)
-    os.close(failed_write)
-    failed = os.read(failed_read, 16)
-    os.close(failed_read)
-    if failed:
+    os.close(error_writer)
+    error_number = os.read(error_reader, 16)
+    os.close(error_reader)
+    if error_number:
         os.waitpid(training, 0)
-        raise OSError(int(failed), os.strerror(int(failed)))
+        raise OSError(int(error_number), os.strerror(int(error_number)))
     return training
 
 
-def _become(command: list[str], guard: int) -> None:
-    """Turn this forked process into the training."""
-    separate(guard)
+def _execute(command: list[str], guard: int) -> None:
+    """Replace this forked process by the training."""
+    lead_new_group(guard)
     for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores them; a program expects them
         signal.signal(number, signal.SIG_DFL)
     os.execvp(command[0], command)  # noqa: S606 - the command of the worker's own configuration
 
 
-def separate(guard: int) -> None:
-    """Make this forked process the leader of a new process group that dies with the guard."""
+def lead_new_group(guard: int) -> None:
+    """Make this forked process the leader of a new process group that dies with the guard.
+
+    Args:
+        guard: Process id of the guard, the parent of this process.
+    """
     os.setsid()
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     if sys.platform == "linux":
-        _die_with(guard)
+        _die_with_parent(guard)
 
 
-def _die_with(guard: int) -> None:
+def _die_with_parent(guard: int) -> None:
     """Make the kernel kill this process when the guard is killed."""
     try:
         import ctypes
@@ -152,36 +165,36 @@ def _die_with(guard: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     except (ImportError, OSError, AttributeError):
         return  # a Python without ctypes: the worker still ends the group
-    if os.getppid() != guard:  # it was killed before the kernel had been told
+    if os.getppid() != guard:  # killed before the call of prctl
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _read(source: int) -> bytes:
     try:
         return os.read(source, 512)
-    except OSError:  # the worker died with something of ours unread
+    except OSError:  # the worker died before it had read every message
         return b""
 
 
-def tell(message: bytes) -> None:
-    """Write a message to the worker."""
+def send_to_worker(message: bytes) -> None:
+    """Send a message to the worker, unless the worker is gone or connected by a pipe."""
     try:
-        os.write(_LINE, message)
-    except OSError:  # a pipe, or the worker is gone
+        os.write(_WORKER_FD, message)
+    except OSError:
         return
 
 
-def _refuse(code: int, reason: str) -> int:
-    tell(DONE)
+def _report_failed_start(code: int, reason: str) -> int:
+    send_to_worker(GROUP_ENDED)
     sys.stderr.write(f"trialbus: trainer.command: {reason}\n")
     return code
 
 
-def _end_as(code: int) -> None:
+def _end_like_training(code: int) -> None:
     if code < 0:
         import resource
 
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the training has left its own
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # the training has dumped its own core
         if -code != signal.SIGKILL:
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
@@ -189,4 +202,4 @@ def _end_as(code: int) -> None:
 
 
 if __name__ == "__main__":
-    _end_as(main(float(sys.argv[1]), sys.argv[2:]))
+    _end_like_training(main(float(sys.argv[1]), sys.argv[2:]))

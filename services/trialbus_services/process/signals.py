@@ -1,4 +1,4 @@
-"""Signals that end a service."""
+"""SIGTERM and SIGINT as an event that ends a service."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import threading
 from types import FrameType
 
 
-def stop_event() -> threading.Event:
-    """Return an event that SIGTERM and SIGINT set. Call it from the main thread."""
+def install_stop_event() -> threading.Event:
+    """Install handlers of SIGTERM and SIGINT, in the main thread, and return the event they set."""
     stop = threading.Event()
 
-    def set_it(_number: int, _frame: FrameType | None) -> None:
+    def handle(_number: int, _frame: FrameType | None) -> None:
         stop.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, set_it)
+        signal.signal(number, handle)
     return stop

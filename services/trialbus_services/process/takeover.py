@@ -1,4 +1,4 @@
-"""Take the place of a service of this host that died a moment ago."""
+"""Takeover: a new service replaces a service of this host that died a moment ago."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ from trialbus.client.link import Link, Send
 from trialbus.protocol import frames
 
 
-def identity() -> dict[str, str]:
-    """Return host and process id of this service, for a later one to find out whether it lives."""
+def describe_process() -> dict[str, str]:
+    """Return host and process id, by which a later service sees whether this process is alive."""
     return {"host": socket.gethostname(), "pid": str(os.getpid())}
 
 
-def dismiss_dead(link: Link, kind: str) -> None:
-    """End the sessions of one kind whose processes ran on this host and have ended.
+def end_dead_sessions(link: Link, kind: str) -> None:
+    """End the sessions of services of one kind that ran on this host and have died.
 
-    The hub would count them as alive until their time-to-live is over, and let nobody in their
-    place.
+    The hub would count a dead service as alive until the time-to-live of the session is over, and
+    refuse a new service until then.
+
+    Args:
+        link: Connection to the hub.
+        kind: Kind of the sessions, for example `optimizer`.
 
     Raises:
         HubUnavailableError: The hub does not answer.
@@ -29,11 +33,11 @@ def dismiss_dead(link: Link, kind: str) -> None:
         info = session.info
         if session.kind != kind or info.get("host") != socket.gethostname():
             continue
-        if not _lives(int(str(info.get("pid", 0)))):
-            link.attach(_Farewell(session.session))
+        if not _is_alive(int(str(info.get("pid", 0)))):
+            link.attach(_SessionEnd(session.session))
 
 
-def _lives(pid: int) -> bool:
+def _is_alive(pid: int) -> bool:
     with contextlib.suppress(ProcessLookupError):
         try:
             os.kill(pid, 0)
@@ -43,8 +47,8 @@ def _lives(pid: int) -> bool:
     return False
 
 
-class _Farewell:
-    """The part of a link that ends the session of a dead process."""
+class _SessionEnd:
+    """Part of a link that ends the session of a dead process."""
 
     def __init__(self, session: str) -> None:
         self._bye: frames.Bye | None = frames.Bye(session)

@@ -21,7 +21,7 @@ from trialbus_services.notify.listener import run_listeners
 from trialbus_services.notify.notice import Notifier
 from trialbus_services.optimizer.storage import hide_password
 from trialbus_services.process import exit_codes
-from trialbus_services.process.signals import stop_event
+from trialbus_services.process.signals import install_stop_event
 from trialbus_services.reporter.report_process import ReportError, make_report_in_process, prepare
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ def run(
     for counts as done only once `report_ready` is in the log. A report that fails is tried three
     times; then `report_ready` says why there is none.
     """
-    stop = stop_event()
+    stop = install_stop_event()
     prepare()
     with Link(bus.endpoint) as link:
         link.wait_connected(bus.connect_s)

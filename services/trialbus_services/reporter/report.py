@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 
 from trialbus_services.config.report_settings import ReportSettings
-from trialbus_services.process.paths import report_directory
+from trialbus_services.process.paths import locate_report_directory
 from trialbus_services.reporter import exports, page
 from trialbus_services.reporter.figures.importances import compute_importances
 from trialbus_services.reporter.figures.study_figures import build_figures
@@ -59,7 +59,7 @@ def write_report(
     summary = summarize_study(snapshot, config)
     table = tabulate(snapshot)
     figures = build_figures(snapshot, options, study)
-    folder = report_directory(directory, study.study_name)
+    folder = locate_report_directory(directory, study.study_name)
     folder.mkdir(parents=True, exist_ok=True)
     paths, notes = _write_files(folder, snapshot, summary, table, options)
     pictures, problem = write_images(figures, folder / "figures", options.images)

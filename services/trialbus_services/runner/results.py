@@ -53,9 +53,9 @@ def write_results(
         "best": None if best is None else _format_trial(best),
         "trials": [_format_trial(trial) for trial in trials],
     }
-    files = [_write(paths.results_file(directory, spec.name), _to_json(results))]
+    files = [_write(paths.locate_results_file(directory, spec.name), _to_json(results))]
     if best is not None:
-        folder = paths.results_directory(directory, spec.name)
+        folder = paths.locate_results_directory(directory, spec.name)
         files.append(_write(folder / "best_params.json", _to_json(best.params)))
         config = Params(merge_configs(flatten_config(spec.config), best.params)).nested()
         # Quoted, so that whatever the name is, it ends with the line.

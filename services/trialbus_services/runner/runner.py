@@ -24,7 +24,7 @@ from trialbus_services.runner.results import tidy_checkpoints, write_results
 from trialbus_services.runner.spec import RunnerSpec, load, parse
 from trialbus_services.runner.study_config import StudyConfig
 from trialbus_services.runner.training import Training, build_overrides, check_not_imported
-from trialbus_services.worker.command_line import hydra_text
+from trialbus_services.worker.command_line import quote_for_hydra
 
 
 class OptunaRunner:
@@ -142,7 +142,7 @@ class OptunaRunner:
         """Return the overrides of `trialbus study` that run a study as the spec says."""
         limit = self.spec.max_concurrent_trials
         slots = limit if study.n_jobs in (None, -1) else min(limit, study.n_jobs or limit)
-        capacity = gpus.capacity(len(gpus.present()), self.spec.gpu_per_trial)
+        capacity = gpus.count_slots(len(gpus.list_visible_gpus()), self.spec.gpu_per_trial)
         if capacity and capacity < slots:
             self._print(
                 f"{capacity} trials at once in place of {slots}, for that many GPUs are here "
@@ -151,9 +151,9 @@ class OptunaRunner:
             )
             slots = capacity
         return [
-            f"study.name={hydra_text(study.study_name)}",
-            f"storage.url={hydra_text(study.storage)}",
-            f"report.dir={hydra_text(str(Path(self.spec.results_dir).absolute()))}",
+            f"study.name={quote_for_hydra(study.study_name)}",
+            f"storage.url={quote_for_hydra(study.storage)}",
+            f"report.dir={quote_for_hydra(str(Path(self.spec.results_dir).absolute()))}",
             f"worker.slots={slots}",
             "worker.gpus=auto",
             f"worker.gpus_per_trial={self.spec.gpu_per_trial}",

@@ -71,7 +71,7 @@ class RunnerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
             )
         if self.dashboard_port is not None:
             check_port(self.dashboard_port, "dashboard_port")
-        gpus.check(None, self.gpu_per_trial)
+        gpus.check_settings(None, self.gpu_per_trial)
         names = [study.study_name for study in self.studies]
         repeated = {name for name in names if names.count(name) > 1}
         if repeated:

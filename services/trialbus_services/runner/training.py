@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from trialbus.errors import SpecError, TrialbusError
 from trialbus.trainer.trial import Trial
-from trialbus_services.worker.command_line import hydra_text
+from trialbus_services.worker.command_line import quote_for_hydra
 
 #: A command, `module:function`, or a function at the top level of a module.
 Training: TypeAlias = Sequence[str] | str | Callable[[Trial], Any]
@@ -35,12 +35,12 @@ def build_overrides(training: Training, folder: Path) -> list[str]:
     if callable(training):
         training, folder = _locate_function(training)
     if not isinstance(training, str):
-        return ["trainer=command", f"trainer.command=[{','.join(map(hydra_text, training))}]"]
+        return ["trainer=command", f"trainer.command=[{','.join(map(quote_for_hydra, training))}]"]
     path = os.pathsep.join(filter(None, [str(folder.absolute()), os.environ.get("PYTHONPATH")]))
     return [
         "trainer=function",
-        f"trainer.function={hydra_text(training)}",
-        f"+trainer.env.PYTHONPATH={hydra_text(path)}",
+        f"trainer.function={quote_for_hydra(training)}",
+        f"+trainer.env.PYTHONPATH={quote_for_hydra(path)}",
         f"+trainer.env.{_IMPORT_VARIABLE}='1'",
     ]
 

@@ -1,5 +1,5 @@
-"""The worker: asks for trials and runs each as a process of its own.
+"""Worker: requests trials and runs the training of each trial in a separate process.
 
-`service` holds the slots, `training_process` runs one training under the guard of `process.guard`,
-the small program between worker and training that lets no training outlive its worker.
+`service` has the slots, `training_process` runs a training under `process.guard`, the small program
+between worker and training that ends the training when the worker is gone.
 """

@@ -17,108 +17,111 @@ from trialbus_services.config.settings import ParamsAs
 _FILE = "{params_file}"
 
 
-def command_of(
+def fill_command(
     command: Sequence[str], params_as: ParamsAs, trial: TrialAssigned, folder: Path
 ) -> list[str]:
-    """Return the command for a trial.
+    """Return the command of a trial, with all placeholders filled in and the params added.
 
-    `{study}`, `{trial}`, `{attempt}`, `{seed}`, `{budget}`, `{run_dir}` and `{params_file}` in the
-    arguments are filled in.
+    The placeholders are `{study}`, `{trial}`, `{attempt}`, `{seed}`, `{budget}`, `{run_dir}` and
+    `{params_file}`.
 
     Args:
-        command: A program and its arguments.
-        params_as: How it takes the `values_of` the trial; all but environment variables are put
-            after them.
+        command: Program and its arguments.
+        params_as: How the program takes the params. Overrides, flags and the file are added after
+            the arguments; for environment variables see `build_environment`.
         trial: The trial.
-        folder: Its folder, absolute; the file of its values is put there.
+        folder: Run directory of the trial, absolute; the file of params is written to this folder.
 
     Raises:
-        OSError: The file cannot be written.
+        OSError: The file of params cannot be written.
     """
-    values = {
+    params_file = folder / "params.json"
+    placeholders = {
         "{study}": trial.study,
         "{trial}": str(trial.trial),
         "{attempt}": str(trial.attempt),
         "{seed}": str(trial.seed),
         "{budget}": "" if trial.budget is None else str(trial.budget),
         "{run_dir}": str(folder),
-        _FILE: str(folder / "params.json"),
+        _FILE: str(params_file),
     }
-    filled = [_filled(argument, values) for argument in command]
-    given = values_of(trial)
+    arguments = [_fill_placeholders(argument, placeholders) for argument in command]
+    values = collect_values(trial)
     match params_as:
         case "overrides":
-            named = [f"--config-name={trial.config_name}"] if trial.config_name else []
-            overrides = [f"{name}={hydra_text(value)}" for name, value in given.items()]
-            return [*filled, *named, *overrides]
+            if trial.config_name:
+                arguments.append(f"--config-name={trial.config_name}")
+            return arguments + [f"{name}={quote_for_hydra(v)}" for name, v in values.items()]
         case "flags":
-            return filled + [
-                f"--{name}={_text(value)}" for name, value in given.items() if value is not None
+            return arguments + [
+                f"--{name}={_format_text(value)}"
+                for name, value in values.items()
+                if value is not None
             ]
         case "file":
-            Path(values[_FILE]).write_text(json.dumps(given, indent=2) + "\n")
-            in_place = any(_FILE in argument for argument in command)
-            return filled if in_place else [*filled, values[_FILE]]
+            params_file.write_text(json.dumps(values, indent=2) + "\n")
+            has_placeholder = any(_FILE in argument for argument in command)
+            return arguments if has_placeholder else [*arguments, str(params_file)]
         case "environment":
-            return filled
+            return arguments
 
 
-def values_of(trial: TrialAssigned) -> dict[str, Any]:
+def collect_values(trial: TrialAssigned) -> dict[str, Any]:
     """Return the values for a program by dotted name: the study's configuration, then the params.
 
-    A param takes the place of the value of its name. One above or below it stays: to Hydra
+    A param replaces a value of the same name. Values above or below a param stay: to Hydra
     `optimizer=adam` chooses a group, in which `optimizer.lr=0.1` is a value.
     """
     return {**flatten_config(trial.config), **trial.params}
 
 
-def variables_of(params: Mapping[str, Any]) -> dict[str, str]:
+def build_environment(values: Mapping[str, Any]) -> dict[str, str]:
     """Return values as environment variables: `optimizer.lr` is `TRIALBUS_PARAM_OPTIMIZER_LR`.
 
     Raises:
-        ValueError: Two params would have the same variable.
+        ValueError: Two values would have the same variable.
     """
-    variables: dict[str, str] = {}
-    for name, value in params.items():
+    environment: dict[str, str] = {}
+    for name, value in values.items():
         variable = f"TRIALBUS_PARAM_{re.sub('[^A-Z0-9]', '_', name.upper())}"
-        if variable in variables:
-            raise ValueError(f"params: {name!r} and another one are both ${variable}")
-        variables[variable] = "" if value is None else _text(value)
-    return variables
+        if variable in environment:
+            raise ValueError(f"params: {name!r} and another param are both ${variable}")
+        environment[variable] = "" if value is None else _format_text(value)
+    return environment
 
 
-def hydra_text(value: Any) -> str:
-    """Return a value as Hydra's grammar of overrides reads it back.
+def quote_for_hydra(value: Any) -> str:
+    """Return a value as text that Hydra's grammar of overrides parses to the same value.
 
     Source:
         Hydra 1.3, "Basic override syntax"; `hydra.core.override_parser`.
 
     Example:
-        >>> hydra_text(["adam", None, {"deep": 2}])
+        >>> quote_for_hydra(["adam", None, {"deep": 2}])
         "['adam',null,{deep:2}]"
     """
     match value:
         case list():
-            return f"[{','.join(map(hydra_text, cast(list[Any], value)))}]"
+            return f"[{','.join(map(quote_for_hydra, cast(list[Any], value)))}]"
         case dict():
             entries = cast(dict[str, Any], value).items()
-            return f"{{{','.join(f'{_key(k)}:{hydra_text(v)}' for k, v in entries)}}}"
+            return f"{{{','.join(f'{_escape_key(k)}:{quote_for_hydra(v)}' for k, v in entries)}}}"
         case None:
             return "null"
         case str():
             return QuotedString(text=value, quote=Quote.single).with_quotes()
         case _:
-            return _text(value)
+            return _format_text(value)
 
 
-def _key(name: str) -> str:
+def _escape_key(name: str) -> str:
     return re.sub(r"([\\()\[\]{}:=,\s])", r"\\\1", name)
 
 
-def _text(value: Any) -> str:
+def _format_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _filled(argument: str, values: Mapping[str, str]) -> str:
-    # In one pass, so that a study called `{seed}` stays what it is.
-    return re.sub(r"\{\w+\}", lambda found: values.get(found[0], found[0]), argument)
+def _fill_placeholders(argument: str, values: Mapping[str, str]) -> str:
+    # In one pass, so that a study called `{seed}` keeps its name.
+    return re.sub(r"\{\w+\}", lambda match: values.get(match[0], match[0]), argument)

@@ -1,14 +1,14 @@
-"""Fork server: imports a training function once and forks a process for each trial of it.
+"""Fork server: imports a training function once, and forks a process for each trial.
 
 `python -m trialbus_services.worker.fork_server MODULE:FUNCTION` with a Unix socket to the worker as
-standard input. It tells `READY`, or what keeps it from being so, and a newline; then every byte
-that comes with two descriptors, a socket and a log, is a trial. Its end means that the worker is
-gone.
+standard input. The server answers `READY` or the reason of a failed import, and a newline. Every
+byte that the worker sends then, with the descriptors of a socket and a log, requests a trial. The
+server ends when the worker closes the socket or dies.
 
-For each trial it forks a guard (see `guard`), which reads one line of JSON from the trial's socket
-and forks the training; `multiprocessing`'s fork server knows neither sessions nor logs nor process
-groups that die with their worker. The guard tells over the socket what any guard tells, and after
-it the exit code.
+For each trial the server forks a guard (see `process.guard`), which reads a line of JSON from the
+trial's socket and forks the training; the fork server of `multiprocessing` has no sessions, logs or
+process groups that die with the worker. The guard sends the messages of `process.guard` over the
+trial's socket, and the exit code as the last message.
 """
 
 from __future__ import annotations
@@ -32,47 +32,51 @@ from trialbus_services.process import exit_codes, guard
 
 READY = b"ready"
 
-_PARALLEL = 1 << 20  # elements; PyTorch divides the work from 2**15 on
-_HANGS_S = 10.0  # a machine under load is slow to fork
-_LOOK_S = 0.01
+_N_ELEMENTS = 1 << 20  # PyTorch divides the work from 2**15 elements on
+_FORK_TIMEOUT_S = 10.0  # a machine under load is slow to fork
+_POLL_S = 0.01
 
 
 def main(target: str) -> int:
-    """Serve until the worker is gone; return the exit code. Returns in forked trainings, too."""
+    """Serve until the worker is gone, and return the exit code of the server or of a training.
+
+    Args:
+        target: Training function, `module:function`.
+    """
     requests = socket.socket(fileno=os.dup(0))
     try:
         function = load_function("trainer.function", target)
-        _check()
+        _check_fork_safety()
     except BaseException as error:  # noqa: BLE001 - a module may end in any way
         traceback.print_exc()
         if isinstance(error, trialbus.SpecError):
-            problem = error.problem.removeprefix(f"{target!r} ")  # the worker names it itself
+            problem = error.problem.removeprefix(f"{target!r} ")  # the worker adds the name
         else:
             problem = traceback.format_exception_only(error)[-1]
         reason = " ".join(problem.split())
         requests.sendall(f"{reason}\n".encode())
         return exit_codes.FAILED
-    # What is there now is never collected, so that its pages stay shared.
+    # Objects of the import are never collected, so that their pages of memory stay shared.
     gc.collect()
     gc.freeze()
     requests.sendall(READY + b"\n")
-    if not _serve(requests):
-        return exit_codes.DONE
-    _train(function)
+    is_training = _serve(requests)
+    if is_training:
+        _train(function)
     return exit_codes.DONE
 
 
-def _check() -> None:
-    """Refuse a module that started threads, CUDA or OpenMP, which do not survive a fork.
+def _check_fork_safety() -> None:
+    """Check that importing the module started no threads, CUDA or OpenMP, which a fork breaks.
 
     Raises:
-        RuntimeError: The module has started threads, CUDA, or OpenMP's threads.
+        RuntimeError: The module has started threads, CUDA or OpenMP.
     """
     main_thread = threading.main_thread()
-    others = [thread.name for thread in threading.enumerate() if thread is not main_thread]
-    if others:
+    threads = [thread.name for thread in threading.enumerate() if thread is not main_thread]
+    if threads:
         raise RuntimeError(
-            f"importing the module starts threads ({', '.join(others)}), which a fork ends; "
+            f"importing the module starts threads ({', '.join(threads)}), which a fork ends; "
             "start them in the function"
         )
     torch = sys.modules.get("torch")
@@ -91,23 +95,23 @@ def _check() -> None:
 
 
 def _computes_after_fork(torch: ModuleType) -> bool:
-    """Compute in a forked process, which hangs once the OpenMP of GCC has started threads."""
-    trying = os.fork()
-    if trying == 0:
-        torch.ones(_PARALLEL).tanh_()
+    """Tell whether PyTorch computes in a forked process: with threads of GCC's OpenMP it hangs."""
+    child = os.fork()
+    if child == 0:
+        torch.ones(_N_ELEMENTS).tanh_()
         os._exit(0)
-    deadline = time.monotonic() + _HANGS_S
+    deadline = time.monotonic() + _FORK_TIMEOUT_S
     while time.monotonic() < deadline:
-        if os.waitpid(trying, os.WNOHANG)[0]:
+        if os.waitpid(child, os.WNOHANG)[0]:
             return True
-        time.sleep(_LOOK_S)
-    os.kill(trying, signal.SIGKILL)
-    os.waitpid(trying, 0)
+        time.sleep(_POLL_S)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
     return False
 
 
 def _serve(requests: socket.socket) -> bool:
-    """Fork for every request. True in a process that is to train, False at the end."""
+    """Fork a guard for every request; return True in a training, False at the end of the server."""
     while True:
         data, descriptors, _, _ = socket.recv_fds(requests, 1, 2)
         _reap()
@@ -117,7 +121,7 @@ def _serve(requests: socket.socket) -> bool:
         sys.stderr.flush()
         if os.fork() == 0:
             requests.close()
-            return _guard(*descriptors)
+            return _run_guard(*descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
 
@@ -130,36 +134,36 @@ def _reap() -> None:
         return
 
 
-def _guard(line: int, log: int) -> bool:
-    """Be the guard of a training. Returns, with True, in the training only."""
+def _run_guard(connection: int, log: int) -> bool:
+    """Guard a training in this process and end; return, with True, in the training only."""
     os.setsid()
-    os.dup2(line, 0)
+    os.dup2(connection, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    os.close(line)
+    os.close(connection)
     os.close(log)
     request = b""
     while not request.endswith(b"\n"):
-        more = os.read(0, 1 << 16)
-        if not more:  # the worker is gone
+        chunk = os.read(0, 1 << 16)
+        if not chunk:  # the worker is gone
             os._exit(exit_codes.FAILED)
-        request += more
-    told = json.loads(request)
-    os.environ.update(told["env"])
-    signals = guard.listen()
-    own = os.getpid()
+        request += chunk
+    options = json.loads(request)
+    os.environ.update(options["env"])
+    signals = guard.open_signal_pipe()
+    guard_pid = os.getpid()
     training = os.fork()
     if training == 0:
-        guard.separate(own)
-        _as_at_start(signals)
+        guard.lead_new_group(guard_pid)
+        _restore_signals(signals)
         return True
-    code = guard.watch_over(training, signals, told["grace_s"])
-    guard.tell(b"%d" % code)
+    code = guard.supervise(training, signals, options["grace_s"])
+    guard.send_to_worker(b"%d" % code)
     os._exit(0)
 
 
-def _as_at_start(signals: int) -> None:
-    """Restore the signal handling that the process had before it was a guard."""
+def _restore_signals(signals: int) -> None:
+    """Restore the signal handling from before `guard.open_signal_pipe`."""
     os.close(signals)
     os.close(signal.set_wakeup_fd(-1))
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
@@ -170,7 +174,7 @@ def _as_at_start(signals: int) -> None:
 def _train(function: Callable[[trialbus.Trial], Any]) -> None:
     numpy = sys.modules.get("numpy")
     if numpy is not None:
-        numpy.random.seed()  # as a process of its own begins; else all trials draw the same
+        numpy.random.seed()  # as in a new process; else all trials draw the same numbers
     with trialbus.attach() as trial:
         values = function(trial)
         if values is not None:

@@ -1,4 +1,4 @@
-"""The resources of a worker's slots: an equal share of the machine."""
+"""Resources of a worker's slots: an equal share of the machine for each slot."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import sys
 
 
 def measure_slot(slots: int, gpus: float) -> dict[str, float]:
-    """Return the resources of one slot: `gpus`, `cpus`, and `memory_gb` where the memory is known.
+    """Return the resources of a slot: `gpus`, `cpus`, and `memory_gb` if the memory is known.
 
-    CPUs are those that this process may use; limits of a container on memory are not seen.
+    Only CPUs that this process may use count; a container's limit of memory is ignored.
 
     Args:
         slots: Number of slots that share this machine.
@@ -19,6 +19,6 @@ def measure_slot(slots: int, gpus: float) -> dict[str, float]:
     resources = {"gpus": gpus, "cpus": round(cpus / slots, 2)}
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (ValueError, OSError):  # a system that does not tell
+    except (ValueError, OSError):  # not known on this system
         return resources
     return {**resources, "memory_gb": round(memory / slots / 1e9, 1)}

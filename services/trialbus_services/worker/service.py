@@ -1,4 +1,4 @@
-"""The worker's slots: each requests a trial, runs it, publishes its end, and requests again."""
+"""The worker: slots that request trials, run trainings and publish the end of each trial."""
 
 from __future__ import annotations
 
@@ -17,106 +17,114 @@ from trialbus.client.subscriber import Subscriber, subscribe
 from trialbus.messages import events
 from trialbus.protocol.endpoint import resolve
 from trialbus.trainer.assignment import make_environment
-from trialbus_services.process import exit_codes
-from trialbus_services.worker.config import WorkerConfig
+from trialbus_services.config.settings import BusSettings, WorkerSettings
+from trialbus_services.process import exit_codes, gpus, paths
 from trialbus_services.worker.resources import measure_slot
 from trialbus_services.worker.trainers import Trainer
-from trialbus_services.worker.training_process import Exit
+from trialbus_services.worker.training_process import TrainingExit
 
 logger = logging.getLogger(__name__)
 
-_LOOK_S = 0.5
-_AFTERWARDS_S = 1.0
+_POLL_S = 0.5
+_STOP_NOTICE_S = 1.0
 
 
 class Worker:
-    """Runs trials in slots until `stop` is set.
+    """Runs the trials of a study in slots.
 
     Args:
-        config: How it serves.
-        trainer: What it runs.
+        bus: Settings of the bus: address of the hub, and folder of the logs of trials.
+        settings: Settings of the worker.
+        trainer: Runs the training of each trial.
+        study: Study whose trials are run; empty for any study.
+
+    Raises:
+        SpecError: There are too few GPUs for the slots.
 
     Example:
-        >>> await Worker(config, trainer).run(stop)  # doctest: +SKIP
+        >>> await Worker(bus, settings, trainer, study="digits").run(stop)  # doctest: +SKIP
     """
 
-    def __init__(self, config: WorkerConfig, trainer: Trainer) -> None:
-        self.config = config
+    def __init__(
+        self, bus: BusSettings, settings: WorkerSettings, trainer: Trainer, *, study: str = ""
+    ) -> None:
+        self.name = settings.name or f"{socket.gethostname()}-{os.getpid()}"
+        self._bus = bus
+        self._settings = settings
         self._trainer = trainer
-        gpus = config.gpus_per_trial if config.devices else 0.0
-        self._resources = measure_slot(config.slots, gpus)  # of each slot
-        self.name = config.name or f"{socket.gethostname()}-{os.getpid()}"
-        self._answers: dict[str, asyncio.Future[events.TrialAssigned]] = {}
-        self._running: dict[tuple[str, int], tuple[int, asyncio.Task[Exit]]] = {}
+        self._study = study
+        self._gpus = gpus.assign_gpus(settings.gpus, settings.gpus_per_trial, settings.slots)
+        gpus_per_slot = settings.gpus_per_trial if self._gpus else 0.0
+        self._resources = measure_slot(settings.slots, gpus_per_slot)
+        self._assignments: dict[str, asyncio.Future[events.TrialAssigned]] = {}  # by request
+        self._trainings: dict[tuple[str, int], tuple[int, asyncio.Task[TrainingExit]]] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set; running trainings are ended then and handed back.
+        """Run trials until `stop` is set; then end the trainings and return their trials.
 
         Raises:
             HubUnavailableError: No hub answered at start.
             SpecError: The trainer cannot run any trial.
-            LogResetError: The hub serves another log now; the trials of the old one were ended.
+            LogResetError: The hub serves another log now; the trials of the old log were ended.
         """
-        config = self.config
-        with Link(config.endpoint) as link:
-            link.wait_connected(config.connect_s)
+        with Link(self._bus.endpoint) as link:
+            link.wait_connected(self._bus.connect_s)
             await self._trainer.start()
             logger.info(
                 "worker %s on %s: %d slots, study %r",
                 self.name,
                 link.endpoint,
-                config.slots,
-                config.study,
+                self._settings.slots,
+                self._study,
             )
             with (
                 subscribe(
                     events.TrialAssigned,
                     events.TrainerLost,
-                    study=config.study or None,
+                    study=self._study or None,
                     link=link,
-                ) as inbox,
+                ) as subscriber,
                 Publisher(link=link) as publisher,
             ):
-                inbox.wait_ready(config.connect_s)
-                listener = asyncio.create_task(self._listen(inbox))
+                subscriber.wait_ready(self._bus.connect_s)
+                reader = asyncio.create_task(self._read_events(subscriber))
                 try:
                     while not stop.is_set():
-                        await self._serve(link, publisher, listener, stop)
+                        await self._run_session(link, publisher, reader, stop)
                 finally:
-                    listener.cancel()
-                    await asyncio.wait([listener])
+                    reader.cancel()
+                    await asyncio.wait([reader])
                     await self._trainer.close()
 
-    async def _serve(
-        self, link: Link, publisher: Publisher, listener: asyncio.Task[None], stop: asyncio.Event
+    async def _run_session(
+        self, link: Link, publisher: Publisher, reader: asyncio.Task[None], stop: asyncio.Event
     ) -> None:
-        """Run the slots for as long as one presence session lasts."""
-        config = self.config
+        """Run the slots until `stop` is set or the hub declares the presence session lost."""
         presence = Presence(
             link=link,
             kind="worker",
             name=self.name,
-            ttl_s=config.ttl_s,
-            study=config.study,
+            ttl_s=self._settings.ttl_s,
+            study=self._study,
             info={
-                "study": config.study,
+                "study": self._study,
                 "host": socket.gethostname(),
-                "slots": str(config.slots),
+                "slots": str(self._settings.slots),
                 **{name: f"{amount:g}" for name, amount in self._resources.items()},
             },
         )
         tasks = [
             asyncio.create_task(stop.wait()),
             *(
-                asyncio.create_task(self._slot(slot, presence.session, publisher))
-                for slot in range(config.slots)
+                asyncio.create_task(self._run_slot(slot, presence.session, publisher))
+                for slot in range(self._settings.slots)
             ),
         ]
         done: set[asyncio.Task[Any]] = set()
         try:
             while not (done or presence.lost):
                 done, _ = await asyncio.wait(
-                    {listener, *tasks}, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED
+                    {reader, *tasks}, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED
                 )
             if not done:
                 logger.warning("the hub declared this worker lost; its trials are handed out again")
@@ -128,14 +136,15 @@ class Worker:
         for task in done:
             task.result()
 
-    async def _slot(self, slot: int, session: str, publisher: Publisher) -> None:
+    async def _run_slot(self, slot: int, session: str, publisher: Publisher) -> None:
         while True:
             request = uuid.uuid4().hex
-            answer = self._answers[request] = asyncio.get_running_loop().create_future()
+            assignment = asyncio.get_running_loop().create_future()
+            self._assignments[request] = assignment
             try:
                 publisher.publish(
                     events.TrialRequested(
-                        study=self.config.study,
+                        study=self._study,
                         request=request,
                         session=session,
                         worker=self.name,
@@ -143,90 +152,90 @@ class Worker:
                         resources=self._resources,
                     )
                 )
-                trial = await answer
+                trial = await assignment
             except asyncio.CancelledError:
-                # Also if the answer comes this very moment: the trial goes to somebody else.
-                publisher.publish(events.RequestWithdrawn(study=self.config.study, request=request))
+                # Also if the trial is assigned at this moment: another worker gets the trial then.
+                publisher.publish(events.RequestWithdrawn(study=self._study, request=request))
                 raise
             finally:
-                del self._answers[request]
-            publisher.publish(await self._run(trial, publisher))
+                del self._assignments[request]
+            publisher.publish(await self._run_trial(trial, publisher))
 
-    async def _run(self, trial: events.TrialAssigned, publisher: Publisher) -> events.TrialFinished:
-        """Run a trial and return its `trial_finished`, which its trainer usually sent before."""
-        config = self.config
-        log = config.trial_log(trial)
-        logger.info("trial %d of %r, attempt %d", trial.trial, trial.study, trial.attempt)
-        env = make_environment(trial, resolve(config.endpoint)) | config.slot_environment(
-            trial.slot
+    async def _run_trial(
+        self, trial: events.TrialAssigned, publisher: Publisher
+    ) -> events.TrialFinished:
+        """Run a trial and return `trial_finished`, which the trainer has usually sent before."""
+        log = paths.locate_trial_log(
+            self._bus.logs / "trials", trial.study, trial.trial, trial.attempt
         )
+        logger.info("%s", _describe(trial))
+        env = make_environment(trial, resolve(self._bus.endpoint))
+        if self._gpus:
+            env[gpus.VARIABLE] = self._gpus[trial.slot]
         training = asyncio.create_task(self._trainer.run(trial, env, log))
         key = (trial.study, trial.trial)
-        self._running[key] = (trial.attempt, training)
+        self._trainings[key] = (trial.attempt, training)
         try:
             await asyncio.wait([training])
             if not training.cancelled() and not training.exception():
-                # Whoever ends every process of a job ends the training a moment before the worker
-                # has heard of it: then this is no failure.
-                await asyncio.sleep(
-                    _AFTERWARDS_S if training.result().code in exit_codes.TOLD_TO_END else 0
-                )
+                # A scheduler that ends every process of a job signals the training a moment before
+                # the worker: such an end is no failure, and the worker is cancelled in this pause.
+                is_terminated = training.result().code in exit_codes.TERMINATED
+                await asyncio.sleep(_STOP_NOTICE_S if is_terminated else 0)
         except asyncio.CancelledError:
             training.cancel()
             await asyncio.wait([training])
-            publisher.publish(
-                _finished(trial, "preempted", error=f"worker {self.name} ended it as it stopped")
-            )
+            error = f"worker {self.name} ended it as it stopped"
+            publisher.publish(_build_finished(trial, "preempted", error=error))
             raise
         finally:
-            if self._running.get(key, (None, None))[1] is training:
-                del self._running[key]
-        return self._last_word(trial, training, log)
+            if self._trainings.get(key, (None, None))[1] is training:
+                del self._trainings[key]
+        return self._conclude(trial, training, log)
 
-    def _last_word(
-        self, trial: events.TrialAssigned, training: asyncio.Task[Exit], log: Path
+    def _conclude(
+        self, trial: events.TrialAssigned, training: asyncio.Task[TrainingExit], log: Path
     ) -> events.TrialFinished:
+        """Return the `trial_finished` of a training that has ended."""
         if training.cancelled():
-            logger.info("trial %d of %r: attempt %d was given up", *_which(trial))
-            return _finished(trial, "preempted", error="this attempt was given up")
+            logger.info("%s was given up", _describe(trial))
+            return _build_finished(trial, "preempted", error="this attempt was given up")
         failure = training.exception()
         if isinstance(failure, OSError | ValueError):
-            logger.warning("trial %d of %r, attempt %d: %s", *_which(trial), failure)
-            where = f"log {log}, worker {self.name}"
-            return _finished(
-                trial, "failed", error=f"the trainer could not be started: {failure} ({where})"
-            )
-        ended = training.result()
-        logger.info("trial %d of %r, attempt %d: exit code %d", *_which(trial), ended.code)
-        return _finished(
+            logger.warning("%s: %s", _describe(trial), failure)
+            error = f"the trainer could not be started: {failure} (log {log}, worker {self.name})"
+            return _build_finished(trial, "failed", error=error)
+        training_exit = training.result()
+        logger.info("%s: exit code %d", _describe(trial), training_exit.code)
+        return _build_finished(
             trial,
-            "failed" if ended.code else "complete",
-            error=ended.error,
-            exit_code=ended.code,
+            "failed" if training_exit.code else "complete",
+            error=training_exit.error,
+            exit_code=training_exit.code,
         )
 
-    async def _listen(self, inbox: Subscriber[events.Event]) -> None:
-        async for event in inbox:
+    async def _read_events(self, subscriber: Subscriber[events.Event]) -> None:
+        async for event in subscriber:
             match event:
                 case events.TrialAssigned():
-                    answer = self._answers.get(event.request)
-                    if answer is not None and not answer.done():
-                        answer.set_result(event)
-                    self._give_up(event.study, event.trial, before=event.attempt)
+                    assignment = self._assignments.get(event.request)
+                    if assignment is not None and not assignment.done():
+                        assignment.set_result(event)
+                    self._end_attempts(event.study, event.trial, before=event.attempt)
                 case events.TrainerLost(trial=int(trial), attempt=int(attempt)):
-                    # It stands still: nobody waits for it any more, and it would keep its slot.
-                    self._give_up(event.study, trial, before=attempt + 1)
+                    # The training hangs and would occupy the slot for ever.
+                    self._end_attempts(event.study, trial, before=attempt + 1)
                 case _:
                     continue
 
-    def _give_up(self, study: str, trial: int, *, before: int) -> None:
-        """End the training of an earlier attempt at a trial."""
-        attempt, training = self._running.get((study, trial), (before, None))
+    def _end_attempts(self, study: str, trial: int, *, before: int) -> None:
+        """End the training of a trial if the training belongs to an earlier attempt."""
+        attempt, training = self._trainings.get((study, trial), (before, None))
         if training is not None and attempt < before:
             training.cancel()
 
 
-def _finished(
+def _build_finished(
     trial: events.TrialAssigned,
     state: events.TrialState,
     *,
@@ -243,5 +252,5 @@ def _finished(
     )
 
 
-def _which(trial: events.TrialAssigned) -> tuple[int, str, int]:
-    return trial.trial, trial.study, trial.attempt
+def _describe(trial: events.TrialAssigned) -> str:
+    return f"trial {trial.trial} of {trial.study!r}, attempt {trial.attempt}"

@@ -1,4 +1,4 @@
-"""Trainers of a worker: a program for each trial, or a function in a warm process."""
+"""Trainers of a worker: the protocol, and the trainer that starts a program for each trial."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from trialbus.messages.events import TrialAssigned
 from trialbus_services.config.settings import ParamsAs
 from trialbus_services.process import paths
 from trialbus_services.process.search_path import build_search_path
-from trialbus_services.worker.command_line import command_of, values_of, variables_of
-from trialbus_services.worker.training_process import Exit, run_training
+from trialbus_services.worker.command_line import build_environment, collect_values, fill_command
+from trialbus_services.worker.training_process import TrainingExit, run_training
 
 
 class Trainer(Protocol):
-    """Runs trials, each in a process of its own."""
+    """Runs the training of each trial in a separate process."""
 
     async def start(self) -> None:
-        """Make ready.
+        """Prepare for trials.
 
         Raises:
-            SpecError: It will never be able to run a trial; says why.
+            SpecError: The trainer cannot run any trial.
         """
 
-    async def run(self, trial: TrialAssigned, env: Mapping[str, str], log: Path) -> Exit:
-        """Run a trial to its end; a cancellation ends the training first.
+    async def run(self, trial: TrialAssigned, env: Mapping[str, str], log: Path) -> TrainingExit:
+        """Run a trial until the training has ended; a cancellation ends the training first.
 
         Args:
-            trial: What to run.
-            env: Variables by which the process finds the trial.
-            log: Takes what it prints, after what it holds already.
+            trial: The trial.
+            env: Environment variables by which the training finds the trial.
+            log: File to which the output of the training is appended.
 
         Raises:
-            OSError: No process could be started, or a file not be written.
-            ValueError: The trial cannot be handed to this trainer.
+            OSError: No process could be started, or a file could not be written.
+            ValueError: The params cannot be given to the program.
         """
         ...
 
@@ -46,37 +46,35 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class CommandTrainer:
-    """Runs a program for each trial. Nothing that comes over the bus is ever run.
-
-    Attributes:
-        command: The program and its arguments.
-        runs: Folder for `<study>/<trial>`, the folders of trials.
-        params_as: How params reach the program.
-        env: Added to the worker's environment.
-        cwd: Folder it runs in; None is the worker's.
-        grace_s: Seconds between SIGTERM and SIGKILL when it is ended.
-    """
+    """Runs a program of the worker's config for each trial; the bus never chooses the program."""
 
     command: list[str]
+    """Program and its arguments."""
     runs: Path
+    """Folder of the run directories, `<study>/<trial>`."""
     params_as: ParamsAs = "environment"
+    """How params reach the program."""
     env: dict[str, str] = field(default_factory=dict[str, str])
+    """Environment variables that are added to the worker's."""
     cwd: str | None = None
+    """Working directory of the program; None for the worker's."""
     grace_s: float = 5.0
+    """Seconds between SIGTERM and SIGKILL when a training is ended."""
 
     async def start(self) -> None:
-        """Do nothing: a program needs no preparation."""
+        """Return at once: a program needs no preparation."""
 
-    async def run(self, trial: TrialAssigned, env: Mapping[str, str], log: Path) -> Exit:
-        """Run the program, see `Trainer`."""
-        variables = variables_of(values_of(trial)) if self.params_as == "environment" else {}
+    async def run(self, trial: TrialAssigned, env: Mapping[str, str], log: Path) -> TrainingExit:
+        """Run the program for a trial, see `Trainer.run`."""
+        by_environment = self.params_as == "environment"
+        params = build_environment(collect_values(trial)) if by_environment else {}
         return await run_training(
-            command_of(self.command, self.params_as, trial, self._folder_of(trial)),
+            fill_command(self.command, self.params_as, trial, self._prepare_run_directory(trial)),
             env={
                 **os.environ,
                 "PATH": build_search_path(os.environ),
                 **self.env,
-                **variables,
+                **params,
                 **env,
             },
             cwd=self.cwd,
@@ -85,12 +83,12 @@ class CommandTrainer:
         )
 
     async def close(self) -> None:
-        """Do nothing: every training has ended with its trial."""
+        """Return at once: every training has ended with the trial."""
 
-    def _folder_of(self, trial: TrialAssigned) -> Path:
+    def _prepare_run_directory(self, trial: TrialAssigned) -> Path:
         if self.cwd is not None and not Path(self.cwd).is_dir():
-            raise NotADirectoryError(f"trainer.cwd={self.cwd!r} is no folder any more")
-        folder = paths.run_directory(self.runs, trial.study, trial.trial)
+            raise NotADirectoryError(f"trainer.cwd={self.cwd!r} is not a folder any more")
+        run_directory = paths.locate_run_directory(self.runs, trial.study, trial.trial)
         if self.params_as == "file":
-            folder.mkdir(parents=True, exist_ok=True)
-        return folder
+            run_directory.mkdir(parents=True, exist_ok=True)
+        return run_directory

@@ -1,4 +1,4 @@
-"""One training: the process under a guard, the log, and the exit of the process."""
+"""Training process: a process under a guard, its log, and its exit."""
 
 from __future__ import annotations
 
@@ -18,60 +18,58 @@ _TAIL_BYTES = 16 << 10
 
 
 @dataclass(frozen=True)
-class Exit:
-    """How a training ended.
-
-    Attributes:
-        code: Its exit code; negative for the number of the signal that ended it.
-        log_tail: The last lines of what it printed.
-    """
+class TrainingExit:
+    """Exit code and last output of a training."""
 
     code: int
+    """Exit code; negative for the number of the signal that ended the training."""
     log_tail: str
+    """Last lines that the training printed."""
 
     @property
     def error(self) -> str | None:
-        """Error text of the training; None after a good end."""
+        """Last lines and reason of the end, as text; None for exit code 0."""
         if self.code == 0:
             return None
         if self.code < 0:
-            how = f"the trainer was killed by {_signal_name(-self.code)}"
+            reason = f"the trainer was killed by {_name_signal(-self.code)}"
         else:
-            how = f"the trainer exited with code {self.code}"
-        return f"{self.log_tail}\n{how}".strip()
+            reason = f"the trainer exited with code {self.code}"
+        return f"{self.log_tail}\n{reason}".strip()
 
 
 async def run_training(
     command: Sequence[str], *, env: Mapping[str, str], cwd: str | None, log: Path, grace_s: float
-) -> Exit:
-    """Run a training to its end.
+) -> TrainingExit:
+    """Run a training and return the exit code and the last output.
 
-    Cancelling it ends the training, with everything in its process group, before the cancellation
-    goes on.
+    A cancellation first ends the training, with all processes of its group, and is raised then.
 
     Args:
-        command: The program and its arguments.
-        env: Its whole environment.
-        cwd: Its folder; None is this process's.
-        log: File that takes what it prints, after what it holds already.
-        grace_s: Seconds between SIGTERM and SIGKILL when it is cancelled.
+        command: Program and its arguments.
+        env: Whole environment of the training.
+        cwd: Working directory; None for that of this process.
+        log: File to which the output is appended.
+        grace_s: Seconds between SIGTERM and SIGKILL after a cancellation.
 
     Raises:
         OSError: No process could be started in `cwd`, or `log` cannot be written.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
-    guarded = [sys.executable, "-I", "-S", str(guard.__file__), str(grace_s), *command]
-    line, end_of_guard = socket.socketpair()
-    with line:
-        # A task of its own: a cancellation must not cut the start of the process in two.
-        running = asyncio.create_task(_run_guard(guarded, env, cwd, log, (line, end_of_guard)))
+    guarded_command = [sys.executable, "-I", "-S", str(guard.__file__), str(grace_s), *command]
+    connection, guard_end = socket.socketpair()
+    with connection:
+        # A separate task: a cancellation must not interrupt the start of the process.
+        guard_task = asyncio.create_task(
+            _run_guard(guarded_command, env, cwd, log, (connection, guard_end))
+        )
         try:
-            code = await asyncio.shield(running)
+            code = await asyncio.shield(guard_task)
         except asyncio.CancelledError:
-            line.shutdown(socket.SHUT_WR)
-            await asyncio.wait([running])
+            connection.shutdown(socket.SHUT_WR)
+            await asyncio.wait([guard_task])
             raise
-    return Exit(code, tail(log))
+    return TrainingExit(code, read_tail(log))
 
 
 async def _run_guard(
@@ -79,44 +77,48 @@ async def _run_guard(
     env: Mapping[str, str],
     cwd: str | None,
     log: Path,
-    lines: tuple[socket.socket, socket.socket],
+    ends: tuple[socket.socket, socket.socket],
 ) -> int:
-    line, end_of_guard = lines
-    with end_of_guard, log.open("ab") as output:
+    connection, guard_end = ends
+    with guard_end, log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *command,
-            stdin=end_of_guard.fileno(),
+            stdin=guard_end.fileno(),
             stdout=output,
             stderr=asyncio.subprocess.STDOUT,
             env=env,
             cwd=cwd,
-            # Ctrl-C in a terminal is for the worker, which then hands its trials back.
+            # Ctrl-C in a terminal reaches only the worker, which then returns its trials.
             start_new_session=True,
         )
     code = await process.wait()
     try:
-        told = line.recv(64, socket.MSG_DONTWAIT)
+        messages = connection.recv(64, socket.MSG_DONTWAIT)
     except OSError:
-        told = b""
-    end_group(told)
+        messages = b""
+    kill_unguarded_group(messages)
     return code
 
 
-def end_group(told: bytes) -> None:
-    """End the process group of a training whose guard was killed."""
-    if told and guard.DONE not in told:
-        guard.kill_group(int(told), signal.SIGKILL)
+def kill_unguarded_group(messages: bytes) -> None:
+    """Kill the process group of a training, if the guard was killed before the group had ended.
+
+    Args:
+        messages: All messages of the guard: the number of the group, and `guard.GROUP_ENDED`.
+    """
+    if messages and guard.GROUP_ENDED not in messages:
+        guard.kill_group(int(messages), signal.SIGKILL)
 
 
-def tail(log: Path) -> str:
+def read_tail(log: Path) -> str:
     """Return the last lines of a file."""
     with log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
         return "\n".join(file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:])
 
 
-def _signal_name(number: int) -> str:
+def _name_signal(number: int) -> str:
     try:
         return signal.Signals(number).name
-    except ValueError:  # a real-time signal has none
+    except ValueError:  # a real-time signal has no name
         return f"signal {number}"

@@ -1,4 +1,4 @@
-"""Runs a function for each trial in a process forked from a server with the module imported."""
+"""Warm trainer: runs a function for each trial, in a process forked from a fork server."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from trialbus.errors import SpecError
 from trialbus.messages.events import TrialAssigned
 from trialbus_services.process import guard
 from trialbus_services.worker import fork_server
-from trialbus_services.worker.training_process import Exit, end_group, tail
+from trialbus_services.worker.training_process import TrainingExit, kill_unguarded_group, read_tail
 
 _CHUNK = 4096
-_TRIES = 2
+_MAX_TRIES = 2
 
 
 class WarmTrainer:
-    """Runs `module:function` for each trial, see `fork_server`.
+    """Runs a function for each trial in a process forked from `fork_server`.
 
     Args:
-        function: Called with the `trialbus.Trial`; what it returns are the objective values, None
-            leaves them to the evaluations.
-        env: Added to the worker's environment when the module is imported.
-        cwd: Folder where it runs, and where modules are found; None is the worker's.
-        log: Takes what importing the module prints.
+        function: Training function, `module:function`. It is called with the `trialbus.Trial` and
+            returns the objective values, or None to take the values of the evaluations.
+        env: Environment variables that are added to the worker's when the module is imported.
+        cwd: Working directory, also searched for modules; None for the worker's.
+        log: File to which the output of the import is appended.
         grace_s: Seconds between SIGTERM and SIGKILL when a training is ended.
     """
 
@@ -42,98 +42,98 @@ class WarmTrainer:
         self._log = log
         self._grace_s = grace_s
         self._server: tuple[asyncio.subprocess.Process, socket.socket] | None = None
-        self._starting = asyncio.Lock()
+        self._start_lock = asyncio.Lock()
 
     async def start(self) -> None:
-        """Import the module, see `Trainer.start`."""
-        async with self._starting:
+        """Import the module in a new fork server, see `Trainer.start`."""
+        async with self._start_lock:
             if self._server is None:
-                self._server = await self._started()
+                self._server = await self._start_server()
 
-    async def run(self, trial: TrialAssigned, env: Mapping[str, str], log: Path) -> Exit:
-        """Run the function, see `Trainer.run`."""
+    async def run(self, trial: TrialAssigned, env: Mapping[str, str], log: Path) -> TrainingExit:
+        """Run the function for a trial, see `Trainer.run`."""
         log.parent.mkdir(parents=True, exist_ok=True)
-        for _ in range(_TRIES):
-            told = await self._try(env, log)
-            end_group(told)
-            if told:
-                _, done, code = told.partition(guard.DONE)
-                return Exit(int(code) if done and code else -signal.SIGKILL, tail(log))
-            await self.close()  # it was killed with the trial in its hands
+        for _ in range(_MAX_TRIES):
+            messages = await self._request_training(env, log)
+            kill_unguarded_group(messages)
+            if messages:
+                _, ended, code = messages.partition(guard.GROUP_ENDED)
+                exit_code = int(code) if ended and code else -signal.SIGKILL
+                return TrainingExit(exit_code, read_tail(log))
+            await self.close()  # the fork server was killed before it had forked
         raise OSError(f"the fork server of {self._function!r} ends at once, see {self._log}")
 
     async def close(self) -> None:
-        """End the fork server; running trainings end on their own or through their guards."""
+        """End the fork server, but not the trainings that are still running."""
         if self._server is not None:
             process, requests = self._server
             self._server = None
             requests.close()
             await process.wait()
 
-    async def _try(self, env: Mapping[str, str], log: Path) -> bytes:
-        """Return the messages of a training's guard; an empty list where no training began."""
-        line, end_of_guard = socket.socketpair()
-        line.settimeout(0)
-        with line:
-            with end_of_guard, log.open("ab") as output:
+    async def _request_training(self, env: Mapping[str, str], log: Path) -> bytes:
+        """Run a training and return all messages of the guard; empty if no training was started."""
+        connection, guard_end = socket.socketpair()
+        connection.settimeout(0)
+        with connection:
+            with guard_end, log.open("ab") as output:
                 await self.start()
                 if self._server is None:
                     return b""
                 try:
-                    socket.send_fds(
-                        self._server[1], [b"\0"], [end_of_guard.fileno(), output.fileno()]
-                    )
+                    socket.send_fds(self._server[1], [b"\0"], [guard_end.fileno(), output.fileno()])
                 except OSError:
                     return b""
-            # A task of its own: a cancellation must not cut what is said to the guard in two.
-            talking = asyncio.create_task(self._talk(line, env))
+            # A separate task: a cancellation must not interrupt the request to the guard.
+            exchange = asyncio.create_task(self._exchange_messages(connection, env))
             try:
-                return await asyncio.shield(talking)
+                return await asyncio.shield(exchange)
             except asyncio.CancelledError:
-                line.shutdown(socket.SHUT_WR)
-                await asyncio.wait([talking])
-                end_group(talking.result())
+                connection.shutdown(socket.SHUT_WR)
+                await asyncio.wait([exchange])
+                kill_unguarded_group(exchange.result())
                 raise
 
-    async def _talk(self, line: socket.socket, env: Mapping[str, str]) -> bytes:
+    async def _exchange_messages(self, connection: socket.socket, env: Mapping[str, str]) -> bytes:
+        """Send the request to a guard, and return all messages that the guard sends."""
         loop = asyncio.get_running_loop()
         request = json.dumps({"env": dict(env), "grace_s": self._grace_s}).encode()
-        told = b""
+        messages = b""
         try:
-            await loop.sock_sendall(line, request + b"\n")
-            while more := await loop.sock_recv(line, _CHUNK):
-                told += more
-        except OSError:  # guard or server were killed
-            return told
-        return told
+            await loop.sock_sendall(connection, request + b"\n")
+            while chunk := await loop.sock_recv(connection, _CHUNK):
+                messages += chunk
+        except OSError:  # guard or fork server were killed
+            return messages
+        return messages
 
-    async def _started(self) -> tuple[asyncio.subprocess.Process, socket.socket]:
+    async def _start_server(self) -> tuple[asyncio.subprocess.Process, socket.socket]:
         self._log.parent.mkdir(parents=True, exist_ok=True)
-        requests, end_of_server = socket.socketpair()
+        requests, server_end = socket.socketpair()
         requests.settimeout(0)
-        with end_of_server, self._log.open("ab") as output:
+        with server_end, self._log.open("ab") as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 fork_server.__name__,
                 self._function,
-                stdin=end_of_server.fileno(),
+                stdin=server_end.fileno(),
                 stdout=output,
                 stderr=asyncio.subprocess.STDOUT,
                 env={**os.environ, **self._env},
                 cwd=self._cwd,
                 start_new_session=True,
             )
-        told = b""
-        while not told.endswith(b"\n"):
-            more = await asyncio.get_running_loop().sock_recv(requests, _CHUNK)
-            if not more:
-                told = told or b"the process that imports it ended"
+        answer = b""
+        while not answer.endswith(b"\n"):
+            chunk = await asyncio.get_running_loop().sock_recv(requests, _CHUNK)
+            if not chunk:
+                answer = answer or b"the process that imports it ended"
                 break
-            told += more
-        if told.strip() != fork_server.READY:
+            answer += chunk
+        if answer.strip() != fork_server.READY:
             requests.close()
             await process.wait()
-            reason = told.decode(errors="replace").strip()
+            reason = answer.decode(errors="replace").strip()
             raise SpecError("trainer.function", f"{self._function!r}: {reason} (see {self._log})")
         return process, requests
