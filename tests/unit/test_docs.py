@@ -176,7 +176,7 @@ def check_keys(page: Page) -> Iterator[tuple[str, bool]]:
     for span in page.spans:
         section, *names = span.split(".")
         is_key_path = re.fullmatch(r"[a-z_]+(\.\w+)+", span) and section in SECTIONS
-        if is_key_path and names[-1] not in ("html", "json", "py"):
+        if is_key_path and names[-1] not in ("html", "json", "key", "py"):
             yield span, is_key(section, *names)
 
 
