@@ -17,7 +17,7 @@ from support.processes import Bus
 from support.raw_client import RawClient
 from support.until import until
 from trialbus.client.admin import hub_status
-from trialbus.protocol import frames
+from trialbus.protocol import frames, limits
 
 
 def test_noise_from_a_stranger_leaves_the_hub_serving(bus: Bus, raw_client: RawClient) -> None:
@@ -64,7 +64,7 @@ def test_a_peer_that_floods_the_hub_with_events_does_not_make_the_others_wait(
 ) -> None:
     hub = bus.hub()
     body = msgspec.Raw(msgspec.msgpack.encode({"type": "x_noise", "filling": "x" * 1000}))
-    batch = [("x_noise/s/", body)] * frames.BATCH_EVENTS
+    batch = [("x_noise/s/", body)] * limits.BATCH_EVENTS
     honest_body = msgspec.Raw(msgspec.msgpack.encode({"type": "x_honest"}))
     n_batches = 100
     with RawClient(bus.endpoint) as honest:

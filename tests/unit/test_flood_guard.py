@@ -1,9 +1,15 @@
-"""A peer that uses too much of the hub is ignored, and one that goes on is told apart."""
+"""A peer that uses too much of the hub is ignored, and has to be disconnected if it goes on."""
 
 from __future__ import annotations
 
-from trialbus.hub.flood_guard import LIMIT, MAX_IGNORED, TOTAL_LIMIT, FloodGuard
-from trialbus.protocol import frames
+import pytest
+
+from trialbus.hub.flood_guard import FloodGuard
+from trialbus.protocol import frames, limits
+
+LIMIT = limits.BYTES_PER_SECOND
+MAX_IGNORED = limits.IGNORED_PER_SECOND
+TOTAL_LIMIT = limits.TOTAL_BYTES_PER_SECOND
 
 
 class Clock:
@@ -41,17 +47,51 @@ def test_a_peer_that_goes_on_while_it_is_ignored_has_to_be_disconnected() -> Non
     assert not guard.is_exceeded
 
 
-def test_what_is_costly_to_answer_counts_more() -> None:
+def count_admitted(guard: FloodGuard, message: frames.ToHub | None) -> int:
+    """Send a message until the guard ignores the sender, and return how often it did not."""
+    for n_admitted in range(100_000):
+        if not guard.admit(b"peer", 0):
+            return n_admitted
+        if message is None:
+            guard.charge_refusal(b"peer")
+        else:
+            guard.charge(b"peer", message)
+    raise AssertionError("the guard admits everything")
+
+
+@pytest.mark.parametrize(
+    ("message", "per_second"),
+    [
+        (frames.AskStatus(1), limits.STATUS_REQUESTS_PER_SECOND),
+        (frames.Forget(1), limits.FORGETS_PER_SECOND),
+        (frames.Hello("s", "trainer", "", 1000), limits.HELLOS_PER_SECOND),
+        (frames.Fetch(1, 0, ["*/*/*"]), limits.FETCHES_PER_SECOND),
+        (frames.Commit("n", 0), limits.COMMITS_PER_SECOND),
+        (frames.Ping("s"), limits.FRAMES_PER_SECOND),
+        (None, limits.REFUSALS_PER_SECOND),
+    ],
+    ids=["ask_status", "forget", "hello", "fetch", "commit", "ping", "refused"],
+)
+def test_a_peer_may_send_as_many_frames_in_a_second_as_their_limit_says(
+    message: frames.ToHub | None, per_second: int
+) -> None:
+    assert per_second <= count_admitted(FloodGuard(Clock()), message) <= per_second * 1.01 + 1
+
+
+def test_a_status_of_many_sessions_costs_more_than_a_small_one() -> None:
     guard = FloodGuard(Clock())
-    for request in range(190):
-        assert guard.admit(b"asker", 4)
-        guard.charge(b"asker", frames.AskStatus(request))
-    for request in range(10):
-        guard.charge(b"asker", frames.AskStatus(request))
-    assert not guard.admit(b"asker", 4)
-    for _ in range(1000):
-        guard.charge(b"noise", None)
-    assert not guard.admit(b"noise", 4)
+    for _ in range(limits.STATUS_ENTRIES_PER_SECOND // limits.SESSIONS):
+        assert guard.admit(b"asker", 0)
+        guard.charge_status(b"asker", limits.SESSIONS)
+    assert not guard.admit(b"asker", 0)
+
+
+def test_five_thousand_sessions_of_one_connection_may_begin_at_once() -> None:
+    guard = FloodGuard(Clock())
+    for _ in range(limits.SESSIONS_PER_CONNECTION):
+        if guard.admit(b"peer", 100):
+            guard.charge(b"peer", frames.Hello("s", "trainer", "", 1000))
+    assert not guard.is_exceeded  # those that were ignored send their hello again
 
 
 def test_a_publisher_of_two_hundred_thousand_events_a_second_is_no_flood() -> None:

@@ -12,7 +12,7 @@ import pytest
 from trialbus.client.outbox import WINDOW_BYTES, WINDOW_EVENTS, Outbox
 from trialbus.client.ring_directory import adopt_rings, create_ring, ring_directory
 from trialbus.client.shared_ring import SharedRing
-from trialbus.protocol.frames import BATCH_BYTES, BATCH_EVENTS
+from trialbus.protocol.limits import BATCH_BYTES, BATCH_EVENTS
 
 ENDPOINT = f"ipc:///test-outbox-{os.getpid()}"
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+
 from trialbus.hub.sessions import Sessions
+from trialbus.protocol import limits
 from trialbus.protocol.frames import Hello
 
 
@@ -20,6 +23,14 @@ def hello(
     return Hello(session, kind, "n", int(ttl_s * 1000), study="s", trial=3, exclusive=exclusive)
 
 
+def register(sessions: Sessions, hello: Hello, peer: bytes = b"peer") -> str | None:
+    """Register a session, unless there is a reason against it, as the hub does."""
+    reason = sessions.find_conflict(hello) or sessions.find_exceeded_limit(hello.session, peer)
+    if reason is None:
+        sessions.register(hello, peer)
+    return reason
+
+
 def pass_time(sessions: Sessions, clock: Clock, seconds: float) -> list[str]:
     """Let time pass in the hub's ticks and return the sessions that were lost."""
     lost: list[str] = []
@@ -32,33 +43,33 @@ def pass_time(sessions: Sessions, clock: Clock, seconds: float) -> list[str]:
 def test_a_silent_session_is_lost_once_and_for_good() -> None:
     clock = Clock()
     sessions = Sessions({}, clock, wall_clock=lambda: 7.0)
-    assert sessions.hello(hello("a")) is None
+    assert register(sessions, hello("a")) is None
     assert pass_time(sessions, clock, 2.0) == []
     clock.now += 0.25
     (event,) = sessions.expire()
     assert (event.session, event.study, event.trial, event.last_seen) == ("a", "s", 3, 7.0)
     assert sessions.is_lost("a")
-    assert not sessions.ping("a")
+    assert not sessions.ping("a", b"peer")
     assert pass_time(sessions, clock, 10.0) == []
 
 
 def test_a_heartbeat_keeps_a_session_alive() -> None:
     clock = Clock()
     sessions = Sessions({}, clock)
-    sessions.hello(hello("a"))
-    sessions.hello(hello("b"))
+    register(sessions, hello("a"))
+    register(sessions, hello("b"))
     for _ in range(5):
         assert pass_time(sessions, clock, 1.0) in ([], ["b"])
-        assert sessions.ping("a")
+        assert sessions.ping("a", b"peer")
     assert [status.session for status in sessions.describe()] == ["a"]
 
 
 def test_a_session_that_says_goodbye_is_not_lost() -> None:
     clock = Clock()
     sessions = Sessions({}, clock)
-    sessions.hello(hello("a"))
-    assert sessions.bye("a")
-    assert not sessions.bye("a")
+    register(sessions, hello("a"))
+    assert sessions.end("a")
+    assert not sessions.end("a")
     assert pass_time(sessions, clock, 10.0) == []
     assert not sessions.is_lost("a")
 
@@ -66,7 +77,7 @@ def test_a_session_that_says_goodbye_is_not_lost() -> None:
 def test_the_time_in_which_the_hub_stood_still_does_not_count() -> None:
     clock = Clock()
     sessions = Sessions({}, clock)
-    sessions.hello(hello("a"))
+    register(sessions, hello("a"))
     pass_time(sessions, clock, 1.0)
     clock.now += 60  # a stopped process, a laptop's lid
     assert list(sessions.expire()) == []
@@ -79,7 +90,7 @@ def test_sessions_of_an_earlier_hub_get_their_whole_time_to_live() -> None:
     sessions = Sessions({"a": hello("a"), "b": hello("b")}, clock)
     assert not any(status.confirmed for status in sessions.describe())
     pass_time(sessions, clock, 1.0)
-    assert sessions.ping("a")
+    assert sessions.ping("a", b"peer")
     assert pass_time(sessions, clock, 1.25) == ["b"]
     assert [status.confirmed for status in sessions.describe()] == [True]
 
@@ -87,11 +98,46 @@ def test_sessions_of_an_earlier_hub_get_their_whole_time_to_live() -> None:
 def test_an_exclusive_kind_and_name_belongs_to_one_live_session() -> None:
     clock = Clock()
     sessions = Sessions({}, clock)
-    assert sessions.hello(hello("a", kind="optimizer", exclusive=True)) is None
-    refusal = sessions.hello(hello("b", kind="optimizer", exclusive=True))
+    assert register(sessions, hello("a", kind="optimizer", exclusive=True)) is None
+    refusal = register(sessions, hello("b", kind="optimizer", exclusive=True))
     assert refusal is not None
     assert "optimizer 'n' is already here" in refusal
-    assert sessions.hello(hello("a", kind="optimizer", exclusive=True)) is None
-    assert sessions.hello(hello("c", kind="reporter", exclusive=True)) is None
-    sessions.bye("a")
-    assert sessions.hello(hello("b", kind="optimizer", exclusive=True)) is None
+    assert register(sessions, hello("a", kind="optimizer", exclusive=True)) is None
+    assert register(sessions, hello("c", kind="reporter", exclusive=True)) is None
+    sessions.end("a")
+    assert register(sessions, hello("b", kind="optimizer", exclusive=True)) is None
+
+
+def test_the_sessions_of_one_connection_and_of_all_are_limited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "SESSIONS_PER_CONNECTION", 2)
+    monkeypatch.setattr(limits, "SESSIONS", 3)
+    sessions = Sessions({})
+    assert register(sessions, hello("a"), b"x") is None
+    assert register(sessions, hello("b"), b"x") is None
+    assert register(sessions, hello("c"), b"x") == "more than 2 sessions of one connection"
+    assert register(sessions, hello("b"), b"x") is None  # a session that is known
+    assert register(sessions, hello("c"), b"y") is None
+    assert register(sessions, hello("d"), b"y") == "more than 3 sessions of all connections"
+    assert sessions.end("a")
+    assert register(sessions, hello("d"), b"x") is None
+
+
+def test_a_session_counts_for_the_connection_that_it_comes_back_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "SESSIONS_PER_CONNECTION", 1)
+    sessions = Sessions({"a": hello("a"), "b": hello("b"), "c": hello("c")})
+    for session in "abc":  # of an earlier hub; never refused
+        assert sessions.ping(session, b"new")
+    assert register(sessions, hello("d"), b"new") is not None
+    for session in "ab":
+        assert sessions.ping(session, b"newer")
+    assert sessions.end("c")
+    assert register(sessions, hello("d"), b"new") is None
+
+
+def test_the_time_to_live_of_a_session_of_an_earlier_version_is_cut() -> None:
+    sessions = Sessions({"a": hello("a", ttl_s=1e9)})
+    assert [status.ttl_s for status in sessions.describe()] == [86_400.0]

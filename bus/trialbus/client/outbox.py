@@ -10,7 +10,7 @@ from typing import TypeAlias
 import msgspec
 
 from trialbus.client.shared_ring import SharedRing
-from trialbus.protocol.frames import BATCH_BYTES, BATCH_EVENTS
+from trialbus.protocol.limits import BATCH_BYTES, BATCH_EVENTS
 
 #: Bounds of what is sent and unacknowledged, and waits in the memory of a hub that is stalled.
 WINDOW_EVENTS = 4096

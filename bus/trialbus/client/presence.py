@@ -11,7 +11,7 @@ import msgspec
 
 from trialbus.client.link import Link, Send
 from trialbus.errors import HubRefusedError, HubUnavailableError
-from trialbus.protocol import frames
+from trialbus.protocol import frames, limits
 from trialbus.protocol.status import InfoValue
 
 logger = logging.getLogger(__name__)
@@ -57,6 +57,10 @@ class Presence:
         info: Mapping[str, InfoValue] | None = None,
         exclusive: bool = False,
     ) -> None:
+        if ttl_s * 1000 > limits.MAX_TTL_MS:
+            raise ValueError(
+                f"ttl_s={ttl_s:g} (expected at most {limits.MAX_TTL_MS // 1000}, a day)"
+            )
         self.session = uuid.uuid4().hex
         self._ttl_s = ttl_s
         self._hello = frames.Hello(

@@ -16,7 +16,7 @@ from trialbus.client.ring_directory import DEFAULT_BYTES, create_ring
 from trialbus.client.sender import Adopter, Sender
 from trialbus.errors import ClosedError, OutboxFullError
 from trialbus.messages import codec, events
-from trialbus.protocol import frames
+from trialbus.protocol import limits
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class Publisher:
 
         Raises:
             OutboxFullError: The outbox is full, by the rule of `when_full`; nothing was accepted.
-            ValueError: The event is larger than `frames.MAX_EVENT`.
+            ValueError: The event or its topic is larger than the hub takes.
             HubRefusedError: The hub refused an earlier event: this client's key does not allow it.
             ClosedError: `close` was called.
         """
@@ -110,10 +110,10 @@ class Publisher:
         if self._sender.forbidden is not None:
             raise self._sender.forbidden
         topic, body = event.topic, codec.encode(event)
-        if len(body) > frames.MAX_EVENT:
-            raise ValueError(f"a {event.type} of {len(body)} bytes, at most {frames.MAX_EVENT} fit")
+        if len(body) > limits.MAX_EVENT or len(topic) > limits.MAX_TOPIC:
+            raise ValueError(_describe_excess(event, topic, body))
         seq = self._outbox.put(topic, body) or self._put_into_full(topic, body)
-        if at_once or seq % frames.BATCH_EVENTS == 0:
+        if at_once or seq % limits.BATCH_EVENTS == 0:
             self._link.wake()
         else:
             self._link.wake_later()
@@ -191,6 +191,15 @@ class Publisher:
                     outbox.capacity, self._block_s if self._when_full == "block" else 0.0
                 )
         return seq
+
+
+def _describe_excess(event: events.Event, topic: str, body: bytes) -> str:
+    if len(body) > limits.MAX_EVENT:
+        return f"a {event.type} of {len(body)} bytes, at most {limits.MAX_EVENT} fit"
+    return (
+        f"a {event.type} whose topic has {len(topic)} characters, at most {limits.MAX_TOPIC} fit; "
+        f"shorten the name of the study ({event.study[:20]!r}...)"
+    )
 
 
 _open: weakref.WeakSet[Publisher] = weakref.WeakSet()

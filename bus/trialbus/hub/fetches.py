@@ -11,12 +11,12 @@ from trialbus.hub.log import Change, EventLog
 from trialbus.hub.parked import Parked, ParkedFetches
 from trialbus.hub.router import Router
 from trialbus.messages.topics import is_pattern
-from trialbus.protocol import frames
+from trialbus.protocol import frames, limits
 from trialbus.protocol.frames import Record
 
+TOO_MANY_NAMES = f"more than {limits.DURABLE_NAMES} durable names; `trialbus forget` ends one"
+
 _TURN_READING_S = 0.005
-_PER_PEER = 64
-_MAX_WAIT_MS = 60_000
 
 
 class Fetches:
@@ -56,8 +56,8 @@ class Fetches:
             reason = "patterns are not type/study/trial"
             self._router.refuse(peer, frames.BAD_FRAME, reason, fetch.request)
             return
-        if len(self._new.get(peer, ())) + self._parked.count(peer) >= _PER_PEER:
-            reason = f"more than {_PER_PEER} open fetches"
+        if len(self._new.get(peer, ())) + self._parked.count(peer) >= limits.OPEN_FETCHES:
+            reason = f"more than {limits.OPEN_FETCHES} open fetches of one connection"
             self._router.refuse(peer, frames.TOO_MANY, reason, fetch.request)
             return
         self._new.setdefault(peer, deque()).append(fetch)
@@ -93,6 +93,9 @@ class Fetches:
                 self._router.refuse(peer, frames.OUT_OF_RANGE, reason, fetch.request)
                 return
             if fetch.name is not None and fetch.name not in log.durable:
+                if len(log.durable) >= limits.DURABLE_NAMES:
+                    self._router.refuse(peer, frames.CONFLICT, TOO_MANY_NAMES, fetch.request)
+                    return
                 log.append(Change(committed={fetch.name: offset}))
         except sqlite3.Error as error:
             reason = f"the log cannot be written: {error}"
@@ -101,7 +104,7 @@ class Fetches:
         if fetch.offset < 0 or fetch.name is not None:
             self._send(peer, fetch.request, [], offset, more=False)
             return
-        wait_s = min(max(fetch.wait_ms, 0), _MAX_WAIT_MS) / 1000
+        wait_s = min(max(fetch.wait_ms, 0), limits.MAX_WAIT_MS) / 1000
         deadline = time.monotonic() + wait_s
         self._answer(Parked(peer, fetch, offset, deadline, frozenset(fetch.patterns)))
 
@@ -112,8 +115,8 @@ class Fetches:
             records, following = self._log.read(
                 waiting.offset,
                 waiting.patterns,
-                max_events=min(max(fetch.max_events, 1), frames.BATCH_EVENTS),
-                max_bytes=frames.BATCH_BYTES,
+                max_events=min(fetch.max_events, limits.BATCH_EVENTS),
+                max_bytes=limits.BATCH_BYTES,
             )
         except sqlite3.Error as error:
             reason = f"the log cannot be read: {error}"

@@ -26,25 +26,25 @@ import msgspec
 import zmq
 
 from trialbus.errors import TrialbusError
-from trialbus.hub.fetches import Fetches
+from trialbus.hub.fetches import TOO_MANY_NAMES, Fetches
 from trialbus.hub.log import Change, EventLog
 from trialbus.hub.log_format import Sync
+from trialbus.hub.rate_limit import RateLimit
 from trialbus.hub.retention import Retention
 from trialbus.hub.router import Router
 from trialbus.hub.sessions import Sessions
 from trialbus.messages import codec
 from trialbus.messages.topics import escape_study
-from trialbus.protocol import frames
+from trialbus.protocol import frames, limits
 from trialbus.protocol.endpoint import check_bindable, resolve
 from trialbus.protocol.frames import Record
+from trialbus.protocol.refusals import explain_decode_error, subject_of
 from trialbus.protocol.security import Gatekeeper
 from trialbus.protocol.status import DurableNameStatus, HubStatus, RetentionStatus
 
 logger = logging.getLogger(__name__)
 
 _PUBLISHER = b"hub"
-_TURN_FRAMES = 4096
-_TURN_BYTES = 1 << 20
 _PRESENCE_TICK_S = 0.25
 _PUBLISHER_IDS = 1 << 16  # remembered
 _SKIPPED = 1 << 20  # offsets; more than a tail that was lost is likely to have had
@@ -83,6 +83,7 @@ class Hub:
         check_bindable(self.endpoint, guarded=gatekeeper is not None, insecure=insecure)
         self.log = EventLog(directory, sync=sync)
         self._sessions = Sessions(self.log.sessions)
+        self._new_publishers = RateLimit(limits.NEW_PUBLISHERS_PER_MINUTE)
         self._retention = Retention(self.log, keep_finished_s)
         self._change = Change()
         self._acks: dict[tuple[bytes, bytes], None] = {}
@@ -161,66 +162,63 @@ class Hub:
                 logger.warning("events could not be removed: %s", error)
 
     def _receive(self) -> None:
-        self._router.begin_turn()
-        size = 0
-        for _ in range(_TURN_FRAMES):
-            try:
-                peer, parts = self._router.receive()
-            except zmq.Again:
-                return
-            if not parts:
-                continue
+        for peer, parts in self._router.receive_turn():
             if parts == [b""]:  # libzmq's probe: the peer has just connected
                 self._router.send(
                     peer, frames.Welcome(frames.PROTOCOL, self.log.log_id, self.log.end)
                 )
             else:
-                self._take(peer, parts)
-            size += sum(map(len, parts))
-            if size > _TURN_BYTES:
-                return
+                self._handle(peer, parts)
 
-    def _take(self, peer: bytes, parts: list[bytes]) -> None:
-        try:
-            (frame,) = parts
-            message = frames.decode_to_hub(frame)
-        except (ValueError, msgspec.DecodeError) as error:
-            self._router.refuse(
-                peer, frames.BAD_FRAME, f"not a frame of this protocol: {error}", None
-            )
+    def _handle(self, peer: bytes, parts: list[bytes]) -> None:
+        if len(parts) != 1:
+            reason = f"not a frame of this protocol: a message of {len(parts)} parts"
+            self._router.refuse(peer, frames.BAD_FRAME, reason, None)
             return
+        frame = parts[0]
+        try:
+            message = frames.decode_to_hub(frame)
+        except msgspec.DecodeError as error:
+            self._router.refuse(peer, frames.BAD_FRAME, *explain_decode_error(frame, error))
+            return
+        if len(frame) > limits.MAX_EVENT:
+            excess = _find_exceeded_size(frame, message)
+            if excess is not None:
+                self._router.refuse(peer, frames.BAD_FRAME, excess, subject_of(message))
+                return
         self._router.charge(peer, message)
         forbidden = self._router.forbids(peer, message)
         if forbidden is None:
             self._dispatch(peer, message)
         else:
-            self._router.refuse(peer, frames.FORBIDDEN, forbidden, _about(message))
+            self._router.refuse(peer, frames.FORBIDDEN, forbidden, subject_of(message))
 
     def _dispatch(self, peer: bytes, message: frames.ToHub) -> None:
         match message:
             case frames.Publish():
-                self._take_events(peer, message)
+                self._handle_publish(peer, message)
             case frames.Fetch():
                 self._fetches.take(peer, message)
             case frames.Commit():
-                self._take_commit(peer, message)
+                self._handle_commit(peer, message)
             case frames.Hello():
-                self._take_hello(peer, message)
+                self._handle_hello(peer, message)
             case frames.Ping():
-                self._take_ping(peer, message)
+                self._handle_ping(peer, message)
             case frames.Bye():
-                self._take_bye(message)
+                self._handle_bye(message)
             case frames.AskStatus():
                 status = self.status(self._router.role(peer))
+                self._router.charge_status(peer, len(status.sessions) + len(status.durable))
                 self._router.send(peer, frames.Status(message.request, status))
             case frames.Forget():
-                self._take_forget(peer, message)
+                self._handle_forget(peer, message)
             case _:
                 assert_never(message)
 
-    def _take_events(self, peer: bytes, message: frames.Publish) -> None:
+    def _handle_publish(self, peer: bytes, message: frames.Publish) -> None:
         publisher = self._publisher_ids(message.publisher)
-        last = self._change.publishers.get(publisher, self.log.publishers.get(publisher, 0))
+        known = last = self._change.publishers.get(publisher, self.log.publishers.get(publisher, 0))
         if message.base > last + 1:
             self._notice_lost_events(publisher, message.base - 1 - last)
             last = message.base - 1
@@ -229,14 +227,22 @@ class Hub:
         if skip < 0:  # a gap: acknowledging what is here makes the sender go back
             return
         if any(
-            topic.count("/") != 2 or len(topic) > frames.MAX_TOPIC for topic, _ in message.events
+            topic.count("/") != 2 or len(topic) > limits.MAX_TOPIC for topic, _ in message.events
         ):
-            self._router.refuse(
-                peer, frames.BAD_FRAME, "a topic is not type/study/trial", message.publisher.hex()
-            )
+            reason = f"a topic is not type/study/trial, or longer than {limits.MAX_TOPIC}"
+            self._router.refuse(peer, frames.BAD_FRAME, reason, message.publisher.hex())
             return
         self._router.counters["repeated"] += min(skip, len(message.events))
         new = message.events[skip:]
+        if not new:
+            return
+        if not known and not self._new_publishers.admit(peer):
+            reason = (
+                f"more than {limits.NEW_PUBLISHERS_PER_MINUTE} new publishers of one connection "
+                "in a minute"
+            )
+            self._router.refuse(peer, frames.TOO_MANY, reason, message.publisher.hex())
+            return
         self._change.events += [
             (publisher, last + 1 + i, topic, body) for i, (topic, body) in enumerate(new)
         ]
@@ -259,7 +265,7 @@ class Hub:
                 logger.warning("the log cannot be written: %s", error)
                 self._has_skipped = False
 
-    def _take_commit(self, peer: bytes, message: frames.Commit) -> None:
+    def _handle_commit(self, peer: bytes, message: frames.Commit) -> None:
         try:
             covered = self.log.covers(message.offset)
         except sqlite3.Error as error:
@@ -274,31 +280,52 @@ class Hub:
                 message.name,
             )
             return
+        if self._is_one_name_too_many(message.name):
+            self._router.refuse(peer, frames.CONFLICT, TOO_MANY_NAMES, message.name)
+            return
         self._change.committed[message.name] = message.offset
         self._replies.append((peer, frames.Committed(message.name, message.offset)))
 
-    def _take_hello(self, peer: bytes, message: frames.Hello) -> None:
-        if self._sessions.is_lost(message.session):
-            self._router.refuse(peer, frames.SESSION_LOST, _DECLARED_LOST, message.session)
-            return
-        reason = self._sessions.hello(message)
-        if reason is not None:
-            self._router.refuse(peer, frames.CONFLICT, reason, message.session)
-            return
-        self._change.sessions[message.session] = message
-        self._replies.append((peer, frames.Seen(message.session)))
+    def _is_one_name_too_many(self, name: str) -> bool:
+        durable, committed = self.log.durable, self._change.committed
+        if name in durable or name in committed:
+            return False
+        n_new = sum(new not in durable for new in committed)
+        return len(durable) + n_new >= limits.DURABLE_NAMES
 
-    def _take_ping(self, peer: bytes, message: frames.Ping) -> None:
-        if self._sessions.ping(message.session):
+    def _handle_hello(self, peer: bytes, message: frames.Hello) -> None:
+        session = message.session
+        refusal: tuple[int, str] | None = None
+        if message.ttl_ms > limits.MAX_TTL_MS:
+            reason = f"hello.ttl_ms: at most {limits.MAX_TTL_MS} (a day), got {message.ttl_ms}"
+            refusal = frames.BAD_FRAME, reason
+        elif (size := len(frames.encode(message))) > limits.MAX_HELLO:
+            reason = f"a hello of {size} bytes (at most {limits.MAX_HELLO})"
+            refusal = frames.BAD_FRAME, reason
+        elif self._sessions.is_lost(session):
+            refusal = frames.SESSION_LOST, _DECLARED_LOST
+        elif (conflict := self._sessions.find_conflict(message)) is not None:
+            refusal = frames.CONFLICT, conflict
+        elif (excess := self._sessions.find_exceeded_limit(session, peer)) is not None:
+            refusal = frames.TOO_MANY, excess
+        if refusal is not None:
+            self._router.refuse(peer, *refusal, session)
+            return
+        self._sessions.register(message, peer)
+        self._change.sessions[session] = message
+        self._replies.append((peer, frames.Seen(session)))
+
+    def _handle_ping(self, peer: bytes, message: frames.Ping) -> None:
+        if self._sessions.ping(message.session, peer):
             self._replies.append((peer, frames.Seen(message.session)))
         else:
             self._router.refuse(peer, frames.SESSION_LOST, _DECLARED_LOST, message.session)
 
-    def _take_bye(self, message: frames.Bye) -> None:
-        if self._sessions.bye(message.session):
+    def _handle_bye(self, message: frames.Bye) -> None:
+        if self._sessions.end(message.session):
             self._change.sessions[message.session] = None
 
-    def _take_forget(self, peer: bytes, message: frames.Forget) -> None:
+    def _handle_forget(self, peer: bytes, message: frames.Forget) -> None:
         refusal = None
         if message.name is not None:
             if message.name in self.log.durable:
@@ -391,19 +418,15 @@ class Hub:
         )
 
 
-def _about(message: frames.ToHub) -> int | str | None:
-    """Return what a refusal of a message is about."""
-    match message:
-        case frames.Publish():
-            return message.publisher.hex()
-        case frames.Fetch() | frames.AskStatus() | frames.Forget():
-            return message.request
-        case frames.Commit():
-            return message.name
-        case frames.Hello() | frames.Ping() | frames.Bye():
-            return message.session
-        case _:
-            assert_never(message)
+def _find_exceeded_size(frame: bytes, message: frames.ToHub) -> str | None:
+    """Return which limit of sizes a large frame exceeds, or None."""
+    if len(frame) > limits.MAX_FRAME:
+        return f"a frame of {len(frame)} bytes (at most {limits.MAX_FRAME})"
+    if isinstance(message, frames.Publish):
+        size = max((memoryview(body).nbytes for _, body in message.events), default=0)
+        if size > limits.MAX_EVENT:
+            return f"an event of {size} bytes (at most {limits.MAX_EVENT})"
+    return None
 
 
 def serve(hub: Hub) -> None:

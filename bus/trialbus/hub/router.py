@@ -1,4 +1,4 @@
-"""Router: the hub's one socket, and who is behind each peer of it."""
+"""Router: the socket of the hub, and the keys and roles of its peers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,12 +16,15 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from trialbus.errors import TrialbusError
 from trialbus.hub.flood_guard import FloodGuard
-from trialbus.protocol import frames
+from trialbus.protocol import frames, limits
 from trialbus.protocol.endpoint import notice_dead_hosts
 from trialbus.protocol.permissions import Role
 from trialbus.protocol.security import Gatekeeper
 
 logger = logging.getLogger(__name__)
+
+TURN_FRAMES = 4096
+TURN_BYTES = 1 << 20
 
 _REFUSED_LOG_S = 5.0
 _MANY_PEERS = 100_000
@@ -29,24 +32,24 @@ _LINGER_MS = 500
 _DOMAIN = "trialbus"  # of ZAP
 _PROBE_S = 1.0  # for another hub on the same socket file to accept a connection
 _BAN_S = 10.0  # for a key whose owner floods the hub
-_STALL_S = 0.25  # the log may take so long for a turn before another thread reads the socket
-_RELIEF_S = 0.01  # between two readings meanwhile
-_RELIEF_FRAMES = 20_000  # read in one go meanwhile
-_KEPT_BYTES = 64 << 20  # of which so many are kept; the rest is sent again by publishers
+_STALL_S = 0.25  # time of the log for a turn, after which another thread reads the socket
+_RELIEF_S = 0.01  # between two rounds of that thread
+_RELIEF_FRAMES = 20_000  # in one round of that thread
+_KEPT_BYTES = 64 << 20  # of what that thread read; publishers send the rest again
 
 
 class Router:
-    """A bound ROUTER socket. Used by one thread, which holds it but for `lent`.
+    """A bound ROUTER socket. One thread uses the socket, and lends it to another by `lent`.
 
     libzmq ends the process by an assertion if a connection breaks whose input it had stopped at the
     receive mark, and a PING (ZMTP 3.1) follows in what it had read before. So the socket has no
-    receive mark and sends no PINGs. What bounds memory instead: a peer that floods is disconnected
-    with all others, who come back and send again what was not acknowledged (`reopen`), and while
-    the log stalls another thread reads what arrives and keeps a part of it.
+    receive mark and sends no PINGs. Memory is bounded in other ways: the hub drops all connections
+    when a peer floods it (`reopen`), and honest peers come back and send again what was not
+    acknowledged. While the log stalls, another thread reads what arrives and keeps a part of it.
 
     Args:
-        endpoint: Where to bind it.
-        gatekeeper: Asked about every new connection, and about what each peer says.
+        endpoint: Address to bind the socket to.
+        gatekeeper: Decides who may connect, and which messages each peer may send.
 
     Raises:
         TrialbusError: The address is taken, or cannot be bound.
@@ -56,8 +59,8 @@ class Router:
     """
 
     def __init__(self, endpoint: str, gatekeeper: Gatekeeper | None = None) -> None:
-        self.counters: Counter[str] = Counter()  #: of the hub, for its status
-        self.last_refused = ""  #: why something was refused last
+        self.counters: Counter[str] = Counter()  #: counters of the hub's status
+        self.last_refused = ""  #: reason of the last refusal
         self._refused_at = 0.0
         self._unlogged = 0  # refusals since the last line about one
         self._endpoint = endpoint
@@ -76,19 +79,19 @@ class Router:
 
     @property
     def is_flooded(self) -> bool:
-        """Whether a peer sends more than anybody needs to; `reopen` gets rid of it."""
+        """Whether a peer floods the hub, so that `reopen` has to drop the connections."""
         return self._flood.is_exceeded
 
     @property
     def has_kept(self) -> bool:
-        """Whether `receive` has a message that was read while the log stalled."""
+        """Whether the next turn has a message that was read while the log stalled."""
         return bool(self._kept)
 
     def reopen(self) -> None:
-        """Drop all connections and what they sent, and bind again.
+        """Drop all connections with their unread messages, and bind again.
 
-        Honest peers connect anew and repeat what was not acknowledged. A flooding one with a key
-        stays outside for a while.
+        Honest peers connect anew and send again what was not acknowledged. The key of a flooding
+        peer is banned for a while.
         """
         if self._gatekeeper is not None:
             for key in self._flood.flooding_senders():
@@ -102,7 +105,7 @@ class Router:
 
     @contextmanager
     def lent(self) -> Generator[None]:
-        """Let another thread read the socket if the block takes long, as on a slow disk."""
+        """Let another thread read the socket while the block takes long, as on a slow disk."""
         self._lent_at = time.monotonic()
         self._holds.release()
         try:
@@ -110,30 +113,45 @@ class Router:
         finally:
             self._holds.acquire()
 
-    def receive(self) -> tuple[bytes, list[bytes]]:
-        """Return the next message and its peer; an empty one where the peer floods the hub.
+    def receive_turn(self) -> Iterator[tuple[bytes, list[bytes]]]:
+        """Yield the peer and the parts of each message that the hub handles in one turn.
 
-        Raises:
-            zmq.Again: There is none.
+        A turn ends when nothing more has arrived, and after `TURN_FRAMES` messages or `TURN_BYTES`.
+        Messages of a peer that floods the hub count, and are not yielded.
         """
-        if self._kept:
-            peer, parts = self._kept.popleft()
-            self._kept_bytes -= sum(map(len, parts))
-            return peer, parts
-        peer, parts = self._receive()
-        is_admitted = self._flood.admit(self._sender(peer), sum(map(len, parts)))
-        return peer, parts if is_admitted else []
+        self._flood.begin_window()
+        turn_bytes = 0
+        for _ in range(TURN_FRAMES):
+            if self._kept:
+                peer, parts = self._kept.popleft()
+                size = sum(map(len, parts))
+                self._kept_bytes -= size
+                yield peer, parts
+            else:
+                try:
+                    peer, parts = self._receive()
+                except zmq.Again:
+                    return
+                size = sum(map(len, parts))
+                sender = self._sender(peer)
+                if self._flood.admit(sender, size):
+                    yield peer, parts
+                elif self._flood.n_ignored(sender) == 1:
+                    self.refuse(peer, frames.TOO_MANY, _FLOOD_REFUSAL, None)
+            turn_bytes += size
+            if turn_bytes > TURN_BYTES:
+                return
 
     def charge(self, peer: bytes, message: frames.ToHub) -> None:
-        """Count what it costs to answer a peer's request."""
+        """Add the cost of the answer to a request to the use that its peer makes of the hub."""
         self._flood.charge(self._sender(peer), message)
+
+    def charge_status(self, peer: bytes, n_entries: int) -> None:
+        """Add the cost of a status with sessions and durable names to the use of its peer."""
+        self._flood.charge_status(self._sender(peer), n_entries)
 
     def _sender(self, peer: bytes) -> bytes | str:
         return peer if self._gatekeeper is None else self._keys.get(peer, "")
-
-    def begin_turn(self) -> None:
-        """Let the limits of peers begin anew when their second is over."""
-        self._flood.begin_window()
 
     def _receive(self) -> tuple[bytes, list[bytes]]:
         if self._gatekeeper is None:
@@ -166,7 +184,7 @@ class Router:
                 self._holds.release()
 
     def _keep(self, peer: bytes, parts: list[bytes]) -> None:
-        """Keep a message for `receive`, or drop it if too much is kept already."""
+        """Keep a message for the next turn, or drop the message if too much is kept already."""
         size = sum(map(len, parts))
         if self._kept_bytes + size <= _KEPT_BYTES:
             self._kept.append((peer, parts))
@@ -175,25 +193,25 @@ class Router:
             self.counters["dropped"] += 1
 
     def send(self, peer: bytes, message: frames.ToClient) -> bool:
-        """Send a message; False if the peer is gone, or does not read."""
+        """Send a message; False if the peer has gone, or does not read."""
         try:
             self.socket.send_multipart((peer, frames.encode(message)), zmq.NOBLOCK)
         except zmq.ZMQError:
-            self.counters["undeliverable"] += 1  # whatever it missed, it asks for again
+            self.counters["undeliverable"] += 1  # the peer will ask again
             return False
         return True
 
     def refuse(self, peer: bytes, code: int, reason: str, about: int | str | None) -> None:
-        """Tell a peer that what it sent is refused, and the hub's log, though not time and again.
+        """Refuse a message: count the refusal, tell the peer, and log one refusal in 5 seconds.
 
         Args:
-            peer: Who sent it.
-            code: One of `trialbus.protocol.frames`.
-            reason: For people.
-            about: What was sent: the number of a request, or a name.
+            peer: Sender of the message.
+            code: One of the codes in `trialbus.protocol.frames`.
+            reason: Text for people.
+            about: Number of the request, or the session, name or publisher.
         """
         self.counters[f"refused_{code}"] += 1
-        self._flood.charge(self._sender(peer), None)
+        self._flood.charge_refusal(self._sender(peer))
         self.last_refused = reason
         now = time.monotonic()
         if now - self._refused_at > _REFUSED_LOG_S:
@@ -205,13 +223,13 @@ class Router:
         self.send(peer, frames.Refused(code, reason, about))
 
     def forbids(self, peer: bytes, message: frames.ToHub) -> str | None:
-        """Return why a peer may not send a message, or None if it may."""
+        """Return why the key of a peer does not allow a message, or None."""
         if self._gatekeeper is None:
             return None
         return self._gatekeeper.forbids(self._keys.get(peer, ""), message)
 
     def role(self, peer: bytes) -> Role | None:
-        """Return what a peer is by its key: everybody is a service where there are no keys."""
+        """Return the role of a peer's key; without keys, every peer is a service."""
         if self._gatekeeper is None:
             return "service"
         grant = self._gatekeeper.grant(self._keys.get(peer, ""))
@@ -228,7 +246,7 @@ class Router:
         self._context = zmq.Context()
         self._zap: ThreadAuthenticator | None = None
         if self._gatekeeper is not None:
-            # Before the socket is bound, so that nobody comes in unasked.
+            # Before the socket is bound, so that the gatekeeper sees every connection.
             self._zap = ThreadAuthenticator(self._context)
             self._zap.start()
             self._zap.configure_curve_callback(_DOMAIN, self._gatekeeper)
@@ -267,10 +285,10 @@ class Router:
         router = self._context.socket(zmq.ROUTER)
         router.set(zmq.ROUTER_MANDATORY, 1)
         router.set(zmq.LINGER, 0)
-        # With answers of `frames.BATCH_BYTES`, this bounds what a peer that does not read costs.
+        # With answers of `limits.BATCH_BYTES`, this bounds the memory that a peer takes.
         router.set(zmq.SNDHWM, 64)
         router.set(zmq.RCVHWM, 0)  # see the class
-        router.set(zmq.MAXMSGSIZE, frames.MAX_FRAME)
+        router.set(zmq.MAXMSGSIZE, limits.MAX_RECEIVED)
         router.set(zmq.HANDSHAKE_IVL, 10000)
         router.set(zmq.BACKLOG, 4096)
         notice_dead_hosts(router)
@@ -281,6 +299,12 @@ class Router:
             router.set(zmq.CURVE_SECRETKEY, self._gatekeeper.keys.secret.encode())
             router.set(zmq.ZAP_DOMAIN, _DOMAIN.encode())
         return router
+
+
+_FLOOD_REFUSAL = (
+    f"too much for one second (at most {limits.BYTES_PER_SECOND} bytes, "
+    f"{limits.FRAMES_PER_SECOND} frames, or fewer costly requests): ignored until it is over"
+)
 
 
 def _is_served(path: Path) -> bool:

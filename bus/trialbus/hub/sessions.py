@@ -1,4 +1,4 @@
-"""Sessions: the processes that registered with the hub, and when each was last heard."""
+"""Sessions: the processes that registered with the hub, and when the hub heard each last."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import msgspec
+
 from trialbus.messages.events import TrainerLost
+from trialbus.protocol import limits
 from trialbus.protocol.frames import Hello
 from trialbus.protocol.status import SessionStatus
 
@@ -17,17 +20,18 @@ _LOST_KEPT = 10_000
 @dataclass
 class _Session:
     hello: Hello
+    peer: bytes  # connection that the session was last heard on
     seen: float  # monotonic
     seen_at: float  # seconds since the epoch
-    confirmed: bool  # heard from since this hub started
+    confirmed: bool  # heard since this hub started
 
 
 class Sessions:
     """The registered sessions and their deadlines. No I/O: the hub writes the changes to its log.
 
     Args:
-        sessions: Sessions that were alive when the log was last written. Each gets one whole
-            time-to-live to come back, for it may only have lost the hub.
+        sessions: Sessions that were alive when the log was last written. Each gets a whole
+            time-to-live to come back, because it may only have lost the hub.
         clock: Monotonic seconds.
         wall_clock: Seconds since the epoch, for `TrainerLost.last_seen`.
     """
@@ -40,59 +44,72 @@ class Sessions:
     ) -> None:
         self._clock = clock
         self._wall_clock = wall_clock
-        self._checked = now = clock()
+        self._expired_at = clock()
         self._lost: dict[str, None] = {}  # newest last
-        self._sessions = {
-            id_: _Session(hello, seen=now, seen_at=wall_clock(), confirmed=False)
-            for id_, hello in sessions.items()
-        }
+        self._sessions: dict[str, _Session] = {}
+        self._exclusive: dict[tuple[str, str], str] = {}  # session by kind and name
+        self._n_per_peer: dict[bytes, int] = {}
+        for hello in sessions.values():
+            ttl_ms = min(hello.ttl_ms, limits.MAX_TTL_MS)  # a log of an earlier version
+            self._add(msgspec.structs.replace(hello, ttl_ms=ttl_ms), b"", confirmed=False)
 
     def __len__(self) -> int:
         return len(self._sessions)
 
     def is_lost(self, session: str) -> bool:
-        """Tell whether a session was declared lost, which it stays: its trial may run again."""
+        """Tell whether a session was declared lost, which is final: its trial may run again."""
         return session in self._lost
 
-    def hello(self, hello: Hello) -> str | None:
-        """Register a session and return why it cannot be, or None."""
-        if hello.exclusive:
-            for other in self._sessions.values():
-                if (
-                    other.hello.session != hello.session
-                    and other.hello.exclusive
-                    and (other.hello.kind, other.hello.name) == (hello.kind, hello.name)
-                ):
-                    owner = _describe_owner(other.hello)
-                    return f"{hello.kind} {hello.name!r} is already here ({owner})"
-        if not self._sessions:
-            self._checked = self._clock()
-        self._sessions[hello.session] = _Session(
-            hello, self._clock(), self._wall_clock(), confirmed=True
-        )
+    def find_conflict(self, hello: Hello) -> str | None:
+        """Return which live session of this kind and name excludes a new one, or None."""
+        owner = self._exclusive.get((hello.kind, hello.name)) if hello.exclusive else None
+        if owner is None or owner == hello.session:
+            return None
+        description = _describe_owner(self._sessions[owner].hello)
+        return f"{hello.kind} {hello.name!r} is already here ({description})"
+
+    def find_exceeded_limit(self, session: str, peer: bytes) -> str | None:
+        """Return which limit a new session of a connection exceeds, or None."""
+        if session in self._sessions:
+            return None
+        if self._n_per_peer.get(peer, 0) >= limits.SESSIONS_PER_CONNECTION:
+            return f"more than {limits.SESSIONS_PER_CONNECTION} sessions of one connection"
+        if len(self._sessions) >= limits.SESSIONS:
+            return f"more than {limits.SESSIONS} sessions of all connections"
         return None
 
-    def ping(self, session: str) -> bool:
+    def register(self, hello: Hello, peer: bytes) -> None:
+        """Register a session, or replace what is known about the session."""
+        if not self._sessions:
+            self._expired_at = self._clock()
+        self._remove(hello.session)
+        self._add(hello, peer, confirmed=True)
+
+    def ping(self, session: str, peer: bytes) -> bool:
         """Take a heartbeat of a session; return False if the session is not registered."""
         registered = self._sessions.get(session)
         if registered is None:
             return False
         registered.seen, registered.seen_at = self._clock(), self._wall_clock()
         registered.confirmed = True
+        if registered.peer != peer:
+            self._count(registered.peer, -1)
+            self._count(peer, 1)
+            registered.peer = peer
         return True
 
-    def bye(self, session: str) -> bool:
+    def end(self, session: str) -> bool:
         """End a session at its owner's wish; return False if the session is not registered."""
-        return self._sessions.pop(session, None) is not None
+        return self._remove(session)
 
     def expire(self) -> Iterator[TrainerLost]:
         """End the sessions that were silent for too long, and yield the event about each.
 
-        While the hub itself stood still, no session could be heard: the pause does not count.
+        While the hub itself stood still, it could hear no session: the pause does not count.
         """
         now = self._clock()
-        pause = now - self._checked
-        self._checked = now
+        pause = now - self._expired_at
+        self._expired_at = now
         if pause > _STALL_S:
             for session in self._sessions.values():
                 session.seen = min(now, session.seen + pause)
@@ -100,7 +117,7 @@ class Sessions:
         for id_, session in list(self._sessions.items()):
             hello = session.hello
             if now - session.seen > hello.ttl_ms / 1000:
-                del self._sessions[id_]
+                self._remove(id_)
                 self._lost[id_] = None
                 while len(self._lost) > _LOST_KEPT:
                     del self._lost[next(iter(self._lost))]
@@ -130,6 +147,30 @@ class Sessions:
             )
             for id_, s in self._sessions.items()
         ]
+
+    def _add(self, hello: Hello, peer: bytes, *, confirmed: bool) -> None:
+        self._sessions[hello.session] = _Session(
+            hello, peer, self._clock(), self._wall_clock(), confirmed
+        )
+        self._count(peer, 1)
+        if hello.exclusive:
+            self._exclusive[hello.kind, hello.name] = hello.session
+
+    def _remove(self, id_: str) -> bool:
+        session = self._sessions.pop(id_, None)
+        if session is None:
+            return False
+        self._count(session.peer, -1)
+        key = session.hello.kind, session.hello.name
+        if self._exclusive.get(key) == id_:
+            del self._exclusive[key]
+        return True
+
+    def _count(self, peer: bytes, change: int) -> None:
+        """Add to the number of sessions of a connection; forget a connection without any."""
+        self._n_per_peer[peer] = self._n_per_peer.get(peer, 0) + change
+        if not self._n_per_peer[peer]:
+            del self._n_per_peer[peer]
 
 
 def _describe_owner(hello: Hello) -> str:

@@ -13,27 +13,23 @@ from typing import Annotated, TypeAlias
 import msgspec
 
 from trialbus.messages import codec, events
+from trialbus.protocol import limits
 from trialbus.protocol.status import HubStatus, Info
 
 PROTOCOL = 1
 
-#: Largest frame the hub takes, in bytes.
-MAX_FRAME = 8 << 20
-#: Largest event, in bytes.
-MAX_EVENT = 1 << 20
-#: Largest batch of events that a publisher sends, or the hub answers, in one frame.
-BATCH_BYTES = 256 << 10
-BATCH_EVENTS = 512
-#: Longest topic or pattern, in characters: a study's name of 256 characters fits, each escaped.
-MAX_TOPIC = 1024
-
 # Bounds of a stranger's values, checked as the frame is decoded.
-Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
-Offset: TypeAlias = Annotated[int, msgspec.Meta(ge=-2, lt=1 << 62)]
-Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
-Pattern: TypeAlias = Annotated[str, msgspec.Meta(max_length=MAX_TOPIC)]
-PublisherId: TypeAlias = Annotated[bytes, msgspec.Meta(min_length=1, max_length=64)]
-Patterns: TypeAlias = Annotated[list[Pattern], msgspec.Meta(min_length=1, max_length=64)]
+Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=limits.MAX_NUMBER)]
+Positive: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=limits.MAX_NUMBER)]
+Offset: TypeAlias = Annotated[int, msgspec.Meta(ge=-2, le=limits.MAX_NUMBER)]
+Name: TypeAlias = Annotated[str, msgspec.Meta(max_length=limits.MAX_NAME)]
+Pattern: TypeAlias = Annotated[str, msgspec.Meta(max_length=limits.MAX_TOPIC)]
+PublisherId: TypeAlias = Annotated[
+    bytes, msgspec.Meta(min_length=1, max_length=limits.MAX_PUBLISHER)
+]
+Patterns: TypeAlias = Annotated[
+    list[Pattern], msgspec.Meta(min_length=1, max_length=limits.PATTERNS)
+]
 
 #: Values of `Fetch.offset` that are not offsets.
 NOW = -1
@@ -84,7 +80,7 @@ class Fetch(_Frame, frozen=True, tag=2):
     """Offset of the first event; NOW (-1) or EARLIEST (-2) in place of one."""
     patterns: Patterns
     """Patterns `type/study/trial`, each part a value or `*`; an event matches at least one."""
-    max_events: Number = BATCH_EVENTS
+    max_events: Positive = limits.BATCH_EVENTS
     """Most events in one answer."""
     wait_ms: Number = 0
     """Milliseconds to wait for an event that matches, over all answers; 0 answers at once."""

@@ -6,11 +6,13 @@ from typing import Annotated, TypeAlias
 
 import msgspec
 
-InfoText: TypeAlias = Annotated[str, msgspec.Meta(max_length=256)]
+from trialbus.protocol import limits
+
+InfoText: TypeAlias = Annotated[str, msgspec.Meta(max_length=limits.MAX_NAME)]
 #: A value that a session shows of itself.
 InfoValue: TypeAlias = InfoText | bool | int | float
 #: What a session shows of itself, by name.
-Info: TypeAlias = Annotated[dict[InfoText, InfoValue], msgspec.Meta(max_length=32)]
+Info: TypeAlias = Annotated[dict[InfoText, InfoValue], msgspec.Meta(max_length=limits.MAX_INFO)]
 
 
 class SessionStatus(msgspec.Struct, frozen=True, kw_only=True):
