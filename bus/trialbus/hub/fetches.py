@@ -1,4 +1,4 @@
-"""Fetches: how the hub answers its readers, in turn and within bounds."""
+"""Fetches: the open fetches of all peers, which the hub answers in turn and within bounds."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _TURN_READING_S = 0.005
 
 
 class Fetches:
-    """The fetches that are open: those still to be read for, peer by peer, and those that wait.
+    """The open fetches: the new ones in a queue for each peer, and the parked ones.
 
     Args:
-        log: What is read.
-        router: Takes the answers.
+        log: Log that the fetches read.
+        router: Sends the answers.
     """
 
     def __init__(self, log: EventLog, router: Router) -> None:
@@ -35,23 +35,23 @@ class Fetches:
 
     @property
     def parked(self) -> int:
-        """How many wait for events to come."""
+        """Number of fetches that wait for events."""
         return len(self._parked)
 
     @property
     def due(self) -> float:
-        """When `answer` has something to do, if nothing is published before."""
+        """Time at which `answer` has to be called if no event is published before."""
         if self._new:
             return 0.0
         return self._parked.next_deadline() or float("inf")
 
     def clear(self) -> None:
-        """Forget all fetches: their peers were disconnected, and fetch anew."""
+        """Forget all fetches, whose peers were disconnected and will fetch again."""
         self._new.clear()
         self._parked = ParkedFetches()
 
     def take(self, peer: bytes, fetch: frames.Fetch) -> None:
-        """Put a fetch into its peer's line, or refuse it."""
+        """Put a fetch into the queue of its peer, or refuse the fetch."""
         if not all(map(is_pattern, fetch.patterns)):
             reason = "patterns are not type/study/trial"
             self._router.refuse(peer, frames.BAD_FRAME, reason, fetch.request)
@@ -63,18 +63,18 @@ class Fetches:
         self._new.setdefault(peer, deque()).append(fetch)
 
     def deliver(self, records: Iterable[Record]) -> None:
-        """Answer those that waited for one of these records."""
+        """Answer the parked fetches that wait for one of the records."""
         for parked in self._parked.take_matching(record.topic for record in records):
             self._answer(parked)
 
     def answer(self) -> None:
-        """Serve one new fetch of each peer in turn, for a bounded time, and the overdue."""
+        """Answer one new fetch of each peer, for a bounded time, and the overdue fetches."""
         until = time.monotonic() + _TURN_READING_S
         for peer in list(self._new):
-            line = self._new.pop(peer)
-            fetch = line.popleft()
-            if line:
-                self._new[peer] = line  # to the end of the queue
+            queue = self._new.pop(peer)
+            fetch = queue.popleft()
+            if queue:
+                self._new[peer] = queue  # behind the other peers
             self._answer_new(peer, fetch)
             if time.monotonic() > until:
                 break
@@ -108,28 +108,28 @@ class Fetches:
         deadline = time.monotonic() + wait_s
         self._answer(Parked(peer, fetch, offset, deadline, frozenset(fetch.patterns)))
 
-    def _answer(self, waiting: Parked) -> None:
-        """Send what there is; let the fetch wait for what is not, as often as it asked for."""
-        fetch = waiting.fetch
+    def _answer(self, parked: Parked) -> None:
+        """Send the records that a fetch can have now, and park the fetch while more may follow."""
+        fetch = parked.fetch
         try:
             records, following = self._log.read(
-                waiting.offset,
-                waiting.patterns,
+                parked.offset,
+                parked.patterns,
                 max_events=min(fetch.max_events, limits.BATCH_EVENTS),
                 max_bytes=limits.BATCH_BYTES,
             )
         except sqlite3.Error as error:
             reason = f"the log cannot be read: {error}"
-            self._router.refuse(waiting.peer, frames.NO_SPACE, reason, fetch.request)
+            self._router.refuse(parked.peer, frames.NO_SPACE, reason, fetch.request)
             return
-        stands = following == self._log.end and fetch.wait_ms > 0
-        if records or not stands:
-            waiting.answered += 1
-            stands = stands and waiting.answered < fetch.answers
-            stands &= self._send(waiting.peer, fetch.request, records, following, more=stands)
-        if stands:
-            waiting.offset = following
-            self._parked.park(waiting)
+        is_open = following == self._log.end and fetch.wait_ms > 0
+        if records or not is_open:
+            parked.answered += 1
+            is_open = is_open and parked.answered < fetch.answers
+            is_open &= self._send(parked.peer, fetch.request, records, following, more=is_open)
+        if is_open:
+            parked.offset = following
+            self._parked.park(parked)
 
     def _send(
         self, peer: bytes, request: int, records: list[Record], following: int, *, more: bool

@@ -1,8 +1,8 @@
 """Hub: the process between publishers and subscribers.
 
-One ROUTER socket, one thread, one loop. Each turn takes in what has arrived, writes it to the log
-in one transaction, and only then acknowledges it and hands it on. A turn is bounded in frames,
-bytes and time spent reading, so no peer can make the others wait for long.
+One ROUTER socket, one thread, one loop. Each turn reads the messages that have arrived, writes
+their changes to the log in one transaction, and only then acknowledges and delivers them. A turn
+is bounded in frames, bytes and time spent reading, so no peer can make the others wait for long.
 
 `python -m trialbus.hub --help` runs one with nothing but the core dependencies installed.
 """
@@ -121,7 +121,7 @@ class Hub:
             self._wake_out.close()
 
     def _hang_up(self) -> None:
-        """Drop all connections, since one of them sends more than the hub can read."""
+        """Drop all connections, because a peer sends more than the hub can read."""
         self._router.counters["floods"] += 1
         logger.warning("a peer floods the hub: all connections are dropped, and may come back")
         self._fetches.clear()
@@ -129,7 +129,7 @@ class Hub:
 
     @property
     def wake_fd(self) -> int:
-        """A descriptor; a byte written to it makes the hub look up."""
+        """File descriptor that wakes the hub when a byte is written."""
         return self._wake_in.fileno()
 
     def stop(self) -> None:
@@ -359,7 +359,7 @@ class Hub:
             self._change.sessions[event.session] = None
 
     def _commit(self) -> list[Record]:
-        """Write what this turn brought; acknowledge it only when it is on disk."""
+        """Write the changes of this turn, then acknowledge them, and return the new records."""
         change, self._change = self._change, Change()
         acks, self._acks = self._acks, {}
         replies, self._replies = self._replies, []
@@ -430,7 +430,7 @@ def _find_exceeded_size(frame: bytes, message: frames.ToHub) -> str | None:
 
 
 def serve(hub: Hub) -> None:
-    """Run a hub until SIGTERM or SIGINT. Call it from the main thread."""
+    """Run a hub until SIGTERM or SIGINT, in the main thread."""
 
     def stop(_number: int, _frame: FrameType | None) -> None:
         hub.stop()

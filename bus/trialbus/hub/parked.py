@@ -1,4 +1,4 @@
-"""Parked fetches: those that the hub cannot answer yet, found by topic and by deadline."""
+"""ParkedFetches: the fetches that wait for events, by topic and by deadline."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from trialbus.protocol.frames import Fetch
 
 @dataclass(eq=False)
 class Parked:
-    """A fetch that waits for events, with its peer, its position and its deadline."""
+    """A fetch that waits for events, with peer, position and deadline."""
 
     peer: bytes
     fetch: Fetch
@@ -57,7 +57,7 @@ class ParkedFetches:
         heapq.heappush(self._deadlines, (parked.deadline, self._serial, parked))
 
     def take_matching(self, topics: Iterable[str]) -> list[Parked]:
-        """Remove and return every fetch that waits for one of the topics."""
+        """Remove the fetches that wait for an event under one of the topics, and return them."""
         if not self._by_key:
             return []
         fetches: dict[Parked, None] = {}
