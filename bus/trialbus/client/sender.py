@@ -11,7 +11,7 @@ from trialbus.client.private_files import unlock
 from trialbus.client.ring_directory import adopt_rings, lock_directory
 from trialbus.client.shared_ring import RingEvent, SharedRing
 from trialbus.errors import HubRefusedError
-from trialbus.protocol import frames
+from trialbus.protocol import frames, limits
 
 logger = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class Sender:
             self._resend_s = min(2 * self._resend_s, _RESEND_MAX_S)
             self._is_waiting, self._is_probing = False, True
         while not (self._is_probing and self._is_waiting):
-            first, batch = self.outbox.next_batch(1 if self._is_probing else frames.BATCH_EVENTS)
+            first, batch = self.outbox.next_batch(1 if self._is_probing else limits.BATCH_EVENTS)
             if not batch:
                 break
             if not send(frames.Publish(self._id, first, batch, self.outbox.base)):
