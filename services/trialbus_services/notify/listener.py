@@ -18,7 +18,7 @@ from trialbus_services.notify.notice import Notice, Notifier, create_notice
 
 logger = logging.getLogger(__name__)
 
-_TURN_S = 0.5
+_FETCH_S = 0.5
 _COMMIT_S = 1.0
 _FIRST_S = 1.0
 _LONGEST_S = 300.0
@@ -30,18 +30,18 @@ _GRACE_S = 12.0
 class Listener:
     """Thread that calls a notifier for every `report_ready`, until `stop` is set.
 
-    It has a thread of its own, so that a notifier that hangs holds up nobody. What was not taken
-    is tried again after 1 s, 2 s, 4 s and so on up to five minutes, for a day; the hub keeps how
-    far it got, so that this goes on after a restart. A notice may come twice, when the process
-    ends between handing it over and saying so to the hub.
+    Each listener has a thread, so that a notifier that hangs delays no other. A notice that fails
+    is tried again after 1 s, 2 s, 4 s and so on up to five minutes, for a day; the hub keeps the
+    offset, so that the tries go on after a restart. A notice may come twice when the process ends
+    between the call of the notifier and the commit.
 
     Args:
-        name: Its durable name is `notify-<name>`. One that is new begins with what comes next.
-        notifier: Is called by the thread.
-        link: To the hub.
-        stop: Ends it: what is in the log by then is tried a few times more, for some seconds.
+        name: Part of the durable name `notify-<name>`; a new name begins with the next event.
+        notifier: Called in the thread.
+        link: Connection to the hub.
+        stop: Ends the thread; notices in the log by then are tried for some more seconds.
         first_s: Seconds before the second try.
-        give_up_s: Seconds after which a notice that nobody takes is passed over.
+        give_up_s: Seconds after which a notice that fails is skipped.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class Listener:
         """Commit a first offset, so that the hub keeps the position of this durable name."""
         while not self._stop.is_set():
             with contextlib.suppress(HubUnavailableError):
-                inbox.commit(inbox.wait_ready(_TURN_S))
+                inbox.commit(inbox.wait_ready(_FETCH_S))
                 return
 
     def _serve(self, inbox: Subscriber[events.ReportReady]) -> None:
         while True:
-            event = inbox.next(_TURN_S)
+            event = inbox.next(_FETCH_S)
             if event is not None and self._deliver(event):
                 inbox.commit(wait_s=_COMMIT_S)
             elif event is not None or self._stop.is_set():
@@ -98,7 +98,7 @@ class Listener:
         wait_s = self._first_s
         while True:
             try:
-                self._notifier(self._notice(event))
+                self._notifier(self._create_notice(event))
             except Exception as error:  # noqa: BLE001 - a notifier may fail in any way
                 if time.time() - event.at > self._give_up_s:
                     logger.error(  # noqa: TRY400 - the traceback says no more
@@ -121,7 +121,7 @@ class Listener:
                 return False
             wait_s = min(2 * wait_s, _LONGEST_S)
 
-    def _notice(self, event: events.ReportReady) -> Notice:
+    def _create_notice(self, event: events.ReportReady) -> Notice:
         return create_notice(event, _replay_study(self._link, event.study))
 
 

@@ -18,7 +18,7 @@ from trialbus_services.views.formats import (
 
 
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
-    """Notice about a finished study and its report."""
+    """Notice about a finished study and the report of the study."""
 
     study: str
     """Name of the study."""
@@ -30,7 +30,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """Reason of `study_finished`; None where the log does not hold that any more."""
 
     error: str | None = None
-    """What went wrong, or more about the reason."""
+    """Error of the study, or details of the reason."""
 
     metrics: list[str] = []
     """Names of the objectives."""
@@ -48,11 +48,11 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """Files of the report, the page first; empty where there is none."""
 
     report_error: str | None = None
-    """Why there is no report."""
+    """Reason why there is no report; None with a report."""
 
     @property
     def title(self) -> str:
-        """Short line with the name of the study and the reason of its end."""
+        """Short line with the name of the study and the reason of the end."""
         return f"{self.study}: {FINISH_REASONS[self.reason] if self.reason else 'ended'}"
 
     @property

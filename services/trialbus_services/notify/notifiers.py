@@ -24,7 +24,7 @@ _DESKTOP_S = 10.0
 
 
 class Webhook:
-    """Posts a notice as JSON; every answer other than 2xx, and none in time, raises.
+    """Posts a notice as JSON; a response other than 2xx, and a time-out, raise.
 
     Args:
         url: Address. Never logged whole: the path may be a secret.
@@ -111,7 +111,7 @@ class Desktop:
 
 
 def _create_opener() -> urllib.request.OpenerDirector:
-    """Return urllib's default opener without redirects, which raise errors here.
+    """Return urllib's default opener, except that a redirect is an error.
 
     A redirected POST would arrive as a GET without its body, and seem to be delivered.
     """

@@ -1,6 +1,7 @@
 """The reporting service: an HTML page and exports for each finished study.
 
-`snapshot` reads a study once; `summary`, `table` and `figures` make what is shown from it; `page`
-makes that HTML, `exports` and `images` files; `report` and `comparison` write it all. `main` does
-so for every `study_finished` on the bus. `options` says what a report consists of.
+`storage_reader` loads a study and `snapshot` reads its trials once; `study_summary`, `table` and
+`figures` compute the content; `page`, `exports` and `images` render it; `report` and `comparison`
+write the files, which `staging` moves into place. `main` makes a report for every `study_finished`
+on the bus, each in a child process (`report_process`).
 """

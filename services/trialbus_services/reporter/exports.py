@@ -55,7 +55,7 @@ def to_parquet(table: Table) -> bytes:
 
 
 def to_json(study: Snapshot, summary: StudySummary) -> str:
-    """Return a study with all its trials as a JSON object.
+    """Return a study with all trials as a JSON object.
 
     Durations are in seconds, times are ISO 8601. JSON has no numbers for what is not finite: such
     values are the strings `NaN`, `Infinity` and `-Infinity`.
@@ -99,10 +99,10 @@ def to_params_yaml(trial: FrozenTrial, summary: StudySummary, folder: str) -> st
         f"{metric}={format_value(value)}"
         for metric, value in zip(summary.metrics, trial.values, strict=True)
     )
-    which = (
+    role = (
         "the best" if len(summary.best) == 1 else f"one of {len(summary.best)} on the Pareto front"
     )
-    comment = f"trial {trial.number} of {summary.name}, {which}: {values}"
+    comment = f"trial {trial.number} of {summary.name}, {role}: {values}"
     return (
         "# @package _global_\n"
         f"# {' '.join(comment.split())}\n"

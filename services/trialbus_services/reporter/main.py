@@ -28,10 +28,10 @@ logger = logging.getLogger(__name__)
 
 _NAME = "reporter"
 _TTL_S = 10.0
-_TURN_S = 1.0
+_FETCH_S = 1.0
 _FLUSH_S = 5.0
-_TRIES = 3
-_AGAIN_S = 1.0
+_MAX_ATTEMPTS = 3
+_RETRY_S = 1.0
 
 
 def run(
@@ -42,9 +42,9 @@ def run(
 ) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code.
 
-    A study that finished while no reporter ran is reported when one runs again: what was asked
-    for counts as done only once `report_ready` is in the log. A report that fails is tried three
-    times; then `report_ready` says why there is none.
+    A study that finished while no reporter ran is reported when a reporter runs again: the offset
+    is committed only once `report_ready` is in the log. A report that fails is tried three times;
+    then `report_ready` carries the error.
     """
     stop = install_stop_event()
     prepare()
@@ -68,7 +68,7 @@ def _serve(link: Link, storage_url: str, report: ReporterSettings, stop: threadi
         Publisher(link=link) as publisher,
     ):
         while not stop.is_set():
-            event = inbox.next(_TURN_S)
+            event = inbox.next(_FETCH_S)
             if event is None:
                 continue
             if not _has_report_ready(link, event, stop):
@@ -97,8 +97,8 @@ def _has_report_ready(link: Link, event: events.StudyFinished, stop: threading.E
 def _make_report(
     event: events.StudyFinished, storage_url: str, report: ReporterSettings, stop: threading.Event
 ) -> events.ReportReady | None:
-    """Make the report of a study and return its `report_ready`; None if `stop` was set."""
-    for attempt in range(1, _TRIES + 1):
+    """Make the report of a study and return the `report_ready`; None if `stop` was set."""
+    for attempt in range(1, _MAX_ATTEMPTS + 1):
         try:
             paths = make_report_in_process(
                 event.study, storage_url, Path(report.dir), report, stop=stop
@@ -106,12 +106,12 @@ def _make_report(
         except ReportError as error:
             logger.warning(
                 "no report of study %r at try %d of %d: %s%s",
-                *(event.study, attempt, _TRIES, error),
+                *(event.study, attempt, _MAX_ATTEMPTS, error),
                 f"\n{error.__cause__}" if error.__cause__ else "",
             )
-            if attempt == _TRIES:
+            if attempt == _MAX_ATTEMPTS:
                 return _create_report_ready(event, error=str(error))
-            if stop.wait(_AGAIN_S * attempt):
+            if stop.wait(_RETRY_S * attempt):
                 return None
         else:
             if paths is None:

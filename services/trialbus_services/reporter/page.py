@@ -86,7 +86,7 @@ def render_comparison(
 
 
 def write_page(path: Path, html: str, options: ReportSettings) -> list[Path]:
-    """Write a page, and plotly.js beside the page where `options` demand it.
+    """Write a page, and plotly.js beside the page if `options` say so.
 
     Returns:
         The paths written, the page first.
@@ -118,6 +118,7 @@ def _render(template: str, figures: Sequence[Figure], plotly_js: str, **values: 
     return environment.get_template(template).render(
         figures=figures,
         source=_source,
+        formats_source=_formats_source,
         versions={"python": platform.python_version()}
         | {name: version(name) for name in _LIBRARIES},
         plotly_js=Markup(plotly.offline.get_plotlyjs()) if inside else None,  # noqa: S704 - from the plotly package
@@ -128,6 +129,12 @@ def _render(template: str, figures: Sequence[Figure], plotly_js: str, **values: 
 def _source(name: str) -> Markup:
     text = (files("trialbus_services.reporter") / "templates" / name).read_text(encoding="utf-8")
     return Markup(text)  # noqa: S704 - our own file
+
+
+def _formats_source() -> Markup:
+    """Return the script of the text formats, which is a module for the live page."""
+    text = (files("trialbus_services.views") / "formats.js").read_text(encoding="utf-8")
+    return Markup(text.replace("export ", ""))  # noqa: S704 - our own file
 
 
 def _plot(figure: go.Figure) -> Markup:
@@ -141,7 +148,7 @@ def _trials(table: Table, best: Sequence[FrozenTrial]) -> Markup:
 
 
 def _cell(value: Any) -> Any:
-    """Return a value that JSON can hold."""
+    """Convert a value to a type of JSON; a float that is not finite to its name."""
     if isinstance(value, float):
         if math.isfinite(value):
             # The page shows six digits, and sorts by a few more.

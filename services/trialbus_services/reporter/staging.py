@@ -1,4 +1,4 @@
-"""Write reports into a staging folder and move them into place when they are complete."""
+"""Staging of reports: files are written in a staging folder and moved when complete."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def _stage(write: Callable[[Path], list[Path]], directory: Path) -> list[Path]:
     ) as staging:
         files = [path.relative_to(staging) for path in write(Path(staging))]
         page = files[0]
-        for name in sorted({path.parts[0] for path in files}, key=lambda n: n == page.parts[0]):
+        for name in sorted(
+            {path.parts[0] for path in files}, key=lambda name: name == page.parts[0]
+        ):
             _move(Path(staging), Path(name), directory, last=page)
     return [directory.absolute() / path for path in files]
 

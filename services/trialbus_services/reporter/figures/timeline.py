@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial
 from trialbus_services.optimizer.attributes import SLOT, WORKER
 from trialbus_services.reporter.snapshot import Snapshot
 from trialbus_services.reporter.study_summary import get_state
+from trialbus_services.views.formats import format_duration
 
 MOST_BARS = 1000
 STATES = {
@@ -42,7 +43,7 @@ def draw_timeline(study: Snapshot) -> go.Figure:
         The same bars as `optuna.visualization.plot_timeline`.
     """
     trials = get_started_trials(study)[-MOST_BARS:]
-    # What still runs goes up to the last thing that is known to have happened.
+    # The bar of a running trial ends at the last known time.
     last = max(max(_ends(trial)) for trial in trials)
     by_state: defaultdict[str, list[FrozenTrial]] = defaultdict(list)
     for trial in trials:
@@ -60,7 +61,7 @@ def draw_timeline(study: Snapshot) -> go.Figure:
             base=[_start(trial).isoformat() for trial in bars],
             y=[_row(trial) if placed else trial.number for trial in bars],
             marker={"color": color, "line": {"width": 0.5, "color": "rgba(255,255,255,0.6)"}},
-            customdata=[[trial.number, _seconds(trial), _row(trial)] for trial in bars],
+            customdata=[[trial.number, _format_length(trial), _row(trial)] for trial in bars],
             hovertemplate="trial %{customdata[0]}<br>%{customdata[2]}<br>%{customdata[1]}"
             f"<extra>{state}</extra>",
         )
@@ -93,5 +94,5 @@ def _length_ms(trial: FrozenTrial, last: datetime) -> float:
     return ((trial.datetime_complete or last) - _start(trial)).total_seconds() * 1000
 
 
-def _seconds(trial: FrozenTrial) -> str:
-    return f"{trial.duration.total_seconds():.1f} s" if trial.duration else "still running"
+def _format_length(trial: FrozenTrial) -> str:
+    return format_duration(trial.duration) if trial.duration else "still running"
