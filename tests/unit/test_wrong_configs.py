@@ -194,6 +194,9 @@ WRONG = {
         "bus.connect_s=-1", says=("bus.connect_s: -1 is below 0", "expected seconds")
     ),
     "no patience with a worker": line("worker.ttl_s=-1", says=("worker.ttl_s: -1 is not above",)),
+    "too much patience with a worker": line(
+        "worker.ttl_s=86401", says=("worker.ttl_s: 86401 is above a day",)
+    ),
     "negative suggestions": line("optimizer.ahead=-1", says=("optimizer.ahead: -1 is below 0",)),
     "no time between records": line(
         "optimizer.record_every_s=0", says=("optimizer.record_every_s: 0 is not above zero",)

@@ -166,7 +166,7 @@ class Router:
         return peer, [piece.bytes for piece in pieces[1:]]
 
     def _relieve(self) -> None:
-        """Read the socket while its owner waits for the log, so that what arrives is bounded."""
+        """Read the socket while the hub waits for the log, to bound what is in memory."""
         wait_s = _STALL_S
         while not self._closed.wait(wait_s):
             wait_s = _STALL_S

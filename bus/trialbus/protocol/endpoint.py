@@ -1,4 +1,4 @@
-"""Where the hub is: defaults, absolute paths, and which addresses may be bound."""
+"""Endpoint of the hub: default, absolute path, and the addresses that may be bound."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _IPC_MAX_BYTES = 107  # sizeof(sockaddr_un.sun_path) - 1 on Linux
 
 
 def resolve(endpoint: str | None = None) -> str:
-    """Return the endpoint to use: the one given, else `$TRIALBUS_ENDPOINT`, else the default.
+    """Return an endpoint with an absolute path; None means `$TRIALBUS_ENDPOINT` or the default.
 
     A relative path of an `ipc://` endpoint is made absolute, so that it stays the same socket when
     the process changes its directory.
@@ -70,7 +70,7 @@ def check_bindable(endpoint: str, *, guarded: bool, insecure: bool) -> None:
 
 
 def check_reachable(endpoint: str, *, guarded: bool, insecure: bool) -> None:
-    """Refuse what `check_bindable` will, as far as a client can know it.
+    """Refuse an address that the hub will refuse to bind, as far as a client can tell.
 
     A wildcard is an address to bind, so that whoever names it means to start the hub himself.
 

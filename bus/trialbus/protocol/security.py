@@ -182,7 +182,7 @@ class Gatekeeper:
         self._banned_until: dict[str, float] = {}
 
     def ban(self, public: str, seconds: float) -> None:
-        """Let nobody connect with a public key for a while."""
+        """Refuse new connections with a public key for some seconds."""
         self._banned_until[public] = time.monotonic() + seconds
 
     def callback(self, domain: str, key: bytes) -> bool:
@@ -192,7 +192,7 @@ class Gatekeeper:
         return time.monotonic() >= banned_until and self.grant(public) is not None
 
     def grant(self, public: str) -> Grant | None:
-        """Return what the owner of a public key may do; None for a stranger."""
+        """Return the grant of a public key; None for a key that is not on the list."""
         stamp = self._stamp()
         if stamp != self._read:
             self._follow(stamp)
@@ -207,7 +207,7 @@ class Gatekeeper:
                 logger.warning("%s; the list as it was before stays in force", error)
 
     def forbids(self, public: str, message: frames.ToHub) -> str | None:
-        """Return why a peer may not send a message, or None if it may."""
+        """Return why the owner of a public key may not send a message, or None."""
         grant = self.grant(public)
         if grant is None:
             return "the key is not, or no longer, allowed"
@@ -230,15 +230,15 @@ class Gatekeeper:
                 return None
 
     def _stamp(self) -> _Stamp:
-        """Return what tells one state of the list from another.
+        """Return the stamp of the list's file, which differs after every change.
 
         The time alone does not: a file emptied and written within one tick of the clock keeps it.
         """
         try:
-            found = self._path.stat()
+            status = self._path.stat()
         except FileNotFoundError:
             return (0, 0, 0)
-        return (found.st_mtime_ns, found.st_size, found.st_ino)
+        return (status.st_mtime_ns, status.st_size, status.st_ino)
 
 
 def _find_forbidden_topic(

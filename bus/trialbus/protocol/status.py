@@ -1,4 +1,4 @@
-"""HubStatus: what a hub says of itself when a client asks for its status."""
+"""HubStatus: the answer of a hub to a client that asks for the status."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from trialbus.protocol import limits
 from trialbus.protocol.security import HUB_KEY_VARIABLE, KEY_VARIABLE
 from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.process import gpus
@@ -157,6 +158,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError(f"grace_s {self.grace_s:g} is below 0 (expected seconds)")
         if self.ttl_s <= 0:
             raise ValueError(f"ttl_s {self.ttl_s:g} is not above zero (expected seconds)")
+        if self.ttl_s * 1000 > limits.MAX_TTL_MS:
+            raise ValueError(f"ttl_s {self.ttl_s:g} is above a day (expected seconds)")
         gpus.check_settings(self.gpus, self.gpus_per_trial)
 
 
