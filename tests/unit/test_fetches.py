@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from support.queued_socket import QueuedSocket
 from trialbus.hub.fetches import Fetches
 from trialbus.hub.log import Change, EventLog
 from trialbus.hub.router import Router
@@ -17,8 +18,8 @@ from trialbus.protocol import frames, limits
 class RecordingRouter(Router):
     """A router that records the answers in place of sending them."""
 
-    def __init__(self, endpoint: str) -> None:
-        super().__init__(endpoint)
+    def __init__(self) -> None:
+        super().__init__(QueuedSocket())
         self.answers: list[tuple[bytes, frames.ToClient]] = []
 
     def send(self, peer: bytes, message: frames.ToClient) -> bool:
@@ -31,10 +32,8 @@ class RecordingRouter(Router):
 
 
 @pytest.fixture
-def router(tmp_path: Path) -> Iterator[RecordingRouter]:
-    router = RecordingRouter(f"ipc://{tmp_path}/hub.sock")
-    yield router
-    router.close()
+def router() -> RecordingRouter:
+    return RecordingRouter()
 
 
 @pytest.fixture

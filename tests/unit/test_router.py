@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-import zmq
 
+from support.queued_socket import QueuedSocket
 from trialbus.hub.router import TURN_BYTES, TURN_FRAMES, Router
 from trialbus.protocol import limits
 
@@ -16,16 +12,11 @@ from trialbus.protocol import limits
 class QueuedRouter(Router):
     """A router on whose socket messages wait."""
 
-    def __init__(self, endpoint: str) -> None:
-        super().__init__(endpoint)
-        self.queue: deque[tuple[bytes, bytes]] = deque()  # peer and frame
+    def __init__(self) -> None:
+        socket = QueuedSocket()
+        super().__init__(socket)
+        self.queue = socket.queue
         self.refusals: list[tuple[bytes, str]] = []  # peer and reason
-
-    def _receive(self) -> tuple[bytes, list[bytes]]:
-        if not self.queue:
-            raise zmq.Again
-        peer, frame = self.queue.popleft()
-        return peer, [frame]
 
     def refuse(self, peer: bytes, code: int, reason: str, about: int | str | None) -> None:
         super().refuse(peer, code, reason, about)
@@ -41,19 +32,17 @@ def count_turns(router: QueuedRouter) -> list[int]:
 
 
 @pytest.fixture
-def router(tmp_path: Path) -> Iterator[QueuedRouter]:
-    router = QueuedRouter(f"ipc://{tmp_path}/hub.sock")
-    yield router
-    router.close()
+def router() -> QueuedRouter:
+    return QueuedRouter()
 
 
 def test_a_turn_ends_after_a_number_of_messages(router: QueuedRouter) -> None:
-    router.queue.extend([(b"peer", b"x")] * (2 * TURN_FRAMES + 10))
+    router.queue.extend([(b"peer", [b"x"])] * (2 * TURN_FRAMES + 10))
     assert count_turns(router) == [TURN_FRAMES, TURN_FRAMES, 10]
 
 
 def test_a_turn_ends_after_a_number_of_bytes(router: QueuedRouter) -> None:
-    router.queue.extend([(b"peer", bytes(TURN_BYTES // 4))] * 12)
+    router.queue.extend([(b"peer", [bytes(TURN_BYTES // 4)])] * 12)
     assert count_turns(router) == [5, 5, 2]
 
 
@@ -63,8 +52,8 @@ def test_the_messages_of_a_flood_count_for_the_turn_and_the_peer_is_told_once(
     size = TURN_BYTES + 1
     cost = size + limits.BYTES_PER_SECOND // limits.FRAMES_PER_SECOND
     n_admitted = limits.BYTES_PER_SECOND // cost
-    router.queue.extend([(b"loud", bytes(size))] * (n_admitted + 10))
-    router.queue.append((b"quiet", b"x"))
+    router.queue.extend([(b"loud", [bytes(size)])] * (n_admitted + 10))
+    router.queue.append((b"quiet", [b"x"]))
     assert count_turns(router) == [1] * n_admitted + [0] * 10 + [1]
     ((peer, reason),) = router.refusals
     assert peer == b"loud"

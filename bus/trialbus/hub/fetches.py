@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from trialbus.hub.log import Change, EventLog
 from trialbus.hub.parked import Parked, ParkedFetches
@@ -25,11 +25,15 @@ class Fetches:
     Args:
         log: Log that the fetches read.
         router: Sends the answers.
+        clock: Monotonic seconds.
     """
 
-    def __init__(self, log: EventLog, router: Router) -> None:
+    def __init__(
+        self, log: EventLog, router: Router, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._log = log
         self._router = router
+        self._clock = clock
         self._new: dict[bytes, deque[frames.Fetch]] = {}
         self._parked = ParkedFetches()
 
@@ -69,16 +73,16 @@ class Fetches:
 
     def answer(self) -> None:
         """Answer one new fetch of each peer, for a bounded time, and the overdue fetches."""
-        until = time.monotonic() + _TURN_READING_S
+        until = self._clock() + _TURN_READING_S
         for peer in list(self._new):
             queue = self._new.pop(peer)
             fetch = queue.popleft()
             if queue:
                 self._new[peer] = queue  # behind the other peers
             self._answer_new(peer, fetch)
-            if time.monotonic() > until:
+            if self._clock() > until:
                 break
-        for parked in self._parked.take_overdue(time.monotonic()):
+        for parked in self._parked.take_overdue(self._clock()):
             following = max(parked.offset, self._log.end)
             self._send(parked.peer, parked.fetch.request, [], following, more=False)
 
@@ -105,7 +109,7 @@ class Fetches:
             self._send(peer, fetch.request, [], offset, more=False)
             return
         wait_s = min(max(fetch.wait_ms, 0), limits.MAX_WAIT_MS) / 1000
-        deadline = time.monotonic() + wait_s
+        deadline = self._clock() + wait_s
         self._answer(Parked(peer, fetch, offset, deadline, frozenset(fetch.patterns)))
 
     def _answer(self, parked: Parked) -> None:

@@ -17,6 +17,7 @@ import socket
 import sqlite3
 import sys
 import time
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from types import FrameType
@@ -27,11 +28,12 @@ import zmq
 
 from trialbus.errors import TrialbusError
 from trialbus.hub.fetches import TOO_MANY_NAMES, Fetches
+from trialbus.hub.hub_socket import HubSocket
 from trialbus.hub.log import Change, EventLog
-from trialbus.hub.log_format import Sync
+from trialbus.hub.log_format import Connect, Sync
 from trialbus.hub.rate_limit import RateLimit
 from trialbus.hub.retention import Retention
-from trialbus.hub.router import Router
+from trialbus.hub.router import PeerSocket, Router
 from trialbus.hub.sessions import Sessions
 from trialbus.messages import codec
 from trialbus.messages.topics import escape_study
@@ -62,6 +64,10 @@ class Hub:
         insecure: Allow an endpoint that other machines can reach without a gatekeeper.
         keep_finished_s: Seconds that the events of a finished study stay in the log; None for
             until somebody asks to remove them.
+        open_socket: Opens the socket at the endpoint.
+        connect: Opens the file of the log.
+        clock: Monotonic seconds.
+        wall_clock: Seconds since the epoch.
 
     Raises:
         SpecError: The endpoint is malformed or may not be bound.
@@ -78,17 +84,22 @@ class Hub:
         gatekeeper: Gatekeeper | None = None,
         insecure: bool = False,
         keep_finished_s: float | None = None,
+        open_socket: Callable[[str, Gatekeeper | None], PeerSocket] = HubSocket,
+        connect: Connect = sqlite3.connect,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
+        self._clock = clock
         self.endpoint = resolve(endpoint)
         check_bindable(self.endpoint, guarded=gatekeeper is not None, insecure=insecure)
-        self.log = EventLog(directory, sync=sync)
-        self._sessions = Sessions(self.log.sessions)
-        self._new_publishers = RateLimit(limits.NEW_PUBLISHERS_PER_MINUTE)
-        self._retention = Retention(self.log, keep_finished_s)
+        self.log = EventLog(directory, sync=sync, connect=connect, wall_clock=wall_clock)
+        self._sessions = Sessions(self.log.sessions, clock, wall_clock)
+        self._new_publishers = RateLimit(limits.NEW_PUBLISHERS_PER_MINUTE, clock)
+        self._retention = Retention(self.log, keep_finished_s, clock, wall_clock)
         self._change = Change()
         self._acks: dict[tuple[bytes, bytes], None] = {}
         self._replies: list[tuple[bytes, frames.ToClient]] = []
-        self._started = time.monotonic()
+        self._started = clock()
         self._next_presence = 0.0
         self._stopping = False
         self._has_skipped = False  # offsets, for events that a publisher misses
@@ -96,29 +107,33 @@ class Hub:
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_in.settimeout(0)
         try:
-            self._router = Router(self.endpoint, gatekeeper)
+            self._router = Router(open_socket(self.endpoint, gatekeeper), gatekeeper, clock)
         except TrialbusError:
             self.log.close()
             raise
-        self._fetches = Fetches(self.log, self._router)
+        self._fetches = Fetches(self.log, self._router, clock)
 
     def run(self) -> None:
         """Serve until `stop` is called."""
         try:
             while not self._stopping:
                 poller = zmq.Poller()
-                poller.register(self._router.socket, zmq.POLLIN)
+                self._router.register(poller)
                 poller.register(self._wake_out, zmq.POLLIN)
                 while not self._stopping and not self._router.is_flooded:
                     poller.poll(self._poll_ms())
-                    self._turn()
+                    self.turn()
                 if self._router.is_flooded:
                     self._hang_up()
         finally:
-            self._router.close()
-            self.log.close()
-            self._wake_in.close()
-            self._wake_out.close()
+            self.close()
+
+    def close(self) -> None:
+        """Close the socket and the log; the changes of an unfinished turn are dropped."""
+        self._router.close()
+        self.log.close()
+        self._wake_in.close()
+        self._wake_out.close()
 
     def _hang_up(self) -> None:
         """Drop all connections, because a peer sends more than the hub can read."""
@@ -137,19 +152,25 @@ class Hub:
         self._stopping = True
         self._wake_in.send(b"\0")
 
-    def _poll_ms(self) -> int:
+    @property
+    def due(self) -> float:
+        """When `turn` is to be called if no message arrives, on the clock; infinity for never."""
         if self._router.has_kept:
-            return 0
-        due = min(
+            return 0.0
+        return min(
             self._fetches.due,
             self._next_presence if len(self._sessions) else float("inf"),
             self._retention.due,
         )
-        return -1 if due == float("inf") else max(0, int((due - time.monotonic()) * 1000) + 1)
 
-    def _turn(self) -> None:
+    def _poll_ms(self) -> int:
+        due = self.due
+        return -1 if due == float("inf") else max(0, int((due - self._clock()) * 1000) + 1)
+
+    def turn(self) -> None:
+        """Handle the messages that have arrived, write the log, and answer."""
         self._receive()
-        now = time.monotonic()
+        now = self._clock()
         if now >= self._next_presence:
             self._next_presence = now + _PRESENCE_TICK_S
             self._expire_sessions()
@@ -400,7 +421,7 @@ class Hub:
             endpoint=self.endpoint,
             path=str(self.log.path),
             pid=os.getpid(),
-            up_s=time.monotonic() - self._started,
+            up_s=self._clock() - self._started,
             role=role,
             parked=self._fetches.parked,
             durable={

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ import msgspec
 
 from trialbus.errors import LogError
 from trialbus.hub.integrity import VerifiedReader, checksum, is_rare
-from trialbus.hub.log_format import Sync, open_database, take_lock
+from trialbus.hub.log_format import Connect, Sync, open_database, take_lock
 from trialbus.hub.log_state import Span, read_state, write_state
 from trialbus.hub.small_tables import DURABLE, META, PUBLISHER, SESSION, STUDY, SmallTables
 from trialbus.hub.watermark import Mark, Watermark
@@ -66,12 +66,22 @@ class EventLog:
         directory: Made if it is missing. It must be on a local disk: SQLite's write-ahead log
             needs shared memory.
         sync: `full` survives a power failure; `normal` only the death of the hub's process.
+        connect: Opens the file.
+        wall_clock: Seconds since the epoch.
 
     Raises:
         LogError: Another hub has the log open, or the file is not a log that can be read.
     """
 
-    def __init__(self, directory: Path | str, *, sync: Sync = "full") -> None:
+    def __init__(
+        self,
+        directory: Path | str,
+        *,
+        sync: Sync = "full",
+        connect: Connect = sqlite3.connect,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._wall_clock = wall_clock
         self.path = Path(directory) / "events.db"
         self.end: int = 0  #: offset that the next event gets
         self._last_checksum: int = 0  # of the newest row
@@ -90,7 +100,7 @@ class EventLog:
                 ) from None
             try:
                 had_log = self._watermark.read() is not None
-                db = open_database(self.path, sync, had_log=had_log)
+                db = open_database(self.path, sync, had_log=had_log, connect=connect)
                 self._db = opened.enter_context(closing(db))
                 self._load()
             except (sqlite3.Error, OSError) as error:
@@ -309,7 +319,7 @@ class EventLog:
             if topic.startswith(_SUBMITTED):
                 spans[name] = Span(first)
             else:
-                spans[name] = Span(first, offset, time.time())
+                spans[name] = Span(first, offset, self._wall_clock())
         return spans
 
     def _write_mark(self) -> None:
@@ -322,7 +332,7 @@ class EventLog:
             tables.remove(DURABLE, name)
 
     def _write_sessions(self, sessions: Mapping[str, Hello | None]) -> None:
-        tables, encode, now = self._tables, msgspec.msgpack.encode, time.time()
+        tables, encode, now = self._tables, msgspec.msgpack.encode, self._wall_clock()
         tables.put(SESSION, [(id_, encode(h), now) for id_, h in sessions.items() if h is not None])
         for id_ in [id_ for id_, hello in sessions.items() if hello is None]:
             tables.remove(SESSION, id_)

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import time
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Literal, NoReturn, TypeAlias
 
@@ -15,6 +16,8 @@ from trialbus.hub.integrity import checksum, is_rare
 from trialbus.hub.small_tables import GAP, META, TABLES, SmallTables
 
 Sync: TypeAlias = Literal["full", "normal"]
+Connect: TypeAlias = Callable[..., sqlite3.Connection]
+"""Opens a database, as `sqlite3.connect` does."""
 
 FORMAT = "4"
 _EVENT = """
@@ -28,13 +31,16 @@ CREATE INDEX rare ON event (offset) WHERE substr(topic, 1, 20) <> 'evaluation_co
 """
 
 
-def open_database(path: Path, sync: Sync, *, had_log: bool) -> sqlite3.Connection:
+def open_database(
+    path: Path, sync: Sync, *, had_log: bool, connect: Connect = sqlite3.connect
+) -> sqlite3.Connection:
     """Open the file of a log in the present format; make it, or migrate it, where necessary.
 
     Args:
         path: The file.
         sync: See `EventLog`.
         had_log: Whether there was a log in the folder; a file without tables is then damaged.
+        connect: Opens the file.
 
     Raises:
         sqlite3.Error: The file is no database, or is damaged.
@@ -44,7 +50,7 @@ def open_database(path: Path, sync: Sync, *, had_log: bool) -> sqlite3.Connectio
     # SQLite gives the files beside it the same mode.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     # A hub may run in another thread than the one that made it, but only ever in one.
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    db = connect(path, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # counts for a new file only
         db.execute("PRAGMA journal_mode=WAL")

@@ -61,7 +61,7 @@ class ParkedFetches:
         if not self._by_key:
             return []
         fetches: dict[Parked, None] = {}
-        for topic in set(topics):
+        for topic in dict.fromkeys(topics):
             for pattern in list_matching_patterns(topic):
                 fetches.update(self._by_pattern.get(pattern, ()))
         for parked in fetches:
