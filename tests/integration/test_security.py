@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,9 +19,10 @@ from support.raw_client import RawClient
 from support.until import until
 from trialbus.client.admin import hub_status
 from trialbus.client.presence import Presence
-from trialbus.messages import codec
+from trialbus.messages import codec, events
 from trialbus.protocol import frames, security
 from trialbus.protocol.endpoint import check_bindable
+from trialbus_services.config.settings import KeySettings
 
 
 @pytest.fixture
@@ -32,6 +34,8 @@ def guarded(bus: Bus) -> Bus:
     security.new_keys(folder, "listener", "listener")
     security.new_keys(folder, "trainer", "trainer")
     security.new_keys(folder, "bound", "trainer", study="mine")
+    security.new_keys(folder, "worker", "worker")
+    security.new_keys(folder, "bound-worker", "worker", study="mine")
     bus.hub("--keys", str(folder))
     return bus
 
@@ -50,6 +54,15 @@ def link(bus: Bus, name: str) -> trialbus.Link:
 
 def evaluation(study: str = "mine") -> trialbus.EvaluationComplete:
     return trialbus.EvaluationComplete(study=study, trial=0, step=0, metrics={"loss": 1.0})
+
+
+def make_keys(directory: Path) -> None:
+    command = [sys.executable, "-m", "trialbus_services", "keys", "--dir", "keys", "init"]
+    subprocess.run(command, cwd=directory, check=True, capture_output=True, timeout=30)
+
+
+def request(study: str) -> trialbus.Event:
+    return events.TrialRequested(study=study, request="r", session="s", worker="w", slot=0)
 
 
 def assert_locked_out(client: trialbus.Link) -> None:
@@ -117,10 +130,26 @@ def test_a_listener_reads_and_publishes_nothing(guarded: Bus) -> None:
             trialbus.StudyFinished(study="mine", submission="1", reason="stopped"),
             "may not",
         ),
+        ("worker", request("any"), None),
+        ("worker", evaluation("any"), None),
+        ("bound-worker", request("mine"), None),
+        ("bound-worker", request("other"), "is a worker of study 'mine' only"),
+        ("worker", trialbus.Prune(study="mine", trial=0, step=0), "may not publish 'prune'"),
     ],
-    ids=["any study", "its study", "another study", "a command", "an end"],
+    ids=[
+        "any study",
+        "its study",
+        "another study",
+        "a command",
+        "an end",
+        "a worker's request",
+        "an evaluation of a worker's killed training",
+        "a worker of its study",
+        "a worker of another study",
+        "a worker's command",
+    ],
 )
-def test_a_trainer_publishes_what_trainers_publish(
+def test_a_trainer_or_worker_publishes_what_its_role_publishes(
     guarded: Bus, who: str, event: trialbus.Event, why: str | None
 ) -> None:
     with link(guarded, who) as mine:
@@ -174,8 +203,26 @@ def test_a_trainer_reads_its_commands_and_nothing_else(guarded: Bus) -> None:
         ("trainer", "optimizer", "", "is a trainer, which may not register as .optimizer"),
         ("listener", "trainer", "mine", "is a listener, which may not register as .trainer"),
         ("listener", "dashboard", "", None),
+        ("listener", "worker", "", "is a listener, which may not register as .worker"),
+        ("listener", "optimizer", "", "is a listener, which may not register as .optimizer"),
+        ("worker", "worker", "any", None),
+        ("worker", "trainer", "any", None),
+        ("worker", "optimizer", "", "is a worker, which may not register as .optimizer"),
+        ("bound-worker", "worker", "other", "is a worker of study 'mine' only"),
     ],
-    ids=["its study", "another study", "a service", "a listener's trial", "a listener"],
+    ids=[
+        "its study",
+        "another study",
+        "a service",
+        "a listener's trial",
+        "a listener",
+        "a listener's worker",
+        "a listener's optimizer",
+        "a worker",
+        "a worker's training",
+        "a worker's optimizer",
+        "a worker of another study",
+    ],
 )
 def test_nobody_registers_as_what_it_is_not(
     guarded: Bus, who: str, kind: str, study: str, why: str | None
@@ -257,12 +304,79 @@ def test_with_keys_an_address_that_strangers_can_reach_may_be_bound() -> None:
 
 
 def test_a_whole_study_runs_with_keys_by_one_line_of_config(bus: Bus) -> None:
-    command = [sys.executable, "-m", "trialbus_services", "keys", "--dir", "keys", "init"]
-    subprocess.run(command, cwd=bus.directory, check=True, capture_output=True, timeout=30)
+    make_keys(bus.directory)
     study = small_study(steps=2, step_s=0.0, n_trials=2)
     process = bus.service("study", *study, "bus=curve", "bus.keys.dir=keys")
     assert process.wait(60) == 0, process.printed()
     assert "2 complete, 0 pruned, 0 failed" in process.printed()
+
+
+@pytest.mark.parametrize("files", [("worker.key", "trainer.key"), ("worker.key",)])
+def test_a_host_of_workers_needs_no_service_key(bus: Bus, files: tuple[str, ...]) -> None:
+    make_keys(bus.directory)
+    copied = bus.directory / "copied"
+    copied.mkdir()
+    for name in ("hub.pub", *files):
+        shutil.copy2(bus.directory / "keys" / name, copied / name)
+    study = small_study(steps=2, step_s=0.0, n_trials=3)
+    bus.service("worker", *study, "bus=curve", "bus.keys.dir=copied", "worker.slots=1")
+    process = bus.service(
+        "study", *study, "bus=curve", "bus.keys.dir=keys", "launcher=none", "study.max_failures=1"
+    )
+    assert process.wait(60) == 0, process.printed()
+    assert "3 complete, 0 pruned, 0 failed" in process.printed()
+
+
+def test_a_worker_with_its_own_key_sends_what_its_killed_training_left_unsent(bus: Bus) -> None:
+    make_keys(bus.directory)
+    code = (
+        "import os, signal, trialbus\n"
+        f"publisher = trialbus.Publisher({bus.endpoint!r})\n"
+        "publisher.publish(trialbus.EvaluationComplete("
+        "study='mine', trial=0, step=7, metrics={'loss': 1.0}))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False, timeout=30)
+    bus.hub("--keys", str(bus.directory / "keys"))
+    with (
+        link(bus, "worker") as worker,
+        trialbus.Publisher(link=worker),
+        link(bus, "service") as service,
+        trialbus.subscribe(start="earliest", link=service) as inbox,
+    ):
+        event = inbox.next(20)
+    assert isinstance(event, trialbus.EvaluationComplete)
+    assert event.step == 7
+
+
+def test_keys_that_exist_stay_when_a_newer_version_makes_the_missing_ones(tmp_path: Path) -> None:
+    kept = security.new_keys(tmp_path / "keys", "service", "service").read_bytes()
+    make_keys(tmp_path)
+    assert (tmp_path / "keys" / "service.key").read_bytes() == kept
+    assert {path.stem for path in (tmp_path / "keys").glob("*.key")} == {
+        *("hub", "service", "worker", "trainer")
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "worker", "trainer"),
+    [
+        (("service", "worker", "trainer"), "worker", "trainer"),
+        (("service", "trainer"), "service", "trainer"),
+        (("worker",), "worker", "worker"),
+        ((), "worker", "trainer"),
+    ],
+    ids=["all", "made before there was a role for workers", "one for a host of workers", "none"],
+)
+def test_a_worker_uses_the_least_key_that_its_folder_has(
+    tmp_path: Path, names: tuple[str, ...], worker: str, trainer: str
+) -> None:
+    for name in names:
+        (tmp_path / f"{name}.key").touch()
+    key_settings = KeySettings(dir=str(tmp_path))
+    assert key_settings.get_name("worker") == worker
+    assert key_settings.get_name("trainer") == trainer
+    assert key_settings.get_name("optimizer") == "service"
 
 
 def test_keys_that_are_missing_are_named_with_how_to_make_them(bus: Bus) -> None:

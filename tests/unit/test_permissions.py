@@ -9,11 +9,20 @@ import msgspec
 import pytest
 
 from trialbus.protocol import frames
-from trialbus.protocol.permissions import ROUTES, Role
+from trialbus.protocol.permissions import ROUTES, Party, Role
 from trialbus.protocol.security import Gatekeeper, load_keys, new_keys
 from trialbus_services.reference import asyncapi
 
 _TYPES = [*ROUTES, "x_gpu_hot"]
+
+# Parties for which a role acts. A key of a service may be of any party. A worker sends what killed
+# trainings left, and its trainings may use its key.
+_PARTIES: dict[Role, tuple[Party, ...]] = {
+    "service": get_args(Party),
+    "worker": ("worker", "trainer"),
+    "trainer": ("trainer",),
+    "listener": ("listener",),
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +41,12 @@ def test_hub_and_document_agree_on_who_sends_and_reads_an_event(
     keeper, publics = gatekeeper
     operations = asyncapi.build_document()["operations"]
     name = "own" if type_.startswith("x_") else type_
-    publish = frames.Publish(b"p", 1, [(f"{type_}/s/1", msgspec.Raw(b"\x80"))])
+    body = msgspec.msgpack.encode({"type": type_, "study": "s", "trial": 1})
+    publish = frames.Publish(b"p", 1, [(f"{type_}/s/1", msgspec.Raw(body))])
     fetch = frames.Fetch(1, 0, [f"{type_}/s/*"])
     may_publish = keeper.forbids(publics[role], publish) is None
     may_read = keeper.forbids(publics[role], fetch) is None
-    # A key of a service may be of an optimizer, a worker, a reporter or a client: of any party.
-    assert may_publish == (role == "service" or f"{role}_sends_{name}" in operations)
-    assert may_read == (role == "service" or f"{role}_receives_{name}" in operations)
+    is_sender = any(f"{party}_sends_{name}" in operations for party in _PARTIES[role])
+    is_receiver = any(f"{party}_receives_{name}" in operations for party in _PARTIES[role])
+    assert may_publish == (role == "service" or is_sender)
+    assert may_read == (role == "service" or is_receiver)

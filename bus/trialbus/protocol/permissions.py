@@ -12,7 +12,7 @@ import msgspec
 
 from trialbus.protocol import frames
 
-Role: TypeAlias = Literal["service", "trainer", "listener"]
+Role: TypeAlias = Literal["service", "worker", "trainer", "listener"]
 Party: TypeAlias = Literal[
     "client", "optimizer", "worker", "trainer", "reporter", "hub", "listener"
 ]
@@ -41,6 +41,10 @@ class Permissions(msgspec.Struct, frozen=True, kw_only=True):
     """Types of events that may be fetched; None means every type."""
     has_durable_names: bool = True
     """Whether a fetch may name a durable name."""
+    sessions: frozenset[str] | None = None
+    """Kinds of sessions that may be registered; None means every kind that `SERVICES` lacks."""
+    has_all_sessions: bool = False
+    """Whether sessions of every kind may be registered, also exclusive ones."""
 
 
 ROUTES: Mapping[str, Route] = {
@@ -68,17 +72,33 @@ ROUTES: Mapping[str, Route] = {
 USER_ROUTE = Route(("client", "trainer"), ("listener",))
 """Route of the types of events that users define."""
 
+SERVICES = frozenset({"optimizer", "worker", "trainer", "reporter"})
+"""Kinds of sessions that others rely on: a listener may not pretend to be one."""
+
 _ALL_FRAMES = frozenset[type[frames.ToHub]](get_args(frames.ToHub))
 _SESSION_FRAMES = frozenset[type[frames.ToHub]]({frames.Hello, frames.Ping, frames.Bye})
 
-ROLES: Mapping[Role, Permissions] = {
-    "service": Permissions(frames=_ALL_FRAMES),
-    "trainer": Permissions(
+
+def _permit_parties(*parties: Party) -> Permissions:
+    """Return the permissions of a role that acts for parties of a trial."""
+    return Permissions(
         frames=_SESSION_FRAMES | {frames.Publish, frames.Fetch},
-        publishes=frozenset(type_ for type_, route in ROUTES.items() if "trainer" in route.senders),
-        reads=frozenset(type_ for type_, route in ROUTES.items() if "trainer" in route.receivers),
+        publishes=frozenset(
+            type_ for type_, route in ROUTES.items() if not set(parties).isdisjoint(route.senders)
+        ),
+        reads=frozenset(
+            type_ for type_, route in ROUTES.items() if not set(parties).isdisjoint(route.receivers)
+        ),
         has_durable_names=False,
-    ),
+        sessions=frozenset(parties),
+    )
+
+
+ROLES: Mapping[Role, Permissions] = {
+    "service": Permissions(frames=_ALL_FRAMES, has_all_sessions=True),
+    # A worker also sends what a killed training left unsent, and its trainings may use its key.
+    "worker": _permit_parties("worker", "trainer"),
+    "trainer": _permit_parties("trainer"),
     "listener": Permissions(
         frames=_SESSION_FRAMES | {frames.Fetch, frames.Commit, frames.AskStatus},
         publishes=frozenset(),

@@ -3,7 +3,8 @@
 A folder of keys holds `<name>.key` (public and secret, readable by its owner alone), `<name>.pub`
 (to be handed out) and `allowed.json`, which gives every known public key a role:
 
-- `service`: everything. For the optimizer, workers, reporters and those who submit studies.
+- `service`: everything. For the optimizer, reporters and those who submit studies.
+- `worker`: request trials, and what a trainer may; of one study, if the entry names one.
 - `trainer`: publish the events of trials, read prune commands and assignments; of one study, if
   the entry names one.
 - `listener`: read everything, publish nothing.
@@ -29,7 +30,7 @@ from trialbus.errors import SpecError
 from trialbus.messages.codec import check_topic
 from trialbus.messages.topics import escape_study
 from trialbus.protocol import frames
-from trialbus.protocol.permissions import ROLES, USER_PREFIX, Permissions, Role
+from trialbus.protocol.permissions import ROLES, SERVICES, USER_PREFIX, Permissions, Role
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class KeyPair(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
-    """What the owner of a key may do. `study` bounds a trainer to one study."""
+    """What the owner of a key may do. `study` bounds a worker or a trainer to one study."""
 
     name: str
     """Name of the key's owner."""
@@ -66,7 +67,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     """Role of the owner, which decides what they may send and read."""
 
     study: str | None = None
-    """Name of the one study that a trainer may take part in; None for all studies."""
+    """Name of the one study that a worker or trainer may take part in; None for all studies."""
 
 
 class ClientKeys(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,7 +131,9 @@ def load_keys(path: Path | str) -> KeyPair:
         return msgspec.json.decode(path.read_bytes(), type=KeyPair)
     except FileNotFoundError:
         raise SpecError(
-            "keys", f"there is no {str(path)!r}; make it with `trialbus keys new {path.stem}`"
+            "keys",
+            f"there is no {str(path)!r}; `trialbus keys init` makes the keys of a bus, "
+            "`trialbus keys new NAME --role ROLE` another one",
         ) from None
     except msgspec.DecodeError as error:
         raise SpecError("keys", f"{str(path)!r} is not a key file: {error}") from None
@@ -220,8 +223,8 @@ class Gatekeeper:
                 f"{grant.name!r} is a {grant.role}, which may not {type(message).__name__.lower()}"
             )
         match message:
-            case frames.Hello() if grant.role != "service":
-                return _may_not_be(grant, message)
+            case frames.Hello() if not permissions.has_all_sessions:
+                return _find_forbidden_session(grant, permissions, message)
             case frames.Publish():
                 return _find_forbidden_event(grant, permissions, message)
             case frames.Fetch() if permissions.reads is not None:
@@ -271,12 +274,18 @@ def _find_forbidden_event(
     return None
 
 
-def _may_not_be(grant: Grant, hello: frames.Hello) -> str | None:
-    """Return why a peer that is not a service may not register as it wishes to, or None."""
-    if (hello.kind == "trainer") != (grant.role == "trainer") or hello.exclusive:
+def _find_forbidden_session(
+    grant: Grant, permissions: Permissions, hello: frames.Hello
+) -> str | None:
+    """Return why a peer may not register the session that it wishes to, or None."""
+    if permissions.sessions is None:
+        is_permitted = hello.kind not in SERVICES
+    else:
+        is_permitted = hello.kind in permissions.sessions
+    if not is_permitted or hello.exclusive:
         return f"{grant.name!r} is a {grant.role}, which may not register as {hello.kind!r}"
     if grant.study not in (None, hello.study):
-        return f"{grant.name!r} is a trainer of study {grant.study!r} only"
+        return f"{grant.name!r} is a {grant.role} of study {grant.study!r} only"
     return None
 
 

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import get_args
 
+from trialbus.protocol.permissions import Role
 from trialbus.protocol.security import new_keys
 from trialbus_services.process import exit_codes
+
+#: Roles whose keys may be bound to one study.
+_BOUND_ROLES: tuple[Role, ...] = ("worker", "trainer")
+
+#: Roles of the keys that `bus=curve` needs, by name.
+_SERVICE_KEYS: dict[str, Role] = {
+    "hub": "service",
+    "service": "service",
+    "worker": "worker",
+    "trainer": "trainer",
+}
 
 
 def keys(arguments: list[str]) -> int:
@@ -18,19 +31,25 @@ def keys(arguments: list[str]) -> int:
         "--dir", default=".trialbus/keys", help="folder of keys (default: %(default)s)"
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("init", help="make the keys that `bus=curve` needs: hub, service, trainer")
+    commands.add_parser(
+        "init", help="make the keys that `bus=curve` needs: hub, service, worker, trainer"
+    )
     new = commands.add_parser("new", help="make one key and allow it")
     new.add_argument("name")
-    new.add_argument("--role", choices=("service", "trainer", "listener"), default="listener")
-    new.add_argument("--study", help="for a trainer: this study only")
+    new.add_argument("--role", choices=get_args(Role), default="listener")
+    new.add_argument("--study", help="for a worker or trainer: this study only")
     options = parser.parse_args(arguments)
-    if options.command == "new" and options.study is not None and options.role != "trainer":
-        parser.error(f"--study is for --role trainer only (the role is {options.role})")
+    if options.command == "new" and options.study is not None and options.role not in _BOUND_ROLES:
+        parser.error(
+            f"--study is for --role worker and --role trainer only (the role is {options.role})"
+        )
     folder = Path(options.dir)
     if options.command == "init":
-        print(new_keys(folder, "hub", "service"))
-        print(new_keys(folder, "service", "service"))
-        print(new_keys(folder, "trainer", "trainer"))
+        for name, role in _SERVICE_KEYS.items():
+            if (folder / f"{name}.key").exists():
+                print(f"{folder / name}.key exists already, and stays")
+            else:
+                print(new_keys(folder, name, role))
         print(f"use: trialbus study bus=curve bus.keys.dir={folder}")
         return exit_codes.DONE
     path = new_keys(folder, options.name, options.role, options.study)

@@ -95,7 +95,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
         keys = sections.read_bus(composition.config).keys
         if keys is not None:
             # Where every link of this process, and of the services that it starts, looks for keys.
-            os.environ.update(keys.environment(keys.service))
+            os.environ.update(keys.environment(keys.get_name(name)))
         return command(composition)
 
     stop_with_parent()

@@ -32,13 +32,27 @@ class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     hub: str = "hub"
     """Name of the hub's own key."""
     service: str = "service"
-    """Name of the key of the optimizer, the workers, the reporter and `trialbus study`."""
+    """Name of the key of the optimizer, the reporter and `trialbus study`."""
+    worker: str = "worker"
+    """Name of the key of the workers. A worker uses the key `service` where the folder lacks it."""
     trainer: str = "trainer"
-    """Name of the key that a worker hands to the trainings it starts."""
+    """Name of the key that a worker hands to the trainings it starts; where the folder lacks it,
+    the trainings use the key of the worker."""
 
     def path(self, name: str) -> str:
         """Return the absolute path of a secret key's file."""
         return str((Path(self.dir) / f"{name}.key").absolute())
+
+    def get_name(self, user: str) -> str:
+        """Return the name of the key of a service, or of `trainer` for trainings.
+
+        A folder may lack the key of a lesser role: then the next key that is in the folder counts.
+        """
+        names = {
+            "worker": (self.worker, self.service),
+            "trainer": (self.trainer, self.worker),
+        }.get(user, (self.service,))
+        return next((name for name in names if Path(self.path(name)).exists()), names[0])
 
     def environment(self, name: str) -> dict[str, str]:
         """Return the environment variables that give a client a key, and the hub's public key."""

@@ -42,7 +42,7 @@ def _build_trainer(
     bus: BusSettings, worker: WorkerSettings, trainer: TrainerSettings, callbacks: Mapping[str, Any]
 ) -> Trainer:
     # Trainings get another key, which allows less than the worker's.
-    keys = bus.keys.environment(bus.keys.trainer) if bus.keys else {}
+    keys = bus.keys.environment(bus.keys.get_name("trainer")) if bus.keys else {}
     env = {**trainer.env, CALLBACKS_VARIABLE: json.dumps(callbacks), **keys}
     if trainer.function is not None:
         return WarmTrainer(
