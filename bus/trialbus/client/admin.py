@@ -6,7 +6,8 @@ import threading
 import time
 from collections.abc import Callable
 
-from trialbus.client.link import Link, Send
+from trialbus.client.link import Link
+from trialbus.client.part_driver import Send
 from trialbus.errors import HubRefusedError, HubUnavailableError
 from trialbus.protocol import frames
 from trialbus.protocol.status import HubStatus

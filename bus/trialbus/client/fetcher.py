@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Literal, Protocol, TypeAlias
 
-from trialbus.client.link import Send
+from trialbus.client.part_driver import Send
 from trialbus.errors import ClosedError, HubRefusedError, LogResetError, TrialbusError
 from trialbus.protocol import frames
 from trialbus.protocol.frames import Record

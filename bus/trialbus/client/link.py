@@ -1,8 +1,6 @@
 """The link: a client's connection to the hub, with the only thread that uses the socket.
 
-Parts (a publisher's sender, a subscriber's fetcher, a presence session) are attached to a link and
-driven by its thread. A part never waits for the network: the link tells every part when a hub has
-welcomed the connection and which frames arrived, and calls `work` so that each can send.
+A `PartDriver` whose parts (sender, fetcher, presence session) are driven by the link's thread.
 
 The thread waits in `_wait` between two turns. Any thread may request a turn:
 
@@ -22,12 +20,11 @@ import math
 import os
 import threading
 import time
-from collections.abc import Callable
-from typing import Any, Protocol, TypeAlias
 
 import msgspec
 import zmq
 
+from trialbus.client.part_driver import PartDriver
 from trialbus.errors import HubUnavailableError
 from trialbus.protocol import frames
 from trialbus.protocol.endpoint import notice_dead_hosts, resolve
@@ -35,33 +32,11 @@ from trialbus.protocol.security import ClientKeys, client_keys
 
 logger = logging.getLogger(__name__)
 
-#: Sends a frame; returns False when no connection accepts the frame.
-Send: TypeAlias = Callable[[Any], bool]
-
 _IDLE_S = 60.0
 _REST_S = 25e-3  # longest delay of a turn by `wake_later`, and of the frames that arrive after it
 
 
-class Part(Protocol):
-    """An activity that a link drives. Every method runs in the link's thread."""
-
-    def on_welcome(self, welcome: frames.Welcome) -> None:
-        """Handle a new connection: unanswered frames of the previous connection are void."""
-
-    def on_frame(self, frame: frames.ToClient) -> None:
-        """Handle a frame from the hub; most frames concern another part."""
-
-    def work(self, send: Send, now: float) -> float | None:
-        """Send the frames that are due and return the time of the next call, on the clock of `now`.
-
-        None means that only a frame or a wake-up gives the part something to do.
-        """
-
-    def on_close(self) -> None:
-        """Handle the end of the link: the link sends no frame after this call."""
-
-
-class Link:
+class Link(PartDriver):
     """A connection to the hub at `endpoint` that reconnects whenever the connection is lost.
 
     The constructor returns at once, and nothing fails while no hub is running. A forked child must
@@ -79,14 +54,9 @@ class Link:
     """
 
     def __init__(self, endpoint: str | None = None, *, keys: ClientKeys | None = None) -> None:
-        self.endpoint = resolve(endpoint)
+        super().__init__(resolve(endpoint))
         self._keys = client_keys() if keys is None else keys
         self.pid = os.getpid()
-        self._parts: list[Part] = []
-        self._joining: list[Part] = []
-        self._requests = 0
-        self._lock = threading.RLock()  # a garbage collection in between may detach a part
-        self._welcome: frames.Welcome | None = None
         self._connected = threading.Event()
         self._closing = False
         self._is_awake = False  # the thread checks the requests below before it waits
@@ -127,24 +97,6 @@ class Link:
         """
         if not self._connected.wait(timeout_s):
             raise HubUnavailableError(self.endpoint, timeout_s)
-
-    def attach(self, part: Part) -> None:
-        """Start driving a part."""
-        with self._lock:
-            self._joining.append(part)
-        self.wake()
-
-    def detach(self, part: Part) -> None:
-        """Stop driving a part."""
-        with self._lock:
-            self._joining = [other for other in self._joining if other is not part]
-            self._parts = [other for other in self._parts if other is not part]
-
-    def next_request(self) -> int:
-        """Return a request number that no part of this link has used."""
-        with self._lock:
-            self._requests += 1
-            return self._requests
 
     def wake(self) -> None:
         """Make the link's thread call every part at once. Cheap; safe from any thread."""
@@ -199,12 +151,12 @@ class Link:
             wake_requested, self._wake_requested = self._wake_requested, False
             later_requested, self._later_requested = self._later_requested, False
             self._receive(dealer)
-            due = self._work(send)
+            due = self.work(send, time.monotonic())
             if wake_requested:
                 self._rests_until = 0.0  # the caller may be waiting for the hub's answer
             elif later_requested:
                 self._rests_until = time.monotonic() + _REST_S
-        self._work(send)
+        self.work(send, time.monotonic())
         for part in (*self._parts, *self._joining):
             part.on_close()
         dealer.close(linger=200)
@@ -260,31 +212,5 @@ class Link:
                     "the hub at %s sent a frame that cannot be read: %s", self.endpoint, error
                 )
                 continue
-            if isinstance(frame, frames.Welcome):
-                if frame.protocol != frames.PROTOCOL:
-                    logger.warning(
-                        "the hub speaks protocol %d, this client %d",
-                        frame.protocol,
-                        frames.PROTOCOL,
-                    )
-                self._welcome = frame
-                for part in self._parts:
-                    part.on_welcome(frame)
-            else:
-                for part in self._parts:
-                    part.on_frame(frame)
+            self.handle(frame)
             self._connected.set()
-
-    def _work(self, send: Send) -> float | None:
-        if self._welcome is None:
-            return None
-        if self._joining:
-            with self._lock:
-                joining, self._joining = self._joining, []
-                self._parts = [*self._parts, *joining]
-            for part in joining:
-                part.on_welcome(self._welcome)
-        now = time.monotonic()
-        return min(
-            (due for part in self._parts if (due := part.work(send, now)) is not None), default=None
-        )

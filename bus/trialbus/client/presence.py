@@ -9,7 +9,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from trialbus.client.link import Link, Send
+from trialbus.client.link import Link
+from trialbus.client.part_driver import PartDriver, Send
 from trialbus.errors import HubRefusedError, HubUnavailableError
 from trialbus.protocol import frames, limits
 from trialbus.protocol.status import InfoValue
@@ -37,6 +38,7 @@ class Presence:
         info: Texts, numbers and booleans that the hub's status shows with the session.
         exclusive: Allow only one live session of this kind and name; `wait_registered` waits for
             another such session to end.
+        session: Id of the session, which nobody may guess; None makes one at random.
 
     Example:
         >>> with Presence(kind="worker", name="node-3", ttl_s=10):  # doctest: +SKIP
@@ -47,7 +49,7 @@ class Presence:
         self,
         endpoint: str | None = None,
         *,
-        link: Link | None = None,
+        link: PartDriver | None = None,
         kind: str,
         name: str = "",
         ttl_s: float = 10.0,
@@ -56,12 +58,13 @@ class Presence:
         attempt: int | None = None,
         info: Mapping[str, InfoValue] | None = None,
         exclusive: bool = False,
+        session: str | None = None,
     ) -> None:
         if ttl_s * 1000 > limits.MAX_TTL_MS:
             raise ValueError(
                 f"ttl_s={ttl_s:g} (expected at most {limits.MAX_TTL_MS // 1000}, a day)"
             )
-        self.session = uuid.uuid4().hex
+        self.session = uuid.uuid4().hex if session is None else session
         self._ttl_s = ttl_s
         self._hello = frames.Hello(
             session=self.session,
@@ -74,8 +77,10 @@ class Presence:
             info=dict(info or {}),
             exclusive=exclusive,
         )
-        self._owns_link = link is None
-        self._link = Link(endpoint) if link is None else link
+        self._own_link: Link | None = None
+        if link is None:
+            link = self._own_link = Link(endpoint)
+        self._link = link
         self._lost = threading.Event()
         self._registered = threading.Event()
         self._conflict: HubRefusedError | None = None
@@ -123,8 +128,8 @@ class Presence:
         """End the session; the hub publishes no `trainer_lost`."""
         self._is_ending = True
         self._link.wake()
-        if self._owns_link:
-            self._link.close()
+        if self._own_link is not None:
+            self._own_link.close()
 
     # --- the link's thread ---
 

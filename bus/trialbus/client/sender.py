@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections import deque
 
-from trialbus.client.link import Link, Send
+from trialbus.client.link import Link
 from trialbus.client.outbox import Outbox
+from trialbus.client.part_driver import Send
 from trialbus.client.private_files import unlock
 from trialbus.client.ring_directory import adopt_rings, lock_directory
 from trialbus.client.shared_ring import RingEvent, SharedRing

@@ -7,7 +7,8 @@ import os
 import socket
 
 from trialbus.client.admin import hub_status
-from trialbus.client.link import Link, Send
+from trialbus.client.link import Link
+from trialbus.client.part_driver import Send
 from trialbus.protocol import frames
 
 
