@@ -137,6 +137,27 @@ def test_no_point_is_lost_or_doubled_while_hub_monitor_and_browser_come_and_go(
     assert service.running
 
 
+def test_the_printed_url_brings_the_buttons_and_its_token_leaves_the_address_bar(
+    bus: Bus, client: Callable[..., Client], page: BrowserPage
+) -> None:
+    bus.hub()
+    optimizer(bus)
+    worker = client(ttl_s=60)
+    worker.submit()
+    worker.report(worker.ask(), 0, loss=2.0)
+    monitor = Page(bus)
+    page.goto(monitor.url)
+    expect(page.locator("#state")).to_have_text("running", timeout=SLOW_MS)
+    expect(page.get_by_role("link", name="Log in to act")).to_be_visible()
+    expect(page.locator("#actions")).to_be_hidden()
+    assert_accessible(page)
+    page.goto(monitor.url_with_token)
+    assert page.url.startswith(monitor.url)
+    assert "token" not in page.url
+    expect(page.get_by_role("button", name="Stop the study")).to_be_visible(timeout=SLOW_MS)
+    expect(page.get_by_role("link", name="Log in to act")).to_be_hidden()
+
+
 def test_a_study_is_steered_by_clicks(
     bus: Bus, client: Callable[..., Client], rough_page: BrowserPage, screenshot: Screenshot
 ) -> None:
@@ -147,7 +168,7 @@ def test_a_study_is_steered_by_clicks(
     worker.submit()
     trial = worker.ask()
     worker.report(trial, 0, loss=2.0)
-    page.goto(Page(bus).url)
+    page.goto(Page(bus).url_with_token)
 
     page.get_by_role("button", name="Pause").click()
     page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
@@ -247,7 +268,7 @@ def test_the_page_formats_values_and_durations_as_the_terminal_does(
     assert formatted == [[format_value(v, 5) for v in values], [format_clock(s) for s in seconds]]
 
 
-def test_only_who_has_the_token_gets_in(
+def test_only_a_browser_with_the_token_of_the_config_gets_in(
     bus: Bus, page: BrowserPage, screenshot: Screenshot
 ) -> None:
     bus.hub()
@@ -278,7 +299,7 @@ def test_a_listener_s_page_has_no_buttons_and_its_wishes_are_refused(
     _use(monkeypatch, folder, "service")
     worker = Client(bus)
     worker.submit()
-    page.goto(monitor.url)
+    page.goto(monitor.url_with_token)
     expect(page.locator("#connection")).to_have_text("live", timeout=SLOW_MS)
     expect(page.locator("#figures")).to_contain_text("0 of 8", timeout=SLOW_MS)
     until(lambda: page.locator("#workers li").first.inner_text() == "scripted worker", 20)

@@ -47,7 +47,7 @@ def until_known(page: Page) -> None:
                 return
 
 
-def test_what_comes_from_another_site_or_without_the_page_s_token_is_refused(
+def test_an_action_from_another_site_or_another_host_name_is_refused(
     bus: Bus, worker: Client
 ) -> None:
     page = Page(bus)
@@ -55,7 +55,6 @@ def test_what_comes_from_another_site_or_without_the_page_s_token_is_refused(
     pause = {"action": "pause", "study": STUDY}
     assert page.send_action(pause, {"Origin": "http://evil.example"})[0] == 403
     assert page.send_action(pause, {"Sec-Fetch-Site": "cross-site"})[0] == 403
-    assert page.send_action(pause, {"X-Trialbus-Token": "guessed"})[0] == 403
     for host in ("evil.example", "localhost.evil.example", "user@localhost", "[::2]:80"):
         assert page.get("/", {"Host": host})[0] == 400, host
     for host in ("localhost", f"LOCALHOST:{page.port}", f"[::1]:{page.port}", "127.0.0.1:1"):
@@ -67,6 +66,46 @@ def test_what_comes_from_another_site_or_without_the_page_s_token_is_refused(
         '{"event":"pause","sent":true}',
     )
     assert worker.next(trialbus.Pause).by
+
+
+def test_on_loopback_everybody_reads_and_only_the_printed_token_lets_act(
+    bus: Bus, worker: Client
+) -> None:
+    page = Page(bus)
+    until_known(page)
+    pause = {"action": "pause", "study": STUDY}
+    for cookie in ("", f"trialbus_monitor_{page.port}=guessed"):
+        code, text = page.send_action(pause, {"Cookie": cookie})
+        assert code == 401
+        assert "?token=... that `trialbus monitor` printed" in text
+        with page.stream(headers={"Cookie": cookie}) as messages:
+            event, hello = next(messages)
+        assert (event, hello) == ("hello", {"logged_in": False, "endpoint": bus.endpoint})
+    assert page.get(f"/log?study={STUDY}&trial=0")[0] == 200
+    wrong = page.get_headers("/?token=guessed")
+    assert (wrong["location"], "set-cookie" in wrong) == ("/login?wrong", False)
+    assert worker.publisher.flush(10)
+    assert not list(trialbus.replay(trialbus.Pause, link=worker.link))
+
+    target = page.url_with_token.removeprefix(page.url.rstrip("/")) + f"&study={STUDY}"
+    right = page.get_headers(target)
+    assert right["location"] == f"/?study={STUDY}"  # without the token
+    attributes = set(right["set-cookie"].lower().split("; ")[1:])
+    assert {"httponly", "samesite=strict"} <= attributes
+    with page.stream(headers={"Cookie": page.log_in()}) as messages:
+        assert next(messages)[1]["logged_in"]
+    assert page.send_action(pause)[0] == 200
+    assert worker.next(trialbus.Pause).by
+
+
+def test_a_token_of_the_config_closes_the_page_and_is_not_printed(bus: Bus) -> None:
+    bus.hub()
+    page = Page(bus, "monitor.token=open-sesame-please")
+    assert "open-sesame" not in page.process.printed()
+    assert page.get("/stream")[0] == page.get("/log")[0] == 401
+    assert page.get_headers("/")["location"] == "/login"
+    assert "set-cookie" in page.get_headers("/?token=open-sesame-please")
+    assert "set-cookie" not in page.get_headers("/?token=open-sesame-pleasf")
 
 
 def test_a_wrong_host_name_is_refused_with_the_key_that_allows_it_and_the_security_headers(

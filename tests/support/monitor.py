@@ -12,7 +12,7 @@ from typing import Any
 from support.processes import Bus, Managed
 from support.until import until
 
-_STARTED = re.compile(r"http://[^/]+:(\d+)/")
+_STARTED = re.compile(r"http://[^/]+:(\d+)/(\?token=\S+)?")
 
 
 class Page:
@@ -20,14 +20,20 @@ class Page:
 
     def __init__(self, bus: Bus, *overrides: str) -> None:
         self.process: Managed = bus.service("monitor", "monitor.port=0", *overrides)
-        self.port = self._wait()
+        self.port = int(self._wait(1)[1])
         self.url = f"http://127.0.0.1:{self.port}/"
         at = self.process.command.index("monitor.port=0")
         self.process.command[at] = f"monitor.port={self.port}"
 
+    @property
+    def url_with_token(self) -> str:
+        """The URL that the monitor printed at its last start."""
+        return self._wait(1)[0]
+
     def restart(self) -> None:
+        n_starts = len(_STARTED.findall(self.process.printed()))
         self.process.restart()
-        until(lambda: len(_STARTED.findall(self.process.printed())) > 1, 30, "the page")
+        self._wait(n_starts + 1)
 
     def get(self, path: str, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
         status, text, _ = self._ask("GET", path, None, headers)
@@ -39,20 +45,23 @@ class Page:
         return response_headers
 
     def send_action(self, body: Any, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
-        """Send an action as the page sends it."""
-        all_headers = {"X-Trialbus-Token": self.token()} | dict(headers or {})
+        """Send an action as the page sends it after the printed URL was opened."""
+        all_headers = {"Cookie": self.log_in()} | dict(headers or {})
         status, text, _ = self._ask("POST", "/action", json.dumps(body), all_headers)
         return status, text
 
-    def token(self) -> str:
-        with self.stream() as messages:
-            return str(next(data for event, data in messages if event == "hello")["token"])
+    def log_in(self) -> str:
+        """Open the printed URL and return the cookie that the monitor sets."""
+        headers = self.get_headers(self.url_with_token.removeprefix(self.url.rstrip("/")))
+        return headers["set-cookie"].partition(";")[0]
 
     @contextmanager
-    def stream(self, query: str = "") -> Generator[Iterator[tuple[str, Any]]]:
+    def stream(
+        self, query: str = "", headers: Mapping[str, str] | None = None
+    ) -> Generator[Iterator[tuple[str, Any]]]:
         """Yield the messages of the page's stream: event and data."""
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
-        connection.request("GET", f"/stream{query}")
+        connection.request("GET", f"/stream{query}", headers=dict(headers or {}))
         response = connection.getresponse()
         assert response.status == 200
 
@@ -82,10 +91,14 @@ class Page:
         finally:
             connection.close()
 
-    def _wait(self) -> int:
-        def port() -> int:
-            assert self.process.running, self.process.printed()
-            url = _STARTED.search(self.process.printed())
-            return int(url[1]) if url else 0
+    def _wait(self, n_starts: int) -> re.Match[str]:
+        """Wait for a number of starts and return the match of the last URL printed."""
 
-        return until(port, 30, "the page")
+        def find_url() -> re.Match[str] | None:
+            assert self.process.running, self.process.printed()
+            urls = list(_STARTED.finditer(self.process.printed()))
+            return urls[-1] if len(urls) >= n_starts else None
+
+        url = until(find_url, 30, "the page")
+        assert url is not None
+        return url

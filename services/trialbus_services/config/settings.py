@@ -193,15 +193,15 @@ class ReporterSettings(ReportSettings, frozen=True, kw_only=True, forbid_unknown
 
 
 class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Address of the live page of `trialbus monitor`, and the token that protects the page."""
+    """Address of the live page of `trialbus monitor`, and the token that acting needs."""
 
     host: str = "127.0.0.1"
-    """Address to serve on. Beyond loopback the page asks for the token."""
+    """Address to serve on. Beyond loopback reading the page needs the token, too."""
     port: int = 8053
     """Port to serve on; 0 lets the system choose."""
     token: str | None = None
-    """Token that the page asks for, of 16 characters or more; null makes one where it is needed,
-    and prints it."""
+    """Token of the page, of 16 characters or more, which then nobody reads without the token; null
+    makes a new token at each start, and prints it in the URL of the page."""
 
     def __post_init__(self) -> None:
         if not self.host:

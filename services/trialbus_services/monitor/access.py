@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import secrets
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
@@ -14,6 +13,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, RedirectRespons
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _OPEN_PATHS = frozenset({"/login", "/static/monitor.css"})
+#: Parameter of the printed URL that carries the token.
+TOKEN_PARAMETER = "token"  # noqa: S105 - a name
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _LONGEST_HOST = 255  # characters of a host name in an answer
 _SECURITY_HEADERS = {
@@ -32,23 +33,23 @@ class Access:
     """Access rules of a monitor.
 
     Args:
-        token: Token to log in with; None where everybody on this machine may see the page.
+        token: Token to log in with.
         loopback: Whether only this machine can reach the page.
+        readable: Whether the page may be read without the token; acting always needs the token.
     """
 
-    def __init__(self, token: str | None, *, loopback: bool) -> None:
+    def __init__(self, token: str, *, loopback: bool, readable: bool) -> None:
         self._token = token
         # On loopback another site could point a host name of that site at this machine (DNS
         # rebinding); a request under such a name is refused.
         self.allowed_hosts = _LOOPBACK_HOSTS if loopback else ("*",)
-        self.action_token = secrets.token_urlsafe(24)
-        """Token that the page gets, and sends with each action."""
-        key = (token or "").encode()
-        self._session = hmac.new(key, b"trialbus monitor", hashlib.sha256).hexdigest()
+        self.readable = readable
+        """Whether the page may be read without the token."""
+        self._session = hmac.new(token.encode(), b"trialbus monitor", hashlib.sha256).hexdigest()
 
     def is_valid_token(self, token: str) -> bool:
         """Return whether a token is the monitor's."""
-        return self._token is None or hmac.compare_digest(token.encode(), self._token.encode())
+        return hmac.compare_digest(token.encode(), self._token.encode())
 
     def start_session(self, response: Response, port: int | None) -> Response:
         """Add the session cookie to a response and return the response."""
@@ -57,11 +58,15 @@ class Access:
         return response
 
     def is_logged_in(self, connection: HTTPConnection) -> bool:
-        """Return whether a connection carries the session cookie, or needs none."""
-        if self._token is None:
-            return True
+        """Return whether a connection carries the session cookie."""
         cookie = connection.cookies.get(_cookie_name(connection.url.port), "")
         return hmac.compare_digest(cookie.encode(), self._session.encode())
+
+    def is_open(self, connection: HTTPConnection) -> bool:
+        """Return whether a request may be answered: the log-in, or a path or page open to all."""
+        path = connection.url.path
+        has_token = path == "/" and TOKEN_PARAMETER in connection.query_params
+        return self.readable or has_token or path in _OPEN_PATHS or self.is_logged_in(connection)
 
     def find_forgery(self, request: Request) -> str | None:
         """Return why a request may be another site's forgery; None for a request of the page."""
@@ -70,9 +75,6 @@ class Access:
             return "the request comes from another site"
         if request.headers.get("sec-fetch-site", "same-origin") != "same-origin":
             return "the request comes from another site"
-        action_token = request.headers.get("x-trialbus-token", "")
-        if not hmac.compare_digest(action_token.encode(), self.action_token.encode()):
-            return "the request lacks the page's token; load the page again"
         return None
 
 
@@ -98,7 +100,7 @@ class AccessMiddleware:
         answer: ASGIApp = self._app
         if not await self._is_allowed_host(scope):
             answer = _refuse_host(connection)
-        elif scope["path"] not in _OPEN_PATHS and not self._access.is_logged_in(connection):
+        elif not self._access.is_open(connection):
             answer = (
                 RedirectResponse("/login", 303)
                 if scope["path"] == "/"
@@ -133,7 +135,7 @@ def _refuse_host(connection: HTTPConnection) -> Response:
         f"The live page does not answer to the host name {host!a}, only to this machine's own "
         f"names. Open http://localhost:{port}/ instead, or start the monitor with monitor.host set "
         "to an address that other machines reach: then every host name is allowed, and the page "
-        "asks for a token.\n",
+        "cannot be read without the token.\n",
         400,
     )
 

@@ -10,7 +10,7 @@ from functools import cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, urlencode
 
 import msgspec
 from sse_starlette import EventSourceResponse
@@ -32,7 +32,7 @@ from trialbus.client.link import Link
 from trialbus.client.publisher import Publisher
 from trialbus.errors import HubRefusedError, HubUnavailableError
 from trialbus.messages import events
-from trialbus_services.monitor.access import Access, AccessMiddleware
+from trialbus_services.monitor.access import TOKEN_PARAMETER, Access, AccessMiddleware
 from trialbus_services.monitor.actions import AnyAction, RefusedError, create_event
 from trialbus_services.monitor.feed import Feed
 from trialbus_services.monitor.stream import Streams, Ticker
@@ -46,6 +46,10 @@ _STATUS_S = 3.0
 _FLUSH_S = 5.0
 _MAX_BODY_BYTES = 1 << 20
 _WRONG_TOKEN_PAUSE_S = 1.0
+_LOG_IN = (
+    "acting needs the token: open the address with ?token=... that `trialbus monitor` printed at "
+    "its start, or log in at /login with the token (monitor.token where that is set)"
+)
 _STATUS_CODES: dict[type[Exception], int] = {
     msgspec.ValidationError: 400,
     msgspec.DecodeError: 400,
@@ -111,8 +115,13 @@ class Monitor:
             if self._publisher is not None:
                 self._publisher.close(_FLUSH_S)
 
-    async def _show_page(self, _request: Request) -> Response:
-        return HTMLResponse(self._page)
+    async def _show_page(self, request: Request) -> Response:
+        query = request.query_params
+        if TOKEN_PARAMETER not in query:
+            return HTMLResponse(self._page)
+        # The token leaves the address bar, and with it the history of the browser.
+        rest = urlencode([item for item in query.multi_items() if item[0] != TOKEN_PARAMETER])
+        return await self._try_token(request, query[TOKEN_PARAMETER], f"/?{rest}" if rest else "/")
 
     async def _serve_formats(self, _request: Request) -> Response:
         return FileResponse(_FORMATS)
@@ -131,15 +140,22 @@ class Monitor:
             wrong = "That is not the token." if "wrong" in request.query_params else ""
             return HTMLResponse(page.replace("{wrong}", wrong))
         form = parse_qs((await _read_body(request)).decode(errors="replace"))
-        (token, *_) = form.get("token", [""])
+        (token, *_) = form.get(TOKEN_PARAMETER, [""])
+        return await self._try_token(request, token, "/")
+
+    async def _try_token(self, request: Request, token: str, page: str) -> Response:
+        """Start a session and redirect to a page if a token is right, else to the log-in."""
         async with self._login_lock:  # so that nobody tries many tokens at the same time
             if self._access.is_valid_token(token):
-                return self._access.start_session(RedirectResponse("/", 303), request.url.port)
+                return self._access.start_session(RedirectResponse(page, 303), request.url.port)
             await asyncio.sleep(_WRONG_TOKEN_PAUSE_S)
         return RedirectResponse("/login?wrong", 303)
 
     async def _open_stream(self, request: Request) -> Response:
-        hello = {"token": self._access.action_token, "endpoint": self._link.endpoint}
+        hello = {
+            "logged_in": self._access.is_logged_in(request),
+            "endpoint": self._link.endpoint,
+        }
         study = request.query_params.get("study")
         # A browser that reconnects sends the id as a header; a page that opens a new stream sends
         # the id in the address.
@@ -150,6 +166,8 @@ class Monitor:
         forgery = self._access.find_forgery(request)
         if forgery is not None:
             raise RefusedError(403, forgery)
+        if not self._access.is_logged_in(request):
+            raise RefusedError(401, _LOG_IN)
         action: AnyAction = msgspec.json.decode(await _read_body(request), type=AnyAction)
         status = await asyncio.to_thread(hub_status, self._link, _STATUS_S)
         if status.role != "service":

@@ -12,7 +12,7 @@ import uvicorn
 from trialbus.client.link import Link
 from trialbus.client.presence import Presence
 from trialbus_services.config.settings import BusSettings, MonitorSettings
-from trialbus_services.monitor.access import Access
+from trialbus_services.monitor.access import TOKEN_PARAMETER, Access
 from trialbus_services.monitor.app import Monitor
 from trialbus_services.process import exit_codes
 from trialbus_services.process.listening import listen
@@ -35,12 +35,14 @@ def run(bus: BusSettings, monitor: MonitorSettings) -> int:
     with listener, Link(bus.endpoint) as link:
         link.wait_connected(bus.connect_s)
         loopback = _is_loopback(listener)
+        url = _format_url(monitor.host, listener)
         token = monitor.token
-        if token is None and not loopback:
+        if token is None:
             token = secrets.token_urlsafe(24)
-            logger.info("token to log in with: %s", token)
-        logger.info("monitor of %s on %s", link.endpoint, _format_url(monitor.host, listener))
-        app = Monitor(link, bus.logs / "trials", Access(token, loopback=loopback)).app
+            url += f"?{TOKEN_PARAMETER}={token}"
+        access = Access(token, loopback=loopback, readable=loopback and monitor.token is None)
+        logger.info("monitor of %s on %s", link.endpoint, url)
+        app = Monitor(link, bus.logs / "trials", access).app
         config = uvicorn.Config(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=1, server_header=False
         )

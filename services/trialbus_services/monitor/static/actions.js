@@ -10,7 +10,6 @@ const MAX_LOG = 200000; // characters kept
 export class Actions {
   constructor(store) {
     this.store = store;
-    this.token = "";
     this.openTrialNumber = null;
     this.logTurn = 0; // ends the loop that follows the log of another trial
     getElement("stop").addEventListener("click", () => this.#stop());
@@ -75,7 +74,7 @@ export class Actions {
     try {
       const response = await fetch("/action", {
         method: "POST",
-        headers: { "Content-Type": "application/json", "X-Trialbus-Token": this.token },
+        headers: { "Content-Type": "application/json" },
         body: JSON.stringify({ study: this.store.study.name, ...action }),
       });
       const answer = await response.json();

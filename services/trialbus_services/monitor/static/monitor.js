@@ -14,6 +14,7 @@ const trials = new Map(); // trials of the chosen study by number
 let params = null; // search space of the chosen study
 let events = []; // events of the chosen study, newest first
 let services = {};
+let isLoggedIn = false; // whether the server takes actions from this browser
 let chosen = new URLSearchParams(location.search).get("study");
 let stream = null;
 let lastId = "";
@@ -25,7 +26,7 @@ const store = {
   get study() { return studies.get(chosen); },
   get params() { return params; },
   get metric() { return this.study?.metrics[0] ?? "objective"; },
-  get mayAct() { return services.role === "service" && services.connected; },
+  get mayAct() { return isLoggedIn && services.role === "service" && services.connected; },
 };
 const actions = new Actions(store);
 const table = new Table(store, (number) => actions.openTrial(number));
@@ -44,7 +45,9 @@ function connect() {
     draw();
   });
   handle("hello", (hello) => {
-    actions.token = hello.token;
+    isLoggedIn = hello.logged_in;
+    getElement("login").hidden = isLoggedIn;
+    changedParts.add("head").add("trials");
     showConnection("");
   });
   handle("services", (status) => {
