@@ -122,7 +122,10 @@ def test_the_storage_and_folder_of_one_s_own_tree_are_used(
         (["--storage", "made.db"], "which study? 'made.db' has:\ndigits"),
         (["x", "--storage", "nosuch.db"], "--storage: there is no file 'nosuch.db'"),
         (["x"], "storage.url: there is no file 'optuna_studies.db'"),
-        (["x", "--storage", "text.txt"], "--storage: 'text.txt' is neither a SQLite database nor a"),
+        (
+            ["x", "--storage", "text.txt"],
+            "--storage: 'text.txt' is neither a SQLite database nor a",
+        ),
         (["x", "--storage", "other.db"], "cannot be read: it holds no studies of Optuna"),
         (["x", "--storage", "broken.db"], "cannot be read: file is not a database"),
         (["x", "--storage", "oracel:///x"], "'oracel:///x' cannot be opened"),

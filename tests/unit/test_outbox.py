@@ -9,10 +9,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from trialbus.client.outbox import WINDOW_BYTES, WINDOW_EVENTS, Outbox
+from trialbus.client.outbox import WINDOW_EVENTS, Outbox
 from trialbus.client.ring_directory import adopt_rings, create_ring, ring_directory
 from trialbus.client.shared_ring import SharedRing
-from trialbus.protocol.limits import BATCH_BYTES, BATCH_EVENTS
+from trialbus.protocol.limits import BATCH_BYTES, BATCH_EVENTS, MAX_WINDOW, MIN_WINDOW
 
 ENDPOINT = f"ipc:///test-outbox-{os.getpid()}"
 
@@ -106,6 +106,7 @@ def test_no_more_events_than_the_window_are_sent_and_unacknowledged(
     ring: SharedRing | None,
 ) -> None:
     outbox = Outbox(WINDOW_EVENTS + 10, ring)
+    outbox.window = MAX_WINDOW
     fill(outbox, WINDOW_EVENTS + 10)
     while send_batch(outbox):
         pass
@@ -117,7 +118,7 @@ def test_no_more_events_than_the_window_are_sent_and_unacknowledged(
 
 def test_no_more_bytes_than_the_window_are_sent_and_unacknowledged() -> None:
     outbox = Outbox(100)
-    body = bytes(WINDOW_BYTES // 10)
+    body = bytes(MIN_WINDOW // 10)
     for _ in range(40):
         outbox.put("t/s/0", body)
     sent = [send_batch(outbox) for _ in range(20)]
@@ -133,7 +134,7 @@ def test_no_more_bytes_than_the_window_are_sent_and_unacknowledged() -> None:
 
 def test_an_event_larger_than_the_window_is_sent_alone() -> None:
     outbox = Outbox(10)
-    for body in (b"", bytes(2 * WINDOW_BYTES), b""):
+    for body in (b"", bytes(2 * MIN_WINDOW), b""):
         outbox.put("t/s/0", body)
     assert send_batch(outbox) == 1
     assert send_batch(outbox) == 0

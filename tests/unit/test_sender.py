@@ -9,7 +9,7 @@ import pytest
 
 from trialbus.client.outbox import Outbox
 from trialbus.client.sender import Sender
-from trialbus.protocol import frames
+from trialbus.protocol import frames, limits
 
 PUBLISHER = b"p" * 16
 LOG = frames.Welcome(frames.PROTOCOL, "log", end=0)
@@ -25,6 +25,7 @@ class Session:
         self.is_connected = True
         self.next_call: float | None = None
         self._sent: list[int] = []
+        self.newest: frames.Publish
         self.put(count)
         self.sender.on_welcome(LOG)
 
@@ -35,6 +36,7 @@ class Session:
     def send(self, frame: Any) -> bool:
         assert isinstance(frame, frames.Publish)
         assert frame.base == self.outbox.base
+        self.newest = frame
         if self.is_connected:
             self._sent += range(frame.first, frame.first + len(frame.events))
         return self.is_connected
@@ -46,8 +48,10 @@ class Session:
         self.next_call = self.sender.work(self.send, self.now)
         return self._sent
 
-    def acknowledge(self, last: int, publisher: bytes = PUBLISHER) -> None:
-        self.sender.on_frame(frames.Ack(publisher, last))
+    def acknowledge(
+        self, last: int, publisher: bytes = PUBLISHER, window: int = limits.MAX_WINDOW
+    ) -> None:
+        self.sender.on_frame(frames.Ack(publisher, last, window))
 
     def refuse(self, code: int) -> None:
         self.sender.on_frame(frames.Refused(code, "disk is full", PUBLISHER.hex()))
@@ -133,6 +137,9 @@ def test_a_connection_that_accepts_no_frame_is_tried_again_soon() -> None:
 
 def test_no_more_than_a_window_of_events_is_unacknowledged() -> None:
     session = Session(10_000)
+    session.work()
+    session.acknowledge(0)
+    session.sender.on_welcome(LOG)
     sent = session.work()
     assert sent == list(range(1, len(sent) + 1))
     assert len(sent) < 10_000
@@ -160,3 +167,38 @@ def test_a_refusal_for_good_is_kept_for_the_publisher_to_raise() -> None:
     session.refuse(frames.FORBIDDEN)
     assert session.sender.forbidden is not None
     assert session.sender.forbidden.code == frames.FORBIDDEN
+
+
+def test_the_hub_decides_how_many_bytes_are_on_the_way() -> None:
+    session = Session(0)
+    for _ in range(100):
+        session.outbox.put("t/s/0", bytes(10_000))
+    assert session.work() == [1, 2, 3]  # 32 KiB, before the hub has said anything
+    session.acknowledge(3, window=100_100)
+    assert session.work() == list(range(4, 14))
+    session.acknowledge(13, window=20_100)
+    assert session.work() == [14, 15]
+
+
+def test_the_hub_is_told_how_much_it_acknowledged() -> None:
+    session = Session(5)
+    session.work()
+    session.acknowledge(3)
+    session.put(1)
+    session.work()
+    assert session.newest.acknowledged == 3
+
+
+def test_a_publisher_whose_id_somebody_else_used_goes_on_as_another(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    session = Session(3)
+    session.work()
+    session.acknowledge(1)
+    session.acknowledge(4)
+    assert "another process used its id" in caplog.text
+    assert session.work() == [2, 3]
+    assert session.newest.publisher != PUBLISHER
+    assert session.newest.acknowledged == 0
+    session.acknowledge(3, session.newest.publisher)
+    assert len(session.outbox) == 0

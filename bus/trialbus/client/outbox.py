@@ -10,11 +10,11 @@ from typing import TypeAlias
 import msgspec
 
 from trialbus.client.shared_ring import SharedRing
+from trialbus.protocol import limits
 from trialbus.protocol.limits import BATCH_BYTES, BATCH_EVENTS
 
 #: Bounds of what is sent and unacknowledged, and waits in the memory of a hub that is stalled.
 WINDOW_EVENTS = 4096
-WINDOW_BYTES = 1 << 20
 
 Batch: TypeAlias = list[tuple[str, msgspec.Raw]]
 
@@ -48,6 +48,7 @@ class Outbox:
         self._events: deque[tuple[str, bytes]] = deque(events or [])
         self._n_sent = 0  # how many of the oldest events are sent and unacknowledged
         self._n_bytes_sent = 0  # their size
+        self.window = limits.MIN_WINDOW  #: largest number of bytes sent and unacknowledged
 
     def __len__(self) -> int:
         return len(self._events)
@@ -90,12 +91,12 @@ class Outbox:
         """Return the sequence number of the first unsent event, and the next events to send.
 
         A batch holds at most `max_events` events and about `BATCH_BYTES`. At most `WINDOW_EVENTS`
-        events and `WINDOW_BYTES`, and always one event, may be sent and unacknowledged. `mark_sent`
+        events and `window` bytes, and always one event, may be sent and unacknowledged. `mark_sent`
         has to follow when the batch was sent.
         """
         with self.changed:
             room = max(0, min(max_events, WINDOW_EVENTS - self._n_sent))
-            n_bytes_free = WINDOW_BYTES - self._n_bytes_sent
+            n_bytes_free = self.window - self._n_bytes_sent
             first = self.base + self._n_sent
             batch: Batch = []
             size = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import uuid
 from collections import deque
 
 from trialbus.client.link import Link
@@ -26,13 +27,15 @@ class Sender:
     """Sends the events of an outbox by go-back-N with a window.
 
     Args:
-        publisher: Id of the publisher that numbered the events.
+        publisher: Secret of the publisher that numbered the events.
         outbox: The events to send.
     """
 
     def __init__(self, publisher: bytes, outbox: Outbox) -> None:
         self.outbox = outbox
         self._id = publisher
+        self._acknowledged = 0  # sequence number up to which the hub has the events
+        self._max_sent = outbox.last  # largest sequence number sent, by a dead publisher perhaps
         self._resend_s = _RESEND_S
         self._progress_at = 0.0  # of the last acknowledgement, or of the first batch sent
         self._has_progressed = False  # the next call of `work` sets `_progress_at`
@@ -58,6 +61,11 @@ class Sender:
             self.refused += 1
         if not isinstance(frame, frames.Ack) or frame.publisher != self._id:
             return
+        if frame.last > self._max_sent:
+            self._begin_anew(frame.last)
+            return
+        self.outbox.window = frame.window
+        self._acknowledged = max(self._acknowledged, frame.last)
         if self.outbox.acknowledge(frame.last):
             self._has_progressed = True
             self._resend_s = _RESEND_S
@@ -78,15 +86,30 @@ class Sender:
             first, batch = self.outbox.next_batch(1 if self._is_probing else limits.BATCH_EVENTS)
             if not batch:
                 break
-            if not send(frames.Publish(self._id, first, batch, self.outbox.base)):
+            publish = frames.Publish(self._id, first, batch, self.outbox.base, self._acknowledged)
+            if not send(publish):
                 self.outbox.go_back()
                 self._is_waiting = False
                 return now + _RETRY_S
             self.outbox.mark_sent(batch)
+            self._max_sent = max(self._max_sent, first + len(batch) - 1)
             if not self._is_waiting:
                 self._is_waiting, self._progress_at = True, now
         self._is_waiting = self._is_waiting and bool(len(self.outbox))
         return self._progress_at + self._resend_s if self._is_waiting else None
+
+    def _begin_anew(self, last: int) -> None:
+        """Go on as another publisher: somebody else sent events as this one."""
+        logger.error(
+            "the hub has %d events of this publisher, which sent %d: another process used its id."
+            " It goes on under a new one, and its events wait in this process's memory alone",
+            last,
+            self._max_sent,
+        )
+        self._id = uuid.uuid4().bytes
+        self._acknowledged = 0
+        self.outbox.go_back()
+        self._is_waiting = self._is_probing = False
 
     def on_close(self) -> None:
         """Leave the outbox open: the publisher closes the outbox."""

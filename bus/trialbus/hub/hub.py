@@ -35,6 +35,7 @@ from trialbus.hub.rate_limit import RateLimit
 from trialbus.hub.retention import Retention
 from trialbus.hub.router import PeerSocket, Router
 from trialbus.hub.sessions import Sessions
+from trialbus.hub.windows import Windows
 from trialbus.messages import codec
 from trialbus.messages.topics import escape_study
 from trialbus.protocol import frames, limits
@@ -95,6 +96,7 @@ class Hub:
         self.log = EventLog(directory, sync=sync, connect=connect, wall_clock=wall_clock)
         self._sessions = Sessions(self.log.sessions, clock, wall_clock)
         self._new_publishers = RateLimit(limits.NEW_PUBLISHERS_PER_MINUTE, clock)
+        self._windows = Windows(clock)
         self._retention = Retention(self.log, keep_finished_s, clock, wall_clock)
         self._change = Change()
         self._acks: dict[tuple[bytes, bytes], None] = {}
@@ -240,8 +242,11 @@ class Hub:
     def _handle_publish(self, peer: bytes, message: frames.Publish) -> None:
         publisher = self._publisher_ids(message.publisher)
         known = last = self._change.publishers.get(publisher, self.log.publishers.get(publisher, 0))
+        if message.acknowledged > last:
+            self._notice_lost_events(publisher, message.acknowledged - last)
         if message.base > last + 1:
-            self._notice_lost_events(publisher, message.base - 1 - last)
+            if last or message.acknowledged:
+                self._router.counters["lost"] += message.base - 1 - last
             last = message.base - 1
         skip = last + 1 - message.first
         self._acks[peer, message.publisher] = None
@@ -270,8 +275,7 @@ class Hub:
         self._change.publishers[publisher] = last + len(new)
 
     def _notice_lost_events(self, publisher: bytes, count: int) -> None:
-        """Count events that were acknowledged, as their publisher says, and are not in the log."""
-        self._router.counters["lost"] += count
+        """Report that the log lacks events that were acknowledged, as their publisher says."""
         logger.error(
             "the log lacks %d acknowledged events of publisher %s. Was an older copy put back?",
             count,
@@ -402,7 +406,8 @@ class Hub:
                 return []
         for peer, publisher in acks:
             last = self.log.publishers.get(self._publisher_ids(publisher), 0)
-            self._router.send(peer, frames.Ack(publisher, last))
+            window = self._windows.grant(publisher)
+            self._router.send(peer, frames.Ack(publisher, last, window))
         for peer, reply in replies:
             self._router.send(peer, reply)
         return records

@@ -61,6 +61,9 @@ class Publish(_Frame, frozen=True, tag=1):
     base: Number = 1
     """Oldest sequence number that the publisher still holds. Events before `base` that the hub
     lacks are gone for good: the hub counts them as lost and does not ask for them."""
+    acknowledged: Number = 0
+    """Sequence number up to which the hub acknowledged; 0 for nothing. A log that has fewer events
+    lost its tail."""
 
 
 class Fetch(_Frame, frozen=True, tag=2):
@@ -200,6 +203,8 @@ class Ack(_Frame, frozen=True, tag=11):
     """Id of the publisher."""
     last: int
     """Sequence number of the newest event that the log has; the log has all before it."""
+    window: int = limits.MIN_WINDOW
+    """Bytes of events that the publisher may send before the next acknowledgement."""
 
 
 class Events(_Frame, frozen=True, tag=12):

@@ -41,6 +41,12 @@ BATCH_EVENTS: Final = 512
 """Events in one answer to a fetch, and in a `publish` of this package's client."""
 BATCH_BYTES: Final = 256 * _KIB
 """Bytes of bodies after which an answer to a fetch ends."""
+IN_FLIGHT: Final = 128 * _MIB
+"""Bytes of events that all publishers together should have sent and not acknowledged."""
+MAX_WINDOW: Final = 1 * _MIB
+"""Most bytes of events that the hub allows a publisher to have sent and not acknowledged."""
+MIN_WINDOW: Final = 32 * _KIB
+"""Fewest of these bytes; what a publisher may send before the first `ack`."""
 
 # --- numbers ---
 PATTERNS: Final = 64
