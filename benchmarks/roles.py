@@ -13,7 +13,7 @@ import msgspec
 import zmq
 
 import trialbus
-from trialbus.protocol import frames
+from trialbus.protocol import frames, limits
 
 _METRICS = {"val/accuracy": 0.9, "val/loss": 0.3, "train/loss": 0.2, "lr": 1e-3, "a": 1.0, "b": 2.0}
 _CROWD_BATCH = 32
@@ -93,21 +93,28 @@ def crowd(endpoint: str, count: int, publishers: float) -> None:
         socket.send(frames.encode(frames.Hello(session, "trainer", "", ttl_ms=_SESSION_MS)))
     topic, body = event(0).topic, msgspec.Raw(msgspec.msgpack.encode(event(0)))
     rounds = count // (n * _CROWD_BATCH)
+    windows = [limits.MIN_WINDOW] * n
+    n_sent, n_acknowledged = [0] * n, [0] * n
     began = time.time()
-    for round_ in range(rounds):
-        for number, socket in enumerate(sockets):
-            identity = f"{os.getpid()}-{number}".encode()
-            first = round_ * _CROWD_BATCH + 1
-            socket.send(
-                frames.encode(frames.Publish(identity, first, [(topic, body)] * _CROWD_BATCH))
-            )
-    waiting = set(range(n))
-    while waiting:
-        for number in list(waiting):
-            while sockets[number].poll(0 if len(waiting) > 1 else 100):
-                answer = frames.decode_to_client(sockets[number].recv())
-                if isinstance(answer, frames.Ack) and answer.last == rounds * _CROWD_BATCH:
-                    waiting.discard(number)
+    busy = set(range(n))
+    while busy:
+        for number in list(busy):
+            socket = sockets[number]
+            while socket.poll(0):
+                answer = frames.decode_to_client(socket.recv())
+                if isinstance(answer, frames.Ack):
+                    n_acknowledged[number], windows[number] = answer.last, answer.window
+            if n_acknowledged[number] == rounds * _CROWD_BATCH:
+                busy.discard(number)
+                continue
+            on_the_way = n_sent[number] - n_acknowledged[number]
+            fits = (on_the_way + _CROWD_BATCH) * (len(topic) + len(body)) <= windows[number]
+            if n_sent[number] < rounds * _CROWD_BATCH and (fits or not on_the_way):
+                identity = f"{os.getpid()}-{number}".encode()
+                first = n_sent[number] + 1
+                events = [(topic, body)] * _CROWD_BATCH
+                socket.send(frames.encode(frames.Publish(identity, first, events)))
+                n_sent[number] += _CROWD_BATCH
     done = {"began": began, "ended": time.time(), "count": rounds * n * _CROWD_BATCH}
     for socket in sockets:
         socket.close()
