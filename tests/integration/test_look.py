@@ -21,7 +21,7 @@ from support.client import Client, optimizer
 from support.processes import Bus
 from support.raw_client import RawClient
 from support.until import until
-from trialbus.protocol import frames
+from trialbus.protocol import frames, limits
 from trialbus_services.cli.metrics import HubCollector
 
 COMMAND = [sys.executable, "-m", "trialbus_services"]
@@ -62,7 +62,7 @@ def test_events_that_cannot_be_read_are_shown_as_such(bus: Bus, raw_client: RawC
     bus.hub()
     events = [(topic, msgspec.Raw(body)) for topic, body in bodies.items()]
     raw_client.send(frames.Publish(b"me", 1, events))
-    assert raw_client.receive() == frames.Ack(b"me", 3)
+    assert raw_client.receive() == frames.Ack(b"me", 3, limits.MAX_WINDOW)
     done = run(bus, "events"), run(bus, "events", "--json")
     assert [len(d.stdout.splitlines()) for d in done] == [3, 3], done
     assert [d.stdout.count("unreadable") for d in done] == [2, 2]

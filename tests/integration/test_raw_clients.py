@@ -14,7 +14,7 @@ from support.processes import Bus
 from support.raw_client import RawClient
 from support.until import until
 from trialbus.client.admin import hub_status
-from trialbus.protocol import frames
+from trialbus.protocol import frames, limits
 
 
 def test_noise_from_a_stranger_leaves_the_hub_serving(bus: Bus, raw_client: RawClient) -> None:
@@ -48,7 +48,7 @@ def test_a_greedy_peer_that_reads_no_answer_keeps_nobody_from_being_served(
                 [frames.Fetch(seq * 20 + i, 0, ["*/*/*"], max_events=4096) for i in range(20)]
             )
             honest.send(frames.Publish(b"honest", seq, [("x_a/s/", body)]))
-            assert honest.receive() == frames.Ack(b"honest", seq)
+            assert honest.receive() == frames.Ack(b"honest", seq, limits.MAX_WINDOW)
             honest.send(frames.Fetch(seq, seq - 1, ["*/*/*"]))
             answer = honest.receive()
             assert isinstance(answer, frames.Events)
