@@ -38,7 +38,7 @@ PAGES = [
 ]
 FOLDERS = ("benchmarks", "bus", "config", "docs", "examples", "scripts", "services", "tests")
 #: Dotted names in the docs that are no import paths: a group of entry points, and a file.
-NOT_IMPORTED = {"trialbus.figures", "trialbus.mjs"}
+NOT_IMPORTED = {"trialbus.figures", "trialbus.mjs", "trialbus.pruners", "trialbus.samplers"}
 OVERRIDE = re.compile(r"(?<![\w.$/{-])(?<!, )([a-z_]+(?:\.\w+)*)=(\[[\w,]*\]|\w*)")
 #: Params of a reader's study that begin like a section of the config.
 READERS_PARAMS = {("optimizer", "lr")}

@@ -30,6 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
     (tmp_path / "user_parts" / "__init__.py").write_text("import user_parts.deep.name\n")
     (tmp_path / "user_parts" / "deep" / "name.py").write_text("COLOR = 'red'\n")
     (tmp_path / "user_broken.py").write_text("import no_such_library\n")
+    (tmp_path / "user_script.py").write_text("import sys\nsys.exit(3)\n")
     (tmp_path / "user_recursive.py").write_text(
         "from trialbus.study.user_code import load_function\n"
         "draw = load_function('inner', 'user_models:draw')\n"
@@ -71,6 +72,7 @@ def test_a_module_may_load_another_module_while_it_is_imported() -> None:
         ("user_models.Mine.Iner", "user_models.Mine has no 'Iner'; did you mean 'Inner'?"),
         ("user_parts.dep.name", "user_parts has no 'dep'; did you mean 'deep'?"),
         ("user_broken.draw", "ModuleNotFoundError: No module named 'no_such_library'"),
+        ("user_script.draw", "'user_script.draw' cannot be imported: SystemExit: 3"),
         ("user_models.draw", "'user_models.draw' is not a subclass of "),
         ("user_parts.deep.name.COLOR", "'user_parts.deep.name.COLOR' is not a subclass of "),
     ],

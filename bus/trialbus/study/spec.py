@@ -111,7 +111,7 @@ class Component(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     """Name of a class of Optuna, or the import path of a user's class: `package.module.Class`.
 
-    Whoever submits a study has the optimizer import that class.
+    The optimizer imports a user's class only if its operator allows the module.
     """
 
     args: dict[str, Any] = {}

@@ -75,7 +75,7 @@ def _load(key: str, path: object) -> object:
             return _resolve(path.replace(":", ".").split("."))
     except _NotFoundError as error:
         raise SpecError(key, f"{path!r} cannot be imported: {error}") from None
-    except Exception as error:  # a user's module may raise anything
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
         raise SpecError(
             key, f"{path!r} cannot be imported: {type(error).__name__}: {error}"
         ) from error

@@ -114,6 +114,10 @@ class OptimizerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     max_points: int | None = None
     """Most points of one trial's curve in the storage, 2 or more, evenly spaced; null stores all.
     The log keeps all."""
+    allowed_modules: list[str] = []
+    """Packages, modules or classes of your own that the optimizer may import for the sampler or
+    pruner of a study that anybody submits, for example `[my_package]`. Optuna's, and those of
+    installed plugins, are always allowed."""
 
     def __post_init__(self) -> None:
         if self.ahead < 0:

@@ -23,6 +23,8 @@ from trialbus_services.config.composing import ComposedConfig
 from trialbus_services.launcher.provenance import collect_origin
 from trialbus_services.launcher.supervisor import Services
 from trialbus_services.notify.factory import build_notifiers
+from trialbus_services.optimizer import allowed_modules
+from trialbus_services.optimizer.allowed_modules import AllowedModules, find_class_paths
 from trialbus_services.optimizer.outcome import Judge
 from trialbus_services.optimizer.pruning.warm_up import find_warm_up_problem
 from trialbus_services.optimizer.registry import build_pruner, build_sampler
@@ -32,6 +34,7 @@ from trialbus_services.views.history import History, read_histories
 from trialbus_services.views.study_view import StudyView
 from trialbus_services.views.summary import print_summary
 from trialbus_services.views.terminal_view import TerminalView
+from trialbus_services.worker.command_line import quote_for_hydra
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +78,7 @@ def make_plan(composed: ComposedConfig, spec: StudySpec | None = None) -> Plan:
     for type_ in settings.SECTIONS.values():
         if type_ is not settings.TrainerSettings:
             sections.read_section(config, type_)
+    AllowedModules(sections.read_section(config, settings.OptimizerSettings).allowed_modules)
     sections.read_callbacks(config)
     build_notifiers(config)
     reporter = sections.read_section(config, settings.ReporterSettings)
@@ -124,11 +128,21 @@ def launch_study(plan: Plan, console: Console, *, report: bool = True) -> events
         spec.name,
         composed.arguments,
         console,
+        optimizer_overrides=allow_classes(plan),
         worker=plan.trainer is not None,
         reporter=report,
     ) as services:
         services.start()
         return _submit(submitted, services, console, report=report)
+
+
+def allow_classes(plan: Plan) -> list[str]:
+    """Return the override that lets an optimizer import the classes that the user's study names."""
+    paths = find_class_paths(plan.spec)
+    if not paths:
+        return []
+    section = sections.read_section(plan.composed.config, settings.OptimizerSettings)
+    return [f"{allowed_modules.KEY}={quote_for_hydra([*section.allowed_modules, *paths])}"]
 
 
 def check_spec(spec: StudySpec) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -28,6 +29,7 @@ class Services:
         storage: URL of the storage without the password, as the optimizer publishes it.
         study: Name of the study.
         overrides: Arguments with which a child composes the same config.
+        optimizer_overrides: Further arguments of an optimizer that is started.
         console: Console on which starts and ends of services are shown.
         worker: Whether a worker is needed; without a worker, trainings request trials themselves.
         reporter: Whether a reporter is needed.
@@ -41,6 +43,7 @@ class Services:
         overrides: list[str],
         console: Console,
         *,
+        optimizer_overrides: Sequence[str] = (),
         worker: bool = True,
         reporter: bool = True,
     ) -> None:
@@ -50,6 +53,7 @@ class Services:
         self._storage = storage
         self._study = study
         self._overrides = overrides
+        self._optimizer_overrides = optimizer_overrides
         self._console = console
         self._children: dict[str, Child] = {}
         self._checked_at = 0.0
@@ -147,7 +151,10 @@ class Services:
                 self._spawn(name)
 
     def _spawn(self, name: str) -> None:
-        self._children[name] = Child(name, self._overrides, self._bus.logs / f"{name}.log")
+        overrides = self._overrides
+        if name == "optimizer":
+            overrides = [*overrides, *self._optimizer_overrides]
+        self._children[name] = Child(name, overrides, self._bus.logs / f"{name}.log")
 
     def _print(self, line: str) -> None:
         self._console.print(line, style="yellow", highlight=False, markup=False)

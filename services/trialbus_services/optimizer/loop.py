@@ -22,6 +22,7 @@ from trialbus.client.subscriber import Record
 from trialbus.errors import SpecError
 from trialbus.messages import events
 from trialbus.messages.topics import escape_study
+from trialbus_services.optimizer.allowed_modules import AllowedModules
 from trialbus_services.optimizer.announcer import Announcer
 from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.ledger import Ledger
@@ -46,6 +47,8 @@ class OptimizerLoop:
         storage: Storage that records the studies.
         start_sampler: Starts the sampler of a study.
         collector: Counts events and collects latencies.
+        allowed: Modules from which the classes of samplers and pruners may be imported; None for
+            Optuna's and those of installed plugins.
         clock: Monotonic clock, in seconds.
         wall_clock: Seconds since the epoch.
     """
@@ -60,6 +63,7 @@ class OptimizerLoop:
         *,
         start_sampler: StartSampler,
         collector: StatusCollector,
+        allowed: AllowedModules | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -69,6 +73,7 @@ class OptimizerLoop:
         self._storage = storage
         self._start_sampler = start_sampler
         self._collector = collector
+        self._allowed = AllowedModules() if allowed is None else allowed
         self._clock = clock
         self._wall_clock = wall_clock
         self._announcer = Announcer(storage, bus, answer_latency=collector.answer, clock=clock)
@@ -255,6 +260,7 @@ class OptimizerLoop:
                 self._storage,
                 self._start_sampler,
                 before.evaluations if before is not None else None,
+                allowed=self._allowed,
             )
             self._ledger.discard_trials(name, study.find_stale_trials())
         except (StorageInternalError, sqlalchemy.exc.OperationalError) as error:

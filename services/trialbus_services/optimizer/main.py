@@ -7,6 +7,7 @@ import logging
 import optuna
 
 from trialbus_services.config.settings import BusSettings, OptimizerSettings, StorageSettings
+from trialbus_services.optimizer.allowed_modules import AllowedModules
 from trialbus_services.optimizer.sampling import warm_up
 from trialbus_services.optimizer.service import Optimizer
 from trialbus_services.optimizer.storage import hide_password, open_storage
@@ -19,6 +20,7 @@ logger = logging.getLogger(__name__)
 def run(bus: BusSettings, storage: StorageSettings, settings: OptimizerSettings) -> int:
     """Serve until SIGTERM or SIGINT and return the exit code."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    allowed = AllowedModules(settings.allowed_modules)
     stop = install_stop_event()
     warm_up()
     optimizer = Optimizer(
@@ -29,6 +31,7 @@ def run(bus: BusSettings, storage: StorageSettings, settings: OptimizerSettings)
         ahead=settings.ahead,
         record_every_s=settings.record_every_s,
         max_points=settings.max_points,
+        allowed=allowed,
     )
     logger.info("optimizer on %s, recording into %s", bus.endpoint, hide_password(storage.url))
     optimizer.run(stop.is_set)

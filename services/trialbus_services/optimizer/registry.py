@@ -18,6 +18,7 @@ from trialbus.study.search_space import CategoricalParam, FloatParam, IntParam, 
 from trialbus.study.spec import Component, StudySpec
 from trialbus.study.user_code import load_class
 from trialbus.study.validation import format_expected, is_mapping
+from trialbus_services.optimizer.allowed_modules import AllowedModules
 
 _GRID = "GridSampler"
 
@@ -38,7 +39,9 @@ _UNCONDITIONAL = {
 }
 
 
-def build_sampler(spec: StudySpec, n_before: int = 0) -> BaseSampler:
+def build_sampler(
+    spec: StudySpec, n_before: int = 0, *, allowed: AllowedModules | None = None
+) -> BaseSampler:
     """Build the sampler of a study.
 
     The seed of the sampler, and of samplers inside it, is the study's seed, unless the arguments
@@ -48,10 +51,11 @@ def build_sampler(spec: StudySpec, n_before: int = 0) -> BaseSampler:
     Args:
         spec: Specification of the study.
         n_before: Number of trials that the study has already.
+        allowed: Modules from which a class may be imported; None for all.
 
     Raises:
-        SpecError: The class or an argument does not exist, is refused by Optuna, or does not work
-            with conditional params.
+        SpecError: The class or an argument does not exist, is refused by Optuna, is not allowed, or
+            does not work with conditional params.
     """
     component = spec.sampler
     args = dict(component.args)
@@ -65,7 +69,8 @@ def build_sampler(spec: StudySpec, n_before: int = 0) -> BaseSampler:
         Component(type=component.type, args=args),
         optuna.samplers,
         BaseSampler,
-        lambda seed: (spec.seed if seed is None else seed) + n_before,
+        allowed=allowed,
+        make_seed=lambda seed: (spec.seed if seed is None else seed) + n_before,
     )
     assert isinstance(sampler, BaseSampler)
     return sampler
@@ -85,21 +90,31 @@ def _check_conditions(spec: StudySpec) -> None:
             )
 
 
-def build_pruner(component: Component | None) -> BasePruner:
+def build_pruner(
+    component: Component | None, *, allowed: AllowedModules | None = None
+) -> BasePruner:
     """Build the pruner of a study; without a component the pruner prunes nothing.
 
+    Args:
+        component: Class and arguments of the pruner.
+        allowed: Modules from which a class may be imported; None for all.
+
     Raises:
-        SpecError: The class or an argument does not exist, or is refused by Optuna.
+        SpecError: The class or an argument does not exist, is refused by Optuna, or is not allowed.
     """
     if component is None:
         return NopPruner()
-    pruner = _build("pruner", component, optuna.pruners, BasePruner)
+    pruner = _build("pruner", component, optuna.pruners, BasePruner, allowed=allowed)
     assert isinstance(pruner, BasePruner)
     return pruner
 
 
-def _find_class(key: str, name: str, module: ModuleType, base: type[object]) -> type[object]:
+def _find_class(
+    key: str, name: str, module: ModuleType, base: type[object], allowed: AllowedModules | None
+) -> type[object]:
     if "." in name or ":" in name:
+        if allowed is not None:
+            allowed.check(f"{key}.type", name)
         return load_class(f"{key}.type", name, base)
     names = [
         n
@@ -120,9 +135,11 @@ def _build(
     component: Component,
     module: ModuleType,
     base: type,
+    *,
+    allowed: AllowedModules | None,
     make_seed: Callable[[int | None], int] | None = None,
 ) -> object:
-    class_ = _find_class(key, component.type, module, base)
+    class_ = _find_class(key, component.type, module, base, allowed)
     known = [
         name
         for name in inspect.signature(class_).parameters
@@ -137,7 +154,13 @@ def _build(
             )
         if is_mapping(value) and ("type" in value or "_target_" in value):
             part = _PARTS.get(name, (module, base))
-            args[name] = _build(f"{key}.{name}", _parse_component(value), *part, make_seed)
+            args[name] = _build(
+                f"{key}.{name}",
+                _parse_component(value),
+                *part,
+                allowed=allowed,
+                make_seed=make_seed,
+            )
         else:
             args[name] = value
     if make_seed is not None and "seed" in known:

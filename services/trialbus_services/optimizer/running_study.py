@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 
 from trialbus.messages import events
+from trialbus_services.optimizer.allowed_modules import AllowedModules
 from trialbus_services.optimizer.convergence import Progress
 from trialbus_services.optimizer.evaluations import OpenEvaluations
 from trialbus_services.optimizer.failures import Failures
@@ -35,6 +36,7 @@ class RunningStudy:
         storage: Storage that records the study.
         start_sampler: Starts the study's sampler.
         evaluations: Evaluations of the study's open trials, where the study ran just before.
+        allowed: Modules from which the classes of the sampler and the pruner may be imported.
 
     Raises:
         SpecError: The specification does not fit Optuna, or the study that is in the storage.
@@ -46,6 +48,8 @@ class RunningStudy:
         storage: WriteBehind,
         start_sampler: StartSampler,
         evaluations: OpenEvaluations | None = None,
+        *,
+        allowed: AllowedModules,
     ) -> None:
         self.spec = spec = state.spec
         self.state = state
@@ -53,8 +57,9 @@ class RunningStudy:
         self.progress = Progress(spec)
         self.evaluations = OpenEvaluations() if evaluations is None else evaluations
         self._judge = Judge(spec)
-        build_sampler(spec)  # a wrong sampler is refused before a process is started
-        self._recorder = StudyRecorder(state, storage, build_pruner(spec.pruner))
+        # A wrong sampler, or one that is not allowed, is refused before a process is started.
+        build_sampler(spec, allowed=allowed)
+        self._recorder = StudyRecorder(state, storage, build_pruner(spec.pruner, allowed=allowed))
         ended = self._recorder.read_ended_trials()
         self.failures.restore(ended, self._recorder.n_failed_before)
         self.progress.restore(ended)

@@ -14,6 +14,7 @@ from trialbus.client.presence import Presence
 from trialbus.client.publisher import Publisher
 from trialbus.client.subscriber import replay, subscribe
 from trialbus.errors import TrialbusError
+from trialbus_services.optimizer.allowed_modules import AllowedModules
 from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.loop import OptimizerLoop
 from trialbus_services.optimizer.sampling import Suggester
@@ -43,6 +44,8 @@ class Optimizer:
         record_every_s: Seconds between two batches that are recorded.
         max_points: Largest number of intermediate values of one trial that are recorded; None for
             all.
+        allowed: Modules from which the classes of samplers and pruners may be imported; None for
+            Optuna's and those of installed plugins.
 
     Raises:
         HubUnavailableError: No hub answered in time.
@@ -59,6 +62,7 @@ class Optimizer:
         ahead: int = 1,
         record_every_s: float = 0.25,
         max_points: int | None = None,
+        allowed: AllowedModules | None = None,
     ) -> None:
         self._wake = threading.Event()
         write_behind = WriteBehind(
@@ -107,6 +111,7 @@ class Optimizer:
                 Suggester, ahead=ahead, latency=collector.sampling, on_ready=self._wake.set
             ),
             collector=collector,
+            allowed=allowed,
         )
 
     def run(self, stopping: Callable[[], bool]) -> None:
