@@ -1,4 +1,4 @@
-"""`./scripts/bench {bus,optimizer,trainer} [--quick] [--json]`: measurements side by side."""
+"""`./scripts/bench {bus,optimizer,trainer} [--quick] [--json]`: measure one part of trialbus."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ _BENCHMARKS = {"bus": bus, "optimizer": optimizer, "trainer": trainer}
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="./scripts/bench", description=__doc__)
-    parser.add_argument("what", choices=sorted(_BENCHMARKS))
+    parser.add_argument("benchmark", choices=sorted(_BENCHMARKS))
     parser.add_argument("--quick", action="store_true", help="under a minute, less exact")
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     options = parser.parse_args()
-    chosen = _BENCHMARKS[options.what]
+    benchmark = _BENCHMARKS[options.benchmark]
     console = Console()
     with console.status("measuring; leave the machine alone"):
-        found = chosen.run(chosen.QUICK if options.quick else chosen.FULL)
+        figures = benchmark.run(benchmark.QUICK if options.quick else benchmark.FULL)
     table = Table("figure", "value", box=None)
     table.columns[1].justify = "right"
-    for name, value in found.items():
+    for name, value in figures.items():
         if name != "skipped":
             table.add_row(
-                name, f"skipped: {found['skipped'][name]}" if value is None else f"{value:,.2f}"
+                name, f"skipped: {figures['skipped'][name]}" if value is None else f"{value:,.2f}"
             )
     console.print(table)
     if options.json:
-        print(json.dumps(found))
+        print(json.dumps(figures))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The bus: what publishing costs, how much passes, how long it takes, what the hub needs."""
+"""Benchmark of the bus: cost of publishing, throughput, latency, and the hub's memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trialbus.protocol import security
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """Numbers of events and rounds of a measurement."""
 
     events: int
     crowd: int
@@ -39,7 +39,7 @@ _PUBLISH_RATE = 1000
 
 
 class Bench:
-    """A hub as a process, and others that talk to it."""
+    """A hub and its clients, each a process."""
 
     def __init__(self, folder: Path, *, keys: bool = False) -> None:
         self.endpoint = f"ipc://{folder}/hub.sock"
@@ -47,24 +47,24 @@ class Bench:
         self._environment = dict(os.environ)
         if keys:
             security.new_keys(folder / "keys", "hub", "service")
-            own = security.new_keys(folder / "keys", "own", "service")
+            client_key = security.new_keys(folder / "keys", "own", "service")
             command += ["--keys", str(folder / "keys")]
             self._environment |= {
-                security.KEY_VARIABLE: str(own),
+                security.KEY_VARIABLE: str(client_key),
                 security.HUB_KEY_VARIABLE: str(folder / "keys" / "hub.pub"),
             }
         self._command = [*command, "--dir", str(folder)]
-        self.begin()
+        self.start_hub()
 
-    def begin(self) -> None:
+    def start_hub(self) -> None:
         self.hub = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
 
-    def crowd(self, count: int) -> list[dict[str, Any]]:
+    def publish_from_crowd(self, count: int) -> list[dict[str, Any]]:
         """Publish from a thousand connections, each with a session."""
-        processes = [self.start("crowd", count // 2, 500) for _ in range(2)]
-        return [result(process) for process in processes]
+        processes = [self.start_role("crowd", count // 2, 500) for _ in range(2)]
+        return [read_result(process) for process in processes]
 
-    def start(self, role: str, count: int, rate: float = 0) -> subprocess.Popen[str]:
+    def start_role(self, role: str, count: int, rate: float = 0) -> subprocess.Popen[str]:
         command = [
             sys.executable,
             "-m",
@@ -76,98 +76,100 @@ class Bench:
         ]
         return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=self._environment)
 
-    def end(self) -> None:
+    def stop_hub(self) -> None:
         self.hub.terminate()
         self.hub.wait()
 
 
 @contextmanager
-def bench(*, keys: bool = False) -> Generator[Bench]:
+def start_bench(*, keys: bool = False) -> Generator[Bench]:
     with tempfile.TemporaryDirectory(prefix="trialbus-") as folder:
-        made = Bench(Path(folder), keys=keys)
+        bench = Bench(Path(folder), keys=keys)
         try:
-            yield made
+            yield bench
         finally:
-            made.end()
+            bench.stop_hub()
 
 
-def result(process: subprocess.Popen[str]) -> dict[str, Any]:
-    """Return the last line of a role, as JSON."""
+def read_result(process: subprocess.Popen[str]) -> dict[str, Any]:
+    """Return the JSON object in the last line that a role printed."""
     out, _ = process.communicate(timeout=300)
     if process.returncode:
         raise RuntimeError(f"{process.args} ended with {process.returncode}")
-    found: dict[str, Any] = json.loads(out.splitlines()[-1])
-    return found
+    figures: dict[str, Any] = json.loads(out.splitlines()[-1])
+    return figures
 
 
-def pass_through(
-    count: int, subscribers: int, rate: float = 0, *, by: str = "publish", keys: bool = False
+def measure_throughput(
+    count: int, subscribers: int, rate: float = 0, *, role: str = "publish", keys: bool = False
 ) -> dict[str, float]:
-    """Publish from one process to others; return events per second, and latencies in ms."""
-    with bench(keys=keys) as on:
-        readers = [on.start("subscribe", count) for _ in range(subscribers)]
+    """Publish from one process; return the subscribers' events per second and latencies in ms."""
+    with start_bench(keys=keys) as bench:
+        readers = [bench.start_role("subscribe", count) for _ in range(subscribers)]
         for reader in readers:
             assert reader.stdout is not None
             reader.stdout.readline()
-        sent = result(on.start(by, count, rate))
-        read = [result(reader) for reader in readers]
-    last = max(found["ended"] for found in read)
+        published = read_result(bench.start_role(role, count, rate))
+        received = [read_result(reader) for reader in readers]
+    last = max(figures["ended"] for figures in received)
     return {
-        "per_s": count / (last - sent["began"]),
-        "p50_ms": statistics.median(found["p50_ms"] for found in read),
-        "p99_ms": max(found["p99_ms"] for found in read),
-        "publish_p50_us": sent["p50_us"],
-        "publish_p99_us": sent["p99_us"],
+        "per_s": count / (last - published["began"]),
+        "p50_ms": statistics.median(figures["p50_ms"] for figures in received),
+        "p99_ms": max(figures["p99_ms"] for figures in received),
+        "publish_p50_us": published["p50_us"],
+        "publish_p99_us": published["p99_us"],
     }
 
 
-def crowd(count: int) -> float:
+def measure_crowd(count: int) -> float:
     """Publish from a thousand connections; return events per second."""
-    with bench() as on:
-        found = on.crowd(count)
-    ended, began = max(f["ended"] for f in found), min(f["began"] for f in found)
-    return sum(f["count"] for f in found) / (ended - began)
+    with start_bench() as bench:
+        results = bench.publish_from_crowd(count)
+    ended, began = max(r["ended"] for r in results), min(r["began"] for r in results)
+    return sum(r["count"] for r in results) / (ended - began)
 
 
-def heavy(count: int) -> tuple[float, float]:
-    """Return the hub's memory in MB after many events and 1,000 sessions, and its start-up in s."""
-    with bench() as on:
-        on.crowd(count)
-        rss = psutil.Process(on.hub.pid).memory_info().rss / 2**20
-        on.end()
+def measure_hub(count: int) -> tuple[float, float]:
+    """Return memory in MB and start-up in s of a hub after many events and 1,000 sessions."""
+    with start_bench() as bench:
+        bench.publish_from_crowd(count)
+        rss = psutil.Process(bench.hub.pid).memory_info().rss / 2**20
+        bench.stop_hub()
         began = time.perf_counter()
-        on.begin()
-        with Link(on.endpoint) as link:
+        bench.start_hub()
+        with Link(bench.endpoint) as link:
             link.wait_connected(60)
             return rss, time.perf_counter() - began
 
 
 def run(size: Size) -> dict[str, Any]:
-    """Measure everything, in rounds one after another, and return medians by name."""
-    rounds = [_round(size) for _ in range(size.rounds)]
-    rss, start_up = heavy(size.heavy)
+    """Measure all figures, in rounds, and return medians by name."""
+    rounds = [_measure_round(size) for _ in range(size.rounds)]
+    rss, start_up = measure_hub(size.heavy)
     names = rounds[0].keys()
-    found: dict[str, Any] = {
-        name: _median([measured[name] for measured in rounds]) for name in names
+    figures: dict[str, Any] = {
+        name: _compute_median([measured[name] for measured in rounds]) for name in names
     }
-    skipped = {name: value for name, value in found.items() if isinstance(value, str)}
-    found |= {"hub_rss_mb": rss, "hub_start_up_s": start_up}
-    return found | dict.fromkeys(skipped) | {"skipped": skipped}
+    skipped = {name: value for name, value in figures.items() if isinstance(value, str)}
+    figures |= {"hub_rss_mb": rss, "hub_start_up_s": start_up}
+    return figures | dict.fromkeys(skipped) | {"skipped": skipped}
 
 
-def _round(size: Size) -> dict[str, Any]:
-    plain = pass_through(size.events, 1)
-    four = pass_through(size.events // 2, 4)
-    many = crowd(size.crowd)
-    slow = pass_through(3 * _PUBLISH_RATE, 1, _PUBLISH_RATE, by="train")
-    beside = pass_through(3 * _LATENCY_RATE, 1, _LATENCY_RATE, by="train")
-    timed = pass_through(3 * _LATENCY_RATE, 1, _LATENCY_RATE)
-    encrypted = pass_through(3 * _LATENCY_RATE, 1, _LATENCY_RATE, keys=True)
-    redis = peers.redis_events_per_s(size.events // 4)
-    sqlite, sqlite_p99 = peers.optuna_report_us("sqlite", 300)
-    journal, journal_p99 = peers.optuna_report_us("journal", 1000)
+def _measure_round(size: Size) -> dict[str, Any]:
+    plain = measure_throughput(size.events, 1)
+    four = measure_throughput(size.events // 2, 4)
+    many = measure_crowd(size.crowd)
+    slow = measure_throughput(3 * _PUBLISH_RATE, 1, _PUBLISH_RATE, role="train")
+    beside = measure_throughput(3 * _LATENCY_RATE, 1, _LATENCY_RATE, role="train")
+    timed = measure_throughput(3 * _LATENCY_RATE, 1, _LATENCY_RATE)
+    encrypted = measure_throughput(3 * _LATENCY_RATE, 1, _LATENCY_RATE, keys=True)
+    redis = peers.measure_redis_events_per_s(size.events // 4)
+    sqlite, sqlite_p99 = peers.measure_optuna_report_us("sqlite", 300)
+    journal, journal_p99 = peers.measure_optuna_report_us("journal", 1000)
     grpc: tuple[Any, Any] = (
-        peers.optuna_report_us("grpc", 300) if peers.has_grpc() else (peers.NO_GRPC, peers.NO_GRPC)
+        peers.measure_optuna_report_us("grpc", 300)
+        if peers.has_grpc()
+        else (peers.NO_GRPC, peers.NO_GRPC)
     )
     return {
         "publish_p50_us": slow["publish_p50_us"],
@@ -190,7 +192,7 @@ def _round(size: Size) -> dict[str, Any]:
     }
 
 
-def _median(values: list[Any]) -> Any:
+def _compute_median(values: list[Any]) -> Any:
     texts = [value for value in values if isinstance(value, str)]
     return texts[0] if texts else statistics.median(values)
 

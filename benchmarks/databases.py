@@ -13,22 +13,22 @@ from pathlib import Path
 
 
 @contextmanager
-def postgresql() -> Generator[str]:
-    """Yield the URL of a database, with fsync as it is by default; else why there is none."""
+def start_postgresql() -> Generator[str]:
+    """Yield the URL of a database with fsync, PostgreSQL's default, or why no server starts."""
     programs = [shutil.which(name) for name in ("initdb", "pg_ctl")]
     if None in programs or find_spec("psycopg") is None:
         yield "PostgreSQL's initdb and pg_ctl, or the Python package psycopg, are not installed"
         return
     initdb, pg_ctl = map(str, programs)
-    # It refuses to run as root.
+    # PostgreSQL refuses to run as root.
     user = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
     user = user if os.geteuid() == 0 else []
     with tempfile.TemporaryDirectory(prefix="trialbus-") as folder:
         if user:
             shutil.chown(folder, "nobody", "nogroup")
         data = str(Path(folder) / "data")
-        make = [initdb, "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8"]
-        subprocess.run([*user, *make], check=True, cwd=folder, capture_output=True)
+        create = [initdb, "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8"]
+        subprocess.run([*user, *create], check=True, cwd=folder, capture_output=True)
         control = [*user, pg_ctl, "-D", data, "-w", "-l", f"{folder}/server.log"]
         options = ["-o", f"-k {folder} -c listen_addresses=''", "start"]
         quiet = subprocess.DEVNULL

@@ -1,4 +1,4 @@
-"""The optimizer: evaluations it decides on and records, how soon it prunes, what it needs."""
+"""Benchmark of the optimizer: evaluations per second, latency of prunes, memory, restart."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import psutil
 
 import trialbus
 from benchmarks import databases, optimizer_roles, peers
-from benchmarks.bus import result
+from benchmarks.bus import read_result
 from trialbus.client.admin import hub_status
 from trialbus.client.link import Link
 from trialbus_services.optimizer.pruning.pruning_decisions import build_pruning
@@ -27,7 +27,7 @@ from trialbus_services.optimizer.pruning.pruning_decisions import build_pruning
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """Numbers of trials and steps of a measurement."""
 
     steps: int
     trials: int
@@ -43,7 +43,7 @@ _PRUNE_FINISHED = 1000
 
 
 class Bench:
-    """A hub and an optimizer as processes, and others that talk to them."""
+    """A hub, an optimizer and their clients, each a process."""
 
     def __init__(self, folder: Path, storage: str) -> None:
         self.endpoint = f"ipc://{folder}/hub.sock"
@@ -51,15 +51,21 @@ class Bench:
         self._folder = folder
         hub = ["-m", "trialbus.hub", "--endpoint", self.endpoint, "--dir", str(folder / "log")]
         self._hub = self._start(hub)
-        self.begin()
+        self.start_optimizer()
 
-    def begin(self) -> None:
-        """Start the optimizer, or start it again."""
-        where = [f"bus.endpoint={self.endpoint}", f"bus.dir={self._folder}/log"]
-        command = ["-m", "trialbus_services", "optimizer", *where, f"storage.url='{self.storage}'"]
+    def start_optimizer(self) -> None:
+        """Start the optimizer, also after its end."""
+        overrides = [f"bus.endpoint={self.endpoint}", f"bus.dir={self._folder}/log"]
+        command = [
+            "-m",
+            "trialbus_services",
+            "optimizer",
+            *overrides,
+            f"storage.url='{self.storage}'",
+        ]
         self.optimizer = self._start(command)
 
-    def role(self, role: str, *arguments: object) -> subprocess.Popen[str]:
+    def start_role(self, role: str, *arguments: object) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", optimizer_roles.__name__, role, self.endpoint]
         pipe = subprocess.PIPE
         return subprocess.Popen(
@@ -67,10 +73,10 @@ class Bench:
         )
 
     def wait_recorded(self) -> float:
-        """Wait until the optimizer has committed everything, and return when that was."""
+        """Wait until the optimizer has committed all events, and return the time."""
         with Link(self.endpoint) as link, trialbus.Publisher(link=link) as publisher:
             while True:
-                # Something that it reads at the very end, behind its own commands.
+                # The optimizer reads this event last, after its own commands.
                 publisher.publish(trialbus.Stop(study="none"))
                 for _ in range(20):
                     optimizer = hub_status(link).durable.get("optimizer")
@@ -78,7 +84,7 @@ class Bench:
                         return time.time()
                     time.sleep(0.02)
 
-    def end(self) -> None:
+    def stop(self) -> None:
         for process in (self.optimizer, self._hub):
             process.terminate()
             process.wait()
@@ -88,24 +94,25 @@ class Bench:
 
 
 @contextmanager
-def bench(storage: str | None = None) -> Generator[Bench]:
+def start_bench(storage: str | None = None) -> Generator[Bench]:
     with tempfile.TemporaryDirectory(prefix="trialbus-") as folder:
-        made = Bench(Path(folder), storage or f"sqlite:///{folder}/studies.db")
+        bench = Bench(Path(folder), storage or f"sqlite:///{folder}/studies.db")
         try:
-            yield made
+            yield bench
         finally:
-            made.end()
+            bench.stop()
 
 
-def evaluations_per_s(size: Size, storage: str | None = None) -> float:
+def measure_evaluations_per_s(size: Size, storage: str | None = None) -> float:
     """Report from eight processes; return evaluations per second, all decided and recorded."""
-    with bench(storage) as on:
-        result(on.role("study", _PUBLISHERS * (size.trials + 1)))
+    with start_bench(storage) as bench:
+        read_result(bench.start_role("study", _PUBLISHERS * (size.trials + 1)))
         # A few completed trials, so that there is a median to compare with.
-        result(on.role("report", 20, size.steps, 1))
-        on.wait_recorded()
+        read_result(bench.start_role("report", 20, size.steps, 1))
+        bench.wait_recorded()
         reporting = [
-            on.role("report", size.trials // _PUBLISHERS, size.steps, 0) for _ in range(_PUBLISHERS)
+            bench.start_role("report", size.trials // _PUBLISHERS, size.steps, 0)
+            for _ in range(_PUBLISHERS)
         ]
         for process in reporting:
             assert process.stdout is not None
@@ -114,41 +121,41 @@ def evaluations_per_s(size: Size, storage: str | None = None) -> float:
             assert process.stdin is not None
             process.stdin.write("go\n")
             process.stdin.flush()
-        found = [result(process) for process in reporting]
-        ended = on.wait_recorded()
-    began = min(f["began"] for f in found)
-    return sum(f["evaluations"] for f in found) / (ended - began)
+        results = [read_result(process) for process in reporting]
+        ended = bench.wait_recorded()
+    began = min(r["began"] for r in results)
+    return sum(r["evaluations"] for r in results) / (ended - began)
 
 
-def prune_latency(size: Size) -> dict[str, float]:
-    """Return the time from a report to its prune command in the trainer, and the load beside it."""
-    with bench() as on:
-        result(on.role("study", 10**6))
-        result(on.role("report", min(_PRUNE_FINISHED, size.finished), 5, 1))
-        on.wait_recorded()
-        load = on.role("load", _PRUNE_RATE, 8)
-        found = result(on.role("prune", 200))
+def measure_prune_latency(size: Size) -> dict[str, float]:
+    """Return percentiles of the time from a report to the prune command, under load."""
+    with start_bench() as bench:
+        read_result(bench.start_role("study", 10**6))
+        read_result(bench.start_role("report", min(_PRUNE_FINISHED, size.finished), 5, 1))
+        bench.wait_recorded()
+        load = bench.start_role("load", _PRUNE_RATE, 8)
+        latencies = read_result(bench.start_role("prune", 200))
         load.terminate()
         load.communicate()
-    return found
+    return latencies
 
 
-def large(size: Size) -> dict[str, float]:
-    """Return what many finished trials cost: answers (with half of them), memory, a restart."""
-    with bench() as on:
-        result(on.role("study", 10**6))
-        result(on.role("report", size.finished // 2, 100, 1))
-        on.wait_recorded()
-        answers = result(on.role("ask", 200))
-        result(on.role("report", size.finished // 2, 100, 1))
-        on.wait_recorded()
-        family = psutil.Process(on.optimizer.pid)
+def measure_large_study(size: Size) -> dict[str, float]:
+    """Return latency of requests, memory and restart of an optimizer with many finished trials."""
+    with start_bench() as bench:
+        read_result(bench.start_role("study", 10**6))
+        read_result(bench.start_role("report", size.finished // 2, 100, 1))
+        bench.wait_recorded()
+        answers = read_result(bench.start_role("ask", 200))
+        read_result(bench.start_role("report", size.finished // 2, 100, 1))
+        bench.wait_recorded()
+        family = psutil.Process(bench.optimizer.pid)
         rss = family.memory_info().rss / 2**20
-        on.optimizer.kill()
-        on.optimizer.wait()
+        bench.optimizer.kill()
+        bench.optimizer.wait()
         began = time.time()
-        on.begin()
-        first = result(on.role("ask", 1))
+        bench.start_optimizer()
+        first = read_result(bench.start_role("ask", 1))
         return {
             "ask_p50_ms_5000": answers["p50_ms"],
             "ask_p99_ms_5000": answers["p99_ms"],
@@ -157,8 +164,8 @@ def large(size: Size) -> dict[str, float]:
         }
 
 
-def decision_us(finished: int) -> float:
-    """Return what one decision of the median pruner costs beside so many finished trials."""
+def measure_decision_us(finished: int) -> float:
+    """Return the time of one decision of the median pruner beside `finished` trials."""
     steps = 20
     pruning = build_pruning(
         optuna.pruners.MedianPruner(), study_name="s", maximize=False, ask=lambda number: False
@@ -180,9 +187,9 @@ def decision_us(finished: int) -> float:
     return statistics.median(costs) * 1e6
 
 
-def decisions() -> dict[str, float]:
-    """Return the cost of a decision beside 10,000 finished trials, and its growth from 100."""
-    rounds = [(decision_us(100), decision_us(10_000)) for _ in range(3)]
+def measure_decisions() -> dict[str, float]:
+    """Return the time of a decision beside 10,000 finished trials, and the ratio to 100 trials."""
+    rounds = [(measure_decision_us(100), measure_decision_us(10_000)) for _ in range(3)]
     return {
         "decision_us_10000": statistics.median(many for _, many in rounds),
         "decision_growth_100_to_10000": statistics.median(many / few for few, many in rounds),
@@ -190,28 +197,28 @@ def decisions() -> dict[str, float]:
 
 
 def run(size: Size) -> dict[str, Any]:
-    """Measure everything and return figures by name."""
+    """Measure all figures and return the values by name."""
     with ExitStack() as stack:
-        postgresql = stack.enter_context(databases.postgresql())
-        found: dict[str, Any] = {"evaluations_per_s": evaluations_per_s(size)}
+        postgresql = stack.enter_context(databases.start_postgresql())
+        figures: dict[str, Any] = {"evaluations_per_s": measure_evaluations_per_s(size)}
         for name in ("sqlite", "grpc", "journal"):
-            plain = peers.optuna_reports_per_s(name, _PUBLISHERS, size.plain_s)
-            found[f"optuna_{name}_per_s"] = plain
-            found[f"ratio_optuna_{name}"] = (
-                plain if isinstance(plain, str) else found["evaluations_per_s"] / plain
+            plain = peers.measure_optuna_reports_per_s(name, _PUBLISHERS, size.plain_s)
+            figures[f"optuna_{name}_per_s"] = plain
+            figures[f"ratio_optuna_{name}"] = (
+                plain if isinstance(plain, str) else figures["evaluations_per_s"] / plain
             )
         if postgresql.startswith("postgresql"):
-            ours = evaluations_per_s(size, postgresql)
-            plain = peers.optuna_reports_per_s(postgresql, _PUBLISHERS, size.plain_s)
-            found |= {"evaluations_per_s_postgresql": ours, "optuna_postgresql_per_s": plain}
-            found["ratio_optuna_postgresql"] = plain if isinstance(plain, str) else ours / plain
+            rate = measure_evaluations_per_s(size, postgresql)
+            plain = peers.measure_optuna_reports_per_s(postgresql, _PUBLISHERS, size.plain_s)
+            figures |= {"evaluations_per_s_postgresql": rate, "optuna_postgresql_per_s": plain}
+            figures["ratio_optuna_postgresql"] = plain if isinstance(plain, str) else rate / plain
         else:
-            found["evaluations_per_s_postgresql"] = postgresql
-    found |= prune_latency(size)
-    found |= large(size)
-    found |= decisions()
-    skipped = {name: value for name, value in found.items() if isinstance(value, str)}
-    return found | dict.fromkeys(skipped) | {"skipped": skipped}
+            figures["evaluations_per_s_postgresql"] = postgresql
+    figures |= measure_prune_latency(size)
+    figures |= measure_large_study(size)
+    figures |= measure_decisions()
+    skipped = {name: value for name, value in figures.items() if isinstance(value, str)}
+    return figures | dict.fromkeys(skipped) | {"skipped": skipped}
 
 
 __all__ = ["FULL", "QUICK", "Size", "run"]

@@ -1,4 +1,4 @@
-"""The processes of the optimizer benchmarks: ROLE ENDPOINT ARGUMENTS, one JSON line at the end."""
+"""Roles of the optimizer benchmark, each a process: ROLE ENDPOINT ARGUMENTS, prints JSON."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ class Worker:
         self._open: dict[str, trialbus.TrialAssigned] = {}
 
     def ask(self, count: int) -> list[trialbus.TrialAssigned]:
-        """Ask for trials and wait for all of them."""
-        wanted = {uuid.uuid4().hex for _ in range(count)}
-        for request in wanted:
+        """Ask for trials and return their assignments."""
+        requests = {uuid.uuid4().hex for _ in range(count)}
+        for request in requests:
             self.publisher.publish(
                 events.TrialRequested(study=_STUDY, request=request, session=self.presence.session)
             )
-        found: list[trialbus.TrialAssigned] = []
-        while len(found) < count:
+        trials: list[trialbus.TrialAssigned] = []
+        while len(trials) < count:
             event = self.assigned.next(60)
             if event is None:
                 raise TimeoutError("no trial was assigned")
-            if event.request in wanted:
-                found.append(event)
-        return found
+            if event.request in requests:
+                trials.append(event)
+        return trials
 
     def report(self, trial: trialbus.TrialAssigned, step: int, value: float) -> None:
         self.publisher.publish(
@@ -57,15 +57,15 @@ class Worker:
 
 
 @contextmanager
-def worker(endpoint: str) -> Generator[Worker]:
-    made = Worker(endpoint)
+def start_worker(endpoint: str) -> Generator[Worker]:
+    worker = Worker(endpoint)
     try:
-        yield made
+        yield worker
     finally:
-        made.publisher.close(60)
-        made.presence.close()
-        made.assigned.close()
-        made.link.close()
+        worker.publisher.close(60)
+        worker.presence.close()
+        worker.assigned.close()
+        worker.link.close()
 
 
 def study(endpoint: str, n_trials: int) -> dict[str, float]:
@@ -90,11 +90,11 @@ def study(endpoint: str, n_trials: int) -> dict[str, float]:
 
 
 def report(endpoint: str, trials: int, steps: int, complete: int) -> dict[str, float]:
-    """Report for several trials at once, as fast as it goes, heeding no prune command."""
-    with worker(endpoint) as mine:
-        # Half of them are above the median, so that the pruner has something to say.
+    """Report for several trials at once, as fast as possible, and ignore prune commands."""
+    with start_worker(endpoint) as worker:
+        # Half of the trials are above the median, so that the pruner prunes.
         groups = [min(_AT_ONCE, trials - first) for first in range(0, trials, _AT_ONCE)]
-        ready = mine.ask(groups[0])
+        ready = worker.ask(groups[0])
         print("ready", flush=True)
         sys.stdin.readline()
         began = time.time()
@@ -102,43 +102,43 @@ def report(endpoint: str, trials: int, steps: int, complete: int) -> dict[str, f
         for size in [*groups[1:], 0]:
             for step in range(steps):
                 for i, trial in enumerate(ready):
-                    mine.report(trial, step, 1.0 / (step + 1) + i)
+                    worker.report(trial, step, 1.0 / (step + 1) + i)
                     count += 1
             for trial in ready:
-                mine.finish(trial, "complete" if complete else "pruned")
-            ready = mine.ask(size) if size else []
-        mine.publisher.flush(120)
+                worker.finish(trial, "complete" if complete else "pruned")
+            ready = worker.ask(size) if size else []
+        worker.publisher.flush(120)
     return {"began": began, "evaluations": count}
 
 
 def load(endpoint: str, rate: int, trials: int) -> dict[str, float]:
-    """Report at a rate until ended."""
-    with worker(endpoint) as mine:
-        open_trials = mine.ask(trials)
+    """Report at a rate until this process is terminated."""
+    with start_worker(endpoint) as worker:
+        open_trials = worker.ask(trials)
         began, sent = time.time(), 0
         while True:
             while sent < (time.time() - began) * rate:
-                mine.report(open_trials[sent % trials], sent // trials, 0.0)
+                worker.report(open_trials[sent % trials], sent // trials, 0.0)
                 sent += 1
             time.sleep(0.001)
 
 
 def prune(endpoint: str, count: int) -> dict[str, float]:
-    """Report bad values one after another, and time each until its prune command is here."""
+    """Report bad values one after another, and measure the time until each prune command."""
     waits: list[float] = []
     with (
-        worker(endpoint) as mine,
-        trialbus.subscribe(trialbus.Prune, study=_STUDY, link=mine.link) as prunes,
+        start_worker(endpoint) as worker,
+        trialbus.subscribe(trialbus.Prune, study=_STUDY, link=worker.link) as prunes,
     ):
         prunes.wait_ready(30)
         for _ in range(count):
-            (trial,) = mine.ask(1)
+            (trial,) = worker.ask(1)
             began = time.perf_counter()
-            mine.report(trial, 0, 1e6)
+            worker.report(trial, 0, 1e6)
             while (command := prunes.next(30)) is not None and command.trial != trial.trial:
                 pass
             waits.append(time.perf_counter() - began)
-            mine.finish(trial, "pruned")
+            worker.finish(trial, "pruned")
     waits.sort()
     return {
         "prune_latency_p50_ms": waits[len(waits) // 2] * 1e3,
@@ -147,16 +147,16 @@ def prune(endpoint: str, count: int) -> dict[str, float]:
 
 
 def ask(endpoint: str, count: int) -> dict[str, float]:
-    """Ask for one trial after another, and time each."""
+    """Ask for one trial after another, and measure the time of each answer."""
     waits: list[float] = []
     ended = 0.0
-    with worker(endpoint) as mine:
+    with start_worker(endpoint) as worker:
         for _ in range(count):
             began = time.perf_counter()
-            (trial,) = mine.ask(1)
+            (trial,) = worker.ask(1)
             waits.append(time.perf_counter() - began)
             ended = time.time()
-            mine.finish(trial, "pruned")
+            worker.finish(trial, "pruned")
     waits.sort()
     return {
         "ended": ended,
@@ -166,6 +166,6 @@ def ask(endpoint: str, count: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    role, where, *rest = sys.argv[1:]
+    role, address, *arguments = sys.argv[1:]
     roles = {"study": study, "report": report, "load": load, "prune": prune, "ask": ask}
-    print(json.dumps(roles[role](where, *map(int, rest))), flush=True)
+    print(json.dumps(roles[role](address, *map(int, arguments))), flush=True)

@@ -1,4 +1,4 @@
-"""What others take for the same: Optuna's report and should_prune, and Redis Streams."""
+"""Benchmarks of other tools for comparison: Optuna's report and should_prune, Redis Streams."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ import optuna
 from optuna.storages import BaseStorage
 from optuna.storages.journal import JournalFileBackend, JournalStorage
 
-from benchmarks.roles import event
+from benchmarks.roles import make_event
 
 NO_GRPC = "the Python packages grpcio and protobuf are not installed"
 
 _BATCH = 256
 
 
-def optuna_report_us(storage: str, reports: int) -> tuple[float, float]:
-    """Return p50 and p99, in microseconds, of report and should_prune on a storage, one client."""
+def measure_optuna_report_us(storage: str, reports: int) -> tuple[float, float]:
+    """Return p50 and p99, in microseconds, of report and should_prune of a single client."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with tempfile.TemporaryDirectory() as folder, address_of(storage, Path(folder)) as address:
+    with tempfile.TemporaryDirectory() as folder, open_address(storage, Path(folder)) as address:
         study = optuna.create_study(
             storage=open_storage(address), pruner=optuna.pruners.MedianPruner()
         )
@@ -46,7 +46,7 @@ def optuna_report_us(storage: str, reports: int) -> tuple[float, float]:
     return statistics.median(costs), sorted(costs)[reports * 99 // 100]
 
 
-def optuna_reports_per_s(storage: str, processes: int, seconds: float) -> float | str:
+def measure_optuna_reports_per_s(storage: str, processes: int, seconds: float) -> float | str:
     """Return reports, each with a median pruner's decision, per second of several clients.
 
     Args:
@@ -58,7 +58,7 @@ def optuna_reports_per_s(storage: str, processes: int, seconds: float) -> float 
         return NO_GRPC
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     name = f"peer-{time.time_ns()}"
-    with tempfile.TemporaryDirectory() as folder, address_of(storage, Path(folder)) as address:
+    with tempfile.TemporaryDirectory() as folder, open_address(storage, Path(folder)) as address:
         backend = open_storage(address)
         study = optuna.create_study(study_name=name, storage=backend)
         for _ in range(20):
@@ -89,16 +89,16 @@ def _report_for(address: str, name: str, seconds: float) -> float:
 
 
 def open_storage(address: str) -> BaseStorage | str:
-    scheme, _, rest = address.partition("://")
+    scheme, _, path = address.partition("://")
     if scheme == "journal":
-        return JournalStorage(JournalFileBackend(rest))
+        return JournalStorage(JournalFileBackend(path))
     if scheme == "grpc":
-        return optuna.storages.GrpcStorageProxy(host="127.0.0.1", port=int(rest))
+        return optuna.storages.GrpcStorageProxy(host="127.0.0.1", port=int(path))
     return address
 
 
 @contextmanager
-def address_of(storage: str, folder: Path) -> Generator[str]:
+def open_address(storage: str, folder: Path) -> Generator[str]:
     sqlite = f"sqlite:///{folder}/studies.db"
     if storage in ("journal", "sqlite"):
         yield sqlite if storage == "sqlite" else f"journal://{folder}/journal.log"
@@ -106,9 +106,9 @@ def address_of(storage: str, folder: Path) -> Generator[str]:
     if storage != "grpc":
         yield storage
         return
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
     script = (
         "import optuna; optuna.logging.disable_default_handler();"
         "optuna.storages.run_grpc_proxy_server("
@@ -128,12 +128,12 @@ def address_of(storage: str, folder: Path) -> Generator[str]:
 
 
 def has_grpc() -> bool:
-    """Tell whether Optuna's gRPC proxy can run here."""
+    """Tell whether the packages of Optuna's gRPC proxy are installed."""
     return importlib.util.find_spec("grpc") is not None
 
 
-def redis_events_per_s(count: int) -> float | str:
-    """Return durable events per second through a stream (fsync on every write), or why not."""
+def measure_redis_events_per_s(count: int) -> float | str:
+    """Return events per second through a stream (fsync on every write), or what is missing."""
     server = shutil.which("redis-server")
     if server is None:
         return "redis-server is not installed"
@@ -151,7 +151,7 @@ def redis_events_per_s(count: int) -> float | str:
             while not path.exists() and time.monotonic() < deadline:
                 time.sleep(0.02)
             client = redis.Redis(unix_socket_path=str(path))
-            body = msgspec.msgpack.encode(event(0))
+            body = msgspec.msgpack.encode(make_event(0))
             began = time.perf_counter()
             last, read = "0", 0
             for _ in range(count // _BATCH):

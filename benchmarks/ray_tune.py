@@ -1,4 +1,4 @@
-"""What `ray.tune.report` costs in that training: `python -m benchmarks.ray_tune ROUNDS STEPS`."""
+"""Cost of `ray.tune.report` in a training: `python -m benchmarks.ray_tune ROUNDS STEPS`."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import tempfile
 import time
 from typing import Any
 
-from benchmarks.trainer_roles import STEP_S, Training, overhead_percent
+from benchmarks.trainer_roles import STEP_S, Training, compute_overhead_percent
 
 MISSING = "the Python package ray[tune] is not installed"
 
 
-def installed() -> bool:
-    """Tell whether Ray Tune can be measured here."""
+def is_installed() -> bool:
+    """Tell whether Ray Tune is installed."""
     return importlib.util.find_spec("ray") is not None
 
 
@@ -39,7 +39,7 @@ def main(rounds: int, steps: int) -> float:
                     if blocks is reporting:
                         tune.report({"loss": loss})
                 blocks.append(time.perf_counter() - began)
-        tune.report({"loss": 0.0, "overhead": overhead_percent(reporting, alone)})
+        tune.report({"loss": 0.0, "overhead": compute_overhead_percent(reporting, alone)})
 
     ray.init(
         num_cpus=1,

@@ -1,4 +1,4 @@
-"""The processes of the bus benchmarks: ROLE ENDPOINT COUNT RATE, one JSON line at the end."""
+"""Roles of the bus benchmark, each a process: ROLE ENDPOINT COUNT RATE; prints one JSON line."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _PAUSE_S = 50e-6
 _RING = 256 << 20  # so that the outbox never bounds what is measured
 
 
-def event(step: int) -> trialbus.EvaluationComplete:
+def make_event(step: int) -> trialbus.EvaluationComplete:
     return trialbus.EvaluationComplete(study="s", trial=step % 50, step=step, metrics=_METRICS)
 
 
 def train(endpoint: str, count: int, rate: float) -> None:
-    """Publish as a training does that computes in between, and keeps a core for itself."""
+    """Publish like a training that computes between evaluations and keeps a core busy."""
     publish(endpoint, count, rate, pause=lambda: hashlib.sha256(_WORK), at_once=False)
 
 
@@ -40,7 +40,7 @@ def publish(
     pause: Callable[[], object] = lambda: time.sleep(_PAUSE_S),
     at_once: bool = True,
 ) -> None:
-    """Publish, as fast as it goes or at a rate, and tell when it began and what each call cost."""
+    """Publish as fast as possible, or at a rate, and print the cost of the calls."""
     with trialbus.Publisher(endpoint, capacity=1 << 24, ring_bytes=_RING) as publisher:
         publisher.flush(10)
         costs: list[float] = []
@@ -49,39 +49,39 @@ def publish(
             while rate and time.time() < began + step / rate:
                 pause()
             start = time.perf_counter()
-            publisher.publish(event(step), at_once=at_once)
+            publisher.publish(make_event(step), at_once=at_once)
             costs.append(time.perf_counter() - start)
         publisher.flush(60)
     costs.sort()
-    done = {
+    figures = {
         "began": began,
         "p50_us": costs[count // 2] * 1e6,
         "p99_us": costs[count * 99 // 100] * 1e6,
     }
-    print(json.dumps(done), flush=True)
+    print(json.dumps(figures), flush=True)
 
 
 def subscribe(endpoint: str, count: int, _: float) -> None:
-    """Read and decode every event, and tell when the last came and how long they took."""
+    """Read and decode all events, and print the end and percentiles of the latency."""
     with trialbus.subscribe(trialbus.EvaluationComplete, endpoint=endpoint) as inbox:
         inbox.wait_ready(30)
         print("ready", flush=True)
         waits: list[float] = []
         while len(waits) < count:
             for record in inbox.records(30):
-                found = record.event
-                waits.append(time.time() - getattr(found, "at", 0.0))
+                event = record.event
+                waits.append(time.time() - getattr(event, "at", 0.0))
     waits.sort()
-    done = {
+    figures = {
         "ended": time.time(),
         "p50_ms": waits[count // 2] * 1e3,
         "p99_ms": waits[count * 99 // 100] * 1e3,
     }
-    print(json.dumps(done), flush=True)
+    print(json.dumps(figures), flush=True)
 
 
 def crowd(endpoint: str, count: int, publishers: float) -> None:
-    """Be many trainers, each with a connection and a session, and send in turn."""
+    """Publish from many trainers in turn, each with a connection and a session."""
     context = zmq.Context()
     context.set(zmq.MAX_SOCKETS, 4096)
     n = int(publishers)
@@ -91,7 +91,7 @@ def crowd(endpoint: str, count: int, publishers: float) -> None:
         socket.connect(endpoint)
         session = f"{os.getpid()}-{len(sockets)}-{id(socket)}"
         socket.send(frames.encode(frames.Hello(session, "trainer", "", ttl_ms=_SESSION_MS)))
-    topic, body = event(0).topic, msgspec.Raw(msgspec.msgpack.encode(event(0)))
+    topic, body = make_event(0).topic, msgspec.Raw(msgspec.msgpack.encode(make_event(0)))
     rounds = count // (n * _CROWD_BATCH)
     windows = [limits.MIN_WINDOW] * n
     n_sent, n_acknowledged = [0] * n, [0] * n
@@ -107,23 +107,23 @@ def crowd(endpoint: str, count: int, publishers: float) -> None:
             if n_acknowledged[number] == rounds * _CROWD_BATCH:
                 busy.discard(number)
                 continue
-            on_the_way = n_sent[number] - n_acknowledged[number]
-            fits = (on_the_way + _CROWD_BATCH) * (len(topic) + len(body)) <= windows[number]
-            if n_sent[number] < rounds * _CROWD_BATCH and (fits or not on_the_way):
+            n_unacknowledged = n_sent[number] - n_acknowledged[number]
+            fits = (n_unacknowledged + _CROWD_BATCH) * (len(topic) + len(body)) <= windows[number]
+            if n_sent[number] < rounds * _CROWD_BATCH and (fits or not n_unacknowledged):
                 identity = f"{os.getpid()}-{number}".encode()
                 first = n_sent[number] + 1
                 events = [(topic, body)] * _CROWD_BATCH
                 socket.send(frames.encode(frames.Publish(identity, first, events)))
                 n_sent[number] += _CROWD_BATCH
-    done = {"began": began, "ended": time.time(), "count": rounds * n * _CROWD_BATCH}
+    figures = {"began": began, "ended": time.time(), "count": rounds * n * _CROWD_BATCH}
     for socket in sockets:
         socket.close()
     context.term()
-    print(json.dumps(done), flush=True)
+    print(json.dumps(figures), flush=True)
 
 
 if __name__ == "__main__":
-    role, where, how_many, at = sys.argv[1:5]
+    role, address, n_events, events_per_s = sys.argv[1:5]
     {"train": train, "publish": publish, "subscribe": subscribe, "crowd": crowd}[role](
-        where, int(how_many), float(at)
+        address, int(n_events), float(events_per_s)
     )

@@ -1,4 +1,4 @@
-"""The trainer's side: what a report costs in a real training loop, and how soon a trial begins."""
+"""Benchmark of the trainer: cost of a report in a real training loop, and start of a trial."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import benchmarks.trainer_roles
 from benchmarks import peers, ray_tune
-from benchmarks.bus import bench, result
+from benchmarks.bus import read_result, start_bench
 from benchmarks.optimizer import Bench
 from trialbus.messages import events
 from trialbus.trainer.assignment import make_environment
@@ -25,7 +25,7 @@ from trialbus_services.worker.warm import WarmTrainer
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """Numbers of rounds, steps and starts of a measurement."""
 
     rounds: int
     steps: int
@@ -38,56 +38,60 @@ _ROLES = benchmarks.trainer_roles.__name__
 
 
 def run(size: Size) -> dict[str, Any]:
-    """Measure everything and return it by name."""
-    found: dict[str, Any] = _loop(size)
-    skipped = found.pop("skipped")
-    with tempfile.TemporaryDirectory(prefix="trialbus-") as folder, bench() as on:
+    """Measure all figures and return the values by name."""
+    figures: dict[str, Any] = _measure_loop(size)
+    skipped = figures.pop("skipped")
+    with tempfile.TemporaryDirectory(prefix="trialbus-") as folder, start_bench() as bench:
         cold = CommandTrainer(command=[sys.executable, "-m", _ROLES, "begin"], runs=Path(folder))
         warm = WarmTrainer(
             f"{_ROLES}:begin", env={}, cwd=None, log=Path(folder) / "function.log", grace_s=1
         )
-        found["cold_start_ms"] = asyncio.run(_starts(cold, on.endpoint, Path(folder), size))
-        found["warm_start_ms"] = asyncio.run(_starts(warm, on.endpoint, Path(folder), size))
-    return {**found, "skipped": skipped}
+        figures["cold_start_ms"] = asyncio.run(
+            _measure_start_ms(cold, bench.endpoint, Path(folder), size)
+        )
+        figures["warm_start_ms"] = asyncio.run(
+            _measure_start_ms(warm, bench.endpoint, Path(folder), size)
+        )
+    return {**figures, "skipped": skipped}
 
 
-def _loop(size: Size) -> dict[str, Any]:
-    """Train in a process of its own that reports in turn to nobody, to us and to Optuna."""
+def _measure_loop(size: Size) -> dict[str, Any]:
+    """Train in a process that reports in turn to nobody, to trialbus and to Optuna."""
     skipped = {} if peers.has_grpc() else {"loop_overhead_optuna_grpc_percent": peers.NO_GRPC}
     with tempfile.TemporaryDirectory(prefix="trialbus-") as name:
         folder = Path(name)
-        on = Bench(folder, f"sqlite:///{folder}/studies.db")
+        bench = Bench(folder, f"sqlite:///{folder}/studies.db")
         try:
-            command = [sys.executable, "-m", _ROLES, "loop", on.endpoint, str(folder)]
+            command = [sys.executable, "-m", _ROLES, "loop", bench.endpoint, str(folder)]
             process = subprocess.Popen(
                 [*command, str(size.rounds), str(size.steps)], stdout=subprocess.PIPE, text=True
             )
-            found = result(process)
+            figures = read_result(process)
         finally:
-            on.end()
-    if ray_tune.installed():
+            bench.stop()
+    if ray_tune.is_installed():
         command = [sys.executable, "-m", ray_tune.__name__, str(size.rounds), str(size.steps)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        found["loop_overhead_ray_tune_percent"] = result(process)["overhead"]
+        figures["loop_overhead_ray_tune_percent"] = read_result(process)["overhead"]
     else:
         skipped["loop_overhead_ray_tune_percent"] = ray_tune.MISSING
-    return {**found, **dict.fromkeys(skipped), "skipped": skipped}
+    return {**figures, **dict.fromkeys(skipped), "skipped": skipped}
 
 
-async def _starts(trainer: Trainer, endpoint: str, folder: Path, size: Size) -> float:
+async def _measure_start_ms(trainer: Trainer, endpoint: str, folder: Path, size: Size) -> float:
     """Return the median milliseconds from a worker's decision to the training's first line."""
     await trainer.start()
-    taken: list[float] = []
+    durations: list[float] = []
     for number in range(size.starts):
         log = folder / f"{number}.log"
         trial = events.TrialAssigned(
             study="s", trial=number, request="", session="", params={"lr": 0.1}
         )
         began = time.time()
-        done = await trainer.run(trial, make_environment(trial, endpoint), log)
-        if done.code:
-            raise RuntimeError(done.log_tail)
-        taken.append((json.loads(log.read_text().splitlines()[0]) - began) * 1e3)
+        exit_ = await trainer.run(trial, make_environment(trial, endpoint), log)
+        if exit_.code:
+            raise RuntimeError(exit_.log_tail)
+        durations.append((json.loads(log.read_text().splitlines()[0]) - began) * 1e3)
         log.unlink()
     await trainer.close()
-    return statistics.median(taken)
+    return statistics.median(durations)

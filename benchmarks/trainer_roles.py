@@ -1,4 +1,4 @@
-"""The trainings of the trainer benchmark: `loop ENDPOINT FOLDER ROUNDS STEPS`, and `begin`."""
+"""Trainings of the trainer benchmark: `loop ENDPOINT FOLDER ROUNDS STEPS`, and `begin`."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ _STUDY = trialbus.StudySpec(
 
 
 def begin(_: trialbus.Trial) -> None:
-    """Say when this is: the first line of a training that has imported PyTorch."""
+    """Print the time: the first line of a training that has imported PyTorch."""
     print(json.dumps(time.time()), flush=True)
 
 
 class Training:
-    """A network that is trained on noise, one batch a step, a step about as long as is wanted."""
+    """Training of a network on noise, one batch a step, with steps of about `step_s` seconds."""
 
     def __init__(self, step_s: float) -> None:
         torch.set_num_threads(1)
@@ -48,8 +48,8 @@ class Training:
         )
         self._optimizer: Any = torch.optim.Adam(self._model.parameters())
         self._batch = 64
-        while (taken := self._time()) < step_s:
-            self._batch = int(self._batch * min(2.0, 1.05 * step_s / taken)) + 1
+        while (duration := self._measure_step()) < step_s:
+            self._batch = int(self._batch * min(2.0, 1.05 * step_s / duration)) + 1
 
     def step(self) -> float:
         x, y = torch.randn(self._batch, 64), torch.randint(10, (self._batch,))
@@ -59,20 +59,20 @@ class Training:
         self._optimizer.step()
         return float(loss.item())
 
-    def _time(self) -> float:
-        taken: list[float] = []
+    def _measure_step(self) -> float:
+        durations: list[float] = []
         for _ in range(20):
             began = time.perf_counter()
             self.step()
-            taken.append(time.perf_counter() - began)
-        return statistics.median(taken)
+            durations.append(time.perf_counter() - began)
+        return statistics.median(durations)
 
 
 def loop(endpoint: str, folder: str, rounds: int, steps: int) -> dict[str, float]:
-    """Train in turn without reporting and with every way to report, one report a step.
+    """Train in turn without reports and with each kind of report, one report a step.
 
-    Once without reporting, but beside a process that only wakes up as often: what the machine
-    takes for any second process.
+    One block trains without reports, but beside a process that only wakes up as often: the cost
+    of any second process on the machine.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     training = Training(STEP_S)
@@ -82,17 +82,17 @@ def loop(endpoint: str, folder: str, rounds: int, steps: int) -> dict[str, float
         reports: dict[str, _Report] = {
             "nobody": lambda step, loss: None,
             "idle_process": lambda step, loss: None,
-            "trialbus": _to_trialbus(stack.enter_context(_attached(endpoint))),
+            "trialbus": _make_trialbus_report(stack.enter_context(_attach(endpoint))),
         }
         addresses = {"optuna_sqlite": f"sqlite:///{Path(folder) / 'plain.db'}"}
         if peers.has_grpc():
-            addresses["optuna_grpc"] = stack.enter_context(peers.address_of("grpc", Path(folder)))
+            addresses["optuna_grpc"] = stack.enter_context(peers.open_address("grpc", Path(folder)))
         for name, address in addresses.items():
-            reports[name] = _to_optuna(address)
-        idle = stack.enter_context(_idle_process())
+            reports[name] = _make_optuna_report(address)
+        idle = stack.enter_context(_start_idle_process())
         for block in range(rounds):
             for name, report in reports.items():
-                with _awake(idle) if name == "idle_process" else nullcontext():
+                with _resume(idle) if name == "idle_process" else nullcontext():
                     began = time.perf_counter()
                     for step in range(block * steps, (block + 1) * steps):
                         loss = training.step()
@@ -100,25 +100,26 @@ def loop(endpoint: str, folder: str, rounds: int, steps: int) -> dict[str, float
                         report(step, loss)
                         costs.setdefault(name, []).append(time.perf_counter() - before)
                     blocks.setdefault(name, []).append(time.perf_counter() - began)
-    ours = sorted(costs["trialbus"])
-    overheads = {name: overhead_percent(found, blocks["nobody"]) for name, found in blocks.items()}
+    report_costs = sorted(costs["trialbus"])
+    alone = blocks["nobody"]
+    overheads = {name: compute_overhead_percent(b, alone) for name, b in blocks.items()}
     return {
         "step_ms": 1e3 * statistics.median(blocks["nobody"]) / steps,
-        "report_p50_us": 1e6 * ours[len(ours) // 2],
-        "report_p99_us": 1e6 * ours[len(ours) * 99 // 100],
+        "report_p50_us": 1e6 * report_costs[len(report_costs) // 2],
+        "report_p99_us": 1e6 * report_costs[len(report_costs) * 99 // 100],
         "loop_overhead_percent": overheads.pop("trialbus"),
         **{f"loop_overhead_{n}_percent": v for n, v in overheads.items() if n != "nobody"},
     }
 
 
-def overhead_percent(taken: Sequence[float], alone: Sequence[float]) -> float:
-    """Return by how much the blocks of one way took longer than those beside them, the median."""
-    return statistics.median(100 * (a / b - 1) for a, b in zip(taken, alone, strict=True))
+def compute_overhead_percent(reporting: Sequence[float], alone: Sequence[float]) -> float:
+    """Return by how many percent a block with reports takes longer, the median of the blocks."""
+    return statistics.median(100 * (a / b - 1) for a, b in zip(reporting, alone, strict=True))
 
 
 @contextmanager
-def _idle_process() -> Generator[subprocess.Popen[bytes]]:
-    """Run a process that sleeps for a step at a time; it is stopped until it is wanted."""
+def _start_idle_process() -> Generator[subprocess.Popen[bytes]]:
+    """Run a process that sleeps for a step at a time, stopped until `_resume`."""
     code = f"import time\nwhile True: time.sleep({STEP_S})"
     with subprocess.Popen([sys.executable, "-c", code]) as process:
         process.send_signal(signal.SIGSTOP)
@@ -129,27 +130,27 @@ def _idle_process() -> Generator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def _awake(process: subprocess.Popen[bytes]) -> Generator[None]:
+def _resume(process: subprocess.Popen[bytes]) -> Generator[None]:
     process.send_signal(signal.SIGCONT)
     yield
     process.send_signal(signal.SIGSTOP)
 
 
-def _attached(endpoint: str) -> trialbus.Trial:
+def _attach(endpoint: str) -> trialbus.Trial:
     with trialbus.Publisher(endpoint) as publisher:
         publisher.publish(events.StudySubmitted(study="loop", spec=_STUDY, submission="loop"))
     return trialbus.attach(study="loop", endpoint=endpoint, timeout_s=60)
 
 
-def _to_trialbus(trial: trialbus.Trial) -> _Report:
+def _make_trialbus_report(trial: trialbus.Trial) -> _Report:
     def report(step: int, loss: float) -> None:
         trial.report(step, {"loss": loss})
 
     return report
 
 
-def _to_optuna(address: str) -> _Report:
-    """Return what reports to plain Optuna, and asks it whether to prune."""
+def _make_optuna_report(address: str) -> _Report:
+    """Return a function that reports to plain Optuna and asks whether to prune."""
     study = optuna.create_study(
         storage=peers.open_storage(address), pruner=optuna.pruners.MedianPruner()
     )

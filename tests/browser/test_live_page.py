@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Locator, expect
 from playwright.sync_api import Page as BrowserPage
 
 import trialbus
-from support.client import SPEC, Client, optimizer, stored
+from support.client import SPEC, Client, load_study, start_optimizer
 from support.monitor import Page
 from support.processes import Bus
 from support.until import until
@@ -107,7 +107,7 @@ def test_no_point_is_lost_or_doubled_while_hub_monitor_and_browser_come_and_go(
 ) -> None:
     page = rough_page
     hub = bus.hub()
-    service = optimizer(bus)
+    service = start_optimizer(bus)
     worker = client(ttl_s=60)
     worker.submit(msgspec.structs.replace(SPEC, budget=200))
     trial = worker.ask()
@@ -163,7 +163,7 @@ def test_a_study_is_steered_by_clicks(
 ) -> None:
     page = rough_page
     bus.hub()
-    optimizer(bus, "optimizer.ahead=0")  # else one suggestion comes before what is enqueued
+    start_optimizer(bus, "optimizer.ahead=0")  # else one suggestion comes before what is enqueued
     worker = client(ttl_s=60)
     worker.submit()
     trial = worker.ask()
@@ -185,7 +185,7 @@ def test_a_study_is_steered_by_clicks(
     page.get_by_label("x").fill("-1.5")
     page.get_by_label("kind").select_option("b")
     page.get_by_role("button", name="Enqueue", exact=True).click()
-    (waiting,) = until(lambda: stored(bus).get_trials(states=(TrialState.WAITING,)), 20)
+    (waiting,) = until(lambda: load_study(bus).get_trials(states=(TrialState.WAITING,)), 20)
     assert waiting.system_attrs["fixed_params"] == {"x": -1.5, "kind": "b"}
 
     # By keyboard alone: the button of the trial, prune, and the answer to the question.
@@ -211,7 +211,7 @@ def test_a_study_is_steered_by_clicks(
     worker.next(trialbus.Stop, study=STUDY)
     worker.finish(worker_trial(worker), "pruned")
     expect(page.locator("#state")).to_have_text("stopped", timeout=SLOW_MS)
-    until(lambda: PRUNED_BY in stored(bus).trials[0].user_attrs, 20)
+    until(lambda: PRUNED_BY in load_study(bus).trials[0].user_attrs, 20)
 
 
 def worker_trial(worker: Client) -> trialbus.TrialAssigned:
@@ -225,7 +225,7 @@ def test_the_page_is_readable_in_light_and_dark_and_on_a_phone(
     bus: Bus, client: Callable[..., Client], open_page: OpenPage, screenshot: Screenshot
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client(ttl_s=60)
     worker.submit()
     worker.run_one()

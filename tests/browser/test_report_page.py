@@ -12,7 +12,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Locator, Page, expect
 
-from support.studies import KINDS, large, ordinary
+from support.studies import KINDS, make_large_study, make_ordinary_study
 from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.reporter.comparison import write_comparison
 from trialbus_services.reporter.report import write_report
@@ -32,7 +32,10 @@ pytestmark = pytest.mark.timeout(120)
 def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
     """The reports of studies of ten and of ten thousand trials."""
     folder = tmp_path_factory.mktemp("reports")
-    return {n: write_report(large(n, f"of {n}"), folder, options=ONE_FILE)[0] for n in (10, 10_000)}
+    return {
+        n: write_report(make_large_study(n, f"of {n}"), folder, options=ONE_FILE)[0]
+        for n in (10, 10_000)
+    }
 
 
 def show(page: Page, path: Path) -> Page:
@@ -131,7 +134,7 @@ def test_plotly_is_found_inside_the_page_and_beside_it(
     plotly_js: str, tmp_path: Path, page: Page
 ) -> None:
     options = ReportSettings(files=[], figures=["history"], plotly_js=plotly_js)  # type: ignore[arg-type]
-    show(page, write_report(ordinary(), tmp_path, options=options)[0])
+    show(page, write_report(make_ordinary_study(), tmp_path, options=options)[0])
     assert draw_all(page) == 1
 
 
@@ -162,7 +165,7 @@ def test_axe_finds_nothing(
 ) -> None:
     page = open_page(color_scheme=scheme, viewport={"width": 1280, "height": 900})
     if kind == "comparison":
-        (path,) = write_comparison([ordinary("a"), ordinary("b")], tmp_path)
+        (path,) = write_comparison([make_ordinary_study("a"), make_ordinary_study("b")], tmp_path)
     else:
         path = write_report(KINDS[kind](), tmp_path, options=ONE_FILE)[0]
     show(page, path)

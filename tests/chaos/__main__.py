@@ -1,4 +1,4 @@
-"""The long runs: `./scripts/chaos --seconds 600 | --outage 120 | --optimizer 50 | --damage 900`."""
+"""Long runs of chaos: `./scripts/chaos --seconds 600|--outage 120|--optimizer 50|--damage 900`."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def main() -> int:
     print(f"seed {arguments.seed}")
     with tempfile.TemporaryDirectory(prefix="trialbus-") as folder:
         if arguments.damage is not None:
-            logging.disable()  # every image has its own complaints
-            damage = DamagedLogs(Path(folder), arguments.seed).run(arguments.damage)
-            print(json.dumps(asdict(damage)) if arguments.json else damage)
-            return 0 if damage.silent == 0 else 1
+            logging.disable()  # every image logs its damage
+            counts = DamagedLogs(Path(folder), arguments.seed).run(arguments.damage)
+            print(json.dumps(asdict(counts)) if arguments.json else counts)
+            return 0 if counts.silent == 0 else 1
         bus = Bus(Path(folder))
         try:
             if arguments.outage is not None:
@@ -55,7 +55,7 @@ def main() -> int:
     print(outcome)
     if arguments.json:
         print(json.dumps(asdict(outcome)))
-    return 0 if outcome.harmless else 1
+    return 0 if outcome.is_harmless else 1
 
 
 if __name__ == "__main__":

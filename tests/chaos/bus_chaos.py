@@ -1,4 +1,4 @@
-"""Kill and pause everything on a bus, over and over, and count what became of every event."""
+"""Kill and pause the processes of a bus, over and over, and count lost and repeated events."""
 
 from __future__ import annotations
 
@@ -26,31 +26,27 @@ LONG_STOP_S = 25.0
 
 @dataclass
 class Outcome:
-    """What happened. `missing` and `repeated` are summed over the subscribers.
-
-    Attributes:
-        kills: SIGKILLs, each followed by a restart.
-        pauses: SIGSTOPs for a moment, in which nothing else happens.
-        long_pauses: SIGSTOPs for longer than ZeroMQ keeps a silent connection, while the rest is
-            killed and paused.
-        accepted: Events whose `publish()` returned, in killed publishers too.
-        delivered: Events that the first subscriber saw.
-        missing: Accepted events that a subscriber never saw.
-        repeated: Times a subscriber saw an event again.
-        disordered: Events a subscriber saw before an earlier one of the same publisher.
-    """
+    """Counts of a run; `missing` and `repeated` are summed over the subscribers."""
 
     kills: int = 0
+    """SIGKILLs, each followed by a restart."""
     pauses: int = 0
+    """SIGSTOPs for a moment, during which no process is killed."""
     long_pauses: int = 0
+    """SIGSTOPs for longer than ZeroMQ keeps a silent connection; other processes are killed."""
     accepted: int = 0
+    """Events whose `publish()` returned, in killed publishers too."""
     delivered: int = 0
+    """Events that the first subscriber received."""
     missing: int = 0
+    """Accepted events that a subscriber never received."""
     repeated: int = 0
+    """Times a subscriber received an event again."""
     disordered: int = 0
+    """Events that a subscriber received before an earlier event of the same publisher."""
 
     @property
-    def harmless(self) -> bool:
+    def is_harmless(self) -> bool:
         """Whether every accepted event reached every subscriber once and in order."""
         return self.missing == self.repeated == self.disordered == 0
 
@@ -59,11 +55,11 @@ class Outcome:
 
 
 class Chaos:
-    """A bus under fire.
+    """A bus whose processes are killed and paused.
 
     Args:
         bus: An empty folder.
-        seed: Of what is killed when.
+        seed: Seed of the victims and times.
         adoption: Whether dead publishers' outboxes are adopted; off is a control that must fail.
         deduplication: Whether the hub drops repeats; off is a control that must fail.
     """
@@ -89,13 +85,13 @@ class Chaos:
                     str(subscriber.__file__),
                     bus.endpoint,
                     str(i),
-                    str(self._seen(i)),
+                    str(self._locate_received(i)),
                 ],
             )
             for i in range(_SUBSCRIBERS)
         ]
-        self._publishers = [self._publisher(slot) for slot in range(_PUBLISHERS)]
-        self._sleeper: Managed | None = None  # who stands still for long
+        self._publishers = [self._start_publisher(slot) for slot in range(_PUBLISHERS)]
+        self._sleeper: Managed | None = None  # the process in a long pause
         self._turn_ends = 0.0  # monotonic
 
     def run(
@@ -104,13 +100,13 @@ class Chaos:
         """Kill `kills` times, with a pause of some process every ninth time, and count.
 
         The first two kills leave events behind that only adoption can bring to the hub.
-        With `long_stops`, meanwhile hub, subscriber and publisher take turns in standing still
-        for `LONG_STOP_S`.
+        With `long_stops`, hub, subscriber and publisher are meanwhile paused in turn for
+        `LONG_STOP_S`.
         """
-        self._strand()
+        self._strand_events()
         while self.outcome.kills < kills:
-            time.sleep(pause_s * self._random.uniform(0.5, 1.5))  # the pace of the fire
-            self._kill(self._random.choice(self._awake()))
+            time.sleep(pause_s * self._random.uniform(0.5, 1.5))  # the pace of the kills
+            self._kill(self._random.choice(self._list_awake()))
             self.outcome.kills += 1
             if self.outcome.kills % 9 == 0:
                 self._pause(stop_s)
@@ -121,27 +117,27 @@ class Chaos:
             self._take_turns()
         return self._settle()
 
-    def _processes(self) -> list[Managed]:
+    def _list_processes(self) -> list[Managed]:
         return [self._hub, *self._subscribers, *self._publishers]
 
-    def _awake(self) -> list[Managed]:
-        return [process for process in self._processes() if process is not self._sleeper]
+    def _list_awake(self) -> list[Managed]:
+        return [process for process in self._list_processes() if process is not self._sleeper]
 
     def _kill(self, victim: Managed) -> None:
         if victim in self._publishers:
             slot = self._publishers.index(victim)
             victim.kill()
-            self._publishers[slot] = self._publisher(slot)
+            self._publishers[slot] = self._start_publisher(slot)
         else:
             victim.restart()
 
-    def _strand(self) -> None:
-        """Kill a publisher that has accepted events while there was no hub to take them."""
+    def _strand_events(self) -> None:
+        """Kill a publisher that has accepted events while no hub ran."""
         self._hub.kill()
         victim, name = self._publishers[0], self._names[0]
-        enough = self._ledger(name) + _STRANDED
+        n_required = self._count_accepted(name) + _STRANDED
         deadline = time.monotonic() + _SETTLE_S
-        while self._ledger(name) < enough:
+        while self._count_accepted(name) < n_required:
             assert time.monotonic() < deadline, f"{name} accepts nothing"
             time.sleep(0.01)
         self._kill(victim)
@@ -149,7 +145,7 @@ class Chaos:
         self.outcome.kills += 2
 
     def _pause(self, stop_s: float) -> None:
-        victim = self._random.choice(self._awake())
+        victim = self._random.choice(self._list_awake())
         victim.signal(signal.SIGSTOP)
         time.sleep(stop_s)  # the pause
         victim.signal(signal.SIGCONT)
@@ -170,7 +166,7 @@ class Chaos:
             self._turn_ends = time.monotonic() + _BETWEEN_LONG_PAUSES_S
             self.outcome.long_pauses += 1
 
-    def _publisher(self, slot: int) -> Managed:
+    def _start_publisher(self, slot: int) -> Managed:
         name = f"p{slot}-{len(self._names)}"
         self._names.append(name)
         command = [sys.executable, str(publisher.__file__), self._bus.endpoint, name]
@@ -180,46 +176,48 @@ class Chaos:
     def _settle(self) -> Outcome:
         for process in self._publishers:
             process.stop(30)
-        accepted = {name: self._ledger(name) for name in self._names}
+        accepted = {name: self._count_accepted(name) for name in self._names}
         self.outcome.accepted = sum(accepted.values())
-        # A publisher of its own, so that somebody is there to adopt.
-        last = self._publisher(_PUBLISHERS)
+        # Another publisher adopts the rings of the killed publishers.
+        adopter = self._start_publisher(_PUBLISHERS)
         deadline = time.monotonic() + _SETTLE_S
-        while self._missing(accepted) and time.monotonic() < deadline:
+        while self._count_missing(accepted) and time.monotonic() < deadline:
             time.sleep(0.2)
             if self._adoption == "off" and time.monotonic() > deadline - _SETTLE_S + 5:
                 break
-        last.stop(30)
-        self.outcome.missing = self._missing(accepted)
+        adopter.stop(30)
+        self.outcome.missing = self._count_missing(accepted)
         for i in range(_SUBSCRIBERS):
-            with closing(sqlite3.connect(self._seen(i))) as db:
-                query = "SELECT count(*), count(DISTINCT publisher || ' ' || step) FROM seen"
+            with closing(sqlite3.connect(self._locate_received(i))) as db:
+                query = "SELECT count(*), count(DISTINCT publisher || ' ' || step) FROM received"
                 count, distinct = db.execute(query).fetchone()
                 self.outcome.repeated += count - distinct
                 self.outcome.disordered += db.execute(
                     "SELECT count(*) FROM (SELECT step, lag(step) OVER"
-                    " (PARTITION BY publisher ORDER BY rowid) AS before FROM seen)"
+                    " (PARTITION BY publisher ORDER BY rowid) AS before FROM received)"
                     " WHERE step < before"
                 ).fetchone()[0]
                 if i == 0:
                     self.outcome.delivered = distinct
         return self.outcome
 
-    def _missing(self, accepted: dict[str, int]) -> int:
+    def _count_missing(self, accepted: dict[str, int]) -> int:
         missing = 0
         for i in range(_SUBSCRIBERS):
-            with closing(sqlite3.connect(self._seen(i))) as db:
-                seen = dict(
+            with closing(sqlite3.connect(self._locate_received(i))) as db:
+                received = dict(
                     db.execute(
-                        "SELECT publisher, count(DISTINCT step) FROM seen GROUP BY publisher"
+                        "SELECT publisher, count(DISTINCT step) FROM received GROUP BY publisher"
                     ).fetchall()
                 )
-            missing += sum(max(0, count - seen.get(name, 0)) for name, count in accepted.items())
+            missing += sum(
+                max(0, count - received.get(name, 0)) for name, count in accepted.items()
+            )
         return missing
 
-    def _ledger(self, name: str) -> int:
+    def _count_accepted(self, name: str) -> int:
         path = self._bus.directory / f"{name}.ledger"
         return path.stat().st_size if path.exists() else 0
 
-    def _seen(self, i: int) -> Path:
-        return self._bus.directory / f"seen-{i}.db"
+    def _locate_received(self, i: int) -> Path:
+        return self._bus.directory / f"received-{i}.db"

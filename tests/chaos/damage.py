@@ -1,8 +1,8 @@
 """Damage to the files of a log: bit flips, cut files, torn writes, writes that never arrived.
 
-A log is written by the hub's own class, and its files are copied after every commit. From these
-states images of the disk are made, opened and read like any log. What differs from the truth must
-have been reported by the log itself.
+`EventLog` writes a log, whose files are copied after every commit. Damaged images of the disk are
+made of these states, opened and read like any log. The log must report every image that reads
+other than the state.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from trialbus.errors import LogError
 from trialbus.hub.log import Change, EventLog
 from trialbus.protocol.frames import Hello
 
-Kind: TypeAlias = Literal["flip", "cut", "torn", "dropped"]
+DamageKind: TypeAlias = Literal["flip", "cut", "torn", "dropped"]
 Verdict: TypeAlias = Literal["silent", "noticed", "refused", "harmless"]
 
-KINDS: tuple[Kind, ...] = ("flip", "cut", "torn", "dropped")
+KINDS: tuple[DamageKind, ...] = ("flip", "cut", "torn", "dropped")
 _FILES = ("events.db", "events.db-wal", "events.end")
 _PAGE = 4096
 _SECTOR = 512
@@ -36,7 +36,7 @@ _ALL = frozenset({"*/*/*"})
 
 @dataclass(frozen=True)
 class State:
-    """The files of a log after one commit, and the content that was acknowledged by then."""
+    """The files of a log after a commit, and the content acknowledged until then."""
 
     files: dict[str, bytes]
     events: list[tuple[object, ...]]
@@ -46,7 +46,7 @@ class State:
 
 @dataclass
 class Outcome:
-    """What became of the images."""
+    """Number of images by verdict."""
 
     damaged: int = 0
     silent: int = 0
@@ -56,14 +56,14 @@ class Outcome:
 
 
 def record_states(directory: Path, seed: int) -> list[State]:
-    """Write a log with entries in every table and return its states, in order."""
+    """Write a log with entries in every table and return the states after each commit."""
     chance = random.Random(seed)
     log = EventLog(directory, sync="normal")
     # A checkpoint every few commits.
     log._db.execute("PRAGMA wal_autocheckpoint=40")  # pyright: ignore[reportPrivateUsage]
     states: list[State] = []
     last: Counter[bytes] = Counter()
-    sessions = log.sessions  # the hub keeps it up to date
+    sessions = log.sessions  # which the hub keeps up to date
     for commit in range(_COMMITS):
         study = f"s{commit // 10}"
         change = Change()
@@ -98,11 +98,11 @@ def record_states(directory: Path, seed: int) -> list[State]:
 
 
 class DamagedLogs:
-    """Makes images of a log's disk, opens and judges them.
+    """Damaged images of a log's disk, and verdicts on the log's reading.
 
     Args:
-        directory: Where the logs are written.
-        seed: Of all choices.
+        directory: Folder of the logs.
+        seed: Seed of all choices.
     """
 
     def __init__(self, directory: Path, seed: int) -> None:
@@ -111,15 +111,15 @@ class DamagedLogs:
         self.image = directory / "image"
 
     def run(self, count: int) -> Outcome:
-        """Make `count` damaged images and return what became of them."""
+        """Judge `count` damaged images and return the number of each verdict."""
         outcome = Outcome(damaged=count)
         for i in range(count):
             verdict = self.judge(KINDS[i % len(KINDS)])
             setattr(outcome, verdict, getattr(outcome, verdict) + 1)
         return outcome
 
-    def judge(self, kind: Kind) -> Verdict:
-        """Make one image with damage of a kind and return how the log takes it."""
+    def judge(self, kind: DamageKind) -> Verdict:
+        """Make an image with damage of a kind and return the verdict on the log's reading."""
         files, truth = self.damage(kind)
         self.write(files)
         try:
@@ -132,7 +132,7 @@ class DamagedLogs:
             return "noticed"
         return "harmless" if (events, entries) == (truth.events, truth.entries) else "silent"
 
-    def damage(self, kind: Kind) -> tuple[dict[str, bytes], State]:
+    def damage(self, kind: DamageKind) -> tuple[dict[str, bytes], State]:
         """Return the files of a log with damage of a kind, and the state before."""
         chance = self._chance
         i = chance.randrange(len(self._states) // 2, len(self._states))
@@ -152,7 +152,7 @@ class DamagedLogs:
                 content[half : page + _PAGE] = older[half : page + _PAGE].ljust(
                     max(0, min(page + _PAGE, len(content)) - half), b"\0"
                 )
-            case "dropped":  # pages that the disk said it had written
+            case "dropped":  # pages that the disk confirmed and did not write
                 name = chance.choice(["events.db", "events.db-wal"])
                 content = bytearray(files[name])
                 older = self._states[chance.randrange(i)].files[name]
@@ -165,7 +165,7 @@ class DamagedLogs:
         return files, state
 
     def survives_power_loss(self) -> bool:
-        """Cut the power between two commits of a disk that honours fsync; is all still there?
+        """Tell whether a log keeps its events when the power fails between two fsynced commits.
 
         SQLite flushes the write-ahead log at every commit, and before it copies pages into the
         other file; it flushes the new header before it writes over a log that was copied.
@@ -175,9 +175,9 @@ class DamagedLogs:
         before, after = self._states[i], self._states[i + 1]
         wal, newer_wal = (state.files["events.db-wal"] for state in (before, after))
         db = before.files["events.db"]
-        if newer_wal[: len(wal)] != wal:  # it began anew
-            rest = _mix(wal, newer_wal, _SECTOR, chance)[_WAL_HEADER:]
-            wal = newer_wal[:_WAL_HEADER] + rest
+        if newer_wal[: len(wal)] != wal:  # the write-ahead log began anew
+            frames = _mix(wal, newer_wal, _SECTOR, chance)[_WAL_HEADER:]
+            wal = newer_wal[:_WAL_HEADER] + frames
         elif db != after.files["events.db"]:
             wal, db = newer_wal, _mix(db, after.files["events.db"], _SECTOR, chance)
         else:
@@ -192,11 +192,11 @@ class DamagedLogs:
             if log.damaged or log.lost:
                 return False
         removed = {event[0] for event in before.events} - {event[0] for event in after.events}
-        kept = [event for event in before.events if event[0] not in removed]
-        return [event for event in events if event in kept] == kept
+        acknowledged = [event for event in before.events if event[0] not in removed]
+        return [event for event in events if event in acknowledged] == acknowledged
 
     def write(self, files: dict[str, bytes]) -> None:
-        """Write files as those of the image."""
+        """Write the files of the image."""
         shutil.rmtree(self.image, ignore_errors=True)
         self.image.mkdir()
         for name, content in files.items():
@@ -204,7 +204,7 @@ class DamagedLogs:
 
 
 def _mix(old: bytes, new: bytes, size: int, chance: random.Random) -> bytes:
-    """Return a file of which some sectors are old and some new."""
+    """Return a file of old and new sectors."""
     length = max(len(old), len(new))
     old, new = old.ljust(length, b"\0"), new.ljust(length, b"\0")
     return b"".join(
@@ -213,7 +213,7 @@ def _mix(old: bytes, new: bytes, size: int, chance: random.Random) -> bytes:
 
 
 def read_log(log: EventLog) -> tuple[list[tuple[object, ...]], tuple[object, ...]]:
-    """Return the events of a log, and what else it knows."""
+    """Return the events of a log, and the content of the other tables."""
     events: list[tuple[object, ...]] = []
     offset = 0
     while offset < log.end:

@@ -1,4 +1,4 @@
-"""A control: a hub that does not drop what publishers send again."""
+"""A control: a hub that does not drop repeated events."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from trialbus.protocol import frames
 
 
 class ForgetfulHub(hub.Hub):
+    """A hub that logs an event as often as a publisher sends the event."""
+
     def _take_events(self, peer: bytes, message: frames.Publish) -> None:
         publisher = self._publisher_ids(message.publisher)
         last = self._change.publishers.get(publisher, self.log.publishers.get(publisher, 0))

@@ -1,4 +1,4 @@
-"""Kill the optimizer over and over in one study under load, and compare what it recorded."""
+"""Kill the optimizer over and over in a study under load, and compare the records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 import trialbus
-from support.client import Client, optimizer, stored
+from support.client import Client, load_study, start_optimizer
 from support.processes import Bus
 from trialbus.messages import events
 
@@ -30,48 +30,45 @@ _STATES = {
 
 @dataclass
 class Outcome:
-    """What happened.
-
-    Attributes:
-        kills: SIGKILLs of the optimizer, each followed by a restart.
-        trials: Trials that were run.
-        pruned: Those that were told to stop.
-        evaluations: Evaluations that were published.
-        missing: Evaluations that the database does not have, or with another value.
-        invented: Evaluations that the database has and nobody published.
-        trials_lost: Trials that did not end in the database as their trainer said.
-        trials_twice: Trials handed to two requests, and requests that were handed two trials.
-        miscounted: Whether `study_finished` counts other than the database.
-    """
+    """Counts of a run, and differences between the database and the published events."""
 
     kills: int = 0
+    """SIGKILLs of the optimizer, each followed by a restart."""
     trials: int = 0
+    """Trials that ended."""
     pruned: int = 0
+    """Trials that were pruned."""
     evaluations: int = 0
+    """Published evaluations."""
     missing: int = 0
+    """Evaluations that the database lacks, or has with another value."""
     invented: int = 0
+    """Evaluations in the database that no trainer published."""
     trials_lost: int = 0
+    """Trials with another state in the database than at their trainer."""
     trials_twice: int = 0
+    """Trials assigned to two requests, and requests with two trials."""
     miscounted: bool = False
+    """Whether the counts of `study_finished` differ from the database."""
 
     @property
-    def harmless(self) -> bool:
-        """Whether the database tells what happened."""
-        wrong = self.missing + self.invented + self.trials_lost + self.trials_twice
-        return wrong == 0 and not self.miscounted
+    def is_harmless(self) -> bool:
+        """Whether the database equals the published events."""
+        n_wrong = self.missing + self.invented + self.trials_lost + self.trials_twice
+        return n_wrong == 0 and not self.miscounted
 
     def __str__(self) -> str:
         return "  ".join(f"{name} {value}" for name, value in asdict(self).items())
 
 
 class Trainers:
-    """Eight trainers on one connection, who report without pause.
+    """Eight trainers on one connection, which report without a pause.
 
     Attributes:
         published: Values by step, of each trial.
-        ends: How each trial ended.
-        requests: The requests that each trial was handed to.
-        finished: The end of the study, once it is there.
+        ends: Final state of each trial.
+        requests: Requests that each trial was assigned to.
+        finished: The end of the study; None before.
     """
 
     def __init__(self, client: Client, seed: int) -> None:
@@ -86,7 +83,7 @@ class Trainers:
             self._ask(slot)
 
     def turn(self) -> None:
-        """Let each trainer take one step."""
+        """Let each trainer report a step."""
         for record in self._client.inbox.records(0.0):
             match record.event:
                 case trialbus.TrialAssigned() as trial:
@@ -116,8 +113,8 @@ class Trainers:
     def _step(self, trial: trialbus.TrialAssigned) -> None:
         values = self.published[trial.trial]
         step = len(values)
-        # Two of three trials are about as good as each other, and the median is among them; the
-        # third is worse from its first step on, since Optuna's rule asks for a trial's best value.
+        # Two of three trials are about equally good, the median among them; the third is worse
+        # from the first step on, since Optuna's rule compares a trial's best value.
         worse = _WORSE if trial.trial % 3 == 0 else 0.0
         values[step] = trial.params["x"] + self._random.random() + worse
         self._client.report(trial, step, loss=values[step])
@@ -134,10 +131,10 @@ class Trainers:
 
 
 def run(bus: Bus, kills: int, seed: int) -> Outcome:
-    """Kill the optimizer so many times at random moments, from its start on, and compare."""
+    """Kill the optimizer `kills` times at random moments from the start on, and compare."""
     chance = random.Random(seed)
     bus.hub()
-    victim = optimizer(bus)
+    victim = start_optimizer(bus)
     client = Client(bus)
     n_trials = kills * _TRIALS_PER_KILL
     client.submit(
@@ -152,20 +149,20 @@ def run(bus: Bus, kills: int, seed: int) -> Outcome:
         )
     )
     trainers = Trainers(client, seed)
-    done = 0
+    n_kills = 0
     kill_at = time.monotonic() + chance.uniform(0.3, 5.0)
     deadline = time.monotonic() + _END_S + kills * 5
     while trainers.finished is None:
-        assert time.monotonic() < deadline, f"no end of the study after {done} kills"
+        assert time.monotonic() < deadline, f"no end of the study after {n_kills} kills"
         trainers.turn()
         time.sleep(_PACE_S)  # the pace of the training
-        if done < kills and time.monotonic() > kill_at:
+        if n_kills < kills and time.monotonic() > kill_at:
             victim.restart()
-            done += 1
+            n_kills += 1
             kill_at = time.monotonic() + chance.uniform(0.3, 5.0)
     client.close()
     victim.stop(30)
-    return _compare(trainers, trainers.finished, stored(bus, "chaos"), done, n_trials)
+    return _compare(trainers, trainers.finished, load_study(bus, "chaos"), n_kills, n_trials)
 
 
 def _compare(
@@ -190,9 +187,9 @@ def _compare(
         published = trainers.published[number]
         outcome.missing += sum(recorded.get(step) != value for step, value in published.items())
         outcome.invented += len(recorded.keys() - published.keys())
-    handed = [request for requests in trainers.requests.values() for request in requests]
+    assigned = [request for requests in trainers.requests.values() for request in requests]
     outcome.trials_twice = sum(len(requests) - 1 for requests in trainers.requests.values())
-    outcome.trials_twice += len(handed) - len(set(handed))
+    outcome.trials_twice += len(assigned) - len(set(assigned))
     states = [trial.state for trial in trials.values()]
     counts = events.TrialCounts(
         complete=states.count(TrialState.COMPLETE),

@@ -1,4 +1,4 @@
-"""A publisher that keeps a ledger of what was accepted: endpoint, name, ledger, pause, adoption."""
+"""A publisher with a ledger of accepted events: endpoint, name, ledger, pause, adoption."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def main() -> None:
             publisher.publish(
                 trialbus.EvaluationComplete(study=name, trial=0, step=step, metrics={"m": 0.5})
             )
-            # Only now is it accepted; killed in between, one more than the ledger says may come.
+            # A publisher killed before this line may have published an event that is not counted.
             os.write(ledger, b".")
             step += 1
             time.sleep(float(pause_s))  # the load

@@ -1,4 +1,4 @@
-"""A subscriber that keeps what it saw, and how far it got, in one transaction.
+"""A subscriber that stores events together with the next offset, in one transaction.
 
 Arguments: endpoint, name, file.
 """
@@ -16,7 +16,7 @@ def main() -> None:
     db = sqlite3.connect(path, isolation_level=None)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=NORMAL")
-    db.execute("CREATE TABLE IF NOT EXISTS seen (publisher TEXT, step INTEGER)")
+    db.execute("CREATE TABLE IF NOT EXISTS received (publisher TEXT, step INTEGER)")
     db.execute("CREATE TABLE IF NOT EXISTS next (offset INTEGER)")
     (offset,) = db.execute("SELECT coalesce(max(offset), 0) FROM next").fetchone()
     with trialbus.subscribe(
@@ -31,7 +31,7 @@ def main() -> None:
                 if isinstance(event := record.event, trialbus.EvaluationComplete)
             ]
             db.execute("BEGIN")
-            db.executemany("INSERT INTO seen VALUES (?, ?)", rows)
+            db.executemany("INSERT INTO received VALUES (?, ?)", rows)
             db.execute("DELETE FROM next")
             db.execute("INSERT INTO next VALUES (?)", (inbox.offset or offset,))
             db.execute("COMMIT")

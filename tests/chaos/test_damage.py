@@ -1,4 +1,4 @@
-"""Images of a damaged disk, by the hundred; `./scripts/chaos --damage N` for more."""
+"""Images of a damaged disk, by the hundred; `./scripts/chaos --damage N` makes more."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from chaos.damage import KINDS, DamagedLogs, Kind, read_log
+from chaos.damage import KINDS, DamagedLogs, DamageKind, read_log
 from trialbus.errors import LogError
 from trialbus.hub.log import EventLog
 from trialbus.hub.log_check import check_log, repair_log
@@ -15,7 +15,7 @@ from trialbus.hub.log_check import check_log, repair_log
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_damage_of_this_kind_alters_or_hides_anything_silently(
-    tmp_path: Path, kind: Kind
+    tmp_path: Path, kind: DamageKind
 ) -> None:
     logs = DamagedLogs(tmp_path, seed=1)
     verdicts = [logs.judge(kind) for _ in range(50)]
@@ -30,7 +30,7 @@ def test_no_acknowledged_event_is_missing_after_a_power_loss(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_repair_keeps_what_is_intact_and_gives_no_offset_again(
-    tmp_path: Path, kind: Kind
+    tmp_path: Path, kind: DamageKind
 ) -> None:
     logs = DamagedLogs(tmp_path, seed=3)
     n_repaired = 0

@@ -1,4 +1,4 @@
-"""The database tells what happened, however often the optimizer is killed."""
+"""The database equals the published events, however often the optimizer is killed."""
 
 from __future__ import annotations
 
@@ -14,4 +14,4 @@ def test_no_trial_or_evaluation_is_lost_while_the_optimizer_is_killed(bus: Bus) 
     print(outcome)
     assert outcome.kills == 6
     assert outcome.pruned > 0
-    assert outcome.harmless, outcome
+    assert outcome.is_harmless, outcome

@@ -1,4 +1,4 @@
-"""A training that reports at a steady pace until it is terminated, and keeps account of each step.
+"""A training that reports at a steady pace until SIGTERM, and writes each step to an account.
 
 Arguments: endpoint, account, seconds for a step.
 """

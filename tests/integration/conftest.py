@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from support.databases import Databases, Server, servers
+from support.databases import Databases, Server, start_servers
 from support.processes import Bus
 from support.raw_client import RawClient
 
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    with servers() as url:
+    with start_servers() as url:
         yield url
 
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 import trialbus
-from support.evaluations import evaluation, logged_steps, read_steps
+from support.evaluations import list_logged_steps, make_evaluation, read_steps
 from support.processes import Bus
 
 
@@ -20,21 +20,21 @@ def test_events_arrive_once_and_in_order_whatever_the_hub_goes_through(bus: Bus)
         inbox.wait_ready()
         for round_ in range(5):
             for step in range(1000):
-                publisher.publish(evaluation(round_ * 1000 + step))
+                publisher.publish(make_evaluation(round_ * 1000 + step))
             hub.restart()
         assert read_steps(inbox, 5000) == list(range(5000))
-        publisher.publish(evaluation(5000))
+        publisher.publish(make_evaluation(5000))
         assert read_steps(inbox, 1) == [5000]
 
 
 def test_what_is_published_before_a_hub_exists_arrives_when_there_is_one(bus: Bus) -> None:
     with trialbus.Publisher(bus.endpoint) as publisher:
         for step in range(100):
-            publisher.publish(evaluation(step))
+            publisher.publish(make_evaluation(step))
         assert not publisher.flush(0.0)
         bus.hub()
         assert publisher.flush(20)
-    assert logged_steps(bus) == list(range(100))
+    assert list_logged_steps(bus) == list(range(100))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_filters_by_study_and_trial(
         for name in ("a", "b"):
             publisher.publish(trialbus.Stop(study=name))
             for number in (1, 2):
-                publisher.publish(evaluation(0, name, number))
+                publisher.publish(make_evaluation(0, name, number))
     found = trialbus.replay(
         trialbus.EvaluationComplete, study=study, trial=trial, endpoint=bus.endpoint
     )
@@ -65,7 +65,7 @@ async def test_an_async_loop_gets_what_a_plain_loop_gets(bus: Bus) -> None:
     async with trialbus.subscribe(start="earliest", endpoint=bus.endpoint) as inbox:
         with trialbus.Publisher(bus.endpoint) as publisher:
             for step in range(2000):
-                publisher.publish(evaluation(step))
+                publisher.publish(make_evaluation(step))
         found: list[int] = []
         async with asyncio.timeout(20):
             async for event in inbox:
@@ -105,7 +105,7 @@ def test_a_subscriber_that_takes_its_time_misses_nothing_and_holds_up_nobody(bus
         slow.wait_ready()
         quick.wait_ready()
         for step in range(20_000):  # many times what its buffers hold
-            publisher.publish(evaluation(step))
+            publisher.publish(make_evaluation(step))
         assert publisher.flush(20)
         assert read_steps(quick, 20_000) == list(range(20_000))
         assert read_steps(slow, 20_000) == list(range(20_000))

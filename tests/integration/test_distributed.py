@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 import trialbus
-from support.client import SPEC, Client, optimizer, stored
+from support.client import SPEC, Client, load_study, start_optimizer
 from support.processes import Bus
 
 STUDY = msgspec.structs.replace(
@@ -27,7 +27,7 @@ def test_a_prune_stops_every_rank_at_the_same_step(
     bus: Bus, client: Callable[[], Client], tmp_path: Path
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     listener = client()
     listener.submit(STUDY)
     ranks = [
@@ -50,7 +50,7 @@ def test_a_prune_stops_every_rank_at_the_same_step(
     assert 7 <= ended[0] == ended[1] < 1000
     assert listener.next(trialbus.StudyFinished).counts.pruned == 1
     # Each step once: the other rank published nothing.
-    steps = stored(bus, "distributed").trials[0].intermediate_values
+    steps = load_study(bus, "distributed").trials[0].intermediate_values
     assert sorted(steps) == list(range(ended[0]))
 
 

@@ -11,7 +11,7 @@ import threading
 import pytest
 
 import trialbus
-from support.evaluations import evaluation, read_steps
+from support.evaluations import make_evaluation, read_steps
 from support.processes import Bus
 from trialbus.client.link import Link
 
@@ -20,7 +20,7 @@ def test_a_durable_name_goes_on_where_it_committed(bus: Bus) -> None:
     bus.hub()
     with trialbus.Publisher(bus.endpoint) as publisher:
         for step in range(10):
-            publisher.publish(evaluation(step))
+            publisher.publish(make_evaluation(step))
     with trialbus.subscribe(
         name="mine", start="earliest", autocommit=False, endpoint=bus.endpoint
     ) as inbox:
@@ -39,7 +39,7 @@ def test_a_durable_name_that_is_new_misses_nothing_from_its_first_moment_on(bus:
     with trialbus.subscribe(name="new", endpoint=bus.endpoint, autocommit=False) as inbox:
         inbox.wait_ready()
     with trialbus.Publisher(bus.endpoint) as publisher:
-        publisher.publish(evaluation(7))
+        publisher.publish(make_evaluation(7))
     with trialbus.subscribe(name="new", endpoint=bus.endpoint) as inbox:
         assert read_steps(inbox, 1) == [7]
 
@@ -48,7 +48,7 @@ def test_a_loop_over_a_durable_name_commits_by_itself(bus: Bus) -> None:
     bus.hub()
     with trialbus.Publisher(bus.endpoint) as publisher:
         for step in range(5):
-            publisher.publish(evaluation(step))
+            publisher.publish(make_evaluation(step))
     with trialbus.subscribe(name="loop", start="earliest", endpoint=bus.endpoint) as inbox:
         for event in inbox:
             if isinstance(event, trialbus.EvaluationComplete) and event.step == 2:
@@ -60,7 +60,7 @@ def test_a_loop_over_a_durable_name_commits_by_itself(bus: Bus) -> None:
 def publish_steps(bus: Bus, count: int) -> None:
     with trialbus.Publisher(bus.endpoint) as publisher:
         for step in range(count):
-            publisher.publish(evaluation(step))
+            publisher.publish(make_evaluation(step))
 
 
 def read_on(bus: Bus, count: int) -> list[int]:

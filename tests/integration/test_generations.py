@@ -8,7 +8,7 @@ import msgspec
 import optuna
 
 import trialbus
-from support.client import SPEC, Client, optimizer, stored
+from support.client import SPEC, Client, load_study, start_optimizer
 from support.processes import Bus
 
 NSGA = trialbus.Component(type="NSGAIISampler", args={"population_size": 4})
@@ -25,7 +25,7 @@ def test_parents_are_trials_of_the_study_also_after_a_restart(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    service = optimizer(bus)
+    service = start_optimizer(bus)
     worker = client()
     # Another study before it, so that numbers and ids are not the same.
     worker.submit(msgspec.structs.replace(SPEC, name="other", n_trials=3))
@@ -35,11 +35,11 @@ def test_parents_are_trials_of_the_study_also_after_a_restart(
     for _ in range(10):
         worker.run_one()
     service.kill()
-    optimizer(bus)
+    start_optimizer(bus)
     for _ in range(6):
         worker.run_one()
     assert worker.next(trialbus.StudyFinished, study=SPEC.name).counts.complete == 16
-    study = stored(bus)
+    study = load_study(bus)
     own = {trial._trial_id for trial in study.trials}  # pyright: ignore[reportPrivateUsage]
     assert min(own) > 3
     found = parents(study)

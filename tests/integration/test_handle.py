@@ -14,7 +14,7 @@ from optuna.artifacts import FileSystemArtifactStore, download_artifact, get_all
 from optuna.trial import TrialState
 
 import trialbus
-from support.client import SPEC, Client, optimizer, stored
+from support.client import SPEC, Client, load_study, start_optimizer
 from support.processes import Bus
 from support.until import until
 
@@ -37,7 +37,7 @@ def test_with_wait_the_decisions_are_equal_to_plain_optuna_s_at_every_step(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    optimizer(bus, "optimizer.ahead=0")
+    start_optimizer(bus, "optimizer.ahead=0")
     client().submit(SYNCHRONOUS)
     ours: list[tuple[float, int]] = []
     for _ in range(SYNCHRONOUS.n_trials):
@@ -99,7 +99,7 @@ def test_a_preempted_training_resumes_from_its_checkpoint(
     bus: Bus, client: Callable[[], Client], tmp_path: Path, handler: str
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     listener = client()
     listener.submit(msgspec.structs.replace(SPEC, n_trials=1, max_failures=1))
     script = tmp_path / "training.py"
@@ -115,7 +115,7 @@ def test_a_preempted_training_resumes_from_its_checkpoint(
     assert second.wait(30) == 0
     assert "attempt 1 begins at 2" in second.printed()
     assert listener.next(trialbus.StudyFinished).counts.complete == 1
-    assert stored(bus).trials[0].intermediate_values == {0: 4, 1: 3, 2: 2, 3: 1}
+    assert load_study(bus).trials[0].intermediate_values == {0: 4, 1: 3, 2: 2, 3: 1}
 
 
 def test_optuna_s_artifact_store_reads_an_artifact_of_a_trial(
@@ -123,7 +123,7 @@ def test_optuna_s_artifact_store_reads_an_artifact_of_a_trial(
 ) -> None:
     monkeypatch.setenv("TRIALBUS_ARTIFACTS", str(tmp_path / "artifacts"))
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     listener = client()
     listener.submit(msgspec.structs.replace(SPEC, n_trials=1))
     picture = tmp_path / "curve.png"
@@ -136,7 +136,7 @@ def test_optuna_s_artifact_store_reads_an_artifact_of_a_trial(
     with trial:
         pass
     listener.next(trialbus.StudyFinished)
-    study = stored(bus)
+    study = load_study(bus)
     (meta,) = get_all_artifact_meta(study.trials[0], storage=study._storage)  # pyright: ignore[reportPrivateUsage]
     assert (meta.artifact_id, meta.filename, meta.mimetype) == (kept, "curve.png", "image/png")
     store = FileSystemArtifactStore(tmp_path / "artifacts")

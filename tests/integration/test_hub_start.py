@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import trialbus
-from support.evaluations import evaluation, logged_steps, read_steps
+from support.evaluations import list_logged_steps, make_evaluation, read_steps
 from support.processes import Bus
 from support.until import until
 
@@ -23,7 +23,7 @@ def test_another_log_behind_the_endpoint_is_reported_and_not_mixed_up(bus: Bus) 
         trialbus.Publisher(bus.endpoint) as publisher,
     ):
         inbox.wait_ready()
-        publisher.publish(evaluation(0))
+        publisher.publish(make_evaluation(0))
         read_steps(inbox, 1)
         hub.kill()
         for file in (bus.directory / "log").iterdir():
@@ -31,7 +31,7 @@ def test_another_log_behind_the_endpoint_is_reported_and_not_mixed_up(bus: Bus) 
         hub.start()
         with pytest.raises(trialbus.LogResetError):
             inbox.next(20)
-        publisher.publish(evaluation(1))
+        publisher.publish(make_evaluation(1))
         assert publisher.flush(20)
 
 
@@ -88,7 +88,7 @@ def test_a_last_write_that_was_torn_is_taken_back_and_the_log_goes_on(
     hub = bus.hub()
     with trialbus.Publisher(bus.endpoint) as publisher:
         for step in range(100):
-            publisher.publish(evaluation(step))
+            publisher.publish(make_evaluation(step))
             publisher.flush(10)
     hub.kill()
     wal = bus.directory / "log" / "events.db-wal"
@@ -96,10 +96,10 @@ def test_a_last_write_that_was_torn_is_taken_back_and_the_log_goes_on(
     torn = content[:-700] if damage == "truncated" else content[:-700] + os.urandom(700)
     wal.write_bytes(torn)
     hub.start()
-    kept = logged_steps(bus)
+    kept = list_logged_steps(bus)
     assert 0 < len(kept) < 100
     assert kept == list(range(len(kept)))
     with trialbus.Publisher(bus.endpoint) as publisher:
-        publisher.publish(evaluation(1000))
+        publisher.publish(make_evaluation(1000))
         assert publisher.flush(20)
-    assert logged_steps(bus) == [*kept, 1000]
+    assert list_logged_steps(bus) == [*kept, 1000]

@@ -16,7 +16,7 @@ import pytest
 import trialbus
 from support.processes import Bus
 from support.until import until
-from support.zmtp import PING, ZmtpPeer, frame
+from support.zmtp import PING, ZmtpPeer, make_frame
 from trialbus.protocol import frames
 
 PUBLISH_WITHOUT_END = """
@@ -66,7 +66,7 @@ def publish_in_turn(bus: Bus, count: int) -> None:
 
 
 def test_a_peer_that_pings_behind_many_messages_and_leaves_does_not_end_the_hub(bus: Bus) -> None:
-    messages = (frame(frames.encode(frames.AskStatus(1))) + PING) * 4000
+    messages = (make_frame(frames.encode(frames.AskStatus(1))) + PING) * 4000
 
     def attack() -> bool:
         with contextlib.suppress(OSError), ZmtpPeer(bus.endpoint) as peer:
@@ -103,7 +103,7 @@ def test_publishers_killed_while_the_disk_stalls_do_not_end_the_hub(bus: Bus) ->
 @pytest.mark.parametrize("kind", FLOODS)
 def test_an_honest_client_is_heard_beside_a_flood(bus: Bus, kind: str) -> None:
     body = FLOODS[kind]
-    chunk = b"".join(frame(body(i)) for i in range(1000))
+    chunk = b"".join(make_frame(body(i)) for i in range(1000))
     ended = threading.Event()
 
     def flood() -> None:
@@ -136,7 +136,7 @@ def test_an_honest_client_is_heard_beside_a_flood(bus: Bus, kind: str) -> None:
 
 
 def test_what_arrives_while_the_disk_stalls_is_bounded_and_sent_again(bus: Bus) -> None:
-    chunk = frame(bytes(1 << 16)) * 64
+    chunk = make_frame(bytes(1 << 16)) * 64
     log = sqlite3.connect(bus.directory / "log" / "events.db", isolation_level=None)
     log.execute("BEGIN IMMEDIATE")
     with trialbus.Publisher(bus.endpoint, ring_bytes=0) as publisher:

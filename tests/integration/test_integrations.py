@@ -14,7 +14,7 @@ import pytest
 from optuna.trial import TrialState
 
 import trialbus
-from support.client import stored
+from support.client import load_study
 from support.processes import Bus
 from support.until import until
 from trialbus.testing import TestBus
@@ -90,7 +90,7 @@ def test_a_study_of_a_library_s_trainings_completes_and_prunes(
         f"trainer.command=[{sys.executable},{EXAMPLES / example}]",
     )
     assert study.wait(100) == 0, study.printed()
-    states = [trial.state for trial in stored(bus, "digits").trials]
+    states = [trial.state for trial in load_study(bus, "digits").trials]
     assert len(states) == 10
     assert set(states) == {TrialState.COMPLETE, TrialState.PRUNED}
 

@@ -15,7 +15,7 @@ import optuna
 import pytest
 
 import trialbus
-from support.client import stored
+from support.client import load_study
 from support.processes import Bus
 from trialbus.testing import TestBus
 from trialbus.trainer.assignment import make_environment
@@ -315,7 +315,7 @@ def test_an_unmodified_hydra_application_is_optimized(bus: Bus) -> None:
         f"trainer.command=[{sys.executable},{EXAMPLES / 'hydra_app.py'}]",
     )
     assert study.wait(100) == 0, study.printed()
-    trials = stored(bus, "hydra_app").trials
+    trials = load_study(bus, "hydra_app").trials
     assert [trial.state for trial in trials] == [optuna.trial.TrialState.COMPLETE] * 4
     assert all(0 < trial.values[0] <= 1 for trial in trials)
     told = [path.read_text() for path in bus.directory.glob("**/.hydra/overrides.yaml")]

@@ -17,7 +17,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 import trialbus
-from support.client import Client, optimizer
+from support.client import Client, start_optimizer
 from support.processes import Bus
 from support.raw_client import RawClient
 from support.until import until
@@ -124,7 +124,7 @@ def test_the_status_shows_what_each_slot_of_a_worker_has(bus: Bus) -> None:
 
 def test_the_status_shows_what_the_optimizer_counts(bus: Bus, client: Callable[[], Client]) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client()
     worker.submit()
     trial = worker.run_one()

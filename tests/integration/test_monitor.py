@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import trialbus
-from support.client import SPEC, Client, optimizer
+from support.client import SPEC, Client, start_optimizer
 from support.monitor import Page
 from support.processes import Bus
 from trialbus.client.admin import hub_status
@@ -32,7 +32,7 @@ WRONG: list[tuple[Any, int, str]] = [
 def worker(bus: Bus, client: Callable[[], Client]) -> Client:
     """A scripted worker whose study runs, with one trial that reported once."""
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client()
     worker.submit()
     worker.report(worker.ask(), 0, loss=1.0)

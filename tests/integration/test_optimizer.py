@@ -8,7 +8,7 @@ import msgspec
 import optuna
 
 import trialbus
-from support.client import SPEC, Client, optimizer, stored
+from support.client import SPEC, Client, load_study, start_optimizer
 from support.processes import Bus
 from support.until import until
 from trialbus.messages import events
@@ -20,7 +20,7 @@ def test_a_study_is_recorded_as_plain_optuna_reads_it(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client()
     submission = worker.submit()
     for _ in range(8):
@@ -31,7 +31,7 @@ def test_a_study_is_recorded_as_plain_optuna_reads_it(
         "exhausted",
         8,
     )
-    trials = stored(bus).trials
+    trials = load_study(bus).trials
     assert [trial.number for trial in trials] == list(range(8))
     for trial in trials:
         assert trial.state == optuna.trial.TrialState.COMPLETE
@@ -39,14 +39,14 @@ def test_a_study_is_recorded_as_plain_optuna_reads_it(
             s: trial.params["x"] ** 2 + 1 / (s + 1) for s in range(3)
         }
         assert trial.value == trial.intermediate_values[2]
-    assert finished.best_trials[0].number == stored(bus).best_trial.number
+    assert finished.best_trials[0].number == load_study(bus).best_trial.number
 
 
 def test_the_sequence_of_suggestions_for_a_seed_is_that_of_plain_optuna(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client()
     worker.submit()
     ours = [worker.run_one().params for _ in range(8)]
@@ -60,7 +60,7 @@ def test_the_sequence_of_suggestions_for_a_seed_is_that_of_plain_optuna(
 
 def test_the_same_request_twice_hands_out_one_trial(bus: Bus, client: Callable[[], Client]) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client()
     worker.submit()
     first = worker.ask(request="r1")
@@ -73,7 +73,7 @@ def test_the_same_request_twice_hands_out_one_trial(bus: Bus, client: Callable[[
 
 def test_a_median_pruner_prunes_over_the_bus(bus: Bus, client: Callable[[], Client]) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client()
     pruner = trialbus.Component(type="MedianPruner", args={"n_startup_trials": 2})
     worker.submit(msgspec.structs.replace(SPEC, pruner=pruner))
@@ -84,15 +84,15 @@ def test_a_median_pruner_prunes_over_the_bus(bus: Bus, client: Callable[[], Clie
     prune = worker.next(trialbus.Prune)
     assert (prune.trial, prune.attempt, prune.step) == (bad.trial, 0, 0)
     worker.finish(bad, "pruned")
-    until(lambda: stored(bus).trials[2].state == optuna.trial.TrialState.PRUNED)
-    assert stored(bus).trials[2].intermediate_values == {0: 1000.0}
+    until(lambda: load_study(bus).trials[2].state == optuna.trial.TrialState.PRUNED)
+    assert load_study(bus).trials[2].intermediate_values == {0: 1000.0}
 
 
 def test_an_optimizer_killed_between_events_loses_and_repeats_no_trial(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    process = optimizer(bus)
+    process = start_optimizer(bus)
     worker = client()
     worker.submit()
     for _ in range(3):
@@ -107,7 +107,7 @@ def test_an_optimizer_killed_between_events_loses_and_repeats_no_trial(
     for _ in range(4):
         worker.run_one()
     worker.next(trialbus.StudyFinished)
-    trials = stored(bus).trials
+    trials = load_study(bus).trials
     assert [trial.state for trial in trials] == [optuna.trial.TrialState.COMPLETE] * 8
     assert trials[open_trial.trial].intermediate_values == {0: 7.0, 1: 6.0, 2: 5.0}
 
@@ -116,7 +116,7 @@ def test_a_lost_worker_s_trial_is_handed_out_again_and_its_late_events_are_not_a
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     lost, other = client(), client()
     lost.submit()
     trial = lost.ask()
@@ -130,13 +130,13 @@ def test_a_lost_worker_s_trial_is_handed_out_again_and_its_late_events_are_not_a
     other.report(again, 0, loss=4.0)
     lost.finish(trial, "failed", error="late")
     other.finish(again)
-    until(lambda: stored(bus).best_trials)
-    assert stored(bus).trials[0].value == 4.0
+    until(lambda: load_study(bus).best_trials)
+    assert load_study(bus).trials[0].value == 4.0
 
 
 def test_a_preempted_trial_is_handed_out_again(bus: Bus, client: Callable[[], Client]) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client()
     worker.submit()
     first = worker.ask()
@@ -149,7 +149,7 @@ def test_a_metric_that_is_never_reported_fails_the_study_and_names_the_key(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client()
     worker.submit()
     for _ in range(5):
@@ -160,14 +160,14 @@ def test_a_metric_that_is_never_reported_fails_the_study_and_names_the_key(
     assert finished.reason == "failed"
     assert "study.objective.metric 'loss'" in str(finished.error)
     assert "the trainer reported: accuracy" in str(finished.error)
-    assert {trial.state for trial in stored(bus).trials} == {optuna.trial.TrialState.FAIL}
+    assert {trial.state for trial in load_study(bus).trials} == {optuna.trial.TrialState.FAIL}
 
 
 def test_a_study_with_a_wrong_sampler_is_refused_and_others_continue(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client()
     worker.submit()
     sampler = trialbus.Component(type="TPSampler")
@@ -181,7 +181,7 @@ def test_stop_prunes_running_trials_and_finishes_the_study(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client()
     worker.submit()
     worker.run_one()
@@ -197,7 +197,7 @@ def test_a_finished_study_goes_on_when_more_trials_are_asked_for(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client()
     worker.submit(msgspec.structs.replace(SPEC, n_trials=2))
     for _ in range(2):
@@ -213,7 +213,7 @@ def test_a_study_that_is_submitted_again_keeps_the_values_of_running_trials(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client()
     objective = trialbus.Objective(metric="loss", direction="minimize", aggregate="best")
     spec = msgspec.structs.replace(SPEC, objectives=(objective,), n_trials=1)
@@ -225,14 +225,14 @@ def test_a_study_that_is_submitted_again_keeps_the_values_of_running_trials(
     worker.finish(trial)
     finished = worker.next(trialbus.StudyFinished)
     assert finished.best_trials[0].values == [1.0]
-    assert stored(bus).trials[0].intermediate_values == {0: 1.0, 1: 2.0}
+    assert load_study(bus).trials[0].intermediate_values == {0: 1.0, 1: 2.0}
 
 
 def test_a_grid_that_is_exhausted_finishes_the_study(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client()
     params: dict[str, Param] = {
         "x": trialbus.IntParam(low=1, high=2),
@@ -249,7 +249,7 @@ def test_a_second_optimizer_is_refused_while_the_first_lives(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     client().submit()
     client().ask()
     second = bus.run("second", bus.processes["optimizer"].command)
@@ -261,9 +261,9 @@ def test_a_study_is_announced_as_finished_only_when_its_end_is_in_the_storage(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client()
     worker.submit(msgspec.structs.replace(SPEC, n_trials=1))
     worker.run_one()
     finished = worker.next(trialbus.StudyFinished)
-    assert stored(bus).user_attrs[END] == finished.reason
+    assert load_study(bus).user_attrs[END] == finished.reason

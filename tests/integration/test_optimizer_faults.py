@@ -17,10 +17,10 @@ import sqlalchemy
 from optuna.trial import TrialState
 
 import trialbus
-from support.client import SPEC, Client, optimizer, read_optimizer_status, stored
+from support.client import SPEC, Client, load_study, read_optimizer_status, start_optimizer
 from support.databases import Server
 from support.processes import Bus
-from support.sampler import sampler_of
+from support.sampler import wait_for_sampler
 from support.until import until
 from trialbus.messages import events
 from trialbus_services.optimizer.attributes import ATTEMPT, ERROR, LATE, STATE
@@ -44,7 +44,7 @@ def test_with_the_database_locked_it_decides_and_records_afterwards(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client()
     worker.submit(THRESHOLD)
     trial = worker.ask()
@@ -56,7 +56,7 @@ def test_with_the_database_locked_it_decides_and_records_afterwards(
     worker.run_one()
     finished = worker.next(trialbus.StudyFinished)
     assert finished.counts == events.TrialCounts(complete=1, pruned=1)
-    assert len(stored(bus).trials[0].intermediate_values) == 501
+    assert len(load_study(bus).trials[0].intermediate_values) == 501
     until(lambda: read_optimizer_status(worker.link).storage_error == "", 20)
 
 
@@ -103,7 +103,7 @@ def test_poisonous_events_are_counted_and_harm_nobody(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client()
     worker.submit(msgspec.structs.replace(SPEC, n_trials=3, nan="ignore"))
     before, trial = worker.run_one(), worker.ask()
@@ -138,7 +138,7 @@ def test_poisonous_events_are_counted_and_harm_nobody(
     last = worker.run_one()
     assert worker.next(trialbus.StudyFinished).counts.complete == 3
     until(lambda: read_optimizer_status(worker.link).n_refused >= len(poison), 20)
-    found = stored(bus)
+    found = load_study(bus)
     assert found.trials[trial.trial].intermediate_values == {0: 1.0}
     assert found.trials[trial.trial].value == 1.0
     assert found.trials[before.trial].user_attrs[LATE]["count"] == 1
@@ -147,13 +147,13 @@ def test_poisonous_events_are_counted_and_harm_nobody(
 
 def test_a_sampler_that_is_killed_is_started_again(bus: Bus, client: Callable[[], Client]) -> None:
     bus.hub()
-    service = optimizer(bus)
+    service = start_optimizer(bus)
     worker = client()
     worker.submit(msgspec.structs.replace(SPEC, n_trials=50))
     n_run = 0
     for n_killed in (1, 2, 3):
         worker.run_one()
-        os.kill(sampler_of(service.pid), signal.SIGKILL)
+        os.kill(wait_for_sampler(service.pid), signal.SIGKILL)
         while service.printed().count("was killed; it is started again") < n_killed:
             worker.run_one()
             n_run += 1
@@ -162,18 +162,18 @@ def test_a_sampler_that_is_killed_is_started_again(bus: Bus, client: Callable[[]
     finished = worker.next(trialbus.StudyFinished)
     assert finished.reason == "stopped"
     assert finished.counts.complete == n_run + 3
-    assert [trial.number for trial in stored(bus).trials] == list(range(n_run + 3))
+    assert [trial.number for trial in load_study(bus).trials] == list(range(n_run + 3))
 
 
 def test_a_sampler_that_stands_still_holds_up_no_other_study(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    service = optimizer(bus)
+    service = start_optimizer(bus)
     worker, other = client(), client()
     worker.submit(msgspec.structs.replace(SPEC, name="stuck", n_trials=5))
     running = worker.ask("stuck")
-    stuck = sampler_of(service.pid)
+    stuck = wait_for_sampler(service.pid)
     os.kill(stuck, signal.SIGSTOP)
     try:
         requests = [uuid.uuid4().hex for _ in range(3)]
@@ -190,7 +190,7 @@ def test_a_sampler_that_stands_still_holds_up_no_other_study(
         # The study whose sampler stands still is served otherwise.
         worker.report(running, 0, loss=0.5)
         worker.finish(running)
-        until(lambda: stored(bus, "stuck").trials[0].state is TrialState.COMPLETE)
+        until(lambda: load_study(bus, "stuck").trials[0].state is TrialState.COMPLETE)
     finally:
         os.kill(stuck, signal.SIGCONT)
     # Among them may be one that was suggested ahead of need.
@@ -202,7 +202,7 @@ def test_lost_preempted_and_failed_trials_are_told_apart(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker, lost = client(), client()
     lost.submit(msgspec.structs.replace(SPEC, n_trials=3, max_retries=0, max_failures=None))
     lost.ask()
@@ -217,7 +217,7 @@ def test_lost_preempted_and_failed_trials_are_told_apart(
     worker.report(again, 0, loss=1.0)
     worker.finish(again)
     assert worker.next(trialbus.StudyFinished).counts == events.TrialCounts(complete=1, failed=2)
-    attributes = [trial.user_attrs for trial in stored(bus).trials]
+    attributes = [trial.user_attrs for trial in load_study(bus).trials]
     assert [found.get(STATE) for found in attributes] == ["lost", "failed", None]
     assert [found.get(ATTEMPT) for found in attributes] == [0, 0, 1]
     assert attributes[0][ERROR] == "lost 1 times (study.max_retries=0)"

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import trialbus
-from support.evaluations import evaluation, logged_steps, read_steps, step_of
+from support.evaluations import get_step, list_logged_steps, make_evaluation, read_steps
 from support.processes import Bus
 from support.until import until
 from trialbus.client.admin import hub_status
@@ -30,7 +30,7 @@ def test_many_threads_may_publish_through_one_publisher(bus: Bus) -> None:
 
         def work(trial: int) -> None:
             for step in range(500):
-                publisher.publish(evaluation(step, trial=trial))
+                publisher.publish(make_evaluation(step, trial=trial))
 
         threads = [threading.Thread(target=work, args=(trial,)) for trial in range(8)]
         for thread in threads:
@@ -51,18 +51,18 @@ def test_many_threads_may_publish_through_one_publisher(bus: Bus) -> None:
 def test_a_publisher_in_a_forked_child_has_an_identity_of_its_own(bus: Bus) -> None:
     bus.hub()
     with trialbus.Publisher(bus.endpoint) as publisher:
-        publisher.publish(evaluation(0))
+        publisher.publish(make_evaluation(0))
         child = os.fork()
         if child == 0:
-            publisher.publish(evaluation(100))
+            publisher.publish(make_evaluation(100))
             os._exit(0 if publisher.flush(10) else 1)
         for step in range(1, 50):
-            publisher.publish(evaluation(step))
+            publisher.publish(make_evaluation(step))
         assert os.waitpid(child, 0)[1] == 0
     records = list(trialbus.replay(endpoint=bus.endpoint))
     by_publisher: dict[bytes, list[tuple[int, int]]] = {}
     for record in records:
-        by_publisher.setdefault(record.publisher, []).append((record.seq, step_of(record)))
+        by_publisher.setdefault(record.publisher, []).append((record.seq, get_step(record)))
     assert sorted(by_publisher.values(), key=len) == [[(1, 100)], [(i + 1, i) for i in range(50)]]
 
 
@@ -72,16 +72,16 @@ def test_a_full_outbox_does_what_its_rule_says(bus: Bus) -> None:
     dropping = trialbus.Publisher(bus.endpoint, capacity=3, when_full="drop_oldest")
     for publisher in (raising, blocking, dropping):
         for step in range(3):
-            publisher.publish(evaluation(step))
+            publisher.publish(make_evaluation(step))
     for publisher in (raising, blocking):
         with pytest.raises(trialbus.OutboxFullError, match="holds its 3 events"):
-            publisher.publish(evaluation(3))
-    dropping.publish(evaluation(3))
+            publisher.publish(make_evaluation(3))
+    dropping.publish(make_evaluation(3))
     assert dropping.dropped == 1
     bus.hub()
     for publisher in (raising, blocking, dropping):
         assert publisher.close(20)
-    assert sorted(logged_steps(bus)) == sorted([0, 1, 2, 0, 1, 2, 1, 2, 3])
+    assert sorted(list_logged_steps(bus)) == sorted([0, 1, 2, 0, 1, 2, 1, 2, 3])
 
 
 class Acks:
@@ -113,7 +113,7 @@ def test_events_that_may_wait_are_sent_together_and_arrive_without_being_asked_f
         inbox.wait_ready()
         link.attach(acks)
         for step in range(100):
-            publisher.publish(evaluation(step), at_once=False)
+            publisher.publish(make_evaluation(step), at_once=False)
             hashlib.pbkdf2_hmac("sha256", b"a step of training", b"", 10_000)
         assert read_steps(inbox, 100) == list(range(100))
         until(lambda: not publisher.pending)
@@ -127,20 +127,20 @@ def test_a_full_disk_is_told_to_publishers_and_costs_no_event(bus: Bus) -> None:
         trialbus.Publisher(bus.endpoint) as publisher,
         trialbus.Link(bus.endpoint) as link,
     ):
-        publisher.publish(evaluation(0))
+        publisher.publish(make_evaluation(0))
         assert publisher.flush(20)
         written = max(file.stat().st_size for file in (bus.directory / "log").iterdir())
         _, hard = resource.prlimit(hub.pid, resource.RLIMIT_FSIZE)
         resource.prlimit(hub.pid, resource.RLIMIT_FSIZE, (written + 200_000, hard))
         for step in range(1, 5000):
-            publisher.publish(evaluation(step))
+            publisher.publish(make_evaluation(step))
         until(lambda: publisher.refused, 20, "a word from the hub")
         acknowledged = 5000 - publisher.pending
         assert hub_status(link).counters["failed_commits"] > 0
         resource.prlimit(hub.pid, resource.RLIMIT_FSIZE, (hard, hard))
         assert publisher.flush(30)
     assert 0 < acknowledged < 5000
-    assert logged_steps(bus) == list(range(5000))
+    assert list_logged_steps(bus) == list(range(5000))
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="a small disk needs unshare")
@@ -160,10 +160,10 @@ def test_a_disk_without_space_is_told_to_publishers_and_costs_no_event(bus: Bus)
         trialbus.Publisher(bus.endpoint) as publisher,
         trialbus.Link(bus.endpoint) as link,
     ):
-        publisher.publish(evaluation(0))
+        publisher.publish(make_evaluation(0))
         assert publisher.flush(20)
         for step in range(1, 5000):
-            publisher.publish(evaluation(step))
+            publisher.publish(make_evaluation(step))
         until(lambda: publisher.refused, 20, "a word from the hub")
         acknowledged = 5000 - publisher.pending
         assert hub_status(link).counters["failed_commits"] > 0
@@ -171,7 +171,7 @@ def test_a_disk_without_space_is_told_to_publishers_and_costs_no_event(bus: Bus)
         Path(f"/proc/{process.pid}/root{log}/ballast").unlink()
         assert publisher.flush(30)
     assert 0 < acknowledged < 5000
-    assert logged_steps(bus) == list(range(5000))
+    assert list_logged_steps(bus) == list(range(5000))
 
 
 def test_of_a_damaged_ring_the_intact_events_are_sent_and_the_loss_is_counted(
@@ -179,7 +179,7 @@ def test_of_a_damaged_ring_the_intact_events_are_sent_and_the_loss_is_counted(
 ) -> None:
     ring = create_ring(bus.endpoint, b"d" * 16)
     assert ring is not None
-    events = [evaluation(step) for step in range(1, 5)]
+    events = [make_evaluation(step) for step in range(1, 5)]
     for seq, event in enumerate(events, 1):
         ring.append(seq, event.topic.encode(), codec.encode(event))
     ring.close()
@@ -190,5 +190,5 @@ def test_of_a_damaged_ring_the_intact_events_are_sent_and_the_loss_is_counted(
     with trialbus.Publisher(bus.endpoint), Link(bus.endpoint) as link:
         until(lambda: not ring.path.exists())
         assert hub_status(link).counters["lost"] == 1
-    assert logged_steps(bus) == [1, 3, 4]
+    assert list_logged_steps(bus) == [1, 3, 4]
     assert "1 are damaged and not sent" in caplog.text

@@ -9,7 +9,7 @@ import psutil
 import zmq
 
 import trialbus
-from support.evaluations import evaluation, step_of
+from support.evaluations import get_step, make_evaluation
 from support.processes import Bus
 from support.raw_client import RawClient
 from support.until import until
@@ -20,7 +20,7 @@ from trialbus.protocol import frames, limits
 def test_noise_from_a_stranger_leaves_the_hub_serving(bus: Bus, raw_client: RawClient) -> None:
     bus.hub()
     with trialbus.Publisher(bus.endpoint) as publisher, trialbus.Link(bus.endpoint) as link:
-        publisher.publish(evaluation(0))
+        publisher.publish(make_evaluation(0))
         for noise in (
             b"",
             b"\xff" * 100,
@@ -32,7 +32,7 @@ def test_noise_from_a_stranger_leaves_the_hub_serving(bus: Bus, raw_client: RawC
             raw_client.send_bytes(noise)
             raw_client.send_bytes(noise, noise)
         until(lambda: hub_status(link).counters.get("refused_400", 0) >= 11)
-        publisher.publish(evaluation(1))
+        publisher.publish(make_evaluation(1))
         assert publisher.flush(10)
 
 
@@ -64,14 +64,14 @@ def test_a_fetch_that_stands_is_answered_until_it_had_its_answers(
         raw_client.send(frames.Fetch(7, 0, ["evaluation_complete/*/*"], wait_ms=60_000, answers=3))
         until(lambda: hub_status(link).parked == 1, 10, "a parked fetch")
         for step in range(4):
-            publisher.publish(evaluation(step))
+            publisher.publish(make_evaluation(step))
             assert publisher.flush(10)
             if step < 3:
                 answer = raw_client.receive()
                 assert isinstance(answer, frames.Events)
                 answers.append(answer)
         until(lambda: hub_status(link).parked == 0, 10, "no parked fetch")
-    assert [step_of(record) for answer in answers for record in answer.records] == [0, 1, 2]
+    assert [get_step(record) for answer in answers for record in answer.records] == [0, 1, 2]
     assert [answer.next for answer in answers] == [1, 2, 3]
     assert [answer.more for answer in answers] == [True, True, False]
     raw_client.send(frames.AskStatus(8))
@@ -88,11 +88,11 @@ def test_a_fetch_too_many_is_refused_and_the_hub_goes_on(bus: Bus, raw_client: R
         refused = raw_client.receive()
         assert isinstance(refused, frames.Refused)
         assert (refused.code, refused.about) == (frames.TOO_MANY, 64)
-        publisher.publish(evaluation(0))
+        publisher.publish(make_evaluation(0))
         assert publisher.flush(10)
         answer = raw_client.receive()
         assert isinstance(answer, frames.Events)
-        assert [step_of(record) for record in answer.records] == [0]
+        assert [get_step(record) for record in answer.records] == [0]
 
 
 def test_a_thousand_parked_subscribers_cost_nothing_while_nothing_happens(bus: Bus) -> None:

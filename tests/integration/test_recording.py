@@ -13,8 +13,15 @@ from optuna.storages import BaseStorage, RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from support.databases import ALL, SQL, Databases, reopened
-from support.random_study import DISTRIBUTIONS, Direction, open_study, play, rows, trials
+from support.databases import ALL, SQL, Databases, reopen
+from support.random_study import (
+    DISTRIBUTIONS,
+    Direction,
+    list_rows,
+    list_trials,
+    open_study,
+    play_actions,
+)
 from support.until import until
 from trialbus_services.optimizer.attributes import THINNED
 from trialbus_services.optimizer.storage_writer import WriteBehind
@@ -43,21 +50,21 @@ def test_a_recorded_study_equals_a_study_of_plain_optuna(
     url = databases.new()
     plain, backend = databases.open(databases.new()), databases.open(url)
     behind = WriteBehind(backend, interval_s=NEVER_S)
-    play(open_study(plain, "s", directions, 0), 0, n_actions=60)
-    play(open_study(behind, "s", directions, 0), 0, behind.flush, n_actions=60)
-    assert trials(behind, "s") == trials(plain, "s")
+    play_actions(open_study(plain, "s", directions, 0), 0, n_actions=60)
+    play_actions(open_study(behind, "s", directions, 0), 0, behind.flush, n_actions=60)
+    assert list_trials(behind, "s") == list_trials(plain, "s")
     behind.close()
     assert behind.n_pending == 0
-    assert trials(reopened(databases, url, backend), "s") == trials(plain, "s")
+    assert list_trials(reopen(databases, url, backend), "s") == list_trials(plain, "s")
     if databases.kind in SQL:
-        assert rows(rdb(backend).engine) == rows(rdb(plain).engine)
+        assert list_rows(rdb(backend).engine) == list_rows(rdb(plain).engine)
 
 
 @pytest.mark.parametrize("kind", ALL)
 def test_loaded_trials_are_those_that_optuna_reads(databases: Databases) -> None:
     backend = databases.open(databases.new())
     for seed, directions in enumerate(DIRECTIONS):
-        play(open_study(backend, f"s{seed}", directions, seed), seed)
+        play_actions(open_study(backend, f"s{seed}", directions, seed), seed)
     behind = WriteBehind(backend)
     for seed in range(len(DIRECTIONS)):
         study_id = behind.load_or_create_study(f"s{seed}", MINIMIZE)
@@ -66,7 +73,9 @@ def test_loaded_trials_are_those_that_optuna_reads(databases: Databases) -> None
         assert repr(behind.get_study_user_attrs(study_id)) == repr(
             backend.get_study_user_attrs(recorded_id)
         )
-        assert trials(behind, f"s{seed}", times=True) == trials(backend, f"s{seed}", times=True)
+        assert list_trials(behind, f"s{seed}", times=True) == list_trials(
+            backend, f"s{seed}", times=True
+        )
     assert behind.get_best_trial(behind.load_or_create_study("s0", [])).value == (
         backend.get_best_trial(backend.get_study_id_from_name("s0")).value
     )
@@ -78,17 +87,19 @@ def test_plain_optuna_and_write_behind_continue_each_other(databases: Databases)
     plain, url = databases.open(databases.new()), databases.new()
     backend = databases.open(url)
     for turn in range(3):
-        play(open_study(plain, "s", ["maximize"], turn), turn, n_actions=20)
+        play_actions(open_study(plain, "s", ["maximize"], turn), turn, n_actions=20)
         if turn == 1:
             behind = WriteBehind(databases.open(url) if databases.kind != "memory" else backend)
-            play(open_study(behind, "s", ["maximize"], turn), turn, behind.flush, n_actions=20)
+            play_actions(
+                open_study(behind, "s", ["maximize"], turn), turn, behind.flush, n_actions=20
+            )
             behind.close()
         else:
-            play(open_study(backend, "s", ["maximize"], turn), turn, n_actions=20)
-    again = reopened(databases, url, backend)
-    assert trials(again, "s") == trials(plain, "s")
+            play_actions(open_study(backend, "s", ["maximize"], turn), turn, n_actions=20)
+    again = reopen(databases, url, backend)
+    assert list_trials(again, "s") == list_trials(plain, "s")
     if databases.kind in SQL:
-        assert rows(rdb(backend).engine) == rows(rdb(plain).engine)
+        assert list_rows(rdb(backend).engine) == list_rows(rdb(plain).engine)
 
 
 @pytest.mark.parametrize("kind", SQL)
@@ -108,7 +119,7 @@ def test_changes_that_are_repeated_after_loading_change_nothing(databases: Datab
         behind.set_trial_user_attr(trial_id, "key", "value")
         behind.set_study_user_attr(study_id, "key", "value")
         behind.close()
-        after = rows(rdb(backend).engine)
+        after = list_rows(rdb(backend).engine)
         assert before in ({}, after)
         before = after
 
@@ -228,7 +239,7 @@ def test_attributes_of_a_trial_that_ended_can_be_amended(databases: Databases) -
     behind.close()
     trial = read_trial(backend, "s", 0)
     assert (trial.user_attrs, trial.system_attrs) == ({"late": 1}, {"later": 2})
-    assert trials(behind, "s") == trials(backend, "s")
+    assert list_trials(behind, "s") == list_trials(backend, "s")
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])
@@ -270,17 +281,17 @@ def test_a_released_study_is_written_and_can_be_loaded_again(databases: Database
     url = databases.new()
     backend = databases.open(url)
     behind = WriteBehind(backend, interval_s=NEVER_S)
-    play(open_study(behind, "other", ["minimize"], 1), 1)
-    play(open_study(behind, "s", ["minimize"], 0), 0)
-    expected, other = trials(behind, "s"), trials(behind, "other")
+    play_actions(open_study(behind, "other", ["minimize"], 1), 1)
+    play_actions(open_study(behind, "s", ["minimize"], 0), 0)
+    expected, other = list_trials(behind, "s"), list_trials(behind, "other")
     behind.release(behind.load_or_create_study("s", MINIMIZE))
     assert [study.study_name for study in behind.get_all_studies()] == ["other"]
-    assert trials(behind, "s") == expected
-    assert trials(behind, "other") == other
-    play(open_study(behind, "s", ["minimize"], 2), 2)
-    expected = trials(behind, "s")
+    assert list_trials(behind, "s") == expected
+    assert list_trials(behind, "other") == other
+    play_actions(open_study(behind, "s", ["minimize"], 2), 2)
+    expected = list_trials(behind, "s")
     optuna.delete_study(study_name="other", storage=behind)
     behind.close()
-    assert trials(backend, "s") == expected
+    assert list_trials(backend, "s") == expected
     with pytest.raises(KeyError):
         backend.get_study_id_from_name("other")

@@ -19,7 +19,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from support.databases import Databases
-from support.random_study import DISTRIBUTIONS, open_study, play, trials
+from support.random_study import DISTRIBUTIONS, list_trials, open_study, play_actions
 from support.until import until
 from trialbus_services.optimizer.storage_writer import WriteBehind
 
@@ -97,7 +97,7 @@ def test_a_locked_database_delays_nobody_and_loses_nothing(
     assert behind.is_recorded(mark)
     assert behind.failing_since is None
     assert behind.n_pending == 0
-    assert trials(behind, "s") == trials(backend, "s")
+    assert list_trials(behind, "s") == list_trials(backend, "s")
     first, last = messages(caplog)
     assert "the storage cannot be written, retrying" in first
     assert "the storage is written again after" in last
@@ -148,7 +148,7 @@ def test_a_commit_without_an_answer_is_not_repeated(databases: Databases, kept: 
         study.ask(DISTRIBUTIONS)
     assert behind.flush(30)
     assert lost
-    assert trials(behind, "s") == trials(backend, "s")
+    assert list_trials(behind, "s") == list_trials(backend, "s")
     behind.close()
 
 
@@ -159,7 +159,7 @@ def test_a_refused_row_delays_no_other_row(
     backend = databases.open(databases.new())
     behind = WriteBehind(backend, interval_s=NEVER_S)
     bad = behind.create_new_trial(behind.load_or_create_study("bad", MINIMIZE))
-    play(open_study(behind, "good", ["minimize"], 0), 0)
+    play_actions(open_study(behind, "good", ["minimize"], 0), 0)
     behind.set_trial_intermediate_value(bad, 1, 1.0)
     huge = 2**70
     if databases.kind == "journal":
@@ -172,7 +172,7 @@ def test_a_refused_row_delays_no_other_row(
         behind.set_trial_intermediate_value(bad, huge, 1.0)
     behind.set_study_user_attr(behind.load_or_create_study("bad", []), "key", 1)
     assert behind.flush(30)
-    assert trials(backend, "good") == trials(behind, "good")
+    assert list_trials(backend, "good") == list_trials(behind, "good")
     [trial] = backend.get_all_trials(backend.get_study_id_from_name("bad"))
     assert trial.intermediate_values == {1: 1.0}
     assert backend.get_study_user_attrs(backend.get_study_id_from_name("bad")) == {"key": 1}
@@ -203,7 +203,7 @@ def test_a_trial_of_another_program_is_noticed(
         study.ask()
     other.tell(0, 1.0)
     assert behind.flush(30)
-    assert trials(behind, "other") == trials(backend, "other")
+    assert list_trials(behind, "other") == list_trials(backend, "other")
     behind.close()
     assert behind.failing_since is None
 
@@ -227,7 +227,7 @@ def test_a_study_that_another_program_deletes_is_noticed_once(
     assert messages(caplog) == [
         "another program has deleted the study 's'; its changes are no longer recorded"
     ]
-    assert trials(behind, "other") == trials(backend, "other")
+    assert list_trials(behind, "other") == list_trials(backend, "other")
     with pytest.raises(StorageInternalError, match="deleted"):
         study.ask()
     behind.close()
@@ -245,9 +245,9 @@ def test_a_storage_with_an_unknown_schema_is_written_by_the_api_of_optuna(
     assert (
         "row by row, which is slow: the schema is version v9.9.9.z (expected v3.2.0.a)" in message
     )
-    play(open_study(behind, "s", ["minimize"], 0), 0, behind.flush)
+    play_actions(open_study(behind, "s", ["minimize"], 0), 0, behind.flush)
     behind.close()
-    assert trials(behind, "s") == trials(backend, "s")
+    assert list_trials(behind, "s") == list_trials(backend, "s")
 
 
 @pytest.mark.parametrize("kind", ["sqlite"])

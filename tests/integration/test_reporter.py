@@ -11,7 +11,7 @@ import pytest
 
 import trialbus
 from support.processes import Bus, Managed
-from support.stories import finished, publish, record
+from support.stories import make_study_end, publish, record_study
 from support.until import until
 
 pytestmark = pytest.mark.timeout(150)  # each starts several processes
@@ -23,7 +23,7 @@ def reporter(bus: Bus, figures: str = "[history]") -> Managed:
 
 def recorded(bus: Bus, *studies: str, n_params: int = 1) -> None:
     for study in studies:
-        record(study, f"sqlite:///{bus.directory}/studies.db", n_params=n_params)
+        record_study(study, f"sqlite:///{bus.directory}/studies.db", n_params=n_params)
 
 
 def reports(bus: Bus) -> list[trialbus.ReportReady]:
@@ -59,13 +59,13 @@ def until_halfway(bus: Bus) -> psutil.Process:
 def test_a_study_that_finished_while_no_reporter_ran_is_reported_when_one_comes(bus: Bus) -> None:
     bus.hub()
     recorded(bus, "early", "late")
-    publish(bus, finished("early"))
+    publish(bus, make_study_end("early"))
     service = reporter(bus)
     first = until_reported(bus, "early")
     assert (first.error, first.submission) == (None, "1")
     assert all(Path(path).is_file() for path in first.paths)
     service.stop()
-    publish(bus, finished("late"))
+    publish(bus, make_study_end("late"))
     service.start()
     until_reported(bus, "late")
     assert [event.study for event in reports(bus)] == ["early", "late"]
@@ -74,8 +74,8 @@ def test_a_study_that_finished_while_no_reporter_ran_is_reported_when_one_comes(
 def test_the_same_end_told_twice_makes_one_report(bus: Bus) -> None:
     bus.hub()
     recorded(bus, "twice", "other")
-    publish(bus, finished("twice"), finished("twice"), finished("other"))
-    publish(bus, finished("twice", submission="2"))
+    publish(bus, make_study_end("twice"), make_study_end("twice"), make_study_end("other"))
+    publish(bus, make_study_end("twice", submission="2"))
     reporter(bus)
     until(lambda: len(reports(bus)) == 3, 60, "three reports")
     told = [(event.study, event.submission) for event in reports(bus)]
@@ -88,7 +88,7 @@ def test_a_reporter_that_ends_in_the_middle_leaves_no_half_report_and_makes_it_a
 ) -> None:
     bus.hub()
     recorded(bus, "big", n_params=60)
-    publish(bus, finished("big"))
+    publish(bus, make_study_end("big"))
     service = reporter(bus, figures="null")
     making = until_halfway(bus)
     service.signal(number)
@@ -105,7 +105,7 @@ def test_a_reporter_that_ends_in_the_middle_leaves_no_half_report_and_makes_it_a
 def test_a_report_whose_process_crashes_is_made_again_by_the_same_reporter(bus: Bus) -> None:
     bus.hub()
     recorded(bus, "big", n_params=60)
-    publish(bus, finished("big"))
+    publish(bus, make_study_end("big"))
     service = reporter(bus, figures="null")
     until_halfway(bus).kill()
     assert until_reported(bus, "big").error is None
@@ -115,7 +115,7 @@ def test_a_report_whose_process_crashes_is_made_again_by_the_same_reporter(bus: 
 def test_a_report_that_cannot_be_made_is_told_so_and_holds_up_no_other(bus: Bus) -> None:
     bus.hub()
     recorded(bus, "digits")
-    publish(bus, finished("digts"), finished("digits"))
+    publish(bus, make_study_end("digts"), make_study_end("digits"))
     service = reporter(bus)
     until_reported(bus, "digits")
     wrong, right = reports(bus)
@@ -129,10 +129,10 @@ def test_a_report_that_cannot_be_made_is_told_so_and_holds_up_no_other(bus: Bus)
 def test_a_reporter_outlives_its_hub_and_answers_when_it_is_back(bus: Bus) -> None:
     hub = bus.hub()
     recorded(bus, "first", "second")
-    publish(bus, finished("first"))
+    publish(bus, make_study_end("first"))
     service = reporter(bus)
     until_reported(bus, "first")
     hub.restart()
-    publish(bus, finished("second"))
+    publish(bus, make_study_end("second"))
     until_reported(bus, "second")
     assert service.running

@@ -66,7 +66,7 @@ def test_a_function_is_trained_with_all_that_the_spec_says_and_results_are_writt
     assert [metrics["gpu"] for metrics in reached] == [{0: 3.0, 1: 5.0}[slot] for slot in slots]
     assert {(metrics["depth"], metrics["interval"]) for metrics in reached} == {(7.0, 4.0)}
     # Each training's own callback heard of the first evaluation before the second was reported.
-    assert {metrics["heard"] for metrics in reached} == {1.0}
+    assert {metrics["counted"] for metrics in reached} == {1.0}
 
     results = json.loads(Path("sweep_results/one_results.json").read_text())
     assert results["best"]["params"] == done.best_params
@@ -100,7 +100,7 @@ def test_a_prune_raised_in_a_callback_ends_the_training_and_a_failed_study_leave
         bus,
         study("pruned", episodes_per_trial=50, n_trials=1),
         study("second", episodes_per_trial=1, n_trials=1),
-        trainer=runner_training.pruned,
+        trainer=runner_training.train_until_pruned,
         generate_plots=True,
         max_concurrent_trials=1,
     )

@@ -17,7 +17,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from support.plain_optuna import ID_OFFSET, Asked, PlainOptuna, Restarted, Told
+from support.plain_optuna import ID_OFFSET, PlainOptuna, SamplerRestarted, TrialAsked, TrialTold
 from support.until import until
 from trialbus import (
     CategoricalParam,
@@ -131,7 +131,7 @@ def follow(start: Start, plain: PlainOptuna, offset: int = 0) -> Suggester:
     attrs: dict[str, Any] = {}
     for event in plain.run():
         match event:
-            case Asked(trial, study_attrs):
+            case TrialAsked(trial, study_attrs):
                 suggestion = request_suggestion(suggester)
                 assert suggestion.number == trial.number
                 assert suggestion.params == trial.params
@@ -142,9 +142,9 @@ def follow(start: Start, plain: PlainOptuna, offset: int = 0) -> Suggester:
                 attrs |= renumber_parents(suggestion.study_attrs, lambda n: n - offset + ID_OFFSET)
                 assert attrs == study_attrs
                 suggester.assign_number(suggestion, trial.number + offset)
-            case Told(number, state, values, last):
+            case TrialTold(number, state, values, last):
                 suggester.tell(number + offset, state, values, last)
-            case Restarted(trials, study_attrs):
+            case SamplerRestarted(trials, study_attrs):
                 suggester.close()
                 suggester = start(plain.spec, trials, study_attrs)
                 attrs = study_attrs

@@ -11,7 +11,7 @@ import pytest
 from optuna.trial import TrialState
 
 import trialbus
-from support.client import SPEC, Client, optimizer, read_optimizer_status, stored
+from support.client import SPEC, Client, load_study, read_optimizer_status, start_optimizer
 from support.processes import Bus
 from support.until import until
 from trialbus_services.optimizer.attributes import ENQUEUED, ENQUEUED_BY, PRUNED_BY
@@ -28,14 +28,14 @@ def enqueue(client: Client, **params: object) -> str:
 
 
 def trials(bus: Bus, state: TrialState) -> list[optuna.trial.FrozenTrial]:
-    return stored(bus).get_trials(deepcopy=False, states=(state,))
+    return load_study(bus).get_trials(deepcopy=False, states=(state,))
 
 
 def test_an_enqueued_trial_survives_the_optimizer_s_death_and_is_run_once(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    service = optimizer(bus, "optimizer.ahead=0")
+    service = start_optimizer(bus, "optimizer.ahead=0")
     worker = client()
     worker.submit()
     worker.run_one()
@@ -52,14 +52,14 @@ def test_an_enqueued_trial_survives_the_optimizer_s_death_and_is_run_once(
     while worker.run_one().trial < 7:
         pass
     worker.next(trialbus.StudyFinished)
-    assert [t.params["x"] for t in stored(bus).trials].count(1.25) == 1
+    assert [t.params["x"] for t in load_study(bus).trials].count(1.25) == 1
 
 
 def test_enqueued_params_that_do_not_fit_are_refused_and_shown(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client()
     worker.submit()
     worker.next(trialbus.StudyStarted)
@@ -78,7 +78,7 @@ def test_a_paused_study_hands_out_nothing_also_after_a_restart_until_it_is_resum
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    service = optimizer(bus)
+    service = start_optimizer(bus)
     worker = client()
     worker.submit()
     running = worker.ask()
@@ -107,7 +107,7 @@ def test_a_trial_pruned_by_a_person_is_told_and_recorded_as_theirs(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client()
     worker.submit()
     trial = worker.ask()
@@ -131,7 +131,7 @@ def test_a_trial_pruned_by_a_person_is_not_handed_out_again_when_its_trainer_is_
     bus: Bus, client: Callable[[], Client], first: str
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client()
     worker.submit()
     trial = worker.ask()

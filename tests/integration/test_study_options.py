@@ -12,7 +12,7 @@ import pytest
 from optuna.trial import TrialState
 
 import trialbus
-from support.client import SPEC, Client, optimizer, stored
+from support.client import SPEC, Client, load_study, start_optimizer
 from support.processes import Bus, Managed
 from support.until import until
 from trialbus.messages import events
@@ -28,7 +28,7 @@ MEDIAN = trialbus.Component(type="MedianPruner", args={"n_startup_trials": 2})
 @pytest.fixture
 def worker(bus: Bus, client: Callable[[], Client]) -> Client:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     return client()
 
 
@@ -51,7 +51,7 @@ def end(worker: Client) -> trialbus.StudyFinished:
 
 def restart(bus: Bus, service: Managed) -> None:
     service.kill()
-    optimizer(bus)
+    start_optimizer(bus)
 
 
 def test_several_objectives_are_pruned_by_the_metric_that_is_named(
@@ -67,7 +67,7 @@ def test_several_objectives_are_pruned_by_the_metric_that_is_named(
     assert (prune.trial, prune.reason) == (bad.trial, "MedianPruner: loss 9")
     worker.finish(bad, "pruned")
     assert end(worker).counts == events.TrialCounts(complete=3, pruned=1)
-    recorded = stored(bus)
+    recorded = load_study(bus)
     assert [trial.values for trial in recorded.trials[:3]] == [[1, 1], [2, 1], [3, 1]]
     assert recorded.trials[3].state == TrialState.PRUNED
     assert [trial.intermediate_values for trial in recorded.trials] == [{}] * 4
@@ -81,7 +81,7 @@ def test_recorded_curves_of_another_metric_prune_after_a_restart(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    service = optimizer(bus)
+    service = start_optimizer(bus)
     worker = client()
     by = trialbus.PruneBy(metric="temperature", direction="minimize")
     worker.submit(study(pruner=MEDIAN, prune_by=by, n_trials=4))
@@ -94,7 +94,7 @@ def test_recorded_curves_of_another_metric_prune_after_a_restart(
     worker.finish(hot, "pruned")
     assert end(worker).counts.pruned == 1
     # The curve that Optuna and its dashboard show stays that of the objective.
-    assert stored(bus).trials[0].intermediate_values == {0: 5.0}
+    assert load_study(bus).trials[0].intermediate_values == {0: 5.0}
 
 
 def test_a_pruner_without_a_rule_reads_a_study_of_one_objective(worker: Client) -> None:
@@ -115,7 +115,7 @@ def test_fixed_params_are_assigned_and_recorded(bus: Bus, worker: Client) -> Non
     assert {name: trial.params[name] for name in fixed} == fixed
     assert set(trial.params) == {"x", "kind", *fixed}
     end(worker)
-    assert stored(bus).best_params == trial.params
+    assert load_study(bus).best_params == trial.params
 
 
 def test_a_conditional_study_is_in_the_database_as_a_script_of_plain_optuna_leaves_it(
@@ -128,7 +128,7 @@ def test_a_conditional_study_is_in_the_database_as_a_script_of_plain_optuna_leav
     }
     sampler = trialbus.Component(type="TPESampler", args={"n_startup_trials": 3})
     bus.hub()
-    optimizer(bus, "optimizer.ahead=0")
+    start_optimizer(bus, "optimizer.ahead=0")
     worker = client()
     worker.submit(study(params=params, sampler=sampler, seed=5, n_trials=12))
     for _ in range(12):
@@ -143,7 +143,7 @@ def test_a_conditional_study_is_in_the_database_as_a_script_of_plain_optuna_leav
         heads = trial.suggest_int("heads", 1, 8) if kind == "b" else 3
         trial.report(trial.suggest_float("x", -3, 3) ** 2 + heads, 0)
         plain.tell(trial, trial.suggest_float("x", -3, 3) ** 2 + heads)
-    trials = stored(bus).trials
+    trials = load_study(bus).trials
     assert {frozenset(trial.params) for trial in trials} == {
         frozenset({"kind", "x"}),
         frozenset({"kind", "heads", "x"}),
@@ -174,13 +174,13 @@ def test_without_catch_exceptions_the_first_failed_trial_ends_the_study_with_its
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    service = optimizer(bus)
+    service = start_optimizer(bus)
     worker = client()
     strict = study(catch_exceptions=False, n_trials=9)
     worker.submit(strict)
     failing, running = worker.ask(), worker.ask()
     worker.finish(failing, "failed", error="RuntimeError: no luck")
-    until(lambda: stored(bus).trials[failing.trial].state == TrialState.FAIL)
+    until(lambda: load_study(bus).trials[failing.trial].state == TrialState.FAIL)
     restart(bus, service)  # the failure is known after the restart
     worker.report(running, 0, loss=1.0)
     worker.finish(running)
@@ -190,7 +190,7 @@ def test_without_catch_exceptions_the_first_failed_trial_ends_the_study_with_its
         f"trial {failing.trial} failed: RuntimeError: no luck (study.catch_exceptions=false)"
     )
     assert finished.counts == events.TrialCounts(complete=1, failed=1)
-    assert stored(bus).trials[failing.trial].values is None
+    assert load_study(bus).trials[failing.trial].values is None
     # A failure before the newest submission does not end the study.
     worker.submit(strict)
     run(worker, 0.5)
@@ -208,7 +208,7 @@ def test_failed_trials_are_failed_and_do_not_end_a_study_that_catches_them(
     finished = end(worker)
     assert (finished.reason, finished.error) == ("exhausted", None)
     assert finished.counts == events.TrialCounts(complete=2, failed=2)
-    trials = stored(bus).trials
+    trials = load_study(bus).trials
     assert [(trial.state.name, trial.values) for trial in trials] == [
         ("FAIL", None),
         ("COMPLETE", [1.0]),
@@ -219,7 +219,7 @@ def test_n_trials_is_a_total_over_workers_restarts_and_submissions(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    service = optimizer(bus, "optimizer.ahead=3")
+    service = start_optimizer(bus, "optimizer.ahead=3")
     one, two = client(), client()
     one.submit(study(n_trials=5))
     run(one, 1.0)
@@ -233,12 +233,12 @@ def test_n_trials_is_a_total_over_workers_restarts_and_submissions(
     run(one, 1.0)
     finished = end(one)
     assert (finished.reason, finished.counts.complete) == ("exhausted", 5)
-    assert [trial.state.name for trial in stored(bus).trials] == ["COMPLETE"] * 5
+    assert [trial.state.name for trial in load_study(bus).trials] == ["COMPLETE"] * 5
 
 
 def test_enqueued_trials_run_first_and_once(bus: Bus, client: Callable[[], Client]) -> None:
     bus.hub()
-    service = optimizer(bus)
+    service = start_optimizer(bus)
     worker = client()
     queued: tuple[dict[str, Any], ...] = ({"x": 1.5, "kind": "b"}, {"x": -2.0})
     worker.submit(study(enqueue=queued, n_trials=3))
@@ -249,7 +249,7 @@ def test_enqueued_trials_run_first_and_once(bus: Bus, client: Callable[[], Clien
     assert (first.params, second.params["x"]) == (queued[0], -2.0)
     assert third.params["x"] not in (1.5, -2.0)
     assert end(worker).counts.complete == 3
-    assert len(stored(bus).trials) == 3
+    assert len(load_study(bus).trials) == 3
 
 
 def test_a_trial_that_violates_a_constraint_is_never_the_best(bus: Bus, worker: Client) -> None:
@@ -260,7 +260,7 @@ def test_a_trial_that_violates_a_constraint_is_never_the_best(bus: Bus, worker: 
     run(worker, 2.0, **{"size/mb": 1.0})
     finished = end(worker)
     assert [best.number for best in finished.best_trials] == [1]
-    recorded = stored(bus)
+    recorded = load_study(bus)
     assert [trial.constraints for trial in recorded.trials] == [{limit: 2}, {limit: 0}, {limit: -8}]
     assert recorded.best_trial.number == 1
 
@@ -271,7 +271,7 @@ def test_a_trial_without_a_metric_of_a_constraint_fails_and_names_the_metric(
     worker.submit(study(constraints=("size <= 10",), n_trials=1))
     run(worker, 0.0)
     assert end(worker).counts.failed == 1
-    error = stored(bus).trials[0].user_attrs[ERROR]
+    error = load_study(bus).trials[0].user_attrs[ERROR]
     assert error == "study.constraints[0] 'size <= 10' needs size; the trainer reported: loss"
 
 
@@ -300,7 +300,7 @@ def test_objectives_that_are_not_finite_follow_the_policy(
     run(worker, 3.0, math.nan)
     run(worker, math.inf)
     end(worker)
-    trials = stored(bus).trials
+    trials = load_study(bus).trials
     assert "".join(trial.state.name[0] for trial in trials) == states
     assert [trial.value for trial in trials] == values
 
@@ -325,14 +325,14 @@ def test_a_study_ends_when_its_target_is_reached(bus: Bus, worker: Client) -> No
     run(worker, 0.4)
     finished = end(worker)
     assert (finished.reason, finished.error) == ("converged", "0.4 reaches study.target=0.5")
-    assert (finished.counts.complete, len(stored(bus).trials)) == (2, 2)
+    assert (finished.counts.complete, len(load_study(bus).trials)) == (2, 2)
 
 
 def test_a_study_ends_without_progress_also_over_a_restart(
     bus: Bus, client: Callable[[], Client]
 ) -> None:
     bus.hub()
-    service = optimizer(bus)
+    service = start_optimizer(bus)
     worker = client()
     worker.submit(study(early_stop_patience=3, early_stop_min_delta=0.1, n_trials=50))
     for loss in (2.0, 1.0, 0.95, 0.92):

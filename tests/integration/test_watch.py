@@ -13,9 +13,9 @@ import pytest
 
 import trialbus
 from support.commands import small_study
-from support.endpoint import endpoint
+from support.endpoint import serve_endpoint
 from support.processes import Bus, Managed
-from support.stories import finished, publish, submitted, trial
+from support.stories import make_study_end, make_study_start, make_trial, publish
 from support.until import until
 
 pytestmark = pytest.mark.timeout(120)
@@ -36,11 +36,11 @@ def until_printed(process: Managed, words: str) -> None:
 
 def test_one_that_comes_late_sees_the_whole_study_and_its_end(bus: Bus) -> None:
     bus.hub()
-    publish(bus, *submitted(), *trial(0), *trial(1), *list(trial(2))[:2])
+    publish(bus, *make_study_start(), *make_trial(0), *make_trial(1), *list(make_trial(2))[:2])
     late = watch(bus)
     until_printed(late, "quadratic: 2/8 trials done, 1 running, best 0.25 in trial 1")
     assert "trial 0 complete" not in late.printed(), "news of long ago"
-    publish(bus, list(trial(2))[-1], ready(), finished())
+    publish(bus, list(make_trial(2))[-1], ready(), make_study_end())
     assert late.wait(40) == 0
     for words in (
         "trial 2 complete",
@@ -55,8 +55,8 @@ def test_one_that_comes_late_sees_the_whole_study_and_its_end(bus: Bus) -> None:
 @pytest.mark.parametrize(("reason", "code"), [("failed", 1), ("stopped", 0)])
 def test_a_study_that_has_ended_is_summed_up_at_once(bus: Bus, reason: str, code: int) -> None:
     bus.hub()
-    told = finished(reason=reason, error="no luck")  # type: ignore[arg-type]
-    publish(bus, *submitted(), *trial(0), told, ready())
+    told = make_study_end(reason=reason, error="no luck")  # type: ignore[arg-type]
+    publish(bus, *make_study_start(), *make_trial(0), told, ready())
     done = watch(bus, "quadratic")
     assert done.wait(40) == code
     assert f"quadratic, {reason}" in done.printed()
@@ -66,17 +66,24 @@ def test_a_study_that_has_ended_is_summed_up_at_once(bus: Bus, reason: str, code
 
 def test_a_study_that_was_submitted_again_is_watched_to_its_new_end(bus: Bus) -> None:
     bus.hub()
-    publish(bus, *submitted(), *trial(0), finished(), ready(), *submitted(submission="2", n_done=8))
+    publish(
+        bus,
+        *make_study_start(),
+        *make_trial(0),
+        make_study_end(),
+        ready(),
+        *make_study_start(submission="2", n_done=8),
+    )
     again = watch(bus)
     until_printed(again, "8/8 trials done, 0 running, best 0.125 in trial 4")
-    publish(bus, finished(submission="2"))
+    publish(bus, make_study_end(submission="2"))
     assert again.wait(40) == 0
     assert "report " not in again.printed(), "that of the first run"
 
 
 def test_ctrl_c_detaches_and_says_how_to_come_back(bus: Bus) -> None:
     bus.hub()
-    publish(bus, *submitted(), *trial(0))
+    publish(bus, *make_study_start(), *make_trial(0))
     shown = watch(bus)
     until_printed(shown, "1/8 trials done")
     shown.signal(signal.SIGINT)
@@ -87,21 +94,27 @@ def test_ctrl_c_detaches_and_says_how_to_come_back(bus: Bus) -> None:
 
 def test_it_outlives_the_hub(bus: Bus) -> None:
     hub = bus.hub()
-    publish(bus, *submitted(), *trial(0))
+    publish(bus, *make_study_start(), *make_trial(0))
     shown = watch(bus)
     until_printed(shown, "1/8 trials done")
     hub.kill()
     until_printed(shown, "the hub does not answer; waiting for it")
     hub.start()
-    publish(bus, *trial(1))
+    publish(bus, *make_trial(1))
     until_printed(shown, "trial 1 complete")
-    publish(bus, finished(), ready())
+    publish(bus, make_study_end(), ready())
     assert shown.wait(40) == 0
 
 
 def test_without_a_name_and_with_a_choice_it_prints_what_to_type(bus: Bus) -> None:
     bus.hub()
-    publish(bus, *submitted("a b"), *submitted("c"), *submitted("old"), finished("old"))
+    publish(
+        bus,
+        *make_study_start("a b"),
+        *make_study_start("c"),
+        *make_study_start("old"),
+        make_study_end("old"),
+    )
     choice = watch(bus)
     assert choice.wait(40) == 2
     lines = choice.printed().splitlines()
@@ -119,9 +132,9 @@ def test_a_watcher_without_a_hub_waits_for_a_hub_and_for_a_study(bus: Bus) -> No
     until_printed(early, f"no hub answers at {bus.endpoint}; waiting for one")
     bus.hub()
     until_printed(early, f"no study on {bus.endpoint} yet; waiting for one")
-    publish(bus, *submitted(), *trial(0))
+    publish(bus, *make_study_start(), *make_trial(0))
     until_printed(early, "1/8 trials done")
-    publish(bus, finished(), ready())
+    publish(bus, make_study_end(), ready())
     assert early.wait(40) == 0
 
 
@@ -135,7 +148,7 @@ def test_ctrl_c_ends_a_watcher_that_waits_for_a_hub(bus: Bus) -> None:
 
 def test_in_a_terminal_there_is_a_live_area_that_is_gone_after_ctrl_c(bus: Bus) -> None:
     bus.hub()
-    publish(bus, *submitted(), *trial(0), *list(trial(1))[:3])
+    publish(bus, *make_study_start(), *make_trial(0), *list(make_trial(1))[:3])
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "trialbus_services", "watch", "--endpoint", bus.endpoint]
     environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "LINES": "30"}
@@ -159,7 +172,7 @@ def test_in_a_terminal_there_is_a_live_area_that_is_gone_after_ctrl_c(bus: Bus) 
 
 
 def test_a_launcher_tells_its_notifier_before_it_ends_its_hub(bus: Bus) -> None:
-    with endpoint(500) as there:
+    with serve_endpoint(500) as there:
         study = bus.service(
             "study",
             *small_study(n_trials=2, steps=1),

@@ -69,14 +69,14 @@ def test_a_wrong_config_stops_before_anything_is_started(
 
 
 def test_a_metric_that_is_never_reported_is_named_with_what_was(bus: Bus) -> None:
-    code, printed = end_of(bus, *small_study(steps=1, step_s=0.0, how="silent"))
+    code, printed = end_of(bus, *small_study(steps=1, step_s=0.0, ending="silent"))
     assert code == 1
     assert "study.objective.metric 'loss' has no value" in printed
     assert "the trainer reported: other" in printed
 
 
 def test_a_trainer_that_exits_with_1_ends_the_study_with_its_last_words(bus: Bus) -> None:
-    code, printed = end_of(bus, *small_study(how="exit1"))
+    code, printed = end_of(bus, *small_study(ending="exit1"))
     assert code == 1
     assert "trials in a row failed (study.max_failures=5)" in printed
     assert "the training data is missing" in printed
@@ -106,7 +106,7 @@ def test_a_service_without_a_hub_says_what_to_start(bus: Bus, name: str) -> None
 def test_services_that_met_a_failing_study_serve_the_next_one(bus: Bus) -> None:
     for name in ("hub", "optimizer", "reporter"):
         bus.service(name)
-    failing, _ = end_of(bus, *small_study(how="exit1", name="failing"))
+    failing, _ = end_of(bus, *small_study(ending="exit1", name="failing"))
     assert failing == 1
     code, printed = end_of(bus, *small_study(steps=1, step_s=0.0, n_trials=2))
     assert code == 0, printed

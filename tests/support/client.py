@@ -50,10 +50,10 @@ class Client:
         self.link.close()
 
     def next(self, type_: type[E], **fields: object) -> E:
-        """Return the next event of a type with the fields given; others are passed over."""
+        """Return the next event of a type with the given fields; skip all other events."""
         while True:
             event = self.inbox.next(20)
-            assert event is not None, f"no {type_.__name__} came"
+            assert event is not None, f"no {type_.__name__} arrived"
             if isinstance(event, type_) and all(getattr(event, k) == v for k, v in fields.items()):
                 return event
 
@@ -108,18 +108,18 @@ class Client:
         return trial
 
 
-def optimizer(bus: Bus, *overrides: str) -> Managed:
+def start_optimizer(bus: Bus, *overrides: str) -> Managed:
     """Start the optimizer on a SQLite file."""
     return bus.service("optimizer", "storage.url=sqlite:///studies.db", *overrides)
 
 
-def stored(bus: Bus, study: str = SPEC.name) -> optuna.Study:
-    """Return the study as plain Optuna reads it."""
+def load_study(bus: Bus, study: str = SPEC.name) -> optuna.Study:
+    """Return the study that plain Optuna loads from the storage."""
     return optuna.load_study(study_name=study, storage=f"sqlite:///{bus.directory}/studies.db")
 
 
 def read_optimizer_status(link: Link) -> OptimizerStatus:
-    """Return the optimizer's status, read back from its session."""
+    """Return the status in the optimizer's session."""
     sessions = hub_status(link).sessions
     status = from_info(next(s.info for s in sessions if s.kind == "optimizer"))
     assert status is not None

@@ -1,4 +1,4 @@
-"""Command lines of studies that need nothing but this folder's trainer."""
+"""Command lines of studies that run the trainer in this folder."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ N_TRIALS = 8
 
 
 def small_study(
-    steps: int = 5, step_s: float = 0.1, how: str = "end", name: str = "quadratic", **study: object
+    steps: int = 5,
+    step_s: float = 0.1,
+    ending: str = "end",
+    name: str = "quadratic",
+    **study: object,
 ) -> list[str]:
-    """Return the overrides of a study over one param that takes about `steps * step_s` a trial."""
-    changes = {"n_trials": N_TRIALS} | study
+    """Return the overrides of a study of a single param, with trials of about `steps * step_s`."""
+    fields = {"n_trials": N_TRIALS} | study
     return [
-        f"trainer.command=[{sys.executable},{trainer.__file__},'{steps}','{step_s}',{how}]",
+        f"trainer.command=[{sys.executable},{trainer.__file__},'{steps}','{step_s}',{ending}]",
         f"study.name={name}",
         "~study.params",
         f"+study.params={PARAMS}",
@@ -24,5 +28,5 @@ def small_study(
         "study.objective.direction=minimize",
         "pruner=none",
         "sampler=random",
-        *(f"study.{key}={value}" for key, value in changes.items()),
+        *(f"study.{key}={value}" for key, value in fields.items()),
     ]

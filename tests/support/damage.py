@@ -1,4 +1,4 @@
-"""Damage to files as disks and memory do it, from a seeded source of chance."""
+"""Damage to files by faulty disks and memory, at random with a seed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 
 
 def flip_bit(image: bytes, chance: random.Random) -> tuple[bytes, int]:
-    """Return a copy of a file's content with one bit flipped, and the position of the byte."""
+    """Return a copy of a file's content with a flipped bit, and the position of the byte."""
     position = chance.randrange(len(image))
     damaged = bytearray(image)
     damaged[position] ^= 1 << chance.randrange(8)

@@ -1,4 +1,4 @@
-"""Storages to test with: databases of their own, and servers that end with the session."""
+"""Storages for tests: a database for each test, and servers for the session."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import sqlalchemy
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 
-from support.requirements import lacking
+from support.requirements import skip_for_lack
 from support.until import until
 from trialbus_services.optimizer.storage import open_storage
 
@@ -24,7 +24,7 @@ ALL = [*SQL, "journal", "memory"]
 
 
 class Databases:
-    """Makes empty storages of one kind; each can be opened more than once by its URL.
+    """Factory of empty storages of a kind, which a test opens any number of times by URL.
 
     Args:
         kind: One of `ALL`.
@@ -39,7 +39,7 @@ class Databases:
         self._opened: list[BaseStorage] = []
 
     def new(self) -> str:
-        """Make an empty database and return its URL."""
+        """Create an empty database and return the URL."""
         name = f"t{uuid.uuid4().hex}"
         if self._server is None:
             return {
@@ -58,13 +58,13 @@ class Databases:
         )
 
     def open(self, url: str) -> BaseStorage:
-        """Open a storage; it is closed with the test."""
+        """Open a storage until the end of the test."""
         storage = open_storage(url)
         self._opened.append(storage)
         return storage
 
     def close(self) -> None:
-        """Close what was opened."""
+        """Close the opened storages."""
         for storage in self._opened:
             rdb = getattr(storage, "_backend", storage)
             if isinstance(rdb, RDBStorage):
@@ -72,35 +72,35 @@ class Databases:
                 rdb.engine.dispose()
 
 
-def reopened(databases: Databases, url: str, storage: BaseStorage) -> BaseStorage:
-    """Return what another process would see; memory has no other."""
+def reopen(databases: Databases, url: str, storage: BaseStorage) -> BaseStorage:
+    """Return a storage as another process opens it; a storage in memory is returned as it is."""
     return storage if isinstance(storage, InMemoryStorage) else databases.open(url)
 
 
-def _program(name: str) -> str:
+def _find_program(name: str) -> str:
     debian = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")))
-    found = shutil.which(name, path=":".join([os.environ["PATH"], "/usr/sbin", *debian]))
-    if found is None:
-        lacking(f"{name} is not installed")
-    return found
+    path = shutil.which(name, path=":".join([os.environ["PATH"], "/usr/sbin", *debian]))
+    if path is None:
+        skip_for_lack(f"{name} is not installed")
+    return path
 
 
-def _unprivileged() -> list[str]:
+def _make_unprivileged() -> list[str]:
     # PostgreSQL refuses to run as root.
     return (
-        [_program("setpriv"), "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
+        [_find_program("setpriv"), "--reuid=nobody", "--regid=nogroup", "--clear-groups"]
         if os.geteuid() == 0
         else []
     )
 
 
 @contextmanager
-def _postgresql(directory: Path) -> Generator[str]:
+def _start_postgresql(directory: Path) -> Generator[str]:
     driver = next((name for name in ("psycopg", "psycopg2") if find_spec(name)), None)
     if driver is None:
-        lacking("neither psycopg nor psycopg2 is installed")
-    initdb, pg_ctl = _program("initdb"), _program("pg_ctl")
-    user = _unprivileged()
+        skip_for_lack("neither psycopg nor psycopg2 is installed")
+    initdb, pg_ctl = _find_program("initdb"), _find_program("pg_ctl")
+    user = _make_unprivileged()
     if user:
         shutil.chown(directory, "nobody", "nogroup")
     data = directory / "data"
@@ -124,10 +124,10 @@ def _postgresql(directory: Path) -> Generator[str]:
 
 
 @contextmanager
-def _mysql(directory: Path) -> Generator[str]:
+def _start_mysql(directory: Path) -> Generator[str]:
     if not find_spec("pymysql"):
-        lacking("pymysql is not installed")
-    server, install = _program("mariadbd"), _program("mariadb-install-db")
+        skip_for_lack("pymysql is not installed")
+    server, install = _find_program("mariadbd"), _find_program("mariadb-install-db")
     user = ["--user=root"] if os.geteuid() == 0 else []
     data, socket = directory / "data", directory / "socket"
     subprocess.run(
@@ -165,18 +165,18 @@ def _mysql(directory: Path) -> Generator[str]:
         process.wait()
 
 
-#: Starts the server of a kind and gives its URL; None for kinds that are files.
+#: Function that starts the server of a kind and returns its URL; None for kinds that are files.
 Server = Callable[[str], str | None]
 
 
 @contextmanager
-def servers() -> Generator[Server]:
-    """Start servers when they are first asked for, and end them together."""
+def start_servers() -> Generator[Server]:
+    """Yield a function that starts a server on first use, and stop all servers at the end."""
     running: dict[str, str] = {}
     with ExitStack() as stack:
 
         def url(kind: str) -> str | None:
-            start = {"postgresql": _postgresql, "mysql": _mysql}.get(kind)
+            start = {"postgresql": _start_postgresql, "mysql": _start_mysql}.get(kind)
             if start is not None and kind not in running:
                 # Not tmp_path: the path of a socket file has to be short.
                 directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="trialbus-"))

@@ -1,4 +1,4 @@
-"""One rank of a distributed training that is told to stop when its loss is high."""
+"""A rank of a distributed training that is pruned when the loss is high."""
 
 from __future__ import annotations
 

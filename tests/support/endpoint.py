@@ -1,4 +1,4 @@
-"""An HTTP endpoint on loopback that behaves as a test says."""
+"""An HTTP endpoint on loopback with the answers that a test chooses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Answer: TypeAlias = int | Literal["hang", "close"]
 
 
 class Endpoint:
-    """What was posted, and how the next posts are answered: in turn, and 200 after them."""
+    """Received posts, and the answers to the next posts: in turn, and 200 after the last."""
 
     def __init__(self, *answers: Answer) -> None:
         self.answers = list(answers)
@@ -25,23 +25,23 @@ class Endpoint:
 
 
 @contextmanager
-def endpoint(*answers: Answer) -> Generator[Endpoint]:
+def serve_endpoint(*answers: Answer) -> Generator[Endpoint]:
     """Serve an endpoint inside the block."""
-    made = Endpoint(*answers)
+    endpoint = Endpoint(*answers)
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            made.n_posts += 1
-            answer = made.answers.pop(0) if made.answers else 200
+            endpoint.n_posts += 1
+            answer = endpoint.answers.pop(0) if endpoint.answers else 200
             if answer == "hang":
-                made.released.wait(30)
+                endpoint.released.wait(30)
             if isinstance(answer, str):
                 self.close_connection = True
                 return
             if answer == 200:
-                made.seen.append(json.loads(body))
-                made.headers.append(dict(self.headers))
+                endpoint.seen.append(json.loads(body))
+                endpoint.headers.append(dict(self.headers))
             self.send_response(answer)
             if answer in (302, 307):
                 self.send_header("Location", "/elsewhere")
@@ -49,22 +49,22 @@ def endpoint(*answers: Answer) -> Generator[Endpoint]:
             self.end_headers()
 
         def do_GET(self) -> None:
-            """Where a redirected post would arrive."""
+            """Answer a redirected post."""
             self.send_response(200)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
         def log_request(self, code: object = "-", size: object = "-") -> None:
-            """Say nothing."""
+            """Do not log the request."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
-    made.url = f"http://127.0.0.1:{server.server_port}/hook/secret"
+    endpoint.url = f"http://127.0.0.1:{server.server_port}/hook/secret"
     try:
-        yield made
+        yield endpoint
     finally:
-        made.released.set()
+        endpoint.released.set()
         server.shutdown()
         thread.join()
         server.server_close()

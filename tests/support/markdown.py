@@ -1,4 +1,4 @@
-"""Parts of a Markdown page: its links, headings and code."""
+"""Parts of a Markdown page: links, headings and code."""
 
 from __future__ import annotations
 
@@ -52,6 +52,6 @@ class Page:
 
     @property
     def anchors(self) -> set[str]:
-        """Anchors of the headings, as GitHub names them."""
+        """Anchors of the headings, by GitHub's rule."""
         headings = _HEADING.findall(self._prose)
         return {re.sub(r"[^\w -]", "", text.lower()).replace(" ", "-") for text in headings}

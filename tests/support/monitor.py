@@ -1,4 +1,4 @@
-"""The live page as a process, and requests to it."""
+"""The live page as a process, and HTTP requests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _STARTED = re.compile(r"http://[^/]+:(\d+)/(\?token=\S+)?")
 
 
 class Page:
-    """A monitor on a port of the system's choice; the same one when it is started again."""
+    """A monitor on a port of the system's choice, which a restart keeps."""
 
     def __init__(self, bus: Bus, *overrides: str) -> None:
         self.process: Managed = bus.service("monitor", "monitor.port=0", *overrides)
@@ -45,7 +45,7 @@ class Page:
         return response_headers
 
     def send_action(self, body: Any, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
-        """Send an action as the page sends it after the printed URL was opened."""
+        """Send an action like a page opened by the printed URL."""
         all_headers = {"Cookie": self.log_in()} | dict(headers or {})
         status, text, _ = self._ask("POST", "/action", json.dumps(body), all_headers)
         return status, text

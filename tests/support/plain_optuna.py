@@ -1,4 +1,4 @@
-"""What plain Optuna suggests while trials end in every way, to be compared with."""
+"""Suggestions of plain Optuna in a study with every kind of end of a trial, for comparison."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ID_OFFSET = 3
 
 
 @dataclass(frozen=True)
-class Asked:
+class TrialAsked:
     """A trial was asked for."""
 
     trial: FrozenTrial
@@ -29,7 +29,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Told:
+class TrialTold:
     """A trial ended."""
 
     number: int
@@ -39,8 +39,8 @@ class Told:
 
 
 @dataclass(frozen=True)
-class Restarted:
-    """The sampler was built anew, for the study as it is."""
+class SamplerRestarted:
+    """The sampler was built anew for the study at that time."""
 
     trials: list[FrozenTrial]
     study_attrs: dict[str, Any]
@@ -61,8 +61,8 @@ class PlainOptuna:
     restart_at: int | None = None
     stopped: bool = field(default=False, init=False)
 
-    def run(self) -> Iterator[Asked | Told | Restarted]:
-        """Yield what happens until all trials ended, or the sampler stopped the study."""
+    def run(self) -> Iterator[TrialAsked | TrialTold | SamplerRestarted]:
+        """Yield the events of the study until all trials ended or the sampler stopped the study."""
         storage = InMemoryStorage()
         other = optuna.create_study(storage=storage)
         for _ in range(ID_OFFSET):
@@ -77,33 +77,33 @@ class PlainOptuna:
         )
         study_id = storage.get_study_id_from_name(self.spec.name)
         running: list[optuna.Trial] = []
-        asked = 0
+        n_asked = 0
         while True:
-            if asked == self.restart_at:
-                study.sampler = build_sampler(self.spec, asked)
+            if n_asked == self.restart_at:
+                study.sampler = build_sampler(self.spec, n_asked)
                 self.restart_at = None
-                yield Restarted(
+                yield SamplerRestarted(
                     study.get_trials(), copy.deepcopy(storage.get_study_system_attrs(study_id))
                 )
-            if len(running) < self.n_open and asked < self.spec.n_trials and not study.stopped:
+            if len(running) < self.n_open and n_asked < self.spec.n_trials and not study.stopped:
                 trial = study.ask()
                 if self.define:
                     self.define(trial)
                 else:
                     suggest_params(trial, self.spec.params)
                 running.append(trial)
-                asked += 1
+                n_asked += 1
                 frozen = copy.deepcopy(study.get_trials(deepcopy=False)[trial.number])
-                yield Asked(frozen, copy.deepcopy(storage.get_study_system_attrs(study_id)))
+                yield TrialAsked(frozen, copy.deepcopy(storage.get_study_system_attrs(study_id)))
             elif running:
-                trial = running.pop(asked % len(running))
+                trial = running.pop(n_asked % len(running))
                 yield self._finish(study, trial)
             else:
                 self.stopped = study.stopped
                 return
 
-    def _finish(self, study: optuna.Study, trial: optuna.Trial) -> Told:
-        values = [value_of(trial.params, index) for index in range(len(self.spec.objectives))]
+    def _finish(self, study: optuna.Study, trial: optuna.Trial) -> TrialTold:
+        values = [compute_value(trial.params, index) for index in range(len(self.spec.objectives))]
         state, last = TrialState.COMPLETE, None
         if len(values) == 1:
             for step in range(_STEPS):
@@ -116,9 +116,9 @@ class PlainOptuna:
             state = TrialState.PRUNED
         if trial.number % 7 == 5:
             state = TrialState.FAIL
-        told = values if state is TrialState.COMPLETE else None
-        study.tell(trial.number, told, state)
-        return Told(trial.number, state, told, last)
+        told_values = values if state is TrialState.COMPLETE else None
+        study.tell(trial.number, told_values, state)
+        return TrialTold(trial.number, state, told_values, last)
 
 
 class _Study(optuna.Study):
@@ -128,7 +128,7 @@ class _Study(optuna.Study):
         self.stopped = True
 
 
-def value_of(params: dict[str, Any], index: int) -> float:
+def compute_value(params: dict[str, Any], index: int) -> float:
     """Return an objective value of parameters."""
     numbers = [float(value) if isinstance(value, int | float) else 1.0 for value in params.values()]
     return sum((number - 0.3 - index) ** 2 for number in numbers)

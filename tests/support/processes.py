@@ -1,4 +1,4 @@
-"""Real processes for tests: started, killed, started again, and never left behind."""
+"""Real processes for tests, killed and restarted at will and never left running."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Managed:
     """A process that a test may kill and start again.
 
     Args:
-        command: What to run.
-        log: Takes what it prints; shown when a test fails.
-        cwd: Folder it runs in.
+        command: Program and arguments.
+        log: File for the output of the process, which is printed when a test fails.
+        cwd: Working folder.
     """
 
     def __init__(self, command: Sequence[str], log: Path, cwd: Path) -> None:
@@ -58,7 +58,7 @@ class Managed:
         os.kill(self.pid, number)
 
     def kill(self) -> None:
-        """SIGKILL, as the out-of-memory killer does it."""
+        """Send SIGKILL, like the out-of-memory killer, and wait for the end."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
@@ -72,7 +72,7 @@ class Managed:
         return self._process.wait(timeout_s)
 
     def stop(self, timeout_s: float = 20.0) -> int:
-        """SIGTERM, and the exit code."""
+        """Send SIGTERM and return the exit code."""
         assert self._process is not None
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGCONT)
@@ -88,7 +88,7 @@ class Managed:
 
 
 class Bus:
-    """A folder with a hub and services, each a process, on a socket file of its own."""
+    """A folder with the processes of a hub and services, and a socket file."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -121,5 +121,5 @@ class Bus:
         for process in reversed(self.processes.values()):
             if process.running:
                 process.kill()
-        # What killed publishers left; another bus in the same folder is another bus.
+        # Killed publishers leave rings, which must not reach another bus in the same folder.
         shutil.rmtree(ring_directory(self.endpoint), ignore_errors=True)

@@ -1,4 +1,4 @@
-"""A study of everything Optuna has, driven by a seed, and how it is compared."""
+"""A study with all kinds of params and states of Optuna, driven by a seed, and comparisons."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _VALUES = [math.nan, math.inf, -math.inf, 0.1, -3.0, 1e300, 5e-324]
 def open_study(
     storage: BaseStorage, name: str, directions: list[Direction], seed: int
 ) -> optuna.Study:
-    """Make or continue a study with a random sampler."""
+    """Create or continue a study with a random sampler."""
     return optuna.create_study(
         study_name=name,
         storage=storage,
@@ -45,13 +45,13 @@ def open_study(
     )
 
 
-def play(
+def play_actions(
     study: optuna.Study,
     seed: int,
     pause: Callable[[], object] = lambda: None,
     n_actions: int = 30,
 ) -> None:
-    """Do with a study what a seed says; call `pause` in between, which must change nothing."""
+    """Apply random actions to a study; `pause`, called in between, must not change the study."""
     chance = random.Random(seed)
     single = len(study.directions) == 1
     study.set_user_attr("seed", {"is": seed, "nan": math.nan})
@@ -61,8 +61,10 @@ def play(
         optuna.trial.create_trial(
             state=TrialState.COMPLETE,
             values=[math.inf, *[-1.5] * (len(study.directions) - 1)],
-            params={name: d.to_external_repr(d.to_internal_repr(_any(d))) for name, d in _SOME},
-            distributions=dict(_SOME),
+            params={
+                name: d.to_external_repr(d.to_internal_repr(_choose_value(d))) for name, d in _ITEMS
+            },
+            distributions=dict(_ITEMS),
             intermediate_values={1: 0.5, 7: math.nan} if single else {},
             user_attrs={"text": 'ü"\\'},
         )
@@ -95,56 +97,58 @@ def play(
     study.enqueue_trial({"float": 0.25})
 
 
-def trials(storage: BaseStorage, name: str, *, times: bool = False) -> list[dict[str, Any]]:
-    """Return all of a study's trials, comparable: without ids, and NaN is NaN."""
-    found = storage.get_all_trials(storage.get_study_id_from_name(name))
-    return [_comparable(trial, times=times) for trial in found]
+def list_trials(storage: BaseStorage, name: str, *, times: bool = False) -> list[dict[str, Any]]:
+    """Return the trials of a study without ids, for comparisons in which NaN equals NaN."""
+    trials = storage.get_all_trials(storage.get_study_id_from_name(name))
+    return [_make_comparable(trial, times=times) for trial in trials]
 
 
-def rows(engine: sqlalchemy.Engine) -> dict[str, list[str]]:
-    """Return all of a database's rows, without ids and times, in the order of parameters' ids."""
+def list_rows(engine: sqlalchemy.Engine) -> dict[str, list[str]]:
+    """Return the rows of a database without ids and times, params in the order of ids."""
     metadata = sqlalchemy.MetaData()
     metadata.reflect(engine)
     tables = metadata.tables
     with engine.connect() as connection:
-        studies = {row.study_id: row.study_name for row in _all(connection, tables["studies"])}
+        studies = {
+            row.study_id: row.study_name for row in _select_all(connection, tables["studies"])
+        }
         numbers = {
             row.trial_id: (studies[row.study_id], row.number)
-            for row in _all(connection, tables["trials"])
+            for row in _select_all(connection, tables["trials"])
         }
         return {
-            name: _rows(connection, table, studies, numbers)
+            name: _list_table_rows(connection, table, studies, numbers)
             for name, table in tables.items()
             if name not in {"version_info", "alembic_version"}
         }
 
 
-def _rows(
+def _list_table_rows(
     connection: sqlalchemy.Connection,
     table: sqlalchemy.Table,
     studies: dict[int, str],
     numbers: dict[int, tuple[str, int]],
 ) -> list[str]:
-    own = next(iter(table.primary_key.columns.keys()))
-    query = table.select().order_by(table.c[own])
-    found: list[tuple[Any, dict[str, Any]]] = []
+    key = next(iter(table.primary_key.columns.keys()))
+    query = table.select().order_by(table.c[key])
+    rows: list[tuple[Any, dict[str, Any]]] = []
     for row in connection.execute(query).mappings():
-        shown = {k: v for k, v in row.items() if k != own and not k.startswith("datetime")}
-        whose: Any = (studies[row["study_id"]],) if "study_id" in row else numbers[row["trial_id"]]
-        shown.pop("study_id", None)
-        shown.pop("trial_id", None)
-        found.append((whose, shown))
+        columns = {k: v for k, v in row.items() if k != key and not k.startswith("datetime")}
+        owner: Any = (studies[row["study_id"]],) if "study_id" in row else numbers[row["trial_id"]]
+        columns.pop("study_id", None)
+        columns.pop("trial_id", None)
+        rows.append((owner, columns))
     if table.name == "trial_params":
-        found.sort(key=lambda pair: pair[0])
-        return [repr(pair) for pair in found]
-    return sorted(repr(pair) for pair in found)
+        rows.sort(key=lambda pair: pair[0])
+        return [repr(pair) for pair in rows]
+    return sorted(repr(pair) for pair in rows)
 
 
-def _all(connection: sqlalchemy.Connection, table: sqlalchemy.Table) -> list[Any]:
+def _select_all(connection: sqlalchemy.Connection, table: sqlalchemy.Table) -> list[Any]:
     return list(connection.execute(table.select()))
 
 
-def _comparable(trial: FrozenTrial, *, times: bool) -> dict[str, Any]:
+def _make_comparable(trial: FrozenTrial, *, times: bool) -> dict[str, Any]:
     return {
         "number": trial.number,
         "state": trial.state,
@@ -170,7 +174,7 @@ def _tell(study: optuna.Study, trial: optuna.Trial, chance: random.Random) -> No
             study.tell(trial, state=TrialState.PRUNED)
 
 
-def _any(distribution: BaseDistribution) -> Any:
+def _choose_value(distribution: BaseDistribution) -> Any:
     match distribution:
         case CategoricalDistribution():
             return distribution.choices[-1]
@@ -180,4 +184,4 @@ def _any(distribution: BaseDistribution) -> Any:
             raise AssertionError
 
 
-_SOME = list(DISTRIBUTIONS.items())
+_ITEMS = list(DISTRIBUTIONS.items())

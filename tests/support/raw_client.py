@@ -1,4 +1,4 @@
-"""A client that speaks the hub's frames itself, with nothing of `trialbus.client` in between."""
+"""A client of the hub's frames that uses no code of `trialbus.client`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class RawClient:
     Args:
         endpoint: Address of the hub.
         context: A context to share; None makes one for this client alone.
-        keys: For a hub that lets in only those with a key.
+        keys: Keys for a hub that accepts only clients with a key.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class RawClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connection; what the socket still holds is not sent."""
+        """Close the connection and discard unsent messages."""
         self._socket.close()
         if self._owns_context:
             self._context.term()
@@ -52,7 +52,7 @@ class RawClient:
         self._socket.send(frames.encode(frame))
 
     def send_bytes(self, *parts: bytes) -> None:
-        """Send one message of raw parts."""
+        """Send a message of raw parts."""
         self._socket.send_multipart(parts)
 
     def try_send_all(self, messages: Sequence[frames.ToHub]) -> None:

@@ -1,4 +1,4 @@
-"""What the tests need of the machine, beside Python packages."""
+"""Requirements of tests on the machine, beside Python packages."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import NoReturn
 import pytest
 
 
-def lacking(what: str) -> NoReturn:
-    """Skip a test for want of something; in CI, where nothing may be left out, fail it."""
+def skip_for_lack(lack: str) -> NoReturn:
+    """Skip a test for lack of a program or package; in CI, which skips no test, fail the test."""
     if os.environ.get("CI") == "true":
-        pytest.fail(f"{what}, and CI leaves no test out")
-    pytest.skip(what)
+        pytest.fail(f"{lack}, and CI skips no test")
+    pytest.skip(lack)

@@ -1,4 +1,4 @@
-"""A folder of rings for one test, away from the rings of this user's publishers."""
+"""A folder of rings for a test, apart from the rings of this user's publishers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trialbus.client import ring_directory
 
 
 def use_ring_directory(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Let the rings of every endpoint lie in `path/user/hub`, and return that folder."""
+    """Use `path/user/hub` as the folder of every endpoint's rings, and return the folder."""
     directory = path / "user" / "hub"
 
     def locate(_: str) -> Path:

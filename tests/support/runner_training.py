@@ -1,4 +1,4 @@
-"""A training as a function, for tests of the runner: it tells what reached it."""
+"""A training as a function, for tests of the runner, which reports the values of its trial."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from trialbus.callbacks import CallbackFactory, EvaluationCallback
 from trialbus.messages.events import EvaluationComplete
 
 
-class Heard(EvaluationCallback):
-    """Counts the evaluations that it hears of."""
+class EvaluationCounter(EvaluationCallback):
+    """Callback that counts evaluations."""
 
     evaluations = 0
 
@@ -20,9 +20,9 @@ class Heard(EvaluationCallback):
 
 def train(trial: trialbus.Trial) -> None:
     config = trial.config.nested()
-    heard = Heard()
+    counter = EvaluationCounter()
     with CallbackFactory(config.get("callbacks")).build(trial) as callbacks:
-        callbacks.add(heard)
+        callbacks.add(counter)
         for step in range(trial.budget):
             with trial.checkpoint.save(step) as path:
                 path.write_text("model")
@@ -31,21 +31,21 @@ def train(trial: trialbus.Trial) -> None:
                 "gpu": float(os.environ.get("CUDA_VISIBLE_DEVICES") or -1),
                 "depth": config["agent"]["depth"],
                 "interval": trial.evaluation.interval or 0,
-                "heard": heard.evaluations,
+                "counted": counter.evaluations,
             }
             callbacks.report(step, metrics)
 
 
-class Pruning(EvaluationCallback):
-    """Says by itself that a training is to end."""
+class PruningCallback(EvaluationCallback):
+    """Callback that prunes a trial."""
 
     def on_evaluation_complete(self, event: EvaluationComplete) -> None:
         if event.step == 1:
             raise trialbus.TrialPruned
 
 
-def pruned(trial: trialbus.Trial) -> None:
+def train_until_pruned(trial: trialbus.Trial) -> None:
     with CallbackFactory().build(trial) as callbacks:
-        callbacks.add(Pruning())
+        callbacks.add(PruningCallback())
         for step in range(trial.budget):
             callbacks.report(step, {"mean_reward": 1.0})

@@ -1,4 +1,4 @@
-"""Finds the processes in which an optimizer's samplers run."""
+"""Process ids of an optimizer's samplers."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pathlib import Path
 from support.until import until
 
 
-def sampler_of(optimizer: int) -> int:
-    """Return the process id of the one sampler that an optimizer has."""
-    (found,) = until(lambda: _samplers(optimizer), describe="a sampler")
-    return found
+def wait_for_sampler(optimizer: int) -> int:
+    """Wait until an optimizer has exactly one sampler, and return the process id."""
+    (pid,) = until(lambda: _list_samplers(optimizer), describe="a sampler")
+    return pid
 
 
-def _samplers(optimizer: int) -> list[int]:
-    """Return the children of the server that forks samplers, itself a child of the optimizer."""
-    servers = [pid for pid in _children(optimizer) if b"forkserver" in _read(pid, "cmdline")]
+def _list_samplers(optimizer: int) -> list[int]:
+    """Return the live children of the fork server of the optimizer's samplers."""
+    servers = [pid for pid in _list_children(optimizer) if b"forkserver" in _read(pid, "cmdline")]
     return [
         pid
         for server in servers
-        for pid in _children(server)
+        for pid in _list_children(server)
         if _read(pid, "stat").rpartition(b")")[2].split()[:1] not in ([], [b"Z"])
     ]
 
 
-def _children(pid: int) -> list[int]:
+def _list_children(pid: int) -> list[int]:
     tasks = (Path("/proc") / str(pid) / "task").glob("*")  # each thread has its own
     return [
         int(child) for task in tasks for child in _read(pid, f"task/{task.name}/children").split()

@@ -35,7 +35,7 @@ E = TypeVar("E", bound=events.Event)
 
 
 class Clock:
-    """A clock that stands still until a test moves it."""
+    """A clock that only a test advances."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -45,7 +45,7 @@ class Clock:
 
 
 class SimulatedLog:
-    """The hub's log in memory: publisher, inbox and replay of one optimizer."""
+    """The hub's log in memory: publisher, inbox and replay of an optimizer."""
 
     def __init__(self) -> None:
         self._records: list[Record] = []
@@ -160,7 +160,7 @@ class Sampler:
 
 
 class SimulatedBus:
-    """One optimizer's loop on a log."""
+    """The loop of an optimizer on a log."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -169,7 +169,7 @@ class SimulatedBus:
         self.start()
 
     def start(self) -> None:
-        """Start an optimizer on the log; of an earlier one, what is not recorded is lost."""
+        """Start an optimizer on the log; unrecorded changes of an earlier optimizer are lost."""
         self.storage = PromptStorage(self.database, interval_s=3600.0)
         self.log.restart()
         self.loop = OptimizerLoop(
@@ -183,7 +183,7 @@ class SimulatedBus:
         self.loop.recover()
 
     def turn(self, *appended: events.Event) -> None:
-        """Append events and let the loop turn until nothing more follows."""
+        """Append events and let the loop turn until no event follows."""
         self.log.append(*appended)
         end = -1
         while end != self.log.end:

@@ -1,4 +1,4 @@
-"""Studies told as events, and databases to go with them, without anything that trains."""
+"""Studies as events, and their databases, without a training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from support.processes import Bus
 from trialbus.messages import events
 
 
-def submitted(study: str = SPEC.name, submission: str = "1", n_done: int = 0) -> list[events.Event]:
+def make_study_start(
+    study: str = SPEC.name, submission: str = "1", n_done: int = 0
+) -> list[events.Event]:
     """Return the first events of a run of a study."""
     return [
         events.StudySubmitted(study=study, spec=SPEC, submission=submission),
@@ -29,7 +31,7 @@ def submitted(study: str = SPEC.name, submission: str = "1", n_done: int = 0) ->
     ]
 
 
-def trial(number: int, study: str = SPEC.name, steps: int = 3) -> Iterator[events.Event]:
+def make_trial(number: int, study: str = SPEC.name, steps: int = 3) -> Iterator[events.Event]:
     """Yield the events of a trial, from the assignment to the end."""
     yield events.TrialAssigned(
         study=study, trial=number, request=f"r{number}", session="s", params={"x": 0.5}
@@ -41,13 +43,13 @@ def trial(number: int, study: str = SPEC.name, steps: int = 3) -> Iterator[event
     yield events.TrialFinished(study=study, trial=number, state="complete")
 
 
-def finished(
+def make_study_end(
     study: str = SPEC.name,
     submission: str = "1",
     reason: events.FinishReason = "exhausted",
     error: str | None = None,
 ) -> events.StudyFinished:
-    """How it ends; with a best trial unless it failed."""
+    """Return the end of a study, with a best trial unless the study failed."""
     best = events.BestTrial(number=4, values=[0.125], params={"x": 0.5})
     return events.StudyFinished(
         study=study,
@@ -59,27 +61,27 @@ def finished(
     )
 
 
-def publish(bus: Bus, *told: events.Event) -> None:
+def publish(bus: Bus, *published: events.Event) -> None:
     with trialbus.Publisher(bus.endpoint) as publisher:
-        for event in told:
+        for event in published:
             publisher.publish(event)
         assert publisher.flush(20)
 
 
-def record(study: str, url: str, n_trials: int = 8, n_params: int = 1) -> None:
-    """Let plain Optuna record a study in SQLite; one of many params takes long to report."""
+def record_study(study: str, url: str, n_trials: int = 8, n_params: int = 1) -> None:
+    """Record a study in SQLite by plain Optuna; with many params a report takes long."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = optuna.storages.RDBStorage(url)
-    storage.engine.dispose()  # of the connection that has the pragma not yet
+    storage.engine.dispose()  # its connections lack the pragma below
 
     @sqlalchemy.event.listens_for(storage.engine, "connect")
-    def hurry(connection: Any, _: object) -> None:  # pyright: ignore[reportUnusedFunction]
+    def disable_sync(connection: Any, _: object) -> None:  # pyright: ignore[reportUnusedFunction]
         connection.execute("PRAGMA synchronous=OFF")
 
-    made = optuna.create_study(study_name=study, storage=storage)
+    recorded = optuna.create_study(study_name=study, storage=storage)
     unit = optuna.distributions.FloatDistribution(0, 1)
     names = [f"x{index}" for index in range(n_params)]
-    made.add_trials(
+    recorded.add_trials(
         optuna.create_trial(
             value=number / n_trials,
             params={name: (7 * number + index) % 17 / 17 for index, name in enumerate(names)},

@@ -20,7 +20,7 @@ def until(
         value = predicate()
         if value:
             return value
-        assert time.monotonic() < deadline, f"{describe} did not come about within {timeout_s:g} s"
+        assert time.monotonic() < deadline, f"{describe} was not met within {timeout_s:g} s"
         time.sleep(_PAUSE_S)
 
 
@@ -33,5 +33,5 @@ async def until_async(
         value = predicate()
         if value:
             return value
-        assert time.monotonic() < deadline, f"{describe} did not come about within {timeout_s:g} s"
+        assert time.monotonic() < deadline, f"{describe} was not met within {timeout_s:g} s"
         await asyncio.sleep(_PAUSE_S)

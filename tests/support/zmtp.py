@@ -1,4 +1,4 @@
-"""A peer that speaks ZMTP 3.1 over a plain socket, and so can do what libzmq would not."""
+"""A peer that speaks ZMTP 3.1 over a plain socket, which can break rules that libzmq keeps."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _COMMAND, _LONG = 4, 2
 PING = bytes([_COMMAND, 7]) + b"\x04PING\x00\x00"
 
 
-def frame(body: bytes) -> bytes:
-    """Return a message of one part as bytes on the wire."""
+def make_frame(body: bytes) -> bytes:
+    """Return the bytes on the wire of a message with a single part."""
     if len(body) < 256:
         return bytes([0, len(body)]) + body
     return bytes([_LONG]) + struct.pack(">Q", len(body)) + body
 
 
 class ZmtpPeer:
-    """A connection to a hub's socket file, as a DEALER after its handshake.
+    """A connection to a hub's socket file, as a DEALER after the handshake.
 
     Raises:
-        OSError: Nobody listens there, or the handshake was cut off.
+        OSError: Nobody listens at the socket file, or the handshake was cut off.
     """
 
     def __init__(self, endpoint: str) -> None:
@@ -45,7 +45,7 @@ class ZmtpPeer:
             raise
 
     def send(self, data: bytes) -> None:
-        """Send bytes as they are, however long the hub takes to read them."""
+        """Send raw bytes, and wait until the kernel has accepted all of the data."""
         self._socket.sendall(data)
 
     def send_some(self, data: bytes) -> None:

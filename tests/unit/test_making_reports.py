@@ -11,7 +11,7 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from support.stories import record
+from support.stories import record_study
 from trialbus_services.cli.main import main
 from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.reporter.staging import make_report
@@ -28,7 +28,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def study(folder: Path, name: str = "digits") -> optuna.Study:
     url = f"sqlite:///{folder}/made.db"
-    record(name, url)
+    record_study(name, url)
     return optuna.load_study(study_name=name, storage=url)
 
 
@@ -78,7 +78,7 @@ def test_a_study_that_plain_optuna_wrote_is_reported_and_its_storage_left_as_it_
     file = here / "plain.file"
     url = f"{kind}:///{file}"
     if kind == "sqlite":
-        record("plain", url)
+        record_study("plain", url)
     else:
         storage = JournalStorage(JournalFileBackend(str(file)))
         plain = optuna.create_study(study_name="plain", storage=storage)

@@ -16,8 +16,8 @@ import yaml
 from omegaconf import OmegaConf
 
 import trialbus
-from support.endpoint import endpoint
-from support.stories import finished, submitted
+from support.endpoint import serve_endpoint
+from support.stories import make_study_end, make_study_start
 from support.until import until
 from trialbus.client.admin import hub_status
 from trialbus.messages import events
@@ -69,7 +69,7 @@ def durable(link: trialbus.Link) -> dict[str, Any]:
 def end(hub: TestBus, study: str) -> None:
     """Tell a study from its submission to its report."""
     with trialbus.Publisher(hub.endpoint) as publisher:
-        for event in (*submitted(study), finished(study)):
+        for event in (*make_study_start(study), make_study_end(study)):
             publisher.publish(event)
         publisher.publish(
             trialbus.ReportReady(study=study, submission="1", paths=[f"/reports/{study}.html"])
@@ -78,7 +78,7 @@ def end(hub: TestBus, study: str) -> None:
 
 
 def test_an_endpoint_that_hangs_fails_and_recovers_is_told_each_study_once(hub: TestBus) -> None:
-    with endpoint("hang", 500, "close", 302, 429) as there:
+    with serve_endpoint("hang", 500, "close", 302, 429) as there:
         with listener(hub, Webhook(there.url, timeout_s=0.3)):
             end(hub, "first")
             end(hub, "second")
@@ -126,7 +126,7 @@ def test_one_that_hangs_holds_up_no_other(hub: TestBus) -> None:
 
 
 def test_told_to_stop_it_leaves_what_nobody_took_for_the_next_time(hub: TestBus) -> None:
-    with endpoint(*[503] * 1000) as there:
+    with serve_endpoint(*[503] * 1000) as there:
         with listener(hub, Webhook(there.url)):
             end(hub, "a")
             until(lambda: there.n_posts >= 2, 10, "two tries")
@@ -139,7 +139,7 @@ def test_told_to_stop_it_leaves_what_nobody_took_for_the_next_time(hub: TestBus)
 def test_a_notice_that_nobody_takes_is_passed_over_in_the_end(
     hub: TestBus, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with endpoint(400) as there:
+    with serve_endpoint(400) as there:
         with listener(hub, Webhook(there.url), give_up_s=0):
             end(hub, "bad")
             end(hub, "good")
@@ -154,7 +154,7 @@ def test_a_notice_that_nobody_takes_is_passed_over_in_the_end(
     "answer", ["hang", "close", 302, 307, 404, 500], ids=lambda answer: f"{answer}"
 )
 def test_a_post_that_was_not_taken_raises_without_the_secret_of_its_url(answer: Any) -> None:
-    with endpoint(answer) as there:
+    with serve_endpoint(answer) as there:
         with pytest.raises(ConnectionError, match=r"^127\.0\.0\.1 (answered|cannot)") as caught:
             Webhook(there.url, timeout_s=0.3)(NOTICE)
         assert "secret" not in str(caught.value)
@@ -162,7 +162,7 @@ def test_a_post_that_was_not_taken_raises_without_the_secret_of_its_url(answer: 
 
 def test_what_is_posted_is_json_whatever_the_values_are() -> None:
     best = events.BestTrial(number=0, values=[math.nan], params={"x": math.inf, "öä": "模型"})
-    with endpoint() as there:
+    with serve_endpoint() as there:
         Webhook(there.url, headers={"Authorization": "Bearer 1"})(
             Notice(study="s", submission="1", best_trials=[best])
         )
@@ -177,7 +177,7 @@ def test_what_is_posted_is_json_whatever_the_values_are() -> None:
 
 def test_slack_gets_a_message_in_which_names_are_only_text() -> None:
     nasty = Notice(study="<!channel> & co", submission="1", reason="failed", error="<x>")
-    with endpoint() as there:
+    with serve_endpoint() as there:
         Slack(there.url)(nasty)
     assert there.seen[0]["text"].splitlines() == [
         "*&lt;!channel&gt; &amp; co: failed*",

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
-from support.studies import KINDS, Direction, ordinary, study, trial
+from support.studies import KINDS, Direction, make_ordinary_study, make_study, make_trial
 from trialbus_services.config.report_settings import FIGURES, ON_DEMAND, ReportSettings
 from trialbus_services.optimizer.attributes import ORIGIN, THINNED
 from trialbus_services.reporter.report import write_report
@@ -63,14 +63,14 @@ def test_a_study_of_every_kind_gets_a_page_that_says_what_it_can(kind: str, tmp_
 
 
 def test_the_page_is_one_file_with_plotly_in_it_once(tmp_path: Path) -> None:
-    page = write_report(ordinary(), tmp_path)[0].read_text()
+    page = write_report(make_ordinary_study(), tmp_path)[0].read_text()
     assert page.count("plotly.js v") == 1
     body = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
     assert not re.search(r"""(src|href)=["'](?!#)""", body)
 
 
 def test_plotly_can_lie_beside_the_page(tmp_path: Path) -> None:
-    page, beside = write_report(ordinary(), tmp_path, options=PAGE_ONLY)
+    page, beside = write_report(make_ordinary_study(), tmp_path, options=PAGE_ONLY)
     assert '<script src="plotly.min.js"></script>' in page.read_text()
     assert beside == page.parent / "plotly.min.js"
     assert "plotly.js v" in beside.read_text()[:200]
@@ -78,12 +78,14 @@ def test_plotly_can_lie_beside_the_page(tmp_path: Path) -> None:
 
 def test_the_page_has_the_figures_that_were_asked_for(tmp_path: Path) -> None:
     options = ReportSettings(files=[], figures=["timeline", "edf", "terminator"])
-    page = write_report(study(*map(trial, range(4))), tmp_path, options=options)[0].read_text()
+    page = write_report(make_study(*map(make_trial, range(4))), tmp_path, options=options)[
+        0
+    ].read_text()
     assert shown(page) == {"timeline", "edf", "terminator"}
 
 
 def test_errors_config_command_commit_and_versions_are_on_the_page(tmp_path: Path) -> None:
-    page = write_report(ordinary(), tmp_path, options=PAGE_ONLY)[0].read_text()
+    page = write_report(make_ordinary_study(), tmp_path, options=PAGE_ONLY)[0].read_text()
     for word in (
         "RuntimeError: out of memory",
         "1 lost",
@@ -98,9 +100,9 @@ def test_errors_config_command_commit_and_versions_are_on_the_page(tmp_path: Pat
 
 def test_names_and_errors_cannot_become_markup(tmp_path: Path) -> None:
     nasty = "<script>alert(1)</script>"
-    evil = study(
-        *(trial(n, params={nasty: n / 9, "y": 1 - n / 9}) for n in range(9)),
-        trial(9, TrialState.FAIL, params={nasty: 0.5, "y": 0.5}, error=nasty),
+    evil = make_study(
+        *(make_trial(n, params={nasty: n / 9, "y": 1 - n / 9}) for n in range(9)),
+        make_trial(9, TrialState.FAIL, params={nasty: 0.5, "y": 0.5}, error=nasty),
         name=f"../{nasty}",
     )
     evil.set_user_attr(ORIGIN, {"git": nasty, "command": nasty})
@@ -118,19 +120,23 @@ def test_names_and_errors_cannot_become_markup(tmp_path: Path) -> None:
 def test_the_best_trial_is_optunas(
     direction: Direction, values: Sequence[float], best: int
 ) -> None:
-    made = study(*(trial(n, values=[v]) for n, v in enumerate(values)), directions=[direction])
+    made = make_study(
+        *(make_trial(n, values=[v]) for n, v in enumerate(values)), directions=[direction]
+    )
     assert [t.number for t in Snapshot(made).best] == [best] == [made.best_trial.number]
 
 
 def test_an_infeasible_trial_is_never_the_best() -> None:
-    made = study(trial(0, values=[9.0], constraint=1.0), trial(1, values=[1.0], constraint=0.0))
+    made = make_study(
+        make_trial(0, values=[9.0], constraint=1.0), make_trial(1, values=[1.0], constraint=0.0)
+    )
     assert [t.number for t in Snapshot(made).best] == [1] == [made.best_trial.number]
 
 
 def test_what_pruning_saved_is_counted_in_steps_and_in_time() -> None:
-    trials = [trial(n, steps=10) for n in range(3)]
-    trials += [trial(n, TrialState.PRUNED, steps=4) for n in range(5)]
-    saved = summarize_study(Snapshot(study(*trials))).savings
+    trials = [make_trial(n, steps=10) for n in range(3)]
+    trials += [make_trial(n, TrialState.PRUNED, steps=4) for n in range(5)]
+    saved = summarize_study(Snapshot(make_study(*trials))).savings
     assert saved is not None
     assert saved.share == pytest.approx(5 * 6 / (3 * 10 + 5 * 10))
     assert saved.time == timedelta(seconds=5 * 6)  # a step of these trials takes a second
@@ -138,20 +144,20 @@ def test_what_pruning_saved_is_counted_in_steps_and_in_time() -> None:
 
 def test_a_thinned_curve_counts_with_all_its_steps() -> None:
     def thinned(number: int, state: TrialState, last: int) -> FrozenTrial:
-        found = trial(number, state, user_attrs={THINNED: "4"})
+        found = make_trial(number, state, user_attrs={THINNED: "4"})
         found.intermediate_values = dict.fromkeys([*range(0, last, 4), last], 0.5)
         return found
 
     trials = [thinned(0, TrialState.COMPLETE, 99), thinned(1, TrialState.PRUNED, 49)]
-    saved = summarize_study(Snapshot(study(*trials))).savings
+    saved = summarize_study(Snapshot(make_study(*trials))).savings
     assert saved is not None
     assert saved.share == pytest.approx(50 / 200)
 
 
 def test_failed_trials_are_grouped_by_the_last_line_of_their_error() -> None:
     errors = ["a\nOSError: x", "b\nOSError: x", "KeyError: y", ""]
-    trials = [trial(n, TrialState.FAIL, error=error) for n, error in enumerate(errors)]
-    failures = summarize_study(Snapshot(study(*trials))).failures
+    trials = [make_trial(n, TrialState.FAIL, error=error) for n, error in enumerate(errors)]
+    failures = summarize_study(Snapshot(make_study(*trials))).failures
     assert [(f.reason, f.trials) for f in failures] == [
         ("OSError: x", [0, 1]),
         ("KeyError: y", [2]),

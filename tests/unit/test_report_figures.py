@@ -18,7 +18,7 @@ import plotly.graph_objects as go
 import pytest
 from optuna.trial import TrialState
 
-from support.studies import KINDS, large, ordinary, study, trial
+from support.studies import KINDS, make_large_study, make_ordinary_study, make_study, make_trial
 from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.optimizer.attributes import CURVE, SPEC, WORKER
 from trialbus_services.reporter.figures import curves, custom, parallel
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalW
 
 @pytest.fixture(scope="module")
 def ten_thousand() -> optuna.Study:
-    return large(10_000)
+    return make_large_study(10_000)
 
 
 def figures(of: optuna.Study, **options: Any) -> dict[str, Figure]:
@@ -76,7 +76,7 @@ def test_single_objective_figures_have_the_values_of_optunas(key: str, kind: str
 
 
 def test_curves_have_the_values_of_optunas() -> None:
-    made = ordinary()
+    made = make_ordinary_study()
     found = {
         trace.name.split(",")[0].replace("trial ", ""): [list(trace.x), list(trace.y)]
         for trace in get_traces(drawn(made, "intermediate"))
@@ -87,7 +87,7 @@ def test_curves_have_the_values_of_optunas() -> None:
 
 
 def test_curves_tell_pruned_trials_and_the_best_from_others() -> None:
-    made = ordinary()
+    made = make_ordinary_study()
     lines = {trace.name: trace.line for trace in get_traces(drawn(made, "intermediate"))}
     best = made.best_trial.number
     assert lines[f"trial {best}, best"].width > 2 * lines["trial 1, complete"].width
@@ -111,7 +111,7 @@ def test_the_hypervolume_has_the_values_of_optunas() -> None:
 
 
 def test_the_timeline_has_the_bars_of_optunas_in_a_row_for_each_slot() -> None:
-    made = ordinary()
+    made = make_ordinary_study()
 
     def bars(figure: go.Figure) -> set[tuple[str, float]]:
         return {bar for t in get_traces(figure) for bar in zip(t.base, t.x, strict=True)}
@@ -124,19 +124,21 @@ def test_the_timeline_has_the_bars_of_optunas_in_a_row_for_each_slot() -> None:
 
 
 def test_the_timeline_of_a_study_without_workers_has_a_row_for_each_trial() -> None:
-    made = study(*map(trial, range(4)))
+    made = make_study(*map(make_trial, range(4)))
     assert points(drawn(made, "timeline"), "y") == points(plots.plot_timeline(made), "y")
 
 
 def test_each_objective_is_explained_in_its_own_direction() -> None:
     trials = [
-        trial(n, params={"x": n / 40, "y": (n * 7 % 40) / 40}, values=[n / 40, (n * 7 % 40) / 40])
+        make_trial(
+            n, params={"x": n / 40, "y": (n * 7 % 40) / 40}, values=[n / 40, (n * 7 % 40) / 40]
+        )
         for n in range(40)
     ]
-    made = study(*trials, directions=["maximize", "minimize"])
+    made = make_study(*trials, directions=["maximize", "minimize"])
     for i, bar in enumerate(get_traces(drawn(made, "importances"))):
-        alone = study(
-            *(trial(t.number, params=t.params, values=[t.values[i]]) for t in trials),
+        alone = make_study(
+            *(make_trial(t.number, params=t.params, values=[t.values[i]]) for t in trials),
             directions=["maximize" if i == 0 else "minimize"],
         )
         shares = dict(zip(bar.y, bar.x, strict=True))
@@ -145,8 +147,8 @@ def test_each_objective_is_explained_in_its_own_direction() -> None:
 
 def test_curves_of_several_objectives_are_those_that_prune() -> None:
     curve = {CURVE: {"0": 0.5, "3": 0.75}}
-    trials = [trial(n, values=[n, n], steps=0, user_attrs=curve) for n in range(3)]
-    made = study(*trials, directions=["minimize", "minimize"])
+    trials = [make_trial(n, values=[n, n], steps=0, user_attrs=curve) for n in range(3)]
+    made = make_study(*trials, directions=["minimize", "minimize"])
     made.set_user_attr(SPEC, {"prune_by": {"metric": "val/loss"}})
     figure = drawn(made, "intermediate")
     assert points(figure, "x", "y") == [[[0, 3], [0.5, 0.75]]] * 3
@@ -178,9 +180,9 @@ def test_thinning_keeps_the_best_trial(ten_thousand: optuna.Study) -> None:
 
 
 def test_a_long_curve_keeps_its_last_step() -> None:
-    long = trial(0)
+    long = make_trial(0)
     long.intermediate_values = {step: float(step) for step in range(10_003)}
-    (line,) = get_traces(drawn(study(long), "intermediate"))
+    (line,) = get_traces(drawn(make_study(long), "intermediate"))
     assert len(line.x) <= 202
     assert line.x[-1] == 10_002
 
@@ -188,7 +190,7 @@ def test_a_long_curve_keeps_its_last_step() -> None:
 def test_the_terminators_figure_is_drawn_on_demand_and_warns_nobody(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    made = study(*map(trial, range(4)))
+    made = make_study(*map(make_trial, range(4)))
     assert "terminator" not in figures(made)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -221,7 +223,7 @@ def named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("named")
 def test_own_figures_are_drawn_with_their_arguments() -> None:
     call = {"_target_": "test_report_figures.titled", "color": "green"}
-    figure = figures(ordinary(), own={"My values": call})["own-my-values"]
+    figure = figures(make_ordinary_study(), own={"My values": call})["own-my-values"]
     assert (figure.title, figure.about) == ("My values", "Draw the values in a colour.")
     assert figure.figure is not None
     assert get_traces(figure.figure)[0].line.color == "green"
@@ -233,7 +235,9 @@ def test_own_figures_that_fail_are_said_on_the_page_and_harm_nothing_else(tmp_pa
         name: {"_target_": f"test_report_figures.{name}"}
         for name in ("broken", "no_figure", "not_there")
     }
-    page = write_report(ordinary(), tmp_path, options=ReportSettings(files=[], own=calls))[0]
+    page = write_report(
+        make_ordinary_study(), tmp_path, options=ReportSettings(files=[], own=calls)
+    )[0]
     text = page.read_text()
     assert "KeyError: &#39;&lt;b&gt;study&lt;/b&gt;&#39;" in text
     assert "it is a int (expected a plotly.graph_objects.Figure)" in text
@@ -254,7 +258,7 @@ def test_installed_packages_add_figures(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(custom, "entry_points", entry_points)
     monkeypatch.syspath_prepend(Path(__file__).parent)
-    found = figures(ordinary())
+    found = figures(make_ordinary_study())
     assert found["own-values-in-red"].title == "Values in red"
     assert found["own-values-in-red"].figure is not None
     assert "No module named 'nowhere'" in (found["own-gone"].missing or "")
@@ -262,8 +266,8 @@ def test_installed_packages_add_figures(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_hover_texts_have_the_users_attributes_and_not_trialbuses() -> None:
     attrs = {"note": "mine", WORKER: "node1", "long": "x" * 1000}
-    trials = (trial(n, values=[n, n], user_attrs=attrs) for n in range(9))
-    made = study(*trials, directions=["minimize", "minimize"])
+    trials = (make_trial(n, values=[n, n], user_attrs=attrs) for n in range(9))
+    made = make_study(*trials, directions=["minimize", "minimize"])
     hovers = " ".join(str(trace.text) for trace in get_traces(drawn(made, "pareto")))
     assert "mine" in hovers
     assert "node1" not in hovers
@@ -271,9 +275,9 @@ def test_hover_texts_have_the_users_attributes_and_not_trialbuses() -> None:
 
 
 def test_a_study_that_goes_on_meanwhile_has_one_state_in_all_figures() -> None:
-    made = study(*map(trial, range(5)))
+    made = make_study(*map(make_trial, range(5)))
     snapshot = Snapshot(made)
-    made.add_trial(trial(5, values=[99.0]))
+    made.add_trial(make_trial(5, values=[99.0]))
     assert len(snapshot.trials) == 5
     assert snapshot.best[0].values[0] < 2
     assert not math.isnan(snapshot.best[0].values[0])

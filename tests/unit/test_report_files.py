@@ -15,7 +15,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from support.studies import KINDS, ordinary, study, trial
+from support.studies import KINDS, make_ordinary_study, make_study, make_trial
 from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.optimizer.attributes import ERROR
 from trialbus_services.reporter.comparison import write_comparison
@@ -35,7 +35,7 @@ def parquet(path: Path) -> dict[str, list[Any]]:
 
 
 def test_csv_has_a_row_for_each_trial(tmp_path: Path) -> None:
-    made = ordinary()
+    made = make_ordinary_study()
     with written(made, tmp_path, "csv")["trials.csv"].open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 28
@@ -46,7 +46,7 @@ def test_csv_has_a_row_for_each_trial(tmp_path: Path) -> None:
 
 
 def test_parquet_has_the_values_of_csv_with_their_types(tmp_path: Path) -> None:
-    made = ordinary()
+    made = make_ordinary_study()
     path = written(made, tmp_path, "parquet")["trials.parquet"]
     table = parquet(path)
     assert table["trial"] == list(range(28))
@@ -55,7 +55,7 @@ def test_parquet_has_the_values_of_csv_with_their_types(tmp_path: Path) -> None:
 
 
 def test_parquet_takes_columns_of_several_types(tmp_path: Path) -> None:
-    made = study()
+    made = make_study()
     for choice in (None, True, 3, 2.5, "ä"):
         asked = made.ask()
         asked.suggest_categorical("choice", [None, True, 3, 2.5, "ä"])
@@ -66,16 +66,16 @@ def test_parquet_takes_columns_of_several_types(tmp_path: Path) -> None:
 
 
 def test_a_param_that_is_called_like_a_column_has_one_of_its_own(tmp_path: Path) -> None:
-    made = study(trial(0, params={"state": 0.5, "steps": 0.25, "x": 0.75}))
+    made = make_study(make_trial(0, params={"state": 0.5, "steps": 0.25, "x": 0.75}))
     with written(made, tmp_path, "csv")["trials.csv"].open() as file:
         (row,) = csv.DictReader(file)
     assert (row["state"], row["params.state"], row["params.steps"]) == ("complete", "0.5", "0.25")
 
 
 def test_json_has_everything_and_is_strict(tmp_path: Path) -> None:
-    infinite = trial(5, values=[math.inf])
+    infinite = make_trial(5, values=[math.inf])
     infinite.intermediate_values = {3: math.nan, 4: -math.inf}
-    made = ordinary()
+    made = make_ordinary_study()
     made.add_trial(infinite)
     text = written(made, tmp_path, "json")["study.json"].read_text()
     found = json.loads(text, parse_constant=pytest.fail)
@@ -101,7 +101,9 @@ main()
 
 
 def test_best_params_override_a_hydra_application(tmp_path: Path) -> None:
-    made = study(trial(0, params={"model.x": 0.5, "model.kind": "b", "y": 0.25}), name="my.study-1")
+    made = make_study(
+        make_trial(0, params={"model.x": 0.5, "model.kind": "b", "y": 0.25}), name="my.study-1"
+    )
     path = written(made, tmp_path, "params")["best_params.yaml"]
     assert yaml.safe_load(path.read_text()) == {"model": {"x": 0.5, "kind": "b"}, "y": 0.25}
     application = tmp_path / "application.py"
@@ -121,7 +123,7 @@ def test_best_params_override_a_hydra_application(tmp_path: Path) -> None:
 
 
 def test_params_whose_names_cannot_be_groups_stay_as_they_are(tmp_path: Path) -> None:
-    made = study(trial(0, params={"a": 0.5, "a.b": 0.25}))
+    made = make_study(make_trial(0, params={"a": 0.5, "a.b": 0.25}))
     path = written(made, tmp_path, "params")["best_params.yaml"]
     assert yaml.safe_load(path.read_text()) == {"a": 0.5, "a.b": 0.25}
 
@@ -132,7 +134,7 @@ def test_without_a_best_trial_there_are_no_best_params(kind: str, tmp_path: Path
 
 
 def test_the_summary_fits_a_pull_request(tmp_path: Path) -> None:
-    text = written(ordinary(), tmp_path, "summary")["summary.md"].read_text()
+    text = written(make_ordinary_study(), tmp_path, "summary")["summary.md"].read_text()
     assert "maximize val/accuracy · 20 complete, 6 pruned, 1 fail, 1 lost" in text
     assert (
         "| trial | val/accuracy | x | y |\n| --- | --- | --- | --- |\n| 12 | 1 | 0.4 | 0.8 |"
@@ -151,7 +153,7 @@ def test_without_pyarrow_the_rest_is_written_and_the_page_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    found = written(ordinary(), tmp_path, "csv", "parquet")
+    found = written(make_ordinary_study(), tmp_path, "csv", "parquet")
     assert "trials.csv" in found
     assert "trials.parquet" not in found
     assert "the package pyarrow is not installed" in found["report.html"].read_text()
@@ -160,7 +162,7 @@ def test_without_pyarrow_the_rest_is_written_and_the_page_says_why(
 @pytest.mark.timeout(180)
 def test_figures_are_written_as_pictures(tmp_path: Path) -> None:
     options = ReportSettings(files=[], figures=["history"], images=["png", "svg"])
-    made = study(*map(trial, range(4)))
+    made = make_study(*map(make_trial, range(4)))
     _, png, svg = write_report(made, tmp_path, options=options)
     assert png.read_bytes().startswith(b"\x89PNG")
     assert png.parent == tmp_path / "study" / "figures"
@@ -173,13 +175,13 @@ def test_without_a_browser_the_page_says_that_there_are_no_pictures(
     monkeypatch.setenv("BROWSER_PATH", str(tmp_path / "nowhere"))
     monkeypatch.setenv("PATH", str(tmp_path))
     options = ReportSettings(files=[], figures=["history"], images=["png"])
-    (page,) = write_report(study(trial(0)), tmp_path, options=options)
+    (page,) = write_report(make_study(make_trial(0)), tmp_path, options=options)
     assert "No pictures: there is no Chrome or Chromium" in page.read_text()
 
 
 def test_a_comparison_has_the_studies_side_by_side(tmp_path: Path) -> None:
-    worse = study(*(trial(n + 20) for n in range(9)), name="other")
-    (path,) = write_comparison([ordinary("first"), worse], tmp_path)
+    worse = make_study(*(make_trial(n + 20) for n in range(9)), name="other")
+    (path,) = write_comparison([make_ordinary_study("first"), worse], tmp_path)
     page = path.read_text()
     for key in ("history", "progress", "edf", "importances"):
         assert f'data-figure="{key}"' in page
@@ -199,7 +201,7 @@ def test_a_comparison_takes_studies_of_every_kind(tmp_path: Path) -> None:
 
 
 def test_a_comparison_of_studies_without_a_complete_trial_says_so(tmp_path: Path) -> None:
-    empty = [study(name="a"), study(trial(0, TrialState.PRUNED), name="b")]
+    empty = [make_study(name="a"), make_study(make_trial(0, TrialState.PRUNED), name="b")]
     page = write_comparison(empty, tmp_path, options=ReportSettings(plotly_js="beside"))[
         0
     ].read_text()
@@ -208,4 +210,4 @@ def test_a_comparison_of_studies_without_a_complete_trial_says_so(tmp_path: Path
 
 def test_one_study_cannot_be_compared(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="1 studies cannot be compared"):
-        write_comparison([ordinary()], tmp_path)
+        write_comparison([make_ordinary_study()], tmp_path)
