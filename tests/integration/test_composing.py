@@ -1,4 +1,4 @@
-"""The command line as users have it: dry runs, completion, own trees, and what is kept of them."""
+"""The command line with Hydra: dry runs, completion, users' config trees, stored provenance."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trialbus_services.optimizer.attributes import METRICS, ORIGIN
 
 TRIALBUS = str(Path(sys.executable).with_name("trialbus"))
 
-#: Completes a command line as bash does, and prints what it offers.
+#: Completes a command line as bash does, and prints the completions.
 COMPLETE = """
 eval "$(trialbus study --shell-completion install=bash)"
 complete -p trialbus
@@ -28,7 +28,7 @@ hydra_bash_completion
 printf '%s\\n' "${COMPREPLY[@]}"
 """
 
-#: Reports a metric by callbacks that the config has.
+#: A training that reports a metric by the callbacks of the config.
 BY_CALLBACKS = """
 import trialbus
 from trialbus.callbacks import CallbackFactory
@@ -53,7 +53,7 @@ def run(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.parametrize(
-    ("line", "offered"),
+    ("line", "expected"),
     [
         ("trialbus st", ["status", "study"]),
         ("trialbus study sampler=", ["sampler=tpe", "sampler=grid"]),
@@ -64,7 +64,7 @@ def run(*arguments: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[s
     ],
 )
 def test_bash_completes_subcommands_groups_choices_and_keys(
-    line: str, offered: list[str], tmp_path: Path
+    line: str, expected: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "conf" / "study").mkdir(parents=True)
     (tmp_path / "conf" / "study" / "mine.yaml").write_text("name: mine\n")
@@ -77,15 +77,15 @@ def test_bash_completes_subcommands_groups_choices_and_keys(
         timeout=60,
         check=True,
     )
-    rule, *found = done.stdout.splitlines()
+    rule, *completions = done.stdout.splitlines()
     assert rule.endswith("-F hydra_bash_completion trialbus")
-    assert set(offered) <= set(found)
-    begun = line.rpartition(" ")[2]
-    assert all(word.startswith(begun) for word in found)
+    assert set(expected) <= set(completions)
+    prefix = line.rpartition(" ")[2]
+    assert all(word.startswith(prefix) for word in completions)
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("overrides", "texts"),
     [
         (
             ["trainer.params_as=overrides"],
@@ -101,15 +101,15 @@ def test_bash_completes_subcommands_groups_choices_and_keys(
     ],
 )
 def test_a_dry_run_prints_config_space_and_first_command_and_makes_nothing(
-    overrides: list[str], words: list[str], tmp_path: Path
+    overrides: list[str], texts: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "train.py").write_text("")
     study = [o for o in small_study() if not o.startswith("trainer.")]
     enqueue = ["study.enqueue=[{x:0.5}]", "trainer=command", "trainer.command=[python,train.py]"]
     done = run("study", "--dry-run", *study, *enqueue, *overrides, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for word in ["# The config", "n_trials: 8", *words]:
-        assert word in done.stdout
+    for text in ["# The config", "n_trials: 8", *texts]:
+        assert text in done.stdout
     assert "pw7" not in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["train.py"]
 
@@ -128,10 +128,10 @@ def test_a_study_keeps_where_it_comes_from_without_passwords(bus: Bus) -> None:
         "+trainer.env.MY_TOKEN=hunter2",
     )
     assert study.wait(60) == 0, study.printed()
-    found = optuna.load_study(
+    stored = optuna.load_study(
         study_name="quadratic", storage=f"sqlite:///{folder}/optuna_studies.db"
     )
-    origin: dict[str, Any] = found.user_attrs[ORIGIN]
+    origin: dict[str, Any] = stored.user_attrs[ORIGIN]
     assert origin["git"] == {"commit": commit, "dirty": True}
     assert origin["versions"]["optuna"] == optuna.__version__
     assert origin["config"]["study"]["n_trials"] == 2
@@ -144,12 +144,12 @@ def test_a_study_keeps_where_it_comes_from_without_passwords(bus: Bus) -> None:
 def test_the_config_s_callbacks_reach_a_training_through_services_of_the_same_tree(
     bus: Bus,
 ) -> None:
-    """The services compose the user's tree too, its search path and its primary config."""
+    """The services compose the user's tree too, with the search path and the primary config."""
     folder = bus.directory
     (folder / "train.py").write_text(BY_CALLBACKS)
     for name, text in {
-        "conf/mine.yaml": "defaults: [config, {override sampler: ours}, _self_]\n",
-        "lab/sampler/ours.yaml": "type: RandomSampler\n",
+        "conf/mine.yaml": "defaults: [config, {override sampler: lab}, _self_]\n",
+        "lab/sampler/lab.yaml": "type: RandomSampler\n",
     }.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
@@ -164,13 +164,13 @@ def test_the_config_s_callbacks_reach_a_training_through_services_of_the_same_tr
         "callbacks.optuna.report_interval=2",
     )
     assert study.wait(60) == 0, study.printed()
-    found = optuna.load_study(
+    stored = optuna.load_study(
         study_name="quadratic", storage=f"sqlite:///{folder}/optuna_studies.db"
     )
-    for trial in found.trials:
+    for trial in stored.trials:
         assert sorted(trial.intermediate_values) == [0, 2]
         assert set(trial.user_attrs[METRICS]) == {"loss"}
-    assert found.user_attrs[ORIGIN]["config"]["callbacks"]["optuna"]["metric_name"]
+    assert stored.user_attrs[ORIGIN]["config"]["callbacks"]["optuna"]["metric_name"]
 
 
 def test_several_studies_run_one_after_the_other(bus: Bus) -> None:

@@ -1,4 +1,4 @@
-"""How trials reach programs: overrides, flags, variables and files, with values that bite."""
+"""Trials reach programs as overrides, flags, variables and files, with values hard to quote."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from trialbus_services.worker.trainers import CommandTrainer
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
-BITING: dict[str, Any] = {
+HARD_TO_QUOTE: dict[str, Any] = {
     "optimizer.lr": 1e-07,
     "shift": -2.5e-08,
     "width": -3,
@@ -43,13 +43,13 @@ BITING: dict[str, Any] = {
     "ends": "with a backslash\\",
 }
 
-# Prints its arguments and what it finds in its environment.
-SHOW = (
+# Prints its arguments and the variables of params in its environment.
+PRINT_ARGUMENTS = (
     "import json, os, sys;"
     "print(json.dumps([sys.argv[1:], {k: v for k, v in os.environ.items() if 'PARAM' in k}]))"
 )
 
-# An application of Hydra that prints what it was configured with.
+# An application of Hydra that prints its config.
 APPLICATION = """
 import json, hydra
 from omegaconf import OmegaConf
@@ -61,13 +61,13 @@ def main(config):
 main()
 """
 
-# One that ends as its param says.
+# An application of Hydra that ends as its param `ending` says.
 ENDING = """
 import hydra, trialbus
 
 @hydra.main(version_base=None, config_path=None)
 def main(config):
-    match config.how:
+    match config.ending:
         case "value": return 0.25
         case "values": return [1, 2.5]
         case "text": return "good"
@@ -85,43 +85,47 @@ main()
 """
 
 
-def assigned(params: dict[str, Any]) -> trialbus.TrialAssigned:
+def make_assignment(params: dict[str, Any]) -> trialbus.TrialAssigned:
     return trialbus.TrialAssigned(
         study="s p", trial=7, attempt=2, request="", session="", params=params, seed=11, budget=5
     )
 
 
-async def shown(params_as: ParamsAs, folder: Path, *arguments: str) -> tuple[list[str], Any]:
-    """Run a program for a trial and return its arguments and its variables."""
+async def run_and_print(
+    params_as: ParamsAs, folder: Path, *arguments: str
+) -> tuple[list[str], Any]:
+    """Run a program for a trial and return the arguments and variables of the process."""
     trainer = CommandTrainer(
-        command=[sys.executable, "-c", SHOW, *arguments], runs=folder / "runs", params_as=params_as
+        command=[sys.executable, "-c", PRINT_ARGUMENTS, *arguments],
+        runs=folder / "runs",
+        params_as=params_as,
     )
-    done = await trainer.run(assigned(BITING), {}, folder / "log")
+    done = await trainer.run(make_assignment(HARD_TO_QUOTE), {}, folder / "log")
     assert done.code == 0, done.log_tail
-    found, variables = json.loads(done.log_tail)
-    return found, variables
+    received_arguments, variables = json.loads(done.log_tail)
+    return received_arguments, variables
 
 
 @pytest.fixture
-def played() -> Iterator[TestBus]:
-    with TestBus() as made:
-        yield made
+def memory_bus() -> Iterator[TestBus]:
+    with TestBus() as bus:
+        yield bus
 
 
 async def test_flags_carry_every_value_in_one_argument_each(tmp_path: Path) -> None:
-    found, _ = await shown("flags", tmp_path)
-    values = dict(argument.removeprefix("--").split("=", 1) for argument in found)
+    flags, _ = await run_and_print("flags", tmp_path)
+    values = dict(flag.removeprefix("--").split("=", 1) for flag in flags)
     assert "nothing" not in values  # the program's own default
     for name, value in values.items():
-        expected = BITING[name]
+        expected = HARD_TO_QUOTE[name]
         assert value == (expected if isinstance(expected, str) else json.dumps(expected))
 
 
 async def test_the_environment_has_a_variable_for_each_param(tmp_path: Path) -> None:
-    _, variables = await shown("environment", tmp_path)
-    assert len(variables) == len(BITING)
+    _, variables = await run_and_print("environment", tmp_path)
+    assert len(variables) == len(HARD_TO_QUOTE)
     assert variables["TRIALBUS_PARAM_OPTIMIZER_LR"] == "1e-07"
-    assert variables["TRIALBUS_PARAM_QUOTES"] == BITING["quotes"]
+    assert variables["TRIALBUS_PARAM_QUOTES"] == HARD_TO_QUOTE["quotes"]
     assert variables["TRIALBUS_PARAM_NOTHING"] == ""
     assert variables["TRIALBUS_PARAM_FLAG"] == "true"
 
@@ -129,16 +133,16 @@ async def test_the_environment_has_a_variable_for_each_param(tmp_path: Path) -> 
 async def test_params_that_would_share_a_variable_are_refused(tmp_path: Path) -> None:
     trainer = CommandTrainer(command=["true"], runs=tmp_path)
     with pytest.raises(ValueError, match=r"'a\.b' and another param are both .TRIALBUS_PARAM_A_B"):
-        await trainer.run(assigned({"a_b": 1, "a.b": 2}), {}, tmp_path / "log")
+        await trainer.run(make_assignment({"a_b": 1, "a.b": 2}), {}, tmp_path / "log")
 
 
 @pytest.mark.parametrize("named", [True, False], ids=["named in the command", "put after it"])
 def test_a_file_holds_the_params_as_json(tmp_path: Path, *, named: bool) -> None:
     arguments = ["in={params_file}"] if named else []
-    (argument,), _ = asyncio.run(shown("file", tmp_path, *arguments))
+    (argument,), _ = asyncio.run(run_and_print("file", tmp_path, *arguments))
     path = Path(argument.removeprefix("in="))
     assert argument.startswith("in=") == named
-    assert json.loads(path.read_text()) == BITING
+    assert json.loads(path.read_text()) == HARD_TO_QUOTE
     assert path.is_relative_to(tmp_path / "runs")
 
 
@@ -149,12 +153,14 @@ async def test_overrides_reach_a_hydra_application_as_they_were(tmp_path: Path) 
         params_as="overrides",
         cwd=str(tmp_path),
     )
-    params = {f"+{name}": value for name, value in BITING.items()}
-    done = await trainer.run(assigned(params), {}, tmp_path / "log")
+    params = {f"+{name}": value for name, value in HARD_TO_QUOTE.items()}
+    done = await trainer.run(make_assignment(params), {}, tmp_path / "log")
     assert done.code == 0, done.log_tail
-    found = json.loads(done.log_tail)
-    assert found.pop("optimizer") == {"lr": 1e-07}
-    assert found == {name: value for name, value in BITING.items() if name != "optimizer.lr"}
+    config = json.loads(done.log_tail)
+    assert config.pop("optimizer") == {"lr": 1e-07}
+    assert config == {
+        name: value for name, value in HARD_TO_QUOTE.items() if name != "optimizer.lr"
+    }
 
 
 CONFIGURED = trialbus.TrialAssigned(
@@ -247,7 +253,7 @@ def test_placeholders_are_filled_in_once_and_others_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "end", "error"),
+    ("ending", "end", "error"),
     [
         ("value", ("complete", [0.25]), ""),
         ("values", ("complete", [1.0, 2.5]), ""),
@@ -258,9 +264,13 @@ def test_placeholders_are_filled_in_once_and_others_left_alone() -> None:
     ],
 )
 async def test_a_hydra_application_ends_its_trial_by_what_it_returns(
-    played: TestBus, tmp_path: Path, how: str, end: tuple[str, list[float] | None], error: str
+    memory_bus: TestBus,
+    tmp_path: Path,
+    ending: str,
+    end: tuple[str, list[float] | None],
+    error: str,
 ) -> None:
-    trial = assigned({"+how": how})
+    trial = make_assignment({"+ending": ending})
     trainer = CommandTrainer(
         command=[
             *(sys.executable, "-c", ENDING, "hydra.run.dir='{run_dir}'"),
@@ -272,17 +282,17 @@ async def test_a_hydra_application_ends_its_trial_by_what_it_returns(
     )
     async with asyncio.TaskGroup() as tasks:
         running = tasks.create_task(
-            trainer.run(trial, make_environment(trial, played.endpoint), tmp_path / "log")
+            trainer.run(trial, make_environment(trial, memory_bus.endpoint), tmp_path / "log")
         )
-        if how == "prune":
+        if ending == "prune":
             tasks.create_task(
-                asyncio.to_thread(played.prune, study=trial.study, trial=7, attempt=2)
+                asyncio.to_thread(memory_bus.prune, study=trial.study, trial=7, attempt=2)
             )
     done = running.result()
-    (finished,) = played.events(trialbus.TrialFinished)
+    (finished,) = memory_bus.events(trialbus.TrialFinished)
     assert (finished.state, finished.values) == end, done.log_tail
     assert error in str(finished.error)
-    assert len(played.events(trialbus.TrialStarted)) == 1
+    assert len(memory_bus.events(trialbus.TrialStarted)) == 1
     (folder,) = (tmp_path / "runs").glob("*/7")
     assert (folder / ".hydra" / "overrides.yaml").exists()
 
@@ -290,7 +300,7 @@ async def test_a_hydra_application_ends_its_trial_by_what_it_returns(
 def test_without_a_trial_the_callback_does_nothing(tmp_path: Path) -> None:
     done = subprocess.run(
         [
-            *(sys.executable, "-c", ENDING, "+how=value"),
+            *(sys.executable, "-c", ENDING, "+ending=value"),
             "++hydra.callbacks.trialbus._target_=trialbus.callbacks.hydra.TrialCallback",
         ],
         cwd=tmp_path,
@@ -318,6 +328,6 @@ def test_an_unmodified_hydra_application_is_optimized(bus: Bus) -> None:
     trials = load_study(bus, "hydra_app").trials
     assert [trial.state for trial in trials] == [optuna.trial.TrialState.COMPLETE] * 4
     assert all(0 < trial.values[0] <= 1 for trial in trials)
-    told = [path.read_text() for path in bus.directory.glob("**/.hydra/overrides.yaml")]
-    assert len(told) == 4
-    assert all("- epochs=7\n" in text for text in told)
+    overrides = [path.read_text() for path in bus.directory.glob("**/.hydra/overrides.yaml")]
+    assert len(overrides) == 4
+    assert all("- epochs=7\n" in text for text in overrides)

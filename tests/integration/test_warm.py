@@ -1,4 +1,4 @@
-"""Functions in warm processes: one process per trial, ended as any training is, and soon there."""
+"""Functions in warm processes: a process for each trial, with the guarantees of any training."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def train(trial): pass
 """,
         "RuntimeError: importing the module computes on several threads",
     ),
-    # No machine of the tests has a GPU: a PyTorch that says so plays one.
+    # The machines of the tests have no GPU: a fake PyTorch says that CUDA is initialized.
     "cuda": (
         """
 import sys, types
@@ -108,7 +108,7 @@ def train(trial): pass
     ),
 }
 
-# A worker: prints its own number, runs one trial for as long as it is alive.
+# A worker that runs a trial until the worker is killed.
 WORKER = """
 import asyncio, os, sys
 from pathlib import Path
@@ -125,14 +125,14 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
-def assigned(number: int = 0) -> trialbus.TrialAssigned:
+def make_assignment(number: int = 0) -> trialbus.TrialAssigned:
     return trialbus.TrialAssigned(
         study="s", trial=number, request="", session="", params={"lr": 0.25}
     )
 
 
 class Warm:
-    """A warm trainer of one function, on a bus that the test plays."""
+    """Warm trainers of functions, on a bus in the test."""
 
     def __init__(self, bus: TestBus, folder: Path) -> None:
         self.bus = bus
@@ -140,7 +140,7 @@ class Warm:
         (folder / "trainings.py").write_text(TRAININGS)
         self.trainers: list[WarmTrainer] = []
 
-    async def of(self, function: str) -> WarmTrainer:
+    async def start(self, function: str) -> WarmTrainer:
         trainer = WarmTrainer(
             f"trainings:{function}",
             env={"EXTRA": "1"},
@@ -152,23 +152,23 @@ class Warm:
         await trainer.start()
         return trainer
 
-    def log(self, number: int = 0) -> Path:
+    def locate_log(self, number: int = 0) -> Path:
         return self.folder / f"{number}.log"
 
-    def begin(self, trainer: WarmTrainer, number: int = 0) -> asyncio.Task[Any]:
-        trial = assigned(number)
+    def run(self, trainer: WarmTrainer, number: int = 0) -> asyncio.Task[Any]:
+        trial = make_assignment(number)
         env = make_environment(trial, self.bus.endpoint)
-        return asyncio.create_task(trainer.run(trial, env, self.log(number)))
+        return asyncio.create_task(trainer.run(trial, env, self.locate_log(number)))
 
-    async def family(self, number: int = 0) -> list[int]:
-        def printed() -> list[int]:
-            log = self.log(number)
+    async def wait_for_family(self, number: int = 0) -> list[int]:
+        def read_pids() -> list[int]:
+            log = self.locate_log(number)
             lines = [x for x in log.read_text().splitlines() if x] if log.exists() else []
             return [int(pid) for pid in lines[-1].split()] if lines and lines[-1][0] != "t" else []
 
-        return await until_async(printed, 20, "the training's first line")
+        return await until_async(read_pids, 20, "the training's first line")
 
-    def finished(self) -> trialbus.TrialFinished:
+    def get_end(self) -> trialbus.TrialFinished:
         (event,) = self.bus.events(trialbus.TrialFinished)
         return event
 
@@ -176,9 +176,9 @@ class Warm:
 @pytest_asyncio.fixture
 async def warm(tmp_path: Path) -> AsyncIterator[Warm]:
     with TestBus() as bus:
-        made = Warm(bus, tmp_path)
-        yield made
-        for trainer in made.trainers:
+        warm = Warm(bus, tmp_path)
+        yield warm
+        for trainer in warm.trainers:
             await trainer.close()
 
 
@@ -188,7 +188,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def gone(*pids: int) -> bool:
+def have_ended(*pids: int) -> bool:
     return not any(
         psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
         for pid in pids
@@ -196,34 +196,34 @@ def gone(*pids: int) -> bool:
 
 
 async def test_each_trial_is_a_process_of_its_own_with_the_module_imported_once(warm: Warm) -> None:
-    trainer = await warm.of("show")
-    shown: list[dict[str, Any]] = []
+    trainer = await warm.start("show")
+    printed: list[dict[str, Any]] = []
     for number in range(3):
-        done = await warm.begin(trainer, number)
+        done = await warm.run(trainer, number)
         assert done.code == 0, done.log_tail
-        shown.append(json.loads(warm.log(number).read_text().splitlines()[-1]))
-    assert len({one["imported_by"] for one in shown}) == 1
-    assert len({one["pid"] for one in shown}) == 3
-    assert all(one["pid"] == one["group"] != one["imported_by"] for one in shown)
-    assert all(one["folder"] == str(warm.folder) for one in shown)
-    assert all(one["params"] == {"lr": 0.25} for one in shown)
-    assert all(one["stdin"] == "" for one in shown)
-    assert len({one["signals"][1] for one in shown} | {str(signal.SIG_DFL)}) == 1
-    assert len({tuple(one["drawn"]) for one in shown}) == 3
-    assert len({number for one in shown for number in one["drawn"]}) == 6
-    # What the import printed is in its own log, and once.
+        printed.append(json.loads(warm.locate_log(number).read_text().splitlines()[-1]))
+    assert len({trial["imported_by"] for trial in printed}) == 1
+    assert len({trial["pid"] for trial in printed}) == 3
+    assert all(trial["pid"] == trial["group"] != trial["imported_by"] for trial in printed)
+    assert all(trial["folder"] == str(warm.folder) for trial in printed)
+    assert all(trial["params"] == {"lr": 0.25} for trial in printed)
+    assert all(trial["stdin"] == "" for trial in printed)
+    assert len({trial["signals"][1] for trial in printed} | {str(signal.SIG_DFL)}) == 1
+    assert len({tuple(trial["drawn"]) for trial in printed}) == 3
+    assert len({number for trial in printed for number in trial["drawn"]}) == 6
+    # The output of the import is in the log of the fork server, and once.
     assert (warm.folder / "function.log").read_text() == "imported"
     assert len(warm.bus.events(trialbus.EvaluationComplete)) == 3
 
 
 async def test_what_the_function_returns_is_the_objective(warm: Warm) -> None:
-    done = await warm.begin(await warm.of("value"))
+    done = await warm.run(await warm.start("value"))
     assert done.code == 0, done.log_tail
-    assert (warm.finished().state, warm.finished().values) == ("complete", [0.5])
+    assert (warm.get_end().state, warm.get_end().values) == ("complete", [0.5])
 
 
 async def test_a_trial_ends_as_an_ordinary_process_does(warm: Warm) -> None:
-    done = await warm.begin(await warm.of("late"))
+    done = await warm.run(await warm.start("late"))
     assert done.log_tail.splitlines()[-2:] == ["thread", "at exit"]
 
 
@@ -239,53 +239,53 @@ async def test_a_trial_ends_as_an_ordinary_process_does(warm: Warm) -> None:
 async def test_exit_codes_signals_and_the_log_reach_the_worker(
     warm: Warm, function: str, code: int, state: str | None
 ) -> None:
-    running = warm.begin(await warm.of(function))
+    running = warm.run(await warm.start(function))
     if state == "pruned":
         await asyncio.to_thread(warm.bus.prune, study="s")
     done = await running
     assert done.code == code, done.log_tail
     if state is not None:
-        assert warm.finished().state == state
+        assert warm.get_end().state == state
     if function == "raises":
         assert done.log_tail.endswith("RuntimeError: no luck")
-        assert "RuntimeError: no luck" in str(warm.finished().error)
+        assert "RuntimeError: no luck" in str(warm.get_end().error)
 
 
 async def test_a_training_that_is_given_up_ends_with_all_it_started(warm: Warm) -> None:
-    running = warm.begin(await warm.of("family"))
-    family = await warm.family()
+    running = warm.run(await warm.start("family"))
+    family = await warm.wait_for_family()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    await until_async(lambda: gone(*family), 20)
-    assert warm.finished().state == "preempted"
+    await until_async(lambda: have_ended(*family), 20)
+    assert warm.get_end().state == "preempted"
 
 
 async def test_a_guard_that_is_killed_takes_its_training_with_it(warm: Warm) -> None:
-    running = warm.begin(await warm.of("family"))
-    family = await warm.family()
+    running = warm.run(await warm.start("family"))
+    family = await warm.wait_for_family()
     os.kill(psutil.Process(family[0]).ppid(), signal.SIGKILL)
     done = await running
     assert done.code == -signal.SIGKILL
-    await until_async(lambda: gone(*family), 20)
+    await until_async(lambda: have_ended(*family), 20)
 
 
 async def test_when_the_fork_server_is_killed_trials_go_on_and_the_next_one_gets_another(
     warm: Warm,
 ) -> None:
-    trainer = await warm.of("family")
-    first = warm.begin(trainer)
-    family = await warm.family()
+    trainer = await warm.start("family")
+    first = warm.run(trainer)
+    family = await warm.wait_for_family()
     server = psutil.Process(psutil.Process(family[0]).ppid()).ppid()
     os.kill(server, signal.SIGKILL)
-    second = warm.begin(trainer, 1)
-    other = await warm.family(1)
+    second = warm.run(trainer, 1)
+    other = await warm.wait_for_family(1)
     assert not first.done()
-    assert not gone(family[0])
+    assert not have_ended(family[0])
     for running in (first, second):
         running.cancel()
     await asyncio.wait([first, second])
-    await until_async(lambda: gone(*family, *other), 20)
+    await until_async(lambda: have_ended(*family, *other), 20)
 
 
 def test_a_worker_that_is_killed_takes_its_trainings_and_its_server_with_it(folder: Path) -> None:
@@ -297,11 +297,11 @@ def test_a_worker_that_is_killed_takes_its_trainings_and_its_server_with_it(fold
             numbers = [line for line in lines if line.replace(" ", "").isdigit()]
             return [int(pid) for pid in numbers[0].split()] if numbers else []
 
-        found = until(family, 20)
-        guard = psutil.Process(found[0]).ppid()
+        pids = until(family, 20)
+        guard = psutil.Process(pids[0]).ppid()
         server = psutil.Process(guard).ppid()
         worker.kill()
-        until(lambda: gone(*found, guard, server), 20)
+        until(lambda: have_ended(*pids, guard, server), 20)
 
 
 @pytest.mark.parametrize("kind", CANNOT_BE_IMPORTED)

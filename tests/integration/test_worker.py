@@ -1,4 +1,4 @@
-"""The worker as a process against a real hub; the test plays the optimizer."""
+"""The worker as a process on a real hub, with the test in the part of the optimizer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trialbus_services.config import settings
 STUDY = "digits"
 TTL_S = 1.5
 
-# Prints the process ids of a training and a child of its own, both of which outlast the test.
+# Prints the process ids of a training and its child, both of which outlast the test.
 FAMILY = (
     sys.executable,
     "-c",
@@ -50,7 +50,7 @@ _E = TypeVar("_E", bound=events.Event)
 
 
 class Optimizer:
-    """What the test says to the worker and hears from it."""
+    """An optimizer whose decisions the test makes."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -78,7 +78,7 @@ class Optimizer:
 
     @property
     def folder(self) -> Path:
-        """Where trainings run."""
+        """Working folder of the trainings."""
         path = self._bus.directory / "trainings"
         path.mkdir(exist_ok=True)
         return path
@@ -87,8 +87,8 @@ class Optimizer:
         logs = self._bus.directory / "log" / "logs" / "trials"
         return logs / study / f"{trial}-{attempt}.log"
 
-    def family(self, trial: int = 0, attempt: int = 0) -> list[int]:
-        """Wait until a training has printed its processes, and return them."""
+    def wait_for_family(self, trial: int = 0, attempt: int = 0) -> list[int]:
+        """Wait until a training has printed the ids of its processes, and return the ids."""
         log = self.log(trial, attempt)
 
         def printed() -> list[int]:
@@ -97,9 +97,8 @@ class Optimizer:
 
         return until(printed, 20, "the training's first line")
 
-    def hear(self, type_: type[_E], timeout_s: float = 20.0) -> _E:
-        """Return the next event of a type; what comes before it is passed over."""
-
+    def receive(self, type_: type[_E], timeout_s: float = 20.0) -> _E:
+        """Return the next event of a type, and skip events of other types."""
         deadline = time.monotonic() + timeout_s
         while not isinstance(event := self.next(deadline - time.monotonic()), type_):
             pass
@@ -111,7 +110,7 @@ class Optimizer:
         assert event is not None, "no further event"
         return event
 
-    def say(self, event: events.Event) -> None:
+    def publish(self, event: events.Event) -> None:
         self._publisher.publish(event)
 
     def assign(
@@ -132,42 +131,42 @@ class Optimizer:
             seed=7,
             budget=5,
         )
-        self.say(assigned)
+        self.publish(assigned)
         return assigned
 
-    def sessions(self) -> list[str]:
+    def list_sessions(self) -> list[str]:
         return [row.session for row in hub_status(self._link).sessions]
 
 
 @pytest.fixture
 def optimizer(bus: Bus) -> Iterator[Optimizer]:
     bus.hub()
-    found = Optimizer(bus)
-    yield found
-    found.close()
+    optimizer = Optimizer(bus)
+    yield optimizer
+    optimizer.close()
 
 
-def nobody_lives(pids: Sequence[int]) -> bool:
-    def alive(pid: int) -> bool:
+def have_ended(pids: Sequence[int]) -> bool:
+    def is_alive(pid: int) -> bool:
         try:
             return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
         except psutil.NoSuchProcess:
             return False
 
-    return not any(map(alive, pids))
+    return not any(map(is_alive, pids))
 
 
 def test_each_slot_asks_for_itself_runs_its_trial_and_asks_again(optimizer: Optimizer) -> None:
     optimizer.start_worker(["sh", "-c", f"echo ${TRIAL_VARIABLE}"], slots=2)
-    asked = [optimizer.hear(events.TrialRequested) for _ in range(2)]
-    assert sorted(request.slot for request in asked) == [0, 1]
-    assert {(request.study, request.worker) for request in asked} == {(STUDY, "w")}
-    assert asked[0].resources == asked[1].resources
-    assert asked[0].resources["gpus"] == 0
-    assert asked[0].resources["cpus"] > 0
-    assert optimizer.sessions() == [asked[0].session] == [asked[1].session]
-    optimizer.assign(asked[0], 12)
-    finished = optimizer.hear(events.TrialFinished)
+    requests = [optimizer.receive(events.TrialRequested) for _ in range(2)]
+    assert sorted(request.slot for request in requests) == [0, 1]
+    assert {(request.study, request.worker) for request in requests} == {(STUDY, "w")}
+    assert requests[0].resources == requests[1].resources
+    assert requests[0].resources["gpus"] == 0
+    assert requests[0].resources["cpus"] > 0
+    assert optimizer.list_sessions() == [requests[0].session] == [requests[1].session]
+    optimizer.assign(requests[0], 12)
+    finished = optimizer.receive(events.TrialFinished)
     assert (finished.trial, finished.attempt, finished.state, finished.exit_code) == (
         12,
         0,
@@ -177,10 +176,10 @@ def test_each_slot_asks_for_itself_runs_its_trial_and_asks_again(optimizer: Opti
     assigned = parse_assignment(optimizer.log(12).read_text())
     assert (assigned.study, assigned.trial, assigned.params) == (STUDY, 12, {"lr": 0.1})
     assert (assigned.seed, assigned.budget) == (7, 5)
-    assert assigned.request == asked[0].request
-    again = optimizer.hear(events.TrialRequested)
-    assert again.slot == asked[0].slot
-    assert again.request not in {request.request for request in asked}
+    assert assigned.request == requests[0].request
+    again = optimizer.receive(events.TrialRequested)
+    assert again.slot == requests[0].slot
+    assert again.request not in {request.request for request in requests}
 
 
 @pytest.mark.parametrize(
@@ -195,43 +194,43 @@ def test_a_training_that_goes_wrong_fails_its_trial_and_says_why(
     optimizer: Optimizer, command: tuple[str, ...], code: int, error: str
 ) -> None:
     optimizer.start_worker(command)
-    optimizer.assign(optimizer.hear(events.TrialRequested))
-    finished = optimizer.hear(events.TrialFinished)
+    optimizer.assign(optimizer.receive(events.TrialRequested))
+    finished = optimizer.receive(events.TrialFinished)
     assert (finished.state, finished.exit_code) == ("failed", code)
     assert error in str(finished.error)
-    optimizer.hear(events.TrialRequested)
+    optimizer.receive(events.TrialRequested)
 
 
 def test_a_folder_that_is_gone_fails_the_trial_and_not_the_worker(optimizer: Optimizer) -> None:
     optimizer.start_worker(["true"])
-    request = optimizer.hear(events.TrialRequested)
+    request = optimizer.receive(events.TrialRequested)
     folder = optimizer.folder
     folder.rmdir()
     optimizer.assign(request)
-    finished = optimizer.hear(events.TrialFinished)
+    finished = optimizer.receive(events.TrialFinished)
     assert finished.state == "failed"
     assert f"trainer.cwd='{folder}'" in str(finished.error)
     folder.mkdir()
-    optimizer.assign(optimizer.hear(events.TrialRequested), 1)
-    assert optimizer.hear(events.TrialFinished).state == "complete"
+    optimizer.assign(optimizer.receive(events.TrialRequested), 1)
+    assert optimizer.receive(events.TrialFinished).state == "complete"
 
 
 def test_an_assignment_that_is_said_twice_is_run_once(optimizer: Optimizer) -> None:
     optimizer.start_worker(["sh", "-c", "echo here >> runs"])
-    first = optimizer.hear(events.TrialRequested)
-    optimizer.say(optimizer.assign(first))
-    second = optimizer.hear(events.TrialRequested)
+    first = optimizer.receive(events.TrialRequested)
+    optimizer.publish(optimizer.assign(first))
+    second = optimizer.receive(events.TrialRequested)
     optimizer.assign(first)  # and once more when it is long over
     optimizer.assign(second, 1)
-    assert optimizer.hear(events.TrialFinished).trial == 1
+    assert optimizer.receive(events.TrialFinished).trial == 1
     assert (optimizer.folder / "runs").read_text() == "here\nhere\n"
 
 
 def test_a_request_outlives_the_end_of_its_study_and_is_not_repeated(optimizer: Optimizer) -> None:
     optimizer.start_worker(["true"])
-    request = optimizer.hear(events.TrialRequested)
-    optimizer.say(events.StudyFinished(study=STUDY, submission="a", reason="exhausted"))
-    optimizer.hear(events.StudyFinished)
+    request = optimizer.receive(events.TrialRequested)
+    optimizer.publish(events.StudyFinished(study=STUDY, submission="a", reason="exhausted"))
+    optimizer.receive(events.StudyFinished)
     optimizer.assign(request)
     # The worker reads the end of the study before the assignment.
     event = optimizer.next()
@@ -246,111 +245,111 @@ def test_a_worker_that_is_stopped_ends_its_training_and_hands_the_trial_back(
     optimizer: Optimizer, number: int
 ) -> None:
     worker = optimizer.start_worker(FAMILY)
-    optimizer.assign(optimizer.hear(events.TrialRequested))
-    family = optimizer.family()
+    optimizer.assign(optimizer.receive(events.TrialRequested))
+    family = optimizer.wait_for_family()
     worker.signal(number)
     assert worker.wait(20) == 0
-    finished = optimizer.hear(events.TrialFinished)
+    finished = optimizer.receive(events.TrialFinished)
     assert (finished.trial, finished.state) == (0, "preempted")
-    until(lambda: nobody_lives(family), 10, "the end of the training")
-    assert optimizer.sessions() == []
+    until(lambda: have_ended(family), 10, "the end of the training")
+    assert optimizer.list_sessions() == []
 
 
 def test_a_job_whose_processes_are_all_told_to_end_hands_its_trial_back(
     optimizer: Optimizer,
 ) -> None:
     worker = optimizer.start_worker(FAMILY)
-    optimizer.assign(optimizer.hear(events.TrialRequested))
-    training, _ = optimizer.family()
+    optimizer.assign(optimizer.receive(events.TrialRequested))
+    training, _ = optimizer.wait_for_family()
     guard = psutil.Process(training).ppid()
     psutil.Process(training).terminate()
-    until(lambda: nobody_lives([training, guard]), 10, "the end of the training")
+    until(lambda: have_ended([training, guard]), 10, "the end of the training")
     worker.signal(signal.SIGTERM)  # it is the last to hear of it
     assert worker.wait(20) == 0
-    assert optimizer.hear(events.TrialFinished).state == "preempted"
+    assert optimizer.receive(events.TrialFinished).state == "preempted"
 
 
 def test_a_worker_that_is_stopped_takes_back_its_open_requests(optimizer: Optimizer) -> None:
     worker = optimizer.start_worker(["true"])
-    request = optimizer.hear(events.TrialRequested)
+    request = optimizer.receive(events.TrialRequested)
     worker.signal(signal.SIGTERM)
     assert worker.wait(20) == 0
-    assert optimizer.hear(events.RequestWithdrawn).request == request.request
+    assert optimizer.receive(events.RequestWithdrawn).request == request.request
 
 
 def test_when_the_worker_is_killed_its_training_ends_and_its_session_is_lost(
     optimizer: Optimizer,
 ) -> None:
     worker = optimizer.start_worker(FAMILY)
-    request = optimizer.hear(events.TrialRequested)
+    request = optimizer.receive(events.TrialRequested)
     optimizer.assign(request)
-    family = optimizer.family()
+    family = optimizer.wait_for_family()
     worker.kill()
-    until(lambda: nobody_lives(family), 10, "the end of the training")
-    assert optimizer.hear(events.TrainerLost, 4 * TTL_S).session == request.session
+    until(lambda: have_ended(family), 10, "the end of the training")
+    assert optimizer.receive(events.TrainerLost, 4 * TTL_S).session == request.session
 
 
 def test_a_worker_that_was_given_up_ends_its_training_and_asks_as_a_new_one(
     optimizer: Optimizer,
 ) -> None:
     worker = optimizer.start_worker(FAMILY)
-    request = optimizer.hear(events.TrialRequested)
+    request = optimizer.receive(events.TrialRequested)
     optimizer.assign(request)
-    family = optimizer.family()
+    family = optimizer.wait_for_family()
     worker.signal(signal.SIGSTOP)
-    assert optimizer.hear(events.TrainerLost, 4 * TTL_S).session == request.session
+    assert optimizer.receive(events.TrainerLost, 4 * TTL_S).session == request.session
     worker.signal(signal.SIGCONT)
-    again = optimizer.hear(events.TrialRequested)
+    again = optimizer.receive(events.TrialRequested)
     assert again.session != request.session
-    until(lambda: nobody_lives(family), 10, "the end of the training")
+    until(lambda: have_ended(family), 10, "the end of the training")
     optimizer.assign(again, attempt=1)
-    assert optimizer.family(attempt=1)
+    assert optimizer.wait_for_family(attempt=1)
 
 
 def test_a_later_attempt_ends_the_earlier_one(optimizer: Optimizer) -> None:
     optimizer.start_worker(FAMILY, slots=2)
-    first, second = (optimizer.hear(events.TrialRequested) for _ in range(2))
+    first, second = (optimizer.receive(events.TrialRequested) for _ in range(2))
     optimizer.assign(first)
-    family = optimizer.family()
+    family = optimizer.wait_for_family()
     optimizer.assign(second, attempt=1)
-    later = optimizer.family(attempt=1)
-    until(lambda: nobody_lives(family), 10, "the end of the earlier attempt")
-    assert optimizer.hear(events.TrialRequested).slot == first.slot
-    assert not nobody_lives(later)
+    later = optimizer.wait_for_family(attempt=1)
+    until(lambda: have_ended(family), 10, "the end of the earlier attempt")
+    assert optimizer.receive(events.TrialRequested).slot == first.slot
+    assert not have_ended(later)
 
 
 def test_a_training_that_was_given_up_as_lost_does_not_keep_its_slot(optimizer: Optimizer) -> None:
     optimizer.start_worker(FAMILY)
-    optimizer.assign(optimizer.hear(events.TrialRequested), attempt=1)
-    family = optimizer.family(attempt=1)
-    for attempt in (0, 1):  # the word on the attempt before it changes nothing
-        assert not nobody_lives(family)
-        optimizer.say(
+    optimizer.assign(optimizer.receive(events.TrialRequested), attempt=1)
+    family = optimizer.wait_for_family(attempt=1)
+    for attempt in (0, 1):  # the loss of the attempt before changes nothing
+        assert not have_ended(family)
+        optimizer.publish(
             events.TrainerLost(study=STUDY, trial=0, attempt=attempt, session="t", kind="trainer")
         )
-    until(lambda: nobody_lives(family), 10, "the end of the training")
-    optimizer.assign(optimizer.hear(events.TrialRequested), attempt=2)
-    assert optimizer.family(attempt=2)
+    until(lambda: have_ended(family), 10, "the end of the training")
+    optimizer.assign(optimizer.receive(events.TrialRequested), attempt=2)
+    assert optimizer.wait_for_family(attempt=2)
 
 
 def test_when_the_hub_comes_back_with_another_log_the_worker_ends_and_says_so(
     optimizer: Optimizer, bus: Bus
 ) -> None:
     worker = optimizer.start_worker(FAMILY)
-    optimizer.assign(optimizer.hear(events.TrialRequested))
-    family = optimizer.family()
+    optimizer.assign(optimizer.receive(events.TrialRequested))
+    family = optimizer.wait_for_family()
     bus.processes["hub"].kill()
     (bus.directory / "log").rename(bus.directory / "old")
     bus.processes["hub"].start()
     assert worker.wait(30) != 0
     assert "LogResetError" in worker.printed()
-    until(lambda: nobody_lives(family), 10, "the end of the training")
+    until(lambda: have_ended(family), 10, "the end of the training")
 
 
 def test_a_worker_of_any_study_takes_trials_of_all(optimizer: Optimizer) -> None:
     optimizer.start_worker(["true"], study="")
     for study in ("digits", "moons"):
-        request = optimizer.hear(events.TrialRequested)
+        request = optimizer.receive(events.TrialRequested)
         assert request.study == ""
         optimizer.assign(request, study=study)
-        assert optimizer.hear(events.TrialFinished).study == study
+        assert optimizer.receive(events.TrialFinished).study == study

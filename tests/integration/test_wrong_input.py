@@ -1,4 +1,4 @@
-"""What goes wrong ends in one clear message, a code that says so, and services that go on."""
+"""Wrong input ends in a clear message and an exit code, and services continue."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from support.commands import small_study
 from support.processes import Bus
 
 
-def end_of(
+def run_to_end(
     bus: Bus, *arguments: str, name: str = "study", timeout_s: float = 60
 ) -> tuple[int, str]:
-    """Run a command to its end; return its code and what it printed."""
+    """Run a command to the end and return exit code and output."""
     process = bus.service(name, *arguments)
     return process.wait(timeout_s), process.printed()
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"),
+    ("overrides", "message"),
     [
         (["study=nosuch"], "study: there is no 'nosuch' (expected one of digits, ppo_cartpole)"),
         (
@@ -59,24 +59,24 @@ def end_of(
     ids=str,
 )
 def test_a_wrong_config_stops_before_anything_is_started(
-    bus: Bus, overrides: list[str], words: str
+    bus: Bus, overrides: list[str], message: str
 ) -> None:
-    code, printed = end_of(bus, *overrides)
+    code, printed = run_to_end(bus, *overrides)
     assert code != 0
-    assert words in printed
+    assert message in printed
     assert "Traceback" not in printed
     assert not (bus.directory / "log").exists(), "something was started"
 
 
 def test_a_metric_that_is_never_reported_is_named_with_what_was(bus: Bus) -> None:
-    code, printed = end_of(bus, *small_study(steps=1, step_s=0.0, ending="silent"))
+    code, printed = run_to_end(bus, *small_study(steps=1, step_s=0.0, ending="silent"))
     assert code == 1
     assert "study.objective.metric 'loss' has no value" in printed
     assert "the trainer reported: other" in printed
 
 
 def test_a_trainer_that_exits_with_1_ends_the_study_with_its_last_words(bus: Bus) -> None:
-    code, printed = end_of(bus, *small_study(ending="exit1"))
+    code, printed = run_to_end(bus, *small_study(ending="exit1"))
     assert code == 1
     assert "trials in a row failed (study.max_failures=5)" in printed
     assert "the training data is missing" in printed
@@ -84,20 +84,20 @@ def test_a_trainer_that_exits_with_1_ends_the_study_with_its_last_words(bus: Bus
 
 
 def test_a_trainer_that_goes_missing_is_named_by_its_key(bus: Bus) -> None:
-    """The launcher may find it where the worker does not."""
+    """The launcher may find a program that the worker does not find."""
     bus.service("hub")
     bus.service("optimizer")
     bus.service("reporter")
     (bus.directory / "train.sh").write_text("#!/no/such/shell\n")
     (bus.directory / "train.sh").chmod(0o755)
-    code, printed = end_of(bus, *small_study(), f"trainer.command=[{bus.directory}/train.sh]")
+    code, printed = run_to_end(bus, *small_study(), f"trainer.command=[{bus.directory}/train.sh]")
     assert code == 1
     assert "trainer.command: there is no" in printed
 
 
 @pytest.mark.parametrize("name", ["optimizer", "worker", "reporter"])
 def test_a_service_without_a_hub_says_what_to_start(bus: Bus, name: str) -> None:
-    code, printed = end_of(bus, "bus.connect_s=0.5", name=name)
+    code, printed = run_to_end(bus, "bus.connect_s=0.5", name=name)
     assert code == 1
     assert f"no hub answered at bus.endpoint='{bus.endpoint}' within 0.5 s" in printed
     assert "trialbus hub" in printed
@@ -106,9 +106,9 @@ def test_a_service_without_a_hub_says_what_to_start(bus: Bus, name: str) -> None
 def test_services_that_met_a_failing_study_serve_the_next_one(bus: Bus) -> None:
     for name in ("hub", "optimizer", "reporter"):
         bus.service(name)
-    failing, _ = end_of(bus, *small_study(ending="exit1", name="failing"))
+    failing, _ = run_to_end(bus, *small_study(ending="exit1", name="failing"))
     assert failing == 1
-    code, printed = end_of(bus, *small_study(steps=1, step_s=0.0, n_trials=2))
+    code, printed = run_to_end(bus, *small_study(steps=1, step_s=0.0, n_trials=2))
     assert code == 0, printed
     assert "2 complete, 0 pruned, 0 failed" in printed
     assert all(bus.processes[name].running for name in ("hub", "optimizer", "reporter"))
@@ -118,12 +118,12 @@ def test_a_running_optimizer_that_records_elsewhere_is_pointed_out(bus: Bus) -> 
     bus.service("hub")
     bus.service("optimizer", "storage.url=sqlite:///elsewhere.db")
     bus.service("reporter")
-    # Waits until the optimizer is there: a study that needs it cannot end before.
-    with_same, _ = end_of(
+    # Wait until the optimizer runs: a study cannot end before.
+    code_of_first, _ = run_to_end(
         bus, *small_study(steps=1, step_s=0.0, n_trials=1), "storage.url=sqlite:///elsewhere.db"
     )
-    assert with_same == 0
-    code, printed = end_of(bus, *small_study())
+    assert code_of_first == 0
+    code, printed = run_to_end(bus, *small_study())
     assert code == 2
     assert (
         "storage.url: 'sqlite:///optuna_studies.db' is not where the optimizer that is up"
@@ -132,15 +132,15 @@ def test_a_running_optimizer_that_records_elsewhere_is_pointed_out(bus: Bus) -> 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "message"),
     [
         ([], "usage: trialbus COMMAND"),
         (["studdy"], "there is no command 'studdy'; did you mean 'study'?"),
     ],
 )
 def test_a_wrong_command_is_answered_with_the_right_one(
-    bus: Bus, arguments: list[str], words: str
+    bus: Bus, arguments: list[str], message: str
 ) -> None:
     process = bus.run("wrong", [sys.executable, "-m", "trialbus_services", *arguments])
     assert process.wait(30) == 2
-    assert words in process.printed()
+    assert message in process.printed()

@@ -1,4 +1,4 @@
-"""The tree of configs has a file for everything that Optuna has to choose from."""
+"""The tree of configs has a file for each sampler, pruner and crossover of Optuna."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from trialbus_services.optimizer.registry import build_pruner, build_sampler
 
 TREE = Path(__file__).parents[2] / "config" / "trialbus_config"
 
-#: Arguments that no file has, for the study has them: they are taken all the same.
-OF_THE_STUDY = {"seed": 3, "search_space": {"x": [1, 2]}}
-#: What Optuna has given up, which is taken with its warning.
-GIVEN_UP = {
+#: Arguments that the study has, and therefore no file; a config may still set them.
+STUDY_ARGUMENTS = {"seed": 3, "search_space": {"x": [1, 2]}}
+#: Deprecated arguments of Optuna, which are accepted with Optuna's warning.
+DEPRECATED_ARGUMENTS = {
     "consider_prior": True,
     "prior_weight": 1.0,
     "consider_magic_clip": True,
@@ -35,31 +35,31 @@ GIVEN_UP = {
     "restart_strategy": None,
     "inc_popsize": -1,
 }
-#: Functions and trials, which no file can hold: for a class of one's own.
-CODE = {
+#: Functions and trials, which no file can hold: only a user's class passes them.
+CODE_ARGUMENTS = {
     *("constraints_func", "gamma", "weights", "source_trials"),
     *("elite_population_selection_strategy", "child_generation_strategy", "after_trial_strategy"),
 }
 
 
-def public(module: ModuleType, *bases: type) -> list[str]:
-    """Names of the classes that a module of Optuna offers."""
-    found = [name for name in module.__all__ if inspect.isclass(getattr(module, name))]
+def list_classes(module: ModuleType, *bases: type) -> list[str]:
+    """Return the names of the classes that a module of Optuna exports."""
+    names = [name for name in module.__all__ if inspect.isclass(getattr(module, name))]
     return [
         name
-        for name in found
+        for name in names
         if issubclass(getattr(module, name), bases[0]) and getattr(module, name) not in bases
     ]
 
 
-SAMPLERS = public(optuna.samplers, BaseSampler, BaseGASampler)
-PRUNERS = public(optuna.pruners, BasePruner)
+SAMPLERS = list_classes(optuna.samplers, BaseSampler, BaseGASampler)
+PRUNERS = list_classes(optuna.pruners, BasePruner)
 
 
-def files(group: str) -> dict[str, dict[str, Any]]:
-    """Return the files of a group by the class they choose."""
-    read = [yaml.safe_load(path.read_text()) for path in (TREE / group).glob("*.yaml")]
-    return {found["type"]: found for found in read}
+def read_files(group: str) -> dict[str, dict[str, Any]]:
+    """Return the content of a group's files by the class that the file chooses."""
+    contents = [yaml.safe_load(path.read_text()) for path in (TREE / group).glob("*.yaml")]
+    return {content["type"]: content for content in contents}
 
 
 @pytest.mark.parametrize(
@@ -76,15 +76,15 @@ def test_the_file_of_a_section_s_defaults_has_every_field_as_the_type_has_it(
     section: str, file: str
 ) -> None:
     defaults = cast(dict[str, Any], OmegaConf.to_container(build_schema()[section]))
-    written = cast(dict[str, Any], yaml.safe_load((TREE / f"{file}.yaml").read_text()))
-    given = {key: written[key] if value == "???" else value for key, value in defaults.items()}
-    assert {"keys": None} | written == {"keys": None} | given
+    content = cast(dict[str, Any], yaml.safe_load((TREE / f"{file}.yaml").read_text()))
+    expected = {key: content[key] if value == "???" else value for key, value in defaults.items()}
+    assert {"keys": None} | content == {"keys": None} | expected
 
 
 def test_every_section_of_the_schema_is_a_group_and_every_group_is_chosen() -> None:
-    chosen: list[Any] = yaml.safe_load((TREE / "config.yaml").read_text())["defaults"]
+    entries: list[Any] = yaml.safe_load((TREE / "config.yaml").read_text())["defaults"]
     groups = {
-        str(group) for entry in chosen if isinstance(entry, dict) for group in cast(Any, entry)
+        str(group) for entry in entries if isinstance(entry, dict) for group in cast(Any, entry)
     }
     assert set(map(str, build_schema())) <= groups
     for group in map(str, build_schema()):
@@ -105,11 +105,11 @@ def test_every_file_says_what_it_is(path: Path) -> None:
     assert "#" in path.read_text(), "no comment"
 
 
-def component(group: str, name: str, **args: Any) -> Component:
-    """Return what the file of a class comes to, with some arguments of it changed."""
-    found = files(group)[name] | args
-    del found["type"]
-    return Component(type=name, args=found)
+def make_component(group: str, name: str, **args: Any) -> Component:
+    """Return the component in the file of a class, with some arguments replaced."""
+    content = read_files(group)[name] | args
+    del content["type"]
+    return Component(type=name, args=content)
 
 
 @pytest.mark.parametrize(
@@ -124,12 +124,12 @@ def test_every_class_of_optuna_can_be_chosen_with_its_arguments(
     module: ModuleType, group: str, name: str
 ) -> None:
     arguments = set(inspect.signature(getattr(module, name)).parameters)
-    missing = arguments - files(group)[name].keys()
-    assert missing <= OF_THE_STUDY.keys() | GIVEN_UP.keys() | CODE
+    missing = arguments - read_files(group)[name].keys()
+    assert missing <= STUDY_ARGUMENTS.keys() | DEPRECATED_ARGUMENTS.keys() | CODE_ARGUMENTS
 
 
-def built(name: str, **args: Any) -> BaseSampler:
-    """Build a sampler from its file, with some arguments changed."""
+def build_from_file(name: str, **args: Any) -> BaseSampler:
+    """Build a sampler from the file of its class, with some arguments replaced."""
     if name == "PartialFixedSampler":
         args = {"fixed_params": {"x": 1}} | args
     return build_sampler(
@@ -138,28 +138,28 @@ def built(name: str, **args: Any) -> BaseSampler:
             params={"x": CategoricalParam(choices=(1, 2))},
             objectives=(Objective(metric="m"),),
             n_trials=1,
-            sampler=component("sampler", name, **args),
+            sampler=make_component("sampler", name, **args),
         )
     )
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_every_sampler_s_file_builds_it(name: str) -> None:
-    assert type(built(name)).__name__ == name
+    assert type(build_from_file(name)).__name__ == name
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_every_argument_that_a_file_leaves_out_is_taken(name: str) -> None:
     arguments = inspect.signature(getattr(optuna.samplers, name)).parameters
-    more = {n: v for n, v in {**OF_THE_STUDY, **GIVEN_UP}.items() if n in arguments}
-    assert type(built(name, **more)).__name__ == name
+    extra = {n: v for n, v in {**STUDY_ARGUMENTS, **DEPRECATED_ARGUMENTS}.items() if n in arguments}
+    assert type(build_from_file(name, **extra)).__name__ == name
 
 
 @pytest.mark.parametrize("name", ["NSGAIISampler", "NSGAIIISampler"])
 def test_crossover_and_mutation_are_chosen_by_name(name: str) -> None:
-    for crossover in public(optuna.samplers.nsgaii, optuna.samplers.nsgaii.BaseCrossover):
-        sampler = built(
+    for crossover in list_classes(optuna.samplers.nsgaii, optuna.samplers.nsgaii.BaseCrossover):
+        sampler = build_from_file(
             name,
             population_size=4,
             crossover={"type": crossover},
@@ -169,12 +169,12 @@ def test_crossover_and_mutation_are_chosen_by_name(name: str) -> None:
         assert type(strategy._crossover).__name__ == crossover
         assert type(strategy._mutation).__name__ == "PolynomialMutation"
     with pytest.raises(SpecError, match=r"sampler.mutation.type: .* is not a mutation of Optuna"):
-        built(name, mutation={"type": "Polynomial"})
+        build_from_file(name, mutation={"type": "Polynomial"})
     with pytest.raises(SpecError, match=r"'os.system' is not a subclass of optuna's BaseCrossover"):
-        built(name, crossover={"_target_": "os.system"})
+        build_from_file(name, crossover={"_target_": "os.system"})
 
 
 @pytest.mark.parametrize("name", PRUNERS)
 def test_every_pruner_s_file_builds_it(name: str) -> None:
     args = {"upper": 1.0} if name == "ThresholdPruner" else {}
-    assert type(build_pruner(component("pruner", name, **args))).__name__ == name
+    assert type(build_pruner(make_component("pruner", name, **args))).__name__ == name

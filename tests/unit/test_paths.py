@@ -16,8 +16,8 @@ from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.process import paths
 from trialbus_services.reporter.report import write_report
 
-#: Names that are near each other: alike but for case, separators, dots, or in how they are cut.
-NEAR = st.one_of(
+#: Similar names: equal but for case, separators, dots, or the end of a long name.
+SIMILAR_NAMES = st.one_of(
     st.text(),
     st.text(alphabet="aA_-./ ~\u017f\u212a\ufb01", max_size=6),
     st.text(alphabet="ab", min_size=55, max_size=105),
@@ -27,11 +27,11 @@ RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
 def fold(name: str) -> str:
-    """Return what a file system makes of a name that knows neither case nor forms of accents."""
+    """Return the name that a file system compares which ignores case and forms of accents."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKD", name).casefold())
 
 
-@given(NEAR, NEAR)
+@given(SIMILAR_NAMES, SIMILAR_NAMES)
 @example("lr sweep/a", "lr_sweep_a")
 @example("A", "a")
 @example("é", "e\u0301")
@@ -42,13 +42,13 @@ def test_two_studies_never_share_a_folder(one: str, other: str) -> None:
     assert one == other or fold(name_folder(one)) != fold(name_folder(other))
 
 
-@given(NEAR)
+@given(SIMILAR_NAMES)
 def test_no_study_has_the_folder_that_the_rule_made_for_another(study: str) -> None:
     folder = name_folder(study)
     assert folder == study or name_folder(folder) != folder
 
 
-@given(NEAR)
+@given(SIMILAR_NAMES)
 @example("..")
 @example("")
 @example("日本" * 99)
@@ -75,8 +75,8 @@ def test_a_plain_name_stays_as_it_is(study: str) -> None:
 
 
 def test_no_folder_is_where_another_study_s_results_are(tmp_path: Path) -> None:
-    taken = paths.locate_results_file(tmp_path, "digits")
-    assert paths.locate_results_directory(tmp_path, taken.name) != taken
+    path = paths.locate_results_file(tmp_path, "digits")
+    assert paths.locate_results_directory(tmp_path, path.name) != path
 
 
 @pytest.mark.parametrize("study", ["..", ".", "../../etc", "/etc", "a\\b", "x" * 300, "日本" * 99])
