@@ -24,7 +24,7 @@ def main() -> None:
         params = trial.params
         torch.manual_seed(trial.seed)
         x_train, y_train, x_val, y_val = load_split()
-        model = build(params["width"], params["dropout"])
+        model = build_model(params["width"], params["dropout"])
         optimizer = OPTIMIZERS[params["optimizer"]](
             model.parameters(), lr=params["lr"], weight_decay=params["weight_decay"]
         )
@@ -46,8 +46,8 @@ def load_split() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor
     return x[train], y[train], x[val], y[val]
 
 
-def build(width: int, dropout: float) -> nn.Module:
-    """Return a network with two hidden layers."""
+def build_model(width: int, dropout: float) -> nn.Module:
+    """Build a network with two hidden layers."""
     return nn.Sequential(
         nn.Linear(64, width),
         nn.ReLU(),
@@ -62,7 +62,7 @@ def build(width: int, dropout: float) -> nn.Module:
 def train_epoch(
     model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor
 ) -> float:
-    """Train one epoch and return the mean loss over it."""
+    """Train an epoch and return the mean training loss."""
     model.train()
     total = 0.0
     for batch in torch.randperm(len(x)).split(BATCH):

@@ -1,4 +1,4 @@
-"""A training that asks for a trial itself: a Ray task, a Slurm array element, a shell loop.
+"""A training that requests a trial by itself: a Ray task, a Slurm array element, a shell loop.
 
 ```
 trialbus study --config-dir examples/conf study=quadratic launcher=none &
@@ -10,7 +10,7 @@ import trialbus
 
 
 def main() -> None:
-    # Where the hub is, is in $TRIALBUS_ENDPOINT; by default it was started from this folder.
+    # $TRIALBUS_ENDPOINT has the address of the hub; the default is a hub started in this folder.
     with trialbus.attach(study="quadratic", timeout_s=30) as trial:
         x = trial.params["x"]
         for step in range(trial.budget):

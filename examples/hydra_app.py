@@ -1,4 +1,4 @@
-"""An application with `@hydra.main` that knows nothing of trialbus, and is optimized as it is.
+"""An application with `@hydra.main` that does not import trialbus, optimized without a change.
 
 ```
 python examples/hydra_app.py optimizer.lr=0.1     # alone

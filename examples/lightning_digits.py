@@ -21,7 +21,7 @@ DEFAULTS = {"lr": 1e-2, "weight_decay": 1e-4, "width": 64, "dropout": 0.1}
 
 
 class Classifier(lightning.LightningModule):
-    """One hidden layer between 64 pixels and 10 digits."""
+    """A network with a hidden layer between 64 pixels and 10 digits."""
 
     def __init__(self, params: Mapping[str, Any]) -> None:
         super().__init__()

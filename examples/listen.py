@@ -1,4 +1,4 @@
-"""Print every evaluation as it arrives: `python examples/listen.py [study]`, ended with Ctrl-C."""
+"""Print every evaluation on arrival: `python examples/listen.py [study]`; end with Ctrl-C."""
 
 import contextlib
 import sys
@@ -9,5 +9,5 @@ study = sys.argv[1] if len(sys.argv) > 1 else None
 
 with contextlib.suppress(KeyboardInterrupt):
     for event in trialbus.subscribe(trialbus.EvaluationComplete, study=study):
-        shown = "  ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
-        print(f"{event.study} trial {event.trial} step {event.step}: {shown}")
+        metrics = "  ".join(f"{name} {value:.4f}" for name, value in event.metrics.items())
+        print(f"{event.study} trial {event.trial} step {event.step}: {metrics}")

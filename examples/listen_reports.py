@@ -1,10 +1,10 @@
-"""Print where each report is, also of what ended while this was not running: ended with Ctrl-C."""
+"""Print the path of each report, also of studies that ended before the start; end with Ctrl-C."""
 
 import contextlib
 
 import trialbus
 
-# Under a durable name the hub keeps how far this got, at the latest when the block is left.
+# Under a durable name the hub keeps the position in the log, at the latest at the block's end.
 reports = trialbus.subscribe(trialbus.ReportReady, start="earliest", name="listen-reports")
 with contextlib.suppress(KeyboardInterrupt), reports:
     for event in reports:

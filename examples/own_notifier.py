@@ -1,4 +1,4 @@
-"""A notifier of your own: `notify=mail --config-dir examples/conf`, run from this folder."""
+"""A user's notifier: `notify=mail --config-dir examples/conf`, run from this folder."""
 
 import smtplib
 from email.message import EmailMessage
@@ -7,7 +7,7 @@ from trialbus_services.notify import Notice
 
 
 class Mail:
-    """Sends a mail through a server on this machine; when that fails, it is called again."""
+    """Notifier that sends a mail through an SMTP server; trialbus repeats a failed call."""
 
     def __init__(self, to: str, host: str = "localhost", port: int = 25) -> None:
         self.to = to

@@ -1,7 +1,7 @@
-"""PPO learns to balance a pole, with a shaped reward whose coefficients are params.
+"""PPO learns to balance a pole; the coefficients of the shaped reward are params.
 
-The agent is trained on the shaped reward and judged by the plain one: `mean_reward` is how many
-steps it keeps the pole up, 500 at most, the mean of `evaluation.episodes` episodes.
+The agent is trained on the shaped reward and evaluated by the plain one: `mean_reward` is the
+number of steps with the pole up, 500 at most, the mean of `evaluation.episodes` episodes.
 
 ```
 python examples/ppo_cartpole.py          # alone, with the params below
@@ -25,14 +25,14 @@ from trialbus.callbacks import CallbackFactory
 DEFAULTS = {
     "agent.lr": 1e-3,
     "agent.gamma": 0.98,
-    "agent.gae_lambda": 0.9,  # 0 trusts the critic, 1 what was collected
-    "agent.clip": 0.2,  # how far one update may change the probability of an action
-    "agent.entropy": 0.01,  # weight of exploring
-    "agent.epochs": 4,  # passes over what one update collected
+    "agent.gae_lambda": 0.9,  # 0 trusts the critic, 1 the collected rewards
+    "agent.clip": 0.2,  # bound of an update's change to the probability of an action
+    "agent.entropy": 0.01,  # weight of the entropy bonus
+    "agent.epochs": 4,  # passes over the experience of an update
     "agent.width": 64,  # of both hidden layers
-    "reward.angle": 0.0,  # taken off each step's 1 when the pole is about to fall
+    "reward.angle": 0.0,  # subtracted from each step's 1 when the pole is about to fall
     "reward.position": 0.0,  # when the cart is about to leave the track
-    "reward.effort": 0.0,  # when the push changes its side
+    "reward.effort": 0.0,  # when the push changes direction
 }
 ENVS, STEPS, BATCH = 8, 32, 64  # one update learns from 8 environments * 32 steps, in batches
 CHECKPOINT_EVERY = 10  # evaluations
@@ -40,7 +40,7 @@ WORST = torch.tensor([2.4, 0.2095])  # position and angle at which an episode en
 
 
 class Agent(nn.Module):
-    """Scores both actions, and estimates the reward to come."""
+    """Actor, which scores both actions, and critic, which estimates the return."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -58,70 +58,78 @@ class Agent(nn.Module):
 
 @dataclass
 class Experience:
-    """What one update learns from; every tensor is `(STEPS, ENVS)`, `seen` has one step more."""
+    """Experience for an update; every tensor is `(STEPS, ENVS)`, `observations` a step longer."""
 
-    seen: list[Tensor] = field(default_factory=list[Tensor])
+    observations: list[Tensor] = field(default_factory=list[Tensor])
     actions: list[Tensor] = field(default_factory=list[Tensor])
     rewards: list[Tensor] = field(default_factory=list[Tensor])
     terminated: list[Tensor] = field(default_factory=list[Tensor])
     done: list[Tensor] = field(default_factory=list[Tensor])
-    real: list[Tensor] = field(default_factory=list[Tensor])  # the others only reset an environment
+    real: list[Tensor] = field(
+        default_factory=list[Tensor]
+    )  # False for steps that reset an environment
 
 
 class Collector:
-    """Plays in several environments at once, and shapes their reward."""
+    """Collector of experience with shaped rewards from several environments at once."""
 
     def __init__(self, params: Mapping[str, Any], seed: int) -> None:
         self._env = gymnasium.make_vec(
             "CartPole-v1", num_envs=ENVS, vectorization_mode="vector_entry_point"
         )
-        self._seen = torch.as_tensor(self._env.reset(seed=seed)[0])
+        self._observation = torch.as_tensor(self._env.reset(seed=seed)[0])
         self._done = torch.zeros(ENVS, dtype=torch.bool)
-        self._before = torch.zeros(ENVS, dtype=torch.int64)
+        self._last_actions = torch.zeros(ENVS, dtype=torch.int64)
         self._costs = torch.tensor([params["reward.position"], params["reward.angle"]])
         self._effort = params["reward.effort"]
 
     @torch.no_grad()
     def collect(self, agent: Agent) -> Experience:
-        played = Experience()
+        experience = Experience()
         for _ in range(STEPS):
-            actions = Categorical(logits=agent.actor(self._seen)).sample()
-            played.seen.append(self._seen)
-            played.actions.append(actions)
-            played.real.append(~self._done)
-            seen, reward, terminated, truncated, _ = self._env.step(actions.numpy())
-            self._seen, terminated = torch.as_tensor(seen), torch.as_tensor(terminated)
+            actions = Categorical(logits=agent.actor(self._observation)).sample()
+            experience.observations.append(self._observation)
+            experience.actions.append(actions)
+            experience.real.append(~self._done)
+            observation, reward, terminated, truncated, _ = self._env.step(actions.numpy())
+            self._observation, terminated = (
+                torch.as_tensor(observation),
+                torch.as_tensor(terminated),
+            )
             self._done = terminated | torch.as_tensor(truncated)
-            danger = (self._seen[:, [0, 2]].abs() / WORST) @ self._costs
-            effort = self._effort * (actions != self._before)
-            played.rewards.append(torch.as_tensor(reward) - danger - effort)
-            played.terminated.append(terminated)
-            played.done.append(self._done)
-            self._before = actions
-        played.seen.append(self._seen)
-        return played
+            danger = (self._observation[:, [0, 2]].abs() / WORST) @ self._costs
+            effort = self._effort * (actions != self._last_actions)
+            experience.rewards.append(torch.as_tensor(reward) - danger - effort)
+            experience.terminated.append(terminated)
+            experience.done.append(self._done)
+            self._last_actions = actions
+        experience.observations.append(self._observation)
+        return experience
 
 
 def update(
-    agent: Agent, optimizer: torch.optim.Optimizer, played: Experience, params: Mapping[str, Any]
+    agent: Agent,
+    optimizer: torch.optim.Optimizer,
+    experience: Experience,
+    params: Mapping[str, Any],
 ) -> None:
-    """Make actions that turned out better than expected more likely, a little.
+    """Raise the probability of actions with a better return than estimated, a little.
 
     Source:
         Schulman et al., "Proximal Policy Optimization Algorithms" (2017), equations 7 and 11.
     """
-    seen, actions = torch.stack(played.seen), torch.stack(played.actions)
+    observations, actions = torch.stack(experience.observations), torch.stack(experience.actions)
     with torch.no_grad():
-        values = agent.critic(seen).squeeze(-1)
-        old = Categorical(logits=agent.actor(seen[:-1])).log_prob(actions)
-        advantages, ahead = torch.zeros(STEPS, ENVS), torch.zeros(ENVS)
+        values = agent.critic(observations).squeeze(-1)
+        old = Categorical(logits=agent.actor(observations[:-1])).log_prob(actions)
+        advantages, advantage = torch.zeros(STEPS, ENVS), torch.zeros(ENVS)
         for t in reversed(range(STEPS)):
-            to_come = params["agent.gamma"] * values[t + 1] * ~played.terminated[t]
-            ahead = ahead * params["agent.gamma"] * params["agent.gae_lambda"] * ~played.done[t]
-            ahead = played.rewards[t] + to_come - values[t] + ahead
-            advantages[t] = ahead
-    real = torch.stack(played.real)
-    x, chosen, old, gain = seen[:-1][real], actions[real], old[real], advantages[real]
+            future = params["agent.gamma"] * values[t + 1] * ~experience.terminated[t]
+            later = advantage * params["agent.gamma"] * params["agent.gae_lambda"]
+            advantage = experience.rewards[t] + future - values[t] + later * ~experience.done[t]
+            advantages[t] = advantage
+    real = torch.stack(experience.real)
+    x, chosen, old, gain = observations[:-1][real], actions[real], old[real], advantages[real]
     returns = gain + values[:-1][real]
     gain = (gain - gain.mean()) / (gain.std() + 1e-8)
     for _ in range(params["agent.epochs"]):
@@ -140,14 +148,14 @@ def update(
 
 @torch.no_grad()
 def evaluate(agent: Agent, episodes: int, seed: int) -> dict[str, float]:
-    """Return the plain reward of that many episodes, each with the likeliest actions."""
+    """Return statistics of the plain reward of episodes with the most likely actions."""
     env = gymnasium.make_vec(
         "CartPole-v1", num_envs=episodes, vectorization_mode="vector_entry_point"
     )
-    seen, over, total = env.reset(seed=seed)[0], np.zeros(episodes, bool), np.zeros(episodes)
+    observation, over, total = env.reset(seed=seed)[0], np.zeros(episodes, bool), np.zeros(episodes)
     while not over.all():
-        actions = agent.actor(torch.as_tensor(seen)).argmax(1).numpy()
-        seen, reward, terminated, truncated, _ = env.step(actions)
+        actions = agent.actor(torch.as_tensor(observation)).argmax(1).numpy()
+        observation, reward, terminated, truncated, _ = env.step(actions)
         total += reward * ~over
         over |= terminated | truncated
     return {
@@ -163,16 +171,16 @@ def train(trial: trialbus.Trial) -> None:
     torch.manual_seed(trial.seed)
     agent = Agent(trial.params["agent.width"])
     optimizer = torch.optim.Adam(agent.parameters(), lr=trial.params["agent.lr"])
-    found = trial.checkpoint.latest()  # of an attempt that was interrupted
-    if found:
-        saved = torch.load(found.path)
+    checkpoint = trial.checkpoint.latest()  # of an interrupted attempt
+    if checkpoint:
+        saved = torch.load(checkpoint.path)
         agent.load_state_dict(saved["agent"])
         optimizer.load_state_dict(saved["optimizer"])
     collector = Collector(trial.params, trial.seed % 2**31)
     interval, episodes = trial.evaluation.interval or 2, trial.evaluation.episodes or 20
-    # What the study says of callbacks, `report_interval` for example; TrialPruned comes through.
+    # The callbacks of the study's config, `report_interval` for example; they raise TrialPruned.
     with CallbackFactory(trial.config.nested().get("callbacks")).build(trial) as callbacks:
-        for evaluation in range(found.step + 1 if found else 0, trial.budget):
+        for evaluation in range(checkpoint.step + 1 if checkpoint else 0, trial.budget):
             for i in range(interval):
                 update(agent, optimizer, collector.collect(agent), trial.params)
                 callbacks.on_update(evaluation * interval + i, {})

@@ -1,4 +1,4 @@
-"""Stable-Baselines3: PPO balances a pole, reported at every evaluation of its EvalCallback.
+"""Stable-Baselines3: PPO balances a pole, reported at every evaluation of the EvalCallback.
 
 ```
 python examples/sb3_cartpole.py     # alone; needs `pip install trialbus[sb3]`

@@ -26,13 +26,13 @@ from trialbus.callbacks.transformers import TrialCallback
 DEFAULTS = {"lr": 5e-3, "weight_decay": 1e-4, "width": 32, "dropout": 0.1}
 
 
-def accuracy(prediction: EvalPrediction) -> dict[str, float]:
+def compute_accuracy(prediction: EvalPrediction) -> dict[str, float]:
     scores: Any = prediction.predictions
     return {"accuracy": (scores.argmax(1) == prediction.label_ids).mean()}
 
 
-def examples() -> list[dict[str, Any]]:
-    """Return sequences of 64 grey levels from 0 to 16, as tokens, with their digits."""
+def load_examples() -> list[dict[str, Any]]:
+    """Return sequences of 64 grey levels from 0 to 16, as tokens, with the digits as labels."""
     pixels, digits = load_digits(return_X_y=True)
     return [
         {"input_ids": torch.tensor(image).long(), "labels": int(digit)}
@@ -56,7 +56,7 @@ def main() -> None:
         )
         config.num_labels = 10
         model = BertForSequenceClassification(config)
-        data = examples()
+        data = load_examples()
         trainer = Trainer(
             model,
             TrainingArguments(
@@ -73,7 +73,7 @@ def main() -> None:
             ),
             train_dataset=data[:1437],
             eval_dataset=data[1437:],
-            compute_metrics=accuracy,
+            compute_metrics=compute_accuracy,
             callbacks=[TrialCallback(trial)],
         )
         trainer.train()

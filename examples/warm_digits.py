@@ -1,4 +1,4 @@
-"""A training as a function: its process is forked from one that has imported PyTorch already.
+"""A training as a function, in a process forked from a process that has imported PyTorch.
 
 ```
 trialbus study study=digits trainer=function trainer.cwd=examples \
@@ -8,7 +8,7 @@ python examples/warm_digits.py     # alone
 """
 
 import torch
-from digits import DEFAULTS, OPTIMIZERS, build, evaluate, load_split, train_epoch
+from digits import DEFAULTS, OPTIMIZERS, build_model, evaluate, load_split, train_epoch
 
 import trialbus
 
@@ -17,7 +17,7 @@ def train(trial: trialbus.Trial) -> None:
     params = trial.params
     torch.manual_seed(trial.seed)
     x_train, y_train, x_val, y_val = load_split()
-    model = build(params["width"], params["dropout"])
+    model = build_model(params["width"], params["dropout"])
     optimizer = OPTIMIZERS[params["optimizer"]](
         model.parameters(), lr=params["lr"], weight_decay=params["weight_decay"]
     )

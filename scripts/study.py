@@ -1,4 +1,4 @@
-"""Run a study from its submission to its report: the same as `trialbus study`."""
+"""Run a study from submission to report: the same as `trialbus study`."""
 
 import sys
 

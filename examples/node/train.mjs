@@ -5,11 +5,11 @@ const EPOCHS = 20;
 const STEPS = 20;
 
 // A small generator with a seed, so that every trial sees the same points.
-function generator(seed) {
+function makeGenerator(seed) {
   return () => ((seed = (seed * 1664525 + 1013904223) % 2 ** 32), seed / 2 ** 32);
 }
 
-const random = generator(7);
+const random = makeGenerator(7);
 const points = Array.from({ length: 400 }, () => {
   const [x, y] = [random() * 2 - 1, random() * 2 - 1];
   return { x, y, label: x + 0.5 * y + 0.2 * (random() - 0.5) > 0.1 ? 1 : 0 };
@@ -36,6 +36,6 @@ await new Trial().run(async trial => {
       weights = weights.map((weight, i) => weight - lr * (gradient[i] + l2 * weight));
     }
     trial.report(epoch, { "val/loss": loss(weights, validation), "train/loss": loss(weights, training) });
-    await new Promise(resolve => setTimeout(resolve, 20)); // lets answers in, as real training does
+    await new Promise(resolve => setTimeout(resolve, 20)); // gives the socket time, as a real training does
   }
 });

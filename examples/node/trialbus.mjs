@@ -1,4 +1,4 @@
-// A trial's side of trialbus: publish events, hear of a prune, stay alive. See docs/protocol.md.
+// A trial as a client of trialbus: publish events, receive a prune, keep the session alive. See docs/protocol.md.
 import { randomBytes, randomUUID } from "node:crypto";
 import { hostname } from "node:os";
 import { decode, encode } from "@msgpack/msgpack";
@@ -23,13 +23,13 @@ export class Trial {
   #answerBy = Infinity;
   #unsent = 0;
   #pruned = false;
-  #registered = false; // the hub has seen the session
-  #lost = false;       // and has given it up
+  #registered = false; // the hub has confirmed the session
+  #lost = false;       // the hub has declared the session lost
   #acknowledged = () => {};
   #timers = [];
   #began = Date.now();
 
-  /** The trial a worker started this process for. */
+  /** The trial that a worker started this process for. */
   constructor(endpoint = process.env.TRIALBUS_ENDPOINT, trial = process.env.TRIALBUS_TRIAL) {
     if (!endpoint || !trial) throw new Error("start this with a worker: TRIALBUS_ENDPOINT and TRIALBUS_TRIAL are missing");
     const assigned = JSON.parse(trial); // the trial_assigned event of this trial
@@ -37,7 +37,7 @@ export class Trial {
     this.#socket.connect(endpoint);
     this.#listen();
     this.#timers.push(setInterval(() => this.#tick(), RESEND_MS));
-    this.#timers.push(setInterval(() => this.#showUp(), TTL_MS / 3));
+    this.#timers.push(setInterval(() => this.#keepAlive(), TTL_MS / 3));
     this.#publish("trial_started", { host: hostname(), pid: process.pid });
   }
 
@@ -48,7 +48,7 @@ export class Trial {
     if (this.#lost) throw new Lost(`trial ${this.trial}: attempt ${this.attempt} was given up`);
   }
 
-  /** Run a training in this trial, tell how it ended, and hand over what is left. */
+  /** Run a training in this trial, publish the end, and wait until the hub has every event. */
   async run(training) {
     try {
       await training(this);
@@ -74,7 +74,7 @@ export class Trial {
   }
 
   #post(entries) {
-    if (this.#next === NOW) return; // the prune subscription has to stand in the log first
+    if (this.#next === NOW) return; // the prune subscription must start before the first event
     const events = entries.map(([, topic, body]) => [topic, body]);
     this.#send([PUBLISH, this.#publisher, entries[0][0], events, this.#outbox[0][0]]);
   }
@@ -83,15 +83,15 @@ export class Trial {
     if (this.#outbox.length) this.#post(this.#outbox.slice(0, 512));
   }
 
-  // What is not answered in time is sent again.
+  // Resend every frame that was not answered in time.
   #tick() {
-    if (this.#unsent) return; // there is no connection; a welcome will come with it
+    if (this.#unsent) return; // no connection: a welcome will follow the next one
     this.#resend();
     if (Date.now() > this.#answerBy) this.#fetch();
-    if (!this.#registered) this.#showUp();
+    if (!this.#registered) this.#keepAlive();
   }
 
-  #showUp() {
+  #keepAlive() {
     const { study, trial, attempt } = this;
     const hello = [HELLO, this.#session, "trainer", "", TTL_MS, study, trial, attempt, { host: hostname() }];
     if (!this.#lost) this.#send(this.#registered ? [PING, this.#session] : hello);
@@ -118,8 +118,8 @@ export class Trial {
     for await (const [frame] of this.#socket) {
       const [op, ...fields] = decode(frame);
       if (op === WELCOME) {
-        // Connected, or connected again: what was under way before is void.
-        this.#showUp();
+        // Connected, or connected again: frames of an earlier connection are lost.
+        this.#keepAlive();
         this.#fetch();
         this.#resend();
       } else if (op === ACK) {
