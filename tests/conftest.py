@@ -19,7 +19,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 @pytest.fixture
 def bus() -> Iterator[Bus]:
-    """A folder whose hub and services end with the test; what they printed is shown if it fails."""
+    """A folder with a hub and services until the end of the test; a failure shows the output."""
     # Not tmp_path: the path of a socket file has to be short.
     with tempfile.TemporaryDirectory(prefix="trialbus-") as directory:
         found = Bus(Path(directory))

@@ -1,4 +1,4 @@
-"""The services around the bus: optimizer, worker, reporter, and the launcher that starts them."""
+"""Services around the bus: optimizer, worker, reporter, and the launcher of all services."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["OptunaRunner", "run_optuna_trial"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is public here when it is asked for: most of the services need no Optuna."""
+    """Import a public name on first use: most of the services need no Optuna."""
     if name == "run_optuna_trial":
         from trialbus_services.optuna_adapter import run_optuna_trial
 

@@ -8,7 +8,7 @@ from trialbus_services.process import exit_codes
 
 
 def main() -> int:
-    """Run the command line, or say what to install for it.
+    """Run the command line, or print which extra to install.
 
     A trainer's environment may hold the bus alone.
     """

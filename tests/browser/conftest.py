@@ -1,4 +1,4 @@
-"""A real browser, and pages that fail their test on an error or on a request to elsewhere."""
+"""A real browser, and pages that fail the test on an error or a request to another host."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Screenshot = Callable[[Page, str], Path]
 # thread, and asynchronous tests of other modules could not start theirs.
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium; a test that needs one is skipped where there is none."""
+    """Debian's Chromium; a test of the browser is skipped without Chromium."""
     if not Path(_CHROMIUM).exists():
         pytest.skip(f"there is no browser at {_CHROMIUM}")
     with sync_playwright() as playwright:
@@ -71,7 +71,7 @@ def open_page(browser: Browser) -> Iterator[OpenPage]:
 
 @pytest.fixture
 def page(open_page: OpenPage) -> Page:
-    """A page as `open_page` gives it, 1280 by 800, light."""
+    """A page of `open_page`, 1280 by 800, light."""
     return open_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
 
 

@@ -48,7 +48,7 @@ params:
 
 @pytest.fixture
 def rough_page(browser: Browser) -> Iterator[BrowserPage]:
-    """A page that may complain: of what is refused, or of a monitor that is away."""
+    """A page that may print errors: of refused requests, or of a stopped monitor."""
     with browser.new_context(viewport={"width": 1280, "height": 800}) as context:
         yield context.new_page()
 
@@ -141,7 +141,7 @@ def test_the_printed_url_brings_the_buttons_and_its_token_leaves_the_address_bar
     bus: Bus, client: Callable[..., Client], page: BrowserPage
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client(ttl_s=60)
     worker.submit()
     worker.report(worker.ask(), 0, loss=2.0)

@@ -46,7 +46,7 @@ def show(page: Page, path: Path) -> Page:
 
 
 def draw_all(page: Page) -> int:
-    """Scroll through all figures and return their number."""
+    """Scroll through all figures and return the number of figures."""
     figures = page.locator("[data-figure]")
     for i in range(figures.count()):
         figures.nth(i).scroll_into_view_if_needed()

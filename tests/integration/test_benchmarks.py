@@ -1,4 +1,4 @@
-"""Each benchmark runs and yields its figures; how large they are is not for a test to say."""
+"""Each benchmark runs and yields all figures, of any size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The database is plain Optuna: the stock dashboard reads it while the study runs."""
+"""The database is plain Optuna's: Optuna's dashboard reads a running study."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every event arrives once and in order, at every subscriber that asked for it."""
+"""Every event arrives once and in order at every subscriber of the topic."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distributed training with torch: one rank speaks for the trial, all of them hear."""
+"""Distributed training with torch: rank 0 reports, and a prune reaches all ranks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A durable name continues at its committed offset."""
+"""A durable name continues at the committed offset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a newcomer runs by hand: the examples, with and without a bus."""
+"""The examples run as a user starts the scripts, with and without a bus."""
 
 from __future__ import annotations
 

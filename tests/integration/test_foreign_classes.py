@@ -1,4 +1,4 @@
-"""Classes that a submitted study names: whose code the optimizer runs, and whose not."""
+"""Users' classes in a submitted study: the optimizer imports only allowed modules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 import trialbus
-from support.client import SPEC, Client, optimizer
+from support.client import SPEC, Client, start_optimizer
 from support.commands import small_study
 from support.processes import Bus
 from support.raw_client import RawClient
@@ -40,7 +40,7 @@ def test_a_stranger_s_study_imports_nothing_and_ends_while_other_studies_go_on(
     bus: Bus, client: Callable[[], Client], foreign: trialbus.StudySpec
 ) -> None:
     bus.hub()
-    optimizer(bus)
+    start_optimizer(bus)
     worker = client()
     worker.submit()
     submitted = events.StudySubmitted(study="foreign", spec=foreign, submission="1")
@@ -62,7 +62,7 @@ def test_the_operator_s_modules_are_imported(
     bus: Bus, client: Callable[[], Client], foreign: trialbus.StudySpec
 ) -> None:
     bus.hub()
-    optimizer(bus, "optimizer.allowed_modules=[evil]")
+    start_optimizer(bus, "optimizer.allowed_modules=[evil]")
     worker = client()
     worker.submit(foreign)
     worker.run_one("foreign")

@@ -1,4 +1,4 @@
-"""A hundred thousand frames that no client of ours would send leave the hub serving the others."""
+"""The hub serves other clients during a hundred thousand malformed or unexpected frames."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ VALUES = NUMBERS + TEXTS + NESTED
 
 
 class Fuzzer:
-    """Makes frames out of valid ones, reproducibly."""
+    """Reproducible source of frames mutated from valid frames."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)

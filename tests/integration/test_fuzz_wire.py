@@ -1,4 +1,4 @@
-"""Frames that hypothesis makes of valid ones: each is a message or the documented error."""
+"""Frames that hypothesis mutates are decoded or refused with the documented error."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ to_client: SearchStrategy[Any] = st.one_of(
 
 @st.composite
 def mutated(draw: DrawFn, messages: SearchStrategy[Any]) -> bytes:
-    """Return a frame that began as a valid one."""
+    """Return a mutated valid frame."""
     frame = frames.encode(draw(messages))
     match draw(st.sampled_from(["as it is", "cut", "bytes", "fields", "noise"])):
         case "cut":
@@ -150,7 +150,7 @@ def test_the_body_of_a_record_is_an_event_or_a_decode_error(type_: str, body: by
 
 
 def is_unreadable(parts: list[bytes]) -> bool:
-    """Tell whether the hub has to refuse a message, whatever it holds."""
+    """Tell whether the hub has to refuse a message, whatever the content."""
     if len(parts) != 1:
         return True
     try:
@@ -161,7 +161,7 @@ def is_unreadable(parts: list[bytes]) -> bool:
 
 
 class Stranger:
-    """A peer that sends anything, and counts how often it was refused."""
+    """A peer that sends any bytes, and counts the refusals."""
 
     def __init__(self, client: RawClient) -> None:
         self._client = client

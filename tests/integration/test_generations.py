@@ -1,4 +1,4 @@
-"""Genetic samplers keep the parents of a generation in the study, by ids of its database."""
+"""Genetic samplers keep the parents of a generation in the study, by ids of the database."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A hub starts on its own whole log and on no other."""
+"""A hub starts on an intact log and on no other file."""
 
 from __future__ import annotations
 

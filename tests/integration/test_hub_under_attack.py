@@ -1,4 +1,4 @@
-"""Nothing that a peer sends, or stops sending, ends the hub or keeps others from being heard."""
+"""No peer ends the hub or keeps the hub from serving other peers."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def logged_steps(bus: Bus) -> list[int]:
 
 
 def publish_in_turn(bus: Bus, count: int) -> None:
-    """Publish events one after the other, each when the one before is acknowledged."""
+    """Publish events in turn, each after the acknowledgement of the last."""
     with trialbus.Publisher(bus.endpoint, ring_bytes=0) as publisher:
         for step in range(count):
             publisher.publish(evaluation(step))

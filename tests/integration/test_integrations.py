@@ -1,4 +1,4 @@
-"""Training libraries: real trainings report through their own callbacks, and a prune ends them."""
+"""Training libraries: trainings report through the library's callbacks, and a prune ends each."""
 
 from __future__ import annotations
 

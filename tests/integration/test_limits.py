@@ -1,4 +1,4 @@
-"""What exceeds a limit is refused, the refusal names the limit, and others are served."""
+"""A message above a limit is refused by name of the limit, and other clients are served."""
 
 from __future__ import annotations
 

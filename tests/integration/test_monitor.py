@@ -30,7 +30,7 @@ WRONG: list[tuple[Any, int, str]] = [
 
 @pytest.fixture
 def worker(bus: Bus, client: Callable[[], Client]) -> Client:
-    """A scripted worker whose study runs, with one trial that reported once."""
+    """A scripted worker with a running study, and a trial with a single evaluation."""
     bus.hub()
     start_optimizer(bus)
     worker = client()

@@ -1,4 +1,4 @@
-"""The optimizer goes on, and says how it is, while what is around it fails."""
+"""The optimizer continues during failures of hub and storage, and reports the problems."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_with_postgresql_unreachable_it_decides_and_records_afterwards(
 
 
 class Poison(events.TrialEvent, frozen=True, kw_only=True, tag="evaluation_complete"):
-    """An evaluation as no trainer of ours would publish it."""
+    """An evaluation that no trainer of trialbus would publish."""
 
     step: Any
     metrics: Any

@@ -1,4 +1,4 @@
-"""The sdist and the wheel that is built from it, and what the wheel needs."""
+"""The sdist, the wheel built from the sdist, and the wheel's requirements."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def elsewhere(tmp_path: Path) -> Path:
-    """A user's folder whose names are those of our checkout."""
+    """A user's folder with the names of the checkout's folders."""
     folder = tmp_path / "project"
     for name in ("services", "config", "examples"):
         (folder / name).mkdir(parents=True)
@@ -152,7 +152,7 @@ print(trialbus.__file__)
 
 
 def install_core(wheel: Path, venv: Path) -> Path:
-    """Install the wheel in an empty environment, with the dependencies it declares for itself.
+    """Install the wheel in an empty environment, with the declared dependencies.
 
     They are copied from this environment, so that the test needs no network.
     """

@@ -1,4 +1,4 @@
-"""Phases: each keeps the best params of the one before; poe's tasks run them."""
+"""Phases: each keeps the best params of the phase before; tasks of poe run phases."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ OF_ONE: dict[str, Any] = {
 
 @pytest.fixture(autouse=True)
 def conf(bus: Bus) -> Path:
-    """Two phases in a user's own tree, on a study of their own."""
+    """Two phases in a user's config tree, with a study in that tree."""
     folder = bus.directory / "conf"
     (folder / "phase").mkdir(parents=True)
     (folder / "study").mkdir()
@@ -102,7 +102,7 @@ def test_phases_run_in_order_each_with_the_best_params_of_the_one_before(bus: Bu
 def test_an_unfinished_phase_is_no_ground_for_the_next_and_a_started_one_keeps_its_params(
     bus: Bus,
 ) -> None:
-    """Also when the phase before goes on and finds better ones."""
+    """Also when the phase before continues and finds better ones."""
     storage = f"sqlite:///{bus.directory}/optuna_studies.db"
     one = optuna.create_study(study_name="one", storage=storage, direction="minimize")
     one.add_trial(optuna.create_trial(**OF_ONE, value=3.0))

@@ -1,4 +1,4 @@
-"""A trainer that is killed, stopped or unplugged is reported; one that was away shortly is not."""
+"""A killed, stopped or unplugged trainer is reported, and a trainer with a short outage is not."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ with trialbus.Presence(
 
 
 class Cable:
-    """A TCP connection to a hub on a socket file. Unplugged, nothing passes and nobody is told."""
+    """A TCP connection to a hub on a socket file; unplugged, the peers get no notice."""
 
     def __init__(self, bus: Bus) -> None:
         self._path = bus.endpoint.removeprefix("ipc://")
@@ -112,7 +112,7 @@ def start_trainer(bus: Bus, cable: Cable, ttl_s: float) -> Managed:
 
 
 def silence(link: trialbus.Link) -> float:
-    """Seconds for which the hub has heard nothing of the only session."""
+    """Seconds since the last message of the only session."""
     sessions = hub_status(link).sessions
     assert sessions, "the session was declared lost"
     return sessions[0].silent_s

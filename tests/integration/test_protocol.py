@@ -1,4 +1,4 @@
-"""What docs/ tells strangers about the protocol holds."""
+"""The hub keeps the promises of docs/protocol.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A publisher keeps what it accepted: in threads, forks, a full outbox and on a full disk."""
+"""A publisher loses no accepted event in threads, forks, a full outbox and on a full disk."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_full_outbox_does_what_its_rule_says(bus: Bus) -> None:
 
 
 class Acks:
-    """A part of a link that counts what the hub acknowledges, batch by batch."""
+    """A part of a link that records the hub's acknowledgement of each batch."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -145,7 +145,7 @@ def test_a_full_disk_is_told_to_publishers_and_costs_no_event(bus: Bus) -> None:
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="a small disk needs unshare")
 def test_a_disk_without_space_is_told_to_publishers_and_costs_no_event(bus: Bus) -> None:
-    """A hub in a mount namespace of its own, where its log is on a disk of three megabytes."""
+    """A hub in a separate mount namespace, where the log is on a disk of three megabytes."""
     log = bus.directory / "log"
     log.mkdir()
     script = (

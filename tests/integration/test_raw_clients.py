@@ -1,4 +1,4 @@
-"""A client of any kind gets the answers that the protocol promises, and makes nobody wait."""
+"""A client of any kind gets the answers of the protocol, and delays no other client."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Failures of a storage lose no confirmed change and delay nobody."""
+"""Failures of a storage lose no confirmed change and delay no trial."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reporting service against a real hub: every study that finished gets one whole report."""
+"""The reporter on a real hub: every finished study gets exactly one complete report."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def reports(bus: Bus) -> list[trialbus.ReportReady]:
 
 
 def until_reported(bus: Bus, study: str) -> trialbus.ReportReady:
-    """Wait for the answer about a study; studies are answered in their order."""
+    """Wait for the report of a study; reports are made in the order of the studies' ends."""
     return until(
         lambda: next((event for event in reports(bus) if event.study == study), None),
         60,
@@ -43,7 +43,7 @@ def until_reported(bus: Bus, study: str) -> trialbus.ReportReady:
 
 
 def processes_for(bus: Bus) -> list[psutil.Process]:
-    """Processes that make a report for the reporter: forked from its fork server."""
+    """Processes that make a report for the reporter, children of the fork server."""
     with contextlib.suppress(psutil.Error):
         service = psutil.Process(bus.processes["reporter"].pid)
         return [child for server in service.children() for child in server.children()]

@@ -1,4 +1,4 @@
-"""OptunaRunner: the studies of a spec on a real bus, and what it leaves of them."""
+"""OptunaRunner: the studies of a spec on a real bus, with results, storage and checkpoints."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_n_trials_is_a_total_over_runs_of_the_runner_and_its_workers(bus: Bus) -
 def test_a_prune_raised_in_a_callback_ends_the_training_and_a_failed_study_leaves_the_next_be(
     bus: Bus,
 ) -> None:
-    """Its own, and one that cannot complete a trial."""
+    """A prune of the callback, and a study that cannot complete a trial."""
     running = runner(
         bus,
         study("pruned", episodes_per_trial=50, n_trials=1),

@@ -1,4 +1,4 @@
-"""A sampler process gives the suggestions of plain Optuna, and its failures harm nobody else."""
+"""A sampler process gives the suggestions of plain Optuna, and a failure ends only the study."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def start() -> Iterator[Start]:
 
 
 def wait_for_suggestion(suggester: Suggester) -> Suggestion:
-    """Return the requested suggestion once the sampler process has computed it."""
+    """Wait for the suggestion of the sampler process and return the suggestion."""
     while True:
         _READY.clear()
         suggestion = suggester.take_suggestion()

@@ -27,7 +27,7 @@ from trialbus_services.config.settings import KeySettings
 
 @pytest.fixture
 def guarded(bus: Bus) -> Bus:
-    """A hub that lets in only those with a key."""
+    """A hub that accepts only clients with a key."""
     folder = bus.directory / "keys"
     security.new_keys(folder, "hub", "service")
     security.new_keys(folder, "service", "service")

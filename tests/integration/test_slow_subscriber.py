@@ -1,4 +1,4 @@
-"""A subscriber that takes a second over each event, next to one that does not."""
+"""A subscriber that takes a second over each event, next to a fast subscriber."""
 
 from __future__ import annotations
 

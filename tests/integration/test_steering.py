@@ -1,4 +1,4 @@
-"""What people do to a running study: enqueue, pause, resume and prune, as events on a real bus."""
+"""Commands of people to a running study: enqueue, pause, resume and prune, on a real bus."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def finished_trials(bus: Bus) -> int:
 
 
 def processes_of(bus: Bus) -> list[psutil.Process]:
-    """Everything that was started in the folder of a bus, whoever started it."""
+    """Return all processes in the folder of a bus, with or without a living parent."""
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
         try:

@@ -209,7 +209,7 @@ def test_an_assignment_is_unchanged_after_the_environment() -> None:
 
 
 class Numbers(torch.utils.data.Dataset[torch.Tensor]):
-    """A data set whose items publish in the forked worker of the loader."""
+    """A data set with items that publish in the forked worker of the loader."""
 
     def __init__(self, publisher: trialbus.Publisher) -> None:
         self._publisher = publisher

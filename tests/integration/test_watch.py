@@ -1,4 +1,4 @@
-"""`trialbus watch` as a process of its own, beside a study told on a real hub."""
+"""`trialbus watch` as a process, beside the events of a study on a real hub."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ _E = TypeVar("_E", bound=events.Event)
 
 
 class Optimizer:
-    """An optimizer whose decisions the test makes."""
+    """An optimizer with decisions made by the test."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus

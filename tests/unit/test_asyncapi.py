@@ -1,4 +1,4 @@
-"""The AsyncAPI document says what the structs say."""
+"""The AsyncAPI document agrees with the structs."""
 
 from __future__ import annotations
 

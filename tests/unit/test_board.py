@@ -1,4 +1,4 @@
-"""What a browser is sent piece by piece comes to what it would be sent at once."""
+"""A browser's incremental changes add up to the full state."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ EVENTS = st.lists(
 
 
 def drop_impossible(history: list[trialbus.Event]) -> list[trialbus.Event]:
-    """Return a history without assignments of attempts that others know of already.
+    """Return a history without repeated assignments of an attempt.
 
     An attempt is assigned before anything else happens to it, and never again.
     """
@@ -71,7 +71,7 @@ def drop_impossible(history: list[trialbus.Event]) -> list[trialbus.Event]:
 
 
 class Browser:
-    """What the page's script makes of what it is sent."""
+    """The state that the page's script builds from messages."""
 
     def __init__(self) -> None:
         self.rows: dict[int, Json] = {}

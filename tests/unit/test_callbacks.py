@@ -24,7 +24,7 @@ from trialbus.testing import TestBus
 
 
 class Recorder(EvaluationCallback):
-    """A callback that records its calls and fails in a given hook."""
+    """A callback that records calls and fails in a chosen hook."""
 
     def __init__(self, name: str = "recorder", fails: str = "") -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""A class has its name for itself, so that a reader knows which one is meant."""
+"""No two classes share a name, so that a name says which class is meant."""
 
 from __future__ import annotations
 

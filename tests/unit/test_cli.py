@@ -1,4 +1,4 @@
-"""The `trialbus` command: what its help names, and the scripts that call into it."""
+"""The `trialbus` command: the help, and the scripts that call the command."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How events are encoded, and that their topic and body agree."""
+"""Events are encoded and decoded without loss, and topic and body agree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A wrong path, port, URL or number on a command line ends in one line that names it."""
+"""A wrong path, port, URL or number on a command line ends in a line with the wrong value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a study configures for all its trials, as a training finds it."""
+"""The config that a study sets for all trials reaches the training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What README and docs name exists: links, modules, commands, options, config keys, files."""
+"""README and docs name only existing links, modules, commands, options, config keys and files."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ Check = Callable[[Page], Iterator[tuple[str, bool]]]
 
 
 def check_links(page: Page) -> Iterator[tuple[str, bool]]:
-    """Yield every relative link, and whether its file and its heading exist."""
+    """Yield every relative link, and whether the file and the heading exist."""
     for link in page.links:
         name, _, anchor = link.partition("#")
         path = page.path.parent / name if name else page.path
@@ -83,7 +83,7 @@ def check_links(page: Page) -> Iterator[tuple[str, bool]]:
 
 
 def check_names(page: Page) -> Iterator[tuple[str, bool]]:
-    """Yield every dotted name below the packages, and whether it can be imported."""
+    """Yield every dotted name below the packages, and whether an import succeeds."""
     for code in page.code:
         names = set(re.findall(r"(?<![\w./:-])trialbus(?:_\w+)?(?:\.[A-Za-z_]\w*)+", code))
         for name in sorted(names - NOT_IMPORTED):
@@ -91,7 +91,7 @@ def check_names(page: Page) -> Iterator[tuple[str, bool]]:
 
 
 def check_imports(page: Page) -> Iterator[tuple[str, bool]]:
-    """Yield every name that a Python block imports from the packages, and whether it exists."""
+    """Yield every name that a block of Python imports, and whether the name exists."""
     for block in page.blocks:
         if block.language != "python":
             continue
@@ -106,7 +106,7 @@ def check_imports(page: Page) -> Iterator[tuple[str, bool]]:
 
 @cache
 def is_importable(name: str) -> bool:
-    """Return whether a dotted name is a module, or an attribute of one."""
+    """Tell whether a dotted name is a module, or an attribute of a module."""
     try:
         if importlib.util.find_spec(name) is not None:
             return True  # a module of an extra is not imported: that takes seconds
@@ -120,7 +120,7 @@ def is_importable(name: str) -> bool:
 
 
 def find_commands(page: Page) -> Iterator[tuple[str, str]]:
-    """Yield every `trialbus COMMAND` in the code of a page, with the rest of its line."""
+    """Yield every `trialbus COMMAND` in the code of a page, with the rest of the line."""
     for code in page.code:
         for line in code.replace("\\\n", " ").splitlines():
             for match in re.finditer(r"(?:^|[(;&|] ?)\s*trialbus ([a-z][\w|-]*)([^#;&]*)", line):
@@ -128,14 +128,14 @@ def find_commands(page: Page) -> Iterator[tuple[str, str]]:
 
 
 def check_commands(page: Page) -> Iterator[tuple[str, bool]]:
-    """Yield every `trialbus COMMAND`, and whether there is one."""
+    """Yield every `trialbus COMMAND`, and whether the command exists."""
     for command, _ in find_commands(page):
         for name in command.split("|"):
             yield f"trialbus {name}", name in {*COMMANDS, *TOOLS}
 
 
 def check_options(page: Page) -> Iterator[tuple[str, bool]]:
-    """Yield every `--option` of a command, and whether the command has it."""
+    """Yield every `--option` of a command, and whether the option exists."""
     for command, rest in find_commands(page):
         if command in {*COMMANDS, *TOOLS}:
             for option in re.findall(r"(?<!\S)(--?[a-z][a-z-]*)", rest):
@@ -144,7 +144,7 @@ def check_options(page: Page) -> Iterator[tuple[str, bool]]:
 
 @cache
 def list_options(command: str) -> set[str]:
-    """Return the options of a command, those of its subcommands too."""
+    """Return the options of a command and of all subcommands."""
     if command in COMMANDS:
         actions = get_args_parser()._actions
         return {option for action in actions for option in action.option_strings} | {DRY_RUN}
@@ -181,7 +181,7 @@ def check_keys(page: Page) -> Iterator[tuple[str, bool]]:
 
 
 def check_yaml(page: Page) -> Iterator[tuple[str, bool]]:
-    """Yield every key of a YAML block, and whether it is one of a section or of a study."""
+    """Yield every key of a YAML block, and whether a section or a study has the key."""
     for block in page.blocks:
         if block.language != "yaml":
             continue
@@ -224,7 +224,7 @@ def is_key(*path: str) -> bool:
 
 
 def check_files(page: Page) -> Iterator[tuple[str, bool]]:
-    """Yield every path below a folder of the repository, and whether it exists."""
+    """Yield every path below a folder of the repository, and whether the path exists."""
     pattern = re.compile(rf"(?<![\w./-])(?:\./)?((?:{'|'.join(FOLDERS)})/[\w./-]*[\w/])")
     for code in page.code:
         for path in pattern.findall(code):
@@ -232,13 +232,13 @@ def check_files(page: Page) -> Iterator[tuple[str, bool]]:
 
 
 def check_variables(page: Page) -> Iterator[tuple[str, bool]]:
-    """Yield every variable of the environment, and whether the code names it."""
+    """Yield every variable of the environment, and whether the code has the variable."""
     for name in re.findall(r"\bTRIALBUS_[A-Z_]+\b", page.text):
         yield name, name in read_source()
 
 
 def check_attributes(page: Page) -> Iterator[tuple[str, bool]]:
-    """Yield every user attribute, and whether the code names it."""
+    """Yield every user attribute, and whether the code has the attribute."""
     for span in page.spans:
         if re.fullmatch(r"trialbus:\w+", span):
             yield span, span in ATTRIBUTES

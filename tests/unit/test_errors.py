@@ -1,4 +1,4 @@
-"""Errors carry their data, beside the message for people."""
+"""Errors carry data as attributes, beside the message."""
 
 from __future__ import annotations
 

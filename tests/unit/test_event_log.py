@@ -1,4 +1,4 @@
-"""The log numbers events without gaps, never twice, and keeps what belongs together in step."""
+"""The log numbers events without gaps, never twice, and commits related changes together."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def log(tmp_path: Path) -> Iterator[EventLog]:
 
 
 def change(*topics: str, first: int = 1) -> Change:
-    """A change with one event for each topic, numbered by its publisher from `first` on."""
+    """Return a change with an event for each topic, numbered by the publisher from `first` on."""
     body = msgspec.Raw(b"\x80")
     events = [(_ME, first + i, topic, body) for i, topic in enumerate(topics)]
     return Change(events=events, publishers={_ME: first + len(topics) - 1})

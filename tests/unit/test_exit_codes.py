@@ -1,4 +1,4 @@
-"""Exit codes of commands, by the error or the study that ended them."""
+"""Exit codes of commands, by the error or the end of the study."""
 
 from __future__ import annotations
 

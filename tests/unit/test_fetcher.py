@@ -1,4 +1,4 @@
-"""A fetcher asks for records, hands them over in order, and recovers from lost answers.
+"""A fetcher requests records, delivers records in order, and recovers from lost answers.
 
 There is no hub and no thread: a test plays the hub's frames, and `work` is called with the time.
 """
@@ -49,14 +49,14 @@ class Session:
         return self.is_connected
 
     def work(self, after_s: float = 0.0) -> list[Any]:
-        """Advance the clock, let the fetcher work, and return the frames that it sent."""
+        """Advance the clock, let the fetcher work, and return the sent frames."""
         self.now += after_s
         self._sent = []
         self.next_call = self.fetcher.work(self.send, self.now)
         return self._sent
 
     def fetch(self, after_s: float = 0.0) -> frames.Fetch:
-        """Let the fetcher work and return the one frame that it sends, a fetch."""
+        """Let the fetcher work and return the only sent frame, a fetch."""
         (frame,) = self.work(after_s)
         assert isinstance(frame, frames.Fetch)
         return frame

@@ -1,4 +1,4 @@
-"""The hub answers its readers in turn, however many fetches one of them sends."""
+"""The hub answers readers in turn, however many fetches a reader sends."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trialbus.protocol import frames, limits
 
 
 class RecordingRouter(Router):
-    """A router that records the answers in place of sending them."""
+    """A router that records answers in place of sending."""
 
     def __init__(self) -> None:
         super().__init__(QueuedSocket())

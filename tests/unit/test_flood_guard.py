@@ -1,4 +1,4 @@
-"""A peer that uses too much of the hub is ignored, and has to be disconnected if it goes on."""
+"""A peer above its share of the hub is ignored, and disconnected if the peer continues."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_a_peer_that_goes_on_while_it_is_ignored_has_to_be_disconnected() -> Non
 
 
 def count_admitted(guard: FloodGuard, message: frames.ToHub | None) -> int:
-    """Send a message until the guard ignores the sender, and return how often it did not."""
+    """Send a message until the guard ignores the sender, and return the number of admissions."""
     for n_admitted in range(100_000):
         if not guard.admit(b"peer", 0):
             return n_admitted

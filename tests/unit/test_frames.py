@@ -1,4 +1,4 @@
-"""Frames are bounded before the hub looks at what they hold."""
+"""Frames are bounded before the hub reads the content."""
 
 from __future__ import annotations
 

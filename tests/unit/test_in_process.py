@@ -1,4 +1,4 @@
-"""Trials of plain Optuna in one process, with the function that a worker would run."""
+"""Trials of plain Optuna in a single process, with the function that a worker would run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The ledger is a fold of the log, in which repeated and late events change nothing."""
+"""The ledger is a fold of the log without effects of repeated and late events."""
 
 from __future__ import annotations
 

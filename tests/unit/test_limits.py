@@ -1,4 +1,4 @@
-"""The page of the protocol lists every limit with the value of its constant."""
+"""The page of the protocol lists every limit with the value of the constant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`trialbus log check`: what it says of an intact and of a damaged log, and what a repair does."""
+"""`trialbus log check` reports an intact and a damaged log, and a repair keeps intact events."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ALL = frozenset({"*/*/*"})
 
 
 def make_log(directory: Path) -> list[str]:
-    """Write a log of two studies, the first of them finished; return its topics."""
+    """Write a log of two studies, the first finished, and return the topics."""
     topics = [
         "study_submitted/a/",
         *["evaluation_complete/a/1"] * 8,

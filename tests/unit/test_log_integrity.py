@@ -1,4 +1,4 @@
-"""A damaged log: what does not verify is counted and passed over, everything else is read."""
+"""A damaged log: damaged rows are counted and skipped, all other rows are read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _N = 300
 
 
 def write_log(directory: Path) -> list[tuple[int, bytes, int, str, bytes]]:
-    """Write a log of evaluations and, every tenth, the end of a trial; return its events."""
+    """Write a log of evaluations and, every tenth event, the end of a trial; return the events."""
     topics = [
         f"{'trial_finished' if i % 10 == 9 else 'evaluation_complete'}/s/{i // 10}"
         for i in range(_N)
@@ -49,7 +49,7 @@ def fields(record: Record) -> tuple[int, bytes, int, str, bytes]:
 
 
 def read_log(directory: Path, patterns: frozenset[str]) -> tuple[list[object], int]:
-    """Return all events of a log on disk that match, and the number of damaged ones."""
+    """Return all matching events of a log on disk, and the number of damaged events."""
     log = EventLog(directory)
     events: list[object] = []
     offset = 0
@@ -123,7 +123,7 @@ def test_a_log_of_an_older_format_is_migrated(tmp_path: Path, format_: str) -> N
 
 
 def make_older(path: Path, format_: str) -> None:
-    """Turn a log into one of an older format, and remove its events 30 to 39."""
+    """Convert a log to an older format, and remove the events 30 to 39."""
     path.with_suffix(".end").unlink()
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
         if format_ == "2":

@@ -1,4 +1,4 @@
-"""What the log knows besides its events: damage is noticed and mended, a lost tail is skipped."""
+"""Small tables of the log: damage is noticed and repaired, a lost tail is skipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reports appear whole, and `trialbus report` makes them of whatever Optuna can read."""
+"""Reports appear whole, and `trialbus report` reads all storages of Optuna."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Notifiers miss nothing, hold up nobody, and say what is wrong with them."""
+"""Notifiers miss no end of a study, delay no process, and log failures."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def hub() -> Iterator[TestBus]:
 def listener(
     hub: TestBus, notifier: Notifier, name: str = "team", give_up_s: float = 60
 ) -> Generator[Listener]:
-    """A listener that has found its place in the log, ended with the block."""
+    """Run a listener with a known position in the log until the end of the block."""
     stop = threading.Event()
     with trialbus.Link(hub.endpoint) as link:
         made = Listener(name, notifier, link=link, stop=stop, first_s=0.02, give_up_s=give_up_s)
@@ -67,7 +67,7 @@ def durable(link: trialbus.Link) -> dict[str, Any]:
 
 
 def end(hub: TestBus, study: str) -> None:
-    """Tell a study from its submission to its report."""
+    """Publish the events of a study from submission to report."""
     with trialbus.Publisher(hub.endpoint) as publisher:
         for event in (*make_study_start(study), make_study_end(study)):
             publisher.publish(event)

@@ -1,4 +1,4 @@
-"""The optimizer's loop applies every event once, and ends one study without the others."""
+"""The optimizer's loop applies every event once, and ends a failed study alone."""
 
 from __future__ import annotations
 

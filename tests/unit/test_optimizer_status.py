@@ -1,4 +1,4 @@
-"""The optimizer's status: what it measures, how it travels, and what Prometheus reads."""
+"""The optimizer's status: measurements, encoding in the session, metrics of Prometheus."""
 
 from __future__ import annotations
 

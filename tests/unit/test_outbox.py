@@ -34,7 +34,7 @@ def fill(outbox: Outbox, count: int) -> None:
 
 
 def read_batch(outbox: Outbox) -> list[int]:
-    """Return the sequence numbers of the next batch, and check that the bodies belong to them."""
+    """Return the sequence numbers of the next batch, and check that the bodies match."""
     first, batch = outbox.next_batch()
     numbers = list(range(first, first + len(batch)))
     assert [bytes(body) for _, body in batch] == [b"%d" % number for number in numbers]

@@ -1,4 +1,4 @@
-"""A parked fetch is found by each topic that it waits for, and by its deadline, once."""
+"""A parked fetch is answered once, by any of the awaited topics or by the deadline."""
 
 from __future__ import annotations
 

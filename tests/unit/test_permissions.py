@@ -1,4 +1,4 @@
-"""The hub enforces what the AsyncAPI document describes."""
+"""The hub enforces the permissions of the AsyncAPI document."""
 
 from __future__ import annotations
 

@@ -136,7 +136,7 @@ def histories() -> st.SearchStrategy[list[Report | End]]:
 
 
 class Plain:
-    """Plain Optuna: a study in memory, whose pruner is asked after each report."""
+    """Plain Optuna: a study in memory, with a decision of the pruner after each report."""
 
     def __init__(self, pruner: BasePruner, direction: Direction) -> None:
         self.storage = optuna.storages.InMemoryStorage()
@@ -154,7 +154,7 @@ class Plain:
 def replay(
     make: Callable[[], BasePruner], history: list[Report | End], direction: Direction
 ) -> tuple[list[bool], list[bool]]:
-    """Return our decisions, with a restart in the middle, and those of plain Optuna."""
+    """Return the decisions of trialbus, with a restart in the middle, and of plain Optuna."""
     plain = Plain(make(), direction)
     pruner = make()
 

@@ -1,4 +1,4 @@
-"""What a connection adds in a minute is limited, and counts for that connection alone."""
+"""Additions of a connection in a minute are limited, for each connection alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pages that are generated from the source say what the source says, and all of it."""
+"""The generated pages agree with the source, and are complete."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The refusal of a frame names the field, its value and the limit, and what it is about."""
+"""The refusal of a frame names the field, the value, the limit and the subject."""
 
 from __future__ import annotations
 

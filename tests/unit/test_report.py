@@ -1,4 +1,4 @@
-"""The report of every kind of study says what it can and never breaks."""
+"""The report of every kind of study is made with all available parts and never fails."""
 
 from __future__ import annotations
 

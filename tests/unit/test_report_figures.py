@@ -1,4 +1,4 @@
-"""The figures' data are Optuna's own; users' figures harm nobody."""
+"""Figures have the data of Optuna's plots; a user's figure that fails leaves the rest whole."""
 
 # Plotly is typed in part and has no stubs.
 # pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false

@@ -1,4 +1,4 @@
-"""The files beside the page can be read back; each does what it is for."""
+"""The files beside the page can be read back, and serve their purpose."""
 
 from __future__ import annotations
 

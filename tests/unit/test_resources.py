@@ -1,4 +1,4 @@
-"""What a worker says of its slots."""
+"""Resources of a worker's slots."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A ring in shared memory keeps what it accepted, and only the rings of the dead are adopted."""
+"""A ring in shared memory keeps accepted events, and only rings of dead publishers are adopted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def create(capacity: int = 4096) -> SharedRing:
 
 
 def leave_ring(count: int) -> Path:
-    """Leave a ring of `count` events, of 32 bytes each, as a dead process leaves it."""
+    """Leave a ring of `count` events, of 32 bytes each, like a dead process."""
     ring = create()
     for seq in range(1, count + 1):
         ring.append(seq, b"topic", b"body %02d" % seq)
@@ -43,7 +43,7 @@ def leave_ring(count: int) -> Path:
 
 
 def adopt() -> tuple[list[int], int] | None:
-    """Adopt the only ring; return the numbers of its events and how many are damaged."""
+    """Adopt the only ring; return the numbers of the events, and the count of damaged events."""
     rings = list(adopt_rings(ENDPOINT))
     if not rings:
         return None

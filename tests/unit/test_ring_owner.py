@@ -25,7 +25,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def leave_ring() -> Path:
-    """Leave a ring with an event, as a dead process leaves it."""
+    """Leave a ring with an event, like a dead process."""
     ring = create_ring(ENDPOINT, PUBLISHER, 4096)
     assert ring is not None
     ring.append(1, b"t/s/0", b"\x80")

@@ -1,4 +1,4 @@
-"""A turn of the hub takes a bounded part of what has arrived."""
+"""A turn of the hub reads a bounded part of the arrived messages."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from trialbus.protocol import limits
 
 
 class QueuedRouter(Router):
-    """A router on whose socket messages wait."""
+    """A router with waiting messages on the socket."""
 
     def __init__(self) -> None:
         socket = QueuedSocket()

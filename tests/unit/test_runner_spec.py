@@ -1,4 +1,4 @@
-"""Spec files: what they come to, and how mistakes in them are answered."""
+"""Spec files become studies, and mistakes are refused with key, value and line."""
 
 from __future__ import annotations
 

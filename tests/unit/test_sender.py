@@ -1,4 +1,4 @@
-"""A sender sends an outbox in order, and again what is lost, on a simulated clock."""
+"""A sender sends an outbox in order, and resends lost events, on a simulated clock."""
 
 from __future__ import annotations
 

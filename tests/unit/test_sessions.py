@@ -1,4 +1,4 @@
-"""Sessions live as long as they are heard, and their end is told once."""
+"""Sessions live as long as heartbeats arrive, and an end is announced once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def hello(
 
 
 def register(sessions: Sessions, hello: Hello, peer: bytes = b"peer") -> str | None:
-    """Register a session, unless there is a reason against it, as the hub does."""
+    """Register a session like the hub, unless there is a conflict."""
     reason = sessions.find_conflict(hello) or sessions.find_exceeded_limit(hello.session, peer)
     if reason is None:
         sessions.register(hello, peer)

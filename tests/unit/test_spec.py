@@ -1,4 +1,4 @@
-"""Wrong specifications are refused with the key, the value and what was expected."""
+"""Wrong specifications are refused with the key, the value and the expectation."""
 
 from __future__ import annotations
 

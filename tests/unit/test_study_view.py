@@ -1,4 +1,4 @@
-"""What a viewer knows of a study, from the events it has seen so far."""
+"""State of a study in a viewer, folded from the events so far."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a terminal shows of a study, and what is written where there is none."""
+"""View of a study on a terminal, and lines of text without a terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from trialbus_services.views.terminal_view import TerminalView, sparkline
 
 
 class Stage:
-    """A view, a clock that stands still, and what is drawn of them."""
+    """A view, a clock that only the test advances, and the drawn text."""
 
     def __init__(self, *, terminal: bool = True, width: int = 100, height: int = 30) -> None:
         self.now = 100.0

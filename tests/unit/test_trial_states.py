@@ -1,4 +1,4 @@
-"""What the optimizer's ledger and a view say of the same trials."""
+"""The optimizer's ledger and a view agree about the same trials."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ HISTORIES = st.lists(
 
 
 def possible(history: list[tuple[str, int, int]]) -> list[trialbus.Event]:
-    """Return the events of a history, without those of attempts that were never handed out.
+    """Return the events of a history without events of attempts that were never assigned.
 
     A trainer speaks only of an attempt that it was given, and the next attempt of a trial is
     handed out only after the one before has ended.

@@ -1,4 +1,4 @@
-"""Users' classes and functions are imported by their path, by one rule everywhere."""
+"""Users' classes and functions are imported by path, with the same rule everywhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The conversion of data to types; errors name the key, the value and what was expected."""
+"""The conversion of data to types; errors name the key, the value and the expectation."""
 
 from __future__ import annotations
 

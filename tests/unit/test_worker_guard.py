@@ -1,4 +1,4 @@
-"""The guard between a worker and a training, and the worker's side of it, as real processes."""
+"""The guard between a worker and a training, and the worker's side, as real processes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class GuardedTraining:
         return self._out.read_text()
 
     def wait_for_pids(self) -> list[int]:
-        """Wait until the training has printed the ids of its processes, and return the ids."""
+        """Wait until the training has printed process ids, and return the ids."""
         return until(lambda: parse_pids(self.read_output()), 20, "the training's first line")
 
     def close_pipe(self) -> None:
@@ -85,7 +85,7 @@ def is_alive(pid: int) -> bool:
 
 
 def list_children(*, recursive: bool = True) -> set[psutil.Process]:
-    """Return the children of this process, including those of other tests' fixtures."""
+    """Return the children of this process, including children of other tests' fixtures."""
     return set(psutil.Process().children(recursive=recursive))
 
 

@@ -1,4 +1,4 @@
-"""A wrong config is answered with file, key, value and what was expected; nothing is started."""
+"""A wrong config is refused with file, key, value and expectation before any process starts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LINE = "on the command line"
 
 @dataclass(frozen=True)
 class Wrong:
-    """One mistake.
+    """A mistake in a config.
 
     Attributes:
         says: What the message has to hold, each of it.

@@ -24,7 +24,7 @@ class EvaluationReceiver(Protocol):
 
 
 class EvaluationCallback:
-    """Base class of callbacks: hooks of a training, all of them empty by default.
+    """Base class of callbacks: hooks of a training, empty by default.
 
     Attributes:
         name: Name by which `Callbacks.enable` switches the callback off and on; unique in a list.

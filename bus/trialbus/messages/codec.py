@@ -24,7 +24,7 @@ _decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
 
 
 class _Address(msgspec.Struct, frozen=True):
-    """The fields of an event that are in its topic, too."""
+    """Fields of an event that the topic has too."""
 
     type: str = ""
     study: str = ""
@@ -76,7 +76,7 @@ def decode(topic: str, body: bytes | memoryview | msgspec.Raw) -> AnyEvent:
 
 
 def check_topic(topic: str, body: bytes | memoryview | msgspec.Raw) -> None:
-    """Check that an event's type, study and trial are those of its topic.
+    """Check that the type, study and trial of an event match the topic.
 
     Raises:
         msgspec.DecodeError: They are not, or the body is not an event.

@@ -1,1 +1,1 @@
-"""Protocol: the frames between client and hub, and who may send and read what."""
+"""Protocol: frames between client and hub, limits, and permissions to send and read."""

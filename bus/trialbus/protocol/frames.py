@@ -165,7 +165,7 @@ class Forget(_Frame, frozen=True, tag=8):
 
 
 def publisher_id(secret: bytes) -> bytes:
-    """Return the id of a publisher, as records carry it: the BLAKE2b digest of what frames carry.
+    """Return the id of a publisher in records: the BLAKE2b digest of the id in frames.
 
     Whoever reads records cannot publish in the name of their publisher.
     """

@@ -1,4 +1,4 @@
-"""Limits: the most that the hub takes from its clients. docs/protocol.md lists and explains them.
+"""Limits of the hub on clients; docs/protocol.md lists and explains each limit.
 
 The hub answers whatever exceeds a limit by a `refused` that names the limit. Limits of sizes hold
 for every message alone. Limits of numbers are far above what a large installation needs, and every

@@ -1,4 +1,4 @@
-"""Permissions: who sends and who reads each message, and what a key of each role may do.
+"""Permissions: senders and readers of each message, and the rights of each role's keys.
 
 The hub enforces these tables (`security.Gatekeeper`), and docs/asyncapi.json describes them.
 """
@@ -22,7 +22,7 @@ USER_PREFIX = "x_"
 
 
 class Route(msgspec.Struct, frozen=True):
-    """Senders and readers of one type of event. A listener may read every type."""
+    """Senders and readers of a type of event. A listener may read every type."""
 
     senders: tuple[Party, ...]
     """Parties that publish the event."""
@@ -31,7 +31,7 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Permissions(msgspec.Struct, frozen=True, kw_only=True):
-    """What a key of one role may send to the hub and read from the log."""
+    """Frames and events that a key of a role may send to the hub and read from the log."""
 
     frames: frozenset[type[frames.ToHub]]
     """Frames that the hub accepts."""

@@ -17,7 +17,7 @@ _FRAMES: dict[object, type[frames.ToHub]] = {
 
 
 def subject_of(message: frames.ToHub) -> int | str:
-    """Return what a refusal of a message is about: a request, session, name or publisher."""
+    """Return the subject of a message's refusal: a request, session, name or publisher."""
     match message:
         case frames.Publish():
             return message.publisher.hex()
@@ -32,7 +32,7 @@ def subject_of(message: frames.ToHub) -> int | str:
 
 
 def explain_decode_error(frame: bytes, error: msgspec.DecodeError) -> tuple[str, int | str | None]:
-    """Return why a frame cannot be decoded, and what its refusal is about.
+    """Return why a frame cannot be decoded, and the subject of the refusal.
 
     The reason names the field, what it holds and what it may hold, if the frame is a small one.
     """
@@ -79,7 +79,7 @@ def _describe_value(value: object, path: str) -> str:
 
 
 def _subject_of_fields(frame_type: type[frames.ToHub], fields: list[Any]) -> int | str | None:
-    """Return what the refusal of a frame is about that holds a wrong value somewhere."""
+    """Return the subject of the refusal of a frame with a wrong value."""
     match fields[1:2]:
         case [bytes(publisher)] if len(publisher) <= limits.MAX_PUBLISHER:
             return publisher.hex() if frame_type is frames.Publish else None

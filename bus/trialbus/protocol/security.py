@@ -1,4 +1,4 @@
-"""CURVE keys, the list of who may connect, and what each may do.
+"""CURVE keys, the list of keys that may connect, and the rights of each key.
 
 A folder of keys holds `<name>.key` (public and secret, readable by its owner alone), `<name>.pub`
 (to be handed out) and `allowed.json`, which gives every known public key a role:
@@ -45,7 +45,7 @@ _Stamp: TypeAlias = tuple[int, int, int]
 
 
 class KeyPair(msgspec.Struct, frozen=True, kw_only=True):
-    """A CURVE key pair, Z85-encoded, with its owner's name."""
+    """A CURVE key pair, Z85-encoded, with the owner's name."""
 
     name: str
     """Name of the owner."""
@@ -58,7 +58,7 @@ class KeyPair(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
-    """What the owner of a key may do. `study` bounds a worker or a trainer to one study."""
+    """Rights of a key's owner; `study` limits a worker or trainer to a single study."""
 
     name: str
     """Name of the key's owner."""
@@ -71,7 +71,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClientKeys(msgspec.Struct, frozen=True, kw_only=True):
-    """What a client needs: its own pair and the hub's public key."""
+    """Keys of a client: the client's pair and the hub's public key."""
 
     own: KeyPair
     """Key pair of the client."""
@@ -81,7 +81,7 @@ class ClientKeys(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def new_keys(folder: Path, name: str, role: Role, study: str | None = None) -> Path:
-    """Make a key pair, enter it in the list of who may connect, and return the key file.
+    """Make a key pair, add the public key to the list of allowed keys, and return the key file.
 
     Raises:
         SpecError: There is a key of that name already, the name cannot be that of a file, or the
@@ -140,7 +140,7 @@ def load_keys(path: Path | str) -> KeyPair:
 
 
 def client_keys() -> ClientKeys | None:
-    """Return the keys that the environment names, or None where it names none.
+    """Return the keys that the environment names, or None without such variables.
 
     `$TRIALBUS_KEY` is the path of a key file, `$TRIALBUS_HUB_KEY` the hub's public key or the path
     of a file that holds it.
@@ -166,10 +166,10 @@ def client_keys() -> ClientKeys | None:
 
 
 class Gatekeeper:
-    """Who may connect to a hub, and what each peer may say. Follows changes of the list.
+    """Checks which keys may connect to a hub, and which messages a peer may send.
 
-    A list that cannot be read, perhaps because somebody is writing it, leaves the one before it in
-    force until it can; a list that was removed leaves nobody.
+    The list of keys is read again after each change. An unreadable list, perhaps half written,
+    leaves the previous list in force; without a list no key may connect.
 
     Args:
         folder: The folder of keys.
@@ -235,7 +235,7 @@ class Gatekeeper:
     def _stamp(self) -> _Stamp:
         """Return the stamp of the list's file, which differs after every change.
 
-        The time alone does not: a file emptied and written within one tick of the clock keeps it.
+        The time alone is not enough: a file written twice in a tick of the clock keeps the time.
         """
         try:
             status = self._path.stat()
@@ -277,7 +277,7 @@ def _find_forbidden_event(
 def _find_forbidden_session(
     grant: Grant, permissions: Permissions, hello: frames.Hello
 ) -> str | None:
-    """Return why a peer may not register the session that it wishes to, or None."""
+    """Return why a peer may not register the requested session, or None."""
     if permissions.sessions is None:
         is_permitted = hello.kind not in SERVICES
     else:

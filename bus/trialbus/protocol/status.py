@@ -59,7 +59,7 @@ class RetentionStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HubStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """The state of a hub at one moment.
+    """State of a hub at a moment.
 
     Either side may be the older one: unknown fields are ignored, missing ones have their default.
     """

@@ -1,4 +1,4 @@
-"""`trialbus log check`: say what is damaged in the log of a bus, and repair it."""
+"""`trialbus log check`: report damage of a bus's log, and repair the log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SHOWN = 20  # damaged ranges
 
 
 def log(arguments: list[str]) -> int:
-    """Check the log in a folder, or repair it, and return the exit code."""
+    """Check or repair the log in a folder and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="trialbus log", description="Read a whole log and say what is damaged in it."
     )

@@ -57,7 +57,7 @@ DRY_RUN = "--dry-run"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command line and return one of `exit_codes`."""
+    """Run a command line and return the exit code, from `exit_codes`."""
     arguments = sys.argv[1:] if argv is None else argv
     match arguments:
         case [] | ["-h" | "--help", *_]:
@@ -123,7 +123,7 @@ def _run_tool(name: str, options: list[str]) -> int:
 
 
 def _print_error(error: TrialbusError | OSError) -> int:
-    """Print an error in one line and return the exit code.
+    """Print an error on a single line and return the exit code.
 
     Raises:
         OSError: The error is not about a path, so that its traceback is needed.

@@ -66,7 +66,7 @@ def watch(arguments: Sequence[str]) -> int:
 
 
 def _wait_for_studies(link: Link, console: Console) -> dict[str, History]:
-    """Wait for a hub whose log has a study, and return the histories of all studies by name."""
+    """Wait for a hub with a study in the log, and return the histories of all studies by name."""
     is_announced = False
     while True:
         try:

@@ -46,7 +46,7 @@ def expand_params(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def expand_list(parameters: Any, key: str = "study.parameters") -> dict[str, Any]:
-    """Return the search space of a list of parameters, each with the name as one of the keys.
+    """Return the search space of a list of parameters, each with a key `name`.
 
     An entry is `{name: lr, type: float_log, low: 1e-5, high: 0.1}`. Keys with the value null are
     left out: programs write null for the keys that a parameter does not use.

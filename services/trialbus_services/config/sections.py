@@ -1,4 +1,4 @@
-"""Sections of the composed Hydra config: each is read into its type and checked.
+"""Sections of the composed Hydra config, each read into a settings type and checked.
 
 A service reads only the sections it needs, so a mistake in a study never keeps the hub from
 starting.

@@ -218,7 +218,7 @@ class MonitorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class DashboardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Address of Optuna's dashboard, as `trialbus dashboard` serves it."""
+    """Address at which `trialbus dashboard` serves Optuna's dashboard."""
 
     host: str = "127.0.0.1"
     """Address to serve on. The dashboard knows no passwords: leave it on loopback."""

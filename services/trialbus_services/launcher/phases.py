@@ -190,7 +190,7 @@ def _read_phases(composed: ComposedConfig) -> list[str]:
 
 @contextmanager
 def _compose_phase(phase: str, arguments: Sequence[str]) -> Generator[ComposedConfig]:
-    """Compose the config of a phase, with the arguments but for the phases that they name."""
+    """Compose the config of a phase, with all arguments except the selection of phases."""
     phases = GlobalHydra.instance().config_loader().get_group_options("phase", ObjectType.CONFIG)
     if phase not in phases:
         raise SpecError(

@@ -120,7 +120,7 @@ class AccessMiddleware:
             return {"type": "http.disconnect"}
 
         async def drop(_message: Message) -> None:
-            """Drop the refusal, which does not explain itself."""
+            """Drop the response of Starlette's refusal, which has no explanation."""
 
         hosts = self._access.allowed_hosts
         check = TrustedHostMiddleware(accept, allowed_hosts=hosts, www_redirect=False)

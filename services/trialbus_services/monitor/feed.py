@@ -56,7 +56,7 @@ class Feed:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop the thread and wait for its end."""
+        """Stop and join the thread."""
         self._closing.set()
         self._thread.join()
 

@@ -70,7 +70,7 @@ class Streams:
         self._cache: dict[tuple[str | None, int], bytes] = {}
 
     async def watch_services(self) -> None:
-        """Ask the hub for its status regularly while a browser is connected."""
+        """Request the hub's status regularly while a browser is connected."""
         while True:
             await self._has_viewers.wait()
             services = msgspec.json.encode(await self._ask_status())
@@ -104,7 +104,7 @@ class Streams:
     async def send(
         self, study: str | None, last_id: str, hello: Json
     ) -> AsyncIterator[ServerSentEvent]:
-        """Yield the messages for a browser, from its last message on.
+        """Yield the messages for a browser, from the last received message on.
 
         Args:
             study: Name of the study that the browser shows in full; None for none.
@@ -142,7 +142,7 @@ class Streams:
                 self._has_viewers.clear()
 
     def _encode_changes(self, study: str | None, offset: int, end: int) -> bytes:
-        """Return the changes after an offset as JSON, encoded once for all browsers there."""
+        """Return the changes after an offset as JSON, encoded once for all browsers."""
         cache_key = (self._feed.epoch, end)
         if cache_key != self._cache_key:
             self._cache_key = cache_key

@@ -13,7 +13,7 @@ _MAX_BYTES = 64 << 10  # read at a time
 def read_log(
     logs: Path, study: str, trial: int, attempt: int, after: int | None
 ) -> tuple[str, int]:
-    """Read a part of the log of an attempt; return the text and the position of its end.
+    """Read a part of an attempt's log; return the text and the position after the text.
 
     The path is built of numbers and of a file name derived from the study's name: no text that a
     browser sends is ever part of a path.

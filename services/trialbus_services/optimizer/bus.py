@@ -1,4 +1,4 @@
-"""Protocols of the bus: subscriber, publisher and replay, as the optimizer's loop uses them."""
+"""Protocols of the bus clients of the optimizer's loop: subscriber, publisher and replay."""
 
 from __future__ import annotations
 

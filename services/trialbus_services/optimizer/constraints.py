@@ -26,7 +26,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
 
 
 class Constraint:
-    """A condition on the metrics of a trial; nothing but arithmetic is evaluated.
+    """A condition on the metrics of a trial, an expression of arithmetic only.
 
     Args:
         key: Key of the constraint in the configuration, for errors.

@@ -93,7 +93,7 @@ def _check_conditions(spec: StudySpec) -> None:
 def build_pruner(
     component: Component | None, *, allowed: AllowedModules | None = None
 ) -> BasePruner:
-    """Build the pruner of a study; without a component the pruner prunes nothing.
+    """Build the pruner of a study; without a component, a pruner that prunes no trial.
 
     Args:
         component: Class and arguments of the pruner.

@@ -116,7 +116,7 @@ def check_url(url: str) -> None:
 
 
 def check_journal(path: str | Path) -> None:
-    """Check that a file, if there is one, is empty or a journal of Optuna.
+    """Check that a path has no file, an empty file or a journal of Optuna.
 
     Raises:
         SpecError: The file is of another kind.
@@ -140,7 +140,7 @@ def _check_database(url: str, path: str) -> None:
 
 
 def _read_first_line(file: Path) -> bytes:
-    """Return the first line of a file; empty for an empty file and where there is no file."""
+    """Return the first line of a file, empty for an empty or missing file."""
     try:
         with file.open("rb") as content:
             return content.readline(_MAX_LINE)

@@ -133,7 +133,7 @@ class Child:
 
 
 def stop_with_parent() -> None:
-    """Send SIGTERM to this process when the parent has ended; do nothing outside of a `Child`."""
+    """Send SIGTERM to this process, if a `Child`, when the parent has ended."""
     if not os.environ.pop(_PARENT_VARIABLE, None):
         return
 

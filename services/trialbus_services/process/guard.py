@@ -85,7 +85,7 @@ def open_signal_pipe() -> int:
 
 
 def _handle_signal(_number: int, _frame: object) -> None:
-    """Do nothing: a signal without a handler is not written to the pipe."""
+    """Handle a signal: only signals with a handler are written to the pipe."""
 
 
 def _wait_for_end(training: int, signals: int, grace_s: float) -> int:

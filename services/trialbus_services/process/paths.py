@@ -17,7 +17,7 @@ _EXPECTED = "(expected a folder that this user may write)"
 
 
 def make_directory(path: Path, key: str) -> None:
-    """Make a folder that a command will write to, with the folders above it.
+    """Make a folder that a command will write to, with parent folders.
 
     Args:
         path: Path of the folder.
@@ -68,7 +68,7 @@ def locate_trial_log(logs: Path, study: str, trial: int, attempt: int) -> Path:
 
 
 def locate_run_directory(runs: Path, study: str, trial: int) -> Path:
-    """Return the absolute path of a trial's run directory, which all its attempts share."""
+    """Return the absolute path of a trial's run directory, which all attempts share."""
     return (runs / name_folder(study) / f"{trial:d}").absolute()
 
 

@@ -8,7 +8,7 @@ from types import FrameType
 
 
 def install_stop_event() -> threading.Event:
-    """Install handlers of SIGTERM and SIGINT, in the main thread, and return the event they set."""
+    """Install handlers of SIGTERM and SIGINT, in the main thread, and return a stop event."""
     stop = threading.Event()
 
     def handle(_number: int, _frame: FrameType | None) -> None:

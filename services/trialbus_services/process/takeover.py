@@ -18,7 +18,7 @@ def describe_process() -> dict[str, str]:
 
 
 def end_dead_sessions(link: Link, kind: str) -> None:
-    """End the sessions of services of one kind that ran on this host and have died.
+    """End the sessions of dead services of a kind that ran on this host.
 
     The hub would count a dead service as alive until the time-to-live of the session is over, and
     refuse a new service until then.

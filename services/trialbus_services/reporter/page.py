@@ -148,7 +148,7 @@ def _trials(table: Table, best: Sequence[FrozenTrial]) -> Markup:
 
 
 def _cell(value: Any) -> Any:
-    """Convert a value to a type of JSON; a float that is not finite to its name."""
+    """Convert a value to a type of JSON, with a text for a float that is not finite."""
     if isinstance(value, float):
         if math.isfinite(value):
             # The page shows six digits, and sorts by a few more.

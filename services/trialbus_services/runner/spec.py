@@ -115,7 +115,7 @@ def parse(data: Mapping[str, Any], folder: Path = Path()) -> RunnerSpec:
 
 
 def _resolve_base_config(study: StudyConfig, folder: Path) -> StudyConfig:
-    """Return a study whose path of a base configuration is relative to the working directory."""
+    """Return a study with the path of the base configuration relative to the working directory."""
     base = study.base_config
     if isinstance(base, str) and base.endswith((".yaml", ".yml")):
         return msgspec.structs.replace(study, base_config=str(folder / base))

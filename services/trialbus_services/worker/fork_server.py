@@ -95,7 +95,7 @@ def _check_fork_safety() -> None:
 
 
 def _computes_after_fork(torch: ModuleType) -> bool:
-    """Tell whether PyTorch computes in a forked process: with threads of GCC's OpenMP it hangs."""
+    """Tell whether PyTorch computes in a forked process, and does not hang in GCC's OpenMP."""
     child = os.fork()
     if child == 0:
         torch.ones(_N_ELEMENTS).tanh_()

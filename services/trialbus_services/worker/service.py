@@ -60,7 +60,7 @@ class Worker:
         self._trainings: dict[tuple[str, int], tuple[int, asyncio.Task[TrainingExit]]] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Run trials until `stop` is set; then end the trainings and return their trials.
+        """Run trials until `stop` is set, then end the trainings and give the trials back.
 
         Raises:
             HubUnavailableError: No hub answered at start.

@@ -1,4 +1,4 @@
-"""Training process: a process under a guard, its log, and its exit."""
+"""Training process: a process under a guard, with a log and an exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Errors of composing: key, value, what was expected and where the value was set, as one text."""
+"""Errors of composing, as texts: key, value, expected values, and the source of the value."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ class ConfigSources:
         return f"in {shown_path}, line {line}" if depth else f"in {shown_path}"
 
     def list_missing(self, choices: Mapping[str, str]) -> list[str]:
-        """Return the keys whose last value is `???`, the mark of a value that is still missing.
+        """Return the keys that still have `???`, the mark of a missing value.
 
         OmegaConf keeps a value, default included, that is merged with a later `???`.
 

@@ -23,7 +23,7 @@ def find_position(file: Path, path: Sequence[str]) -> tuple[int, int]:
 
 
 def iterate_values(file: Path) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Yield the path and the text of every scalar of a YAML file; nothing of an unreadable file."""
+    """Yield the path and the text of every scalar of a YAML file, if the file is readable."""
     return _iterate_scalars(_parse(file))
 
 

@@ -53,7 +53,7 @@ class StatelessRule:
 
 
 class NopRule(StatelessRule):
-    """Rule of `optuna.pruners.NopPruner`: prune nothing."""
+    """Rule of `optuna.pruners.NopPruner`: prune no trial."""
 
     def decide(self, number: int, curve: Curve) -> bool:
         """Return False."""
@@ -77,7 +77,7 @@ class OptunaRule(StatelessRule):
 
 @dataclass(frozen=True)
 class ThresholdRule(StatelessRule):
-    """Rule of `optuna.pruners.ThresholdPruner`: prune a trial whose value leaves a range."""
+    """Rule of `optuna.pruners.ThresholdPruner`: prune a trial with a value outside a range."""
 
     lower: float
     upper: float

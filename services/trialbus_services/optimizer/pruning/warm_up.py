@@ -1,4 +1,4 @@
-"""Warm-up: the steps before which a pruner prunes nothing, compared with the study's budget."""
+"""Warm-up: the first steps, without pruning, compared with the study's budget."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _WARM_UP = ("n_warmup_steps", "n_startup_steps")
 
 
 def find_warm_up_problem(spec: StudySpec) -> str | None:
-    """Return a warning if the pruner's warm-up takes the whole budget, so that nothing is pruned.
+    """Return a warning if the pruner's warm-up takes the whole budget, so that no trial is pruned.
 
     A warning only: pruners count the steps of `trial.report`, whose unit may differ from the unit
     of the budget.

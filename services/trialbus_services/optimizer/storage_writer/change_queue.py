@@ -75,7 +75,7 @@ class ChangeQueue:
                         self._request_write()
 
     def take_batch(self) -> tuple[ChangeBatch, int]:
-        """Remove and return the next batch, with the number of changes up to its last change."""
+        """Remove and return the next batch, and the number of changes up to the batch's end."""
         with self._condition:
             if self._n_atomic == 0:
                 self._seal()
