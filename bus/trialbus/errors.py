@@ -41,14 +41,20 @@ class HubUnavailableError(TrialbusError, ConnectionError):
     Attributes:
         endpoint: Address at which no hub answered.
         waited_s: Seconds for which the client waited.
+        source: Option, key or variable that names the address; empty for an argument or a default.
+        hint: What the keys may have to do with it; empty where there can be none.
     """
 
-    def __init__(self, endpoint: str, waited_s: float) -> None:
+    def __init__(self, endpoint: str, waited_s: float, *, source: str = "", hint: str = "") -> None:
         self.endpoint = endpoint
         self.waited_s = waited_s
+        self.source = source
+        self.hint = hint
+        address = f"{source}={endpoint!r}" if source else repr(endpoint)
         super().__init__(
-            f"no hub answered at bus.endpoint={endpoint!r} within {waited_s:g} s; "
-            "start one with `trialbus hub`, or correct the endpoint"
+            f"no hub answered at {address} within {waited_s:g} s; "
+            f"start one with `trialbus hub`, or correct {source or 'the endpoint'}"
+            + (f"; {hint}" if hint else "")
         )
 
 

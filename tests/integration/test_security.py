@@ -14,7 +14,7 @@ import zmq
 
 import trialbus
 from support.commands import small_study
-from support.processes import Bus
+from support.processes import Bus, Managed
 from support.raw_client import RawClient
 from support.until import until
 from trialbus.client.admin import hub_status
@@ -325,6 +325,41 @@ def test_a_host_of_workers_needs_no_service_key(bus: Bus, files: tuple[str, ...]
     )
     assert process.wait(60) == 0, process.printed()
     assert "3 complete, 0 pruned, 0 failed" in process.printed()
+
+
+def with_environment(bus: Bus, name: str, *overrides: str, key: str) -> Managed:
+    """Start a service that finds the hub and its key in the environment alone."""
+    variables = {
+        "TRIALBUS_ENDPOINT": bus.endpoint,
+        "TRIALBUS_KEY": f"keys/{key}.key",
+        "TRIALBUS_HUB_KEY": "keys/hub.pub",
+    }
+    command = ["env", *(f"{variable}={value}" for variable, value in variables.items())]
+    command += [sys.executable, "-m", "trialbus_services", name, "bus.dir=log"]
+    return bus.run(name, [*command, *overrides])
+
+
+def test_services_find_the_hub_and_their_keys_in_the_environment(bus: Bus) -> None:
+    make_keys(bus.directory)
+    bus.hub("--keys", "keys")
+    study = small_study(steps=2, step_s=0.0, n_trials=3)
+    (bus.directory / "elsewhere").mkdir()
+    worker = ["worker.slots=1", "trainer.cwd=elsewhere"]
+    with_environment(bus, "worker", *study, *worker, key="worker")
+    process = with_environment(
+        bus, "study", *study, "launcher=none", "study.max_failures=1", key="service"
+    )
+    assert process.wait(60) == 0, process.printed()
+    assert "3 complete, 0 pruned, 0 failed" in process.printed()
+
+
+def test_a_study_with_keys_from_the_environment_starts_no_hub_without_keys(bus: Bus) -> None:
+    make_keys(bus.directory)
+    process = with_environment(bus, "study", *small_study(), "bus.connect_s=1", key="service")
+    assert process.wait(30) == 1
+    assert "no hub answered at $TRIALBUS_ENDPOINT=" in process.printed()
+    assert "it has to allow the key 'service'" in process.printed()
+    assert not Path(bus.endpoint.removeprefix("ipc://")).exists()
 
 
 def test_a_worker_with_its_own_key_sends_what_its_killed_training_left_unsent(bus: Bus) -> None:

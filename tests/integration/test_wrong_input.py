@@ -103,6 +103,15 @@ def test_a_service_without_a_hub_says_what_to_start(bus: Bus, name: str) -> None
     assert "trialbus hub" in printed
 
 
+def test_a_service_that_finds_no_hub_names_the_variable_that_has_its_address(bus: Bus) -> None:
+    address = "TRIALBUS_ENDPOINT=tcp://127.0.0.1:5999"
+    command = ["env", address, sys.executable, "-m", "trialbus_services", "worker"]
+    process = bus.run("worker", [*command, "bus.connect_s=0.5", *small_study()])
+    assert process.wait(30) == 1
+    assert "no hub answered at $TRIALBUS_ENDPOINT='tcp://127.0.0.1:5999'" in process.printed()
+    assert "a hub with keys does not answer a client without" in process.printed()
+
+
 def test_services_that_met_a_failing_study_serve_the_next_one(bus: Bus) -> None:
     for name in ("hub", "optimizer", "reporter"):
         bus.service(name)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from trialbus.client.link import Link
 from trialbus.client.part_driver import Send
-from trialbus.errors import HubRefusedError, HubUnavailableError
+from trialbus.errors import HubRefusedError
 from trialbus.protocol import frames
 from trialbus.protocol.status import HubStatus
 
@@ -67,7 +67,7 @@ def _request_answer(
     link.attach(part)
     try:
         if not part.done.wait(timeout_s) or part.answer is None:
-            raise HubUnavailableError(link.endpoint, timeout_s)
+            raise link.make_unavailable_error(timeout_s)
     finally:
         link.detach(part)
     if isinstance(part.answer, frames.Refused):

@@ -27,8 +27,8 @@ import zmq
 from trialbus.client.part_driver import PartDriver
 from trialbus.errors import HubUnavailableError
 from trialbus.protocol import frames
-from trialbus.protocol.endpoint import notice_dead_hosts, resolve
-from trialbus.protocol.security import ClientKeys, client_keys
+from trialbus.protocol.endpoint import find_endpoint_source, notice_dead_hosts, resolve
+from trialbus.protocol.security import ClientKeys, client_keys, explain_silence
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class Link(PartDriver):
 
     def __init__(self, endpoint: str | None = None, *, keys: ClientKeys | None = None) -> None:
         super().__init__(resolve(endpoint))
+        self._source = "" if endpoint else find_endpoint_source()
         self._keys = client_keys() if keys is None else keys
         self.pid = os.getpid()
         self._connected = threading.Event()
@@ -96,7 +97,12 @@ class Link(PartDriver):
             HubUnavailableError: The hub did not answer within `timeout_s` seconds.
         """
         if not self._connected.wait(timeout_s):
-            raise HubUnavailableError(self.endpoint, timeout_s)
+            raise self.make_unavailable_error(timeout_s)
+
+    def make_unavailable_error(self, waited_s: float) -> HubUnavailableError:
+        """Return the error of a client that has waited for the hub in vain."""
+        hint = explain_silence(self.endpoint, self._keys)
+        return HubUnavailableError(self.endpoint, waited_s, source=self._source, hint=hint)
 
     def wake(self) -> None:
         """Make the link's thread call every part at once. Cheap; safe from any thread."""

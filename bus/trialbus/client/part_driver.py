@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, Protocol, TypeAlias
 
+from trialbus.errors import HubUnavailableError
 from trialbus.protocol import frames
 
 logger = logging.getLogger(__name__)
@@ -71,6 +72,10 @@ class PartDriver:
         with self._lock:
             self._requests += 1
             return self._requests
+
+    def make_unavailable_error(self, waited_s: float) -> HubUnavailableError:
+        """Return the error of a client that has waited for the hub in vain."""
+        return HubUnavailableError(self.endpoint, waited_s)
 
     def wake(self) -> None:
         """Ask for a call of `work`."""

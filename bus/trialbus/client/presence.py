@@ -11,7 +11,7 @@ import msgspec
 
 from trialbus.client.link import Link
 from trialbus.client.part_driver import PartDriver, Send
-from trialbus.errors import HubRefusedError, HubUnavailableError
+from trialbus.errors import HubRefusedError
 from trialbus.protocol import frames, limits
 from trialbus.protocol.status import InfoValue
 
@@ -108,7 +108,7 @@ class Presence:
             HubUnavailableError: No hub answered in time.
         """
         if not self._registered.wait(timeout_s):
-            raise self._conflict or HubUnavailableError(self._link.endpoint, timeout_s)
+            raise self._conflict or self._link.make_unavailable_error(timeout_s)
 
     def inform(self, info: Mapping[str, InfoValue]) -> None:
         """Replace the information that the hub's status shows, with the next heartbeat."""

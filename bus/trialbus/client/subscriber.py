@@ -18,7 +18,6 @@ import msgspec
 
 from trialbus.client.fetcher import Fetcher, Start
 from trialbus.client.link import Link
-from trialbus.errors import HubUnavailableError
 from trialbus.messages import codec, events
 from trialbus.messages.topics import make_pattern
 from trialbus.protocol.frames import Record
@@ -178,7 +177,7 @@ class Subscriber(Generic[E_co]):
             if not batch and position >= end:
                 return
             if not batch and not fetcher.wait_for_progress(position, timeout_s):
-                raise HubUnavailableError(self._link.endpoint, timeout_s)
+                raise self._link.make_unavailable_error(timeout_s)
 
     def wait_ready(self, timeout_s: float = 10.0) -> int:
         """Wait until the hub has answered and return the offset at which the subscriber starts.
@@ -190,7 +189,7 @@ class Subscriber(Generic[E_co]):
         """
         offset = self._fetcher.wait_ready(timeout_s)
         if offset is None:
-            raise HubUnavailableError(self._link.endpoint, timeout_s)
+            raise self._link.make_unavailable_error(timeout_s)
         if self.offset is None:
             self.offset = offset
         return offset

@@ -27,19 +27,32 @@ def resolve(endpoint: str | None = None) -> str:
             for a socket.
     """
     text = endpoint or os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT
+    key = find_endpoint_source(text) or "bus.endpoint"
     if text.startswith(_IPC):
-        path = str(Path(text.removeprefix(_IPC)).absolute())
+        path = _make_absolute(text).removeprefix(_IPC)
         if len(os.fsencode(path)) > _IPC_MAX_BYTES:
             raise SpecError(
-                "bus.endpoint",
+                key,
                 f"{text!r} is too long for a socket ({len(path)} bytes, at most {_IPC_MAX_BYTES}); "
                 "use a shorter path or tcp://127.0.0.1:<port>",
             )
         return _IPC + path
     host, _, port = text.removeprefix("tcp://").rpartition(":")
     if not text.startswith("tcp://") or not host or not (port.isdigit() and 0 < int(port) < 65536):
-        raise SpecError("bus.endpoint", f"{text!r} is not ipc://<path> or tcp://<host>:<port>")
+        raise SpecError(key, f"{text!r} is not ipc://<path> or tcp://<host>:<port>")
     return text
+
+
+def find_endpoint_source(endpoint: str | None = None) -> str:
+    """Return `$TRIALBUS_ENDPOINT` if an endpoint comes from there; otherwise an empty text.
+
+    Args:
+        endpoint: Endpoint, resolved or not; None means the one that the environment names.
+    """
+    text = os.environ.get(ENDPOINT_VARIABLE)
+    if not text or endpoint not in (None, text, _make_absolute(text)):
+        return ""
+    return f"${ENDPOINT_VARIABLE}"
 
 
 def is_local(endpoint: str) -> bool:
@@ -51,6 +64,13 @@ def is_local(endpoint: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _make_absolute(endpoint: str) -> str:
+    """Return an endpoint with the absolute path of its socket, if it has one."""
+    if not endpoint.startswith(_IPC):
+        return endpoint
+    return _IPC + str(Path(endpoint.removeprefix(_IPC)).absolute())
 
 
 def check_bindable(endpoint: str, *, guarded: bool, insecure: bool) -> None:

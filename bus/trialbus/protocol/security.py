@@ -38,6 +38,7 @@ KEY_VARIABLE = "TRIALBUS_KEY"
 HUB_KEY_VARIABLE = "TRIALBUS_HUB_KEY"
 
 _ALLOWED = "allowed.json"
+_KEYS_FOLDER = "keys"  # of `trialbus keys`, beside the socket
 _KEY_LENGTH = 40  # Z85 of 32 bytes
 
 _Stamp: TypeAlias = tuple[int, int, int]
@@ -163,6 +164,39 @@ def client_keys() -> ClientKeys | None:
                 "`trialbus keys init` makes those that a bus needs",
             ) from None
     return ClientKeys(own=load_keys(own), hub=hub)
+
+
+def locate_keys() -> dict[str, str]:
+    """Return the variables of the environment that name keys, with absolute paths."""
+    values = {name: os.environ.get(name) for name in (KEY_VARIABLE, HUB_KEY_VARIABLE)}
+    return {
+        name: str(Path(value).absolute()) if Path(value).exists() else value
+        for name, value in values.items()
+        if value
+    }
+
+
+def explain_silence(endpoint: str, keys: ClientKeys | None) -> str:
+    """Return what keys may have to do with a hub that does not answer; empty if nothing.
+
+    A hub does not answer a client whose keys are missing or wrong.
+
+    Args:
+        endpoint: Address of the hub.
+        keys: Keys of the client.
+    """
+    if keys is not None:
+        return (
+            "a hub does not answer a client with wrong keys: it has to allow the key "
+            f"{keys.own.name!r}, and ${HUB_KEY_VARIABLE} has to be its own"
+        )
+    socket = endpoint.removeprefix("ipc://")
+    if socket != endpoint and not (Path(socket).parent / _KEYS_FOLDER / _ALLOWED).exists():
+        return ""
+    return (
+        "a hub with keys does not answer a client without: "
+        f"set ${KEY_VARIABLE} and ${HUB_KEY_VARIABLE}, or bus=curve for a service"
+    )
 
 
 class Gatekeeper:

@@ -13,10 +13,11 @@ import sys
 from collections.abc import Callable
 from importlib.metadata import version
 
-from trialbus.errors import SpecError, TrialbusError
+from trialbus.errors import HubUnavailableError, SpecError, TrialbusError
+from trialbus.protocol.endpoint import find_endpoint_source
 from trialbus.study.validation import format_expected
 from trialbus_services.cli import hydra_app
-from trialbus_services.cli.options import name_option
+from trialbus_services.cli.options import is_used, name_option, name_source
 from trialbus_services.config import sections, settings
 from trialbus_services.config.composing import ComposedConfig
 from trialbus_services.process import exit_codes
@@ -101,6 +102,9 @@ def _run_command(name: str, arguments: list[str]) -> int:
     stop_with_parent()
     try:
         return hydra_app.run(name, arguments, serve)
+    except HubUnavailableError as error:
+        source = find_endpoint_source(error.endpoint) or "bus.endpoint"
+        return _print_error(name_source(error, source))
     except (TrialbusError, OSError) as error:
         return _print_error(error)
     except KeyboardInterrupt:
@@ -116,6 +120,9 @@ def _run_tool(name: str, options: list[str]) -> int:
         return exit_codes.FAILED
     except SpecError as error:
         return _print_error(name_option(error, options))
+    except HubUnavailableError as error:
+        source = "--endpoint" if is_used("--endpoint", options) else error.source
+        return _print_error(name_source(error, source))
     except (TrialbusError, OSError) as error:
         return _print_error(error)
     except KeyboardInterrupt:

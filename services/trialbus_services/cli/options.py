@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from trialbus.errors import SpecError
+from trialbus.errors import HubUnavailableError, SpecError
 from trialbus.protocol.endpoint import DEFAULT_ENDPOINT, ENDPOINT_VARIABLE
 
 #: Options by the key of the config that each option takes precedence over.
@@ -31,8 +31,17 @@ def parse_natural(text: str) -> int:
     return int(text)
 
 
+def name_source(error: HubUnavailableError, source: str) -> HubUnavailableError:
+    """Return the error with the option or key that names the address of the hub."""
+    return HubUnavailableError(error.endpoint, error.waited_s, source=source, hint=error.hint)
+
+
 def name_option(error: SpecError, arguments: Sequence[str]) -> SpecError:
     """Return an error about a key as an error about the option on the command line, if any."""
     option = _OPTIONS.get(error.key, "")
-    is_used = any(option and argument.partition("=")[0] == option for argument in arguments)
-    return SpecError(option, error.problem) if is_used else error
+    return SpecError(option, error.problem) if is_used(option, arguments) else error
+
+
+def is_used(option: str, arguments: Sequence[str]) -> bool:
+    """Return whether an option is on the command line."""
+    return any(option and argument.partition("=")[0] == option for argument in arguments)

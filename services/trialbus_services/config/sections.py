@@ -55,7 +55,9 @@ def read_section(config: DictConfig, type_: type[_S]) -> _S:
 def read_bus(config: DictConfig) -> BusSettings:
     """Return the section `bus` with an absolute endpoint."""
     bus = read_section(config, BusSettings)
-    return msgspec.structs.replace(bus, endpoint=resolve(bus.endpoint))
+    # Empty where the variable TRIALBUS_ENDPOINT is.
+    endpoint = resolve(bus.endpoint or f"ipc://{bus.dir}/hub.sock")
+    return msgspec.structs.replace(bus, endpoint=endpoint)
 
 
 def read_study(config: DictConfig) -> StudySpec:

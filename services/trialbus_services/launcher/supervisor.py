@@ -12,6 +12,7 @@ from trialbus.client.admin import hub_status
 from trialbus.client.link import Link
 from trialbus.errors import HubUnavailableError, SpecError
 from trialbus.protocol.endpoint import is_local
+from trialbus.protocol.security import client_keys
 from trialbus_services.config import settings
 from trialbus_services.process.child import Child
 
@@ -74,14 +75,15 @@ class Services:
         """Start the services that are missing.
 
         Raises:
-            HubUnavailableError: No hub answers at an endpoint on another machine.
+            HubUnavailableError: No hub answers, and none may be started: the endpoint is on another
+                machine, or the environment has keys for a hub whose own key is not known here.
             TrialbusError: The running optimizer records in another storage, or a service cannot be
                 started.
         """
         try:
             self.link.wait_connected(_PROBE_S)
         except HubUnavailableError:
-            if not is_local(self._bus.endpoint):
+            if not self._may_start_hub:
                 self.link.wait_connected(self._bus.connect_s)
             self._spawn("hub")
             self._await_hub()
@@ -98,7 +100,7 @@ class Services:
             self._start_missing(_CHECK_INTERVAL_S)
         except HubUnavailableError:
             # A hub of this launcher is restarted as a child; a hub of another may be gone for ever.
-            if "hub" not in self._children and is_local(self._bus.endpoint):
+            if "hub" not in self._children and self._may_start_hub:
                 self._print("the hub is gone; starting one")
                 self._spawn("hub")
 
@@ -112,6 +114,11 @@ class Services:
                 child.terminate()
             for child in children:
                 child.wait()
+
+    @property
+    def _may_start_hub(self) -> bool:
+        has_foreign_keys = self._bus.keys is None and client_keys() is not None
+        return is_local(self._bus.endpoint) and not has_foreign_keys
 
     def _await_hub(self) -> None:
         deadline = time.monotonic() + self._bus.connect_s

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from trialbus.callbacks.factory import CALLBACKS_VARIABLE
+from trialbus.protocol.security import locate_keys
 from trialbus_services.config.settings import BusSettings, TrainerSettings, WorkerSettings
 from trialbus_services.process import exit_codes
 from trialbus_services.worker.service import Worker
@@ -41,9 +42,10 @@ def run(
 def _build_trainer(
     bus: BusSettings, worker: WorkerSettings, trainer: TrainerSettings, callbacks: Mapping[str, Any]
 ) -> Trainer:
-    # Trainings get another key, which allows less than the worker's.
+    # With keys of the config, trainings get another one, which allows less than the worker's. Those
+    # of the environment are found from the trainings' folder, too.
     keys = bus.keys.environment(bus.keys.get_name("trainer")) if bus.keys else {}
-    env = {**trainer.env, CALLBACKS_VARIABLE: json.dumps(callbacks), **keys}
+    env = {**locate_keys(), **trainer.env, CALLBACKS_VARIABLE: json.dumps(callbacks), **keys}
     if trainer.function is not None:
         return WarmTrainer(
             trainer.function,
