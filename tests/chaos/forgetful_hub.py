@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from trialbus.hub import hub
+from trialbus.hub import hub, main
 from trialbus.protocol import frames
 
 
@@ -24,5 +24,5 @@ class ForgetfulHub(hub.Hub):
 
 
 if __name__ == "__main__":
-    hub.Hub = ForgetfulHub  # type: ignore[misc]
-    sys.exit(hub.main())
+    main.Hub = ForgetfulHub  # type: ignore[misc]
+    sys.exit(main.main())

@@ -13,6 +13,7 @@ import pytest
 import trialbus
 from support.evaluations import make_evaluation, read_steps
 from support.processes import Bus
+from trialbus.client.admin import forget_name
 from trialbus.client.link import Link
 
 
@@ -65,7 +66,9 @@ def publish_steps(bus: Bus, count: int) -> None:
 
 def read_on(bus: Bus, count: int) -> list[int]:
     """Return the next steps under the durable name, and commit none."""
-    with trialbus.subscribe(name="mine", autocommit=False, endpoint=bus.endpoint) as inbox:
+    with trialbus.subscribe(
+        trialbus.EvaluationComplete, name="mine", autocommit=False, endpoint=bus.endpoint
+    ) as inbox:
         return read_steps(inbox, count)
 
 
@@ -132,7 +135,9 @@ def test_a_subscriber_that_is_garbage_commits_every_event_before_the_last(bus: B
     bus.hub()
     publish_steps(bus, 5)
     with Link(bus.endpoint) as link:
-        inbox = trialbus.subscribe(name="mine", start="earliest", link=link)
+        inbox = trialbus.subscribe(
+            trialbus.EvaluationComplete, name="mine", start="earliest", link=link
+        )
         assert read_steps(inbox, 3) == [0, 1, 2]
         del inbox
     assert read_on(bus, 3) == [2, 3, 4]
@@ -143,7 +148,7 @@ def test_a_subscriber_commits_at_the_end_of_the_process(bus: Bus) -> None:
     publish_steps(bus, 5)
     script = (
         "import trialbus\n"
-        "inbox = trialbus.subscribe(name='mine', start='earliest')\n"
+        "inbox = trialbus.subscribe('evaluation_complete', name='mine', start='earliest')\n"
         "assert [inbox.next().step for _ in range(3)] == [0, 1, 2]\n"
     )
     environment = os.environ | {"TRIALBUS_ENDPOINT": bus.endpoint}
@@ -154,7 +159,9 @@ def test_a_subscriber_commits_at_the_end_of_the_process(bus: Bus) -> None:
 def test_a_forked_child_that_drops_its_parent_s_subscriber_commits_nothing(bus: Bus) -> None:
     bus.hub()
     publish_steps(bus, 5)
-    with trialbus.subscribe(name="mine", start="earliest", endpoint=bus.endpoint) as inbox:
+    with trialbus.subscribe(
+        trialbus.EvaluationComplete, name="mine", start="earliest", endpoint=bus.endpoint
+    ) as inbox:
         assert read_steps(inbox, 2) == [0, 1]
         child = os.fork()
         if child == 0:
@@ -162,3 +169,37 @@ def test_a_forked_child_that_drops_its_parent_s_subscriber_commits_nothing(bus: 
             os._exit(0)
         assert os.waitpid(child, 0)[1] == 0
         assert read_steps(inbox, 1) == [2]
+
+
+def test_another_filter_under_a_durable_name_is_refused_with_a_way_out(bus: Bus) -> None:
+    bus.hub()
+    with trialbus.subscribe(name="mine", study="a", endpoint=bus.endpoint) as inbox:
+        inbox.wait_ready()
+    bus.processes["hub"].restart()
+    with (
+        trialbus.subscribe(name="mine", study="b", endpoint=bus.endpoint) as inbox,
+        pytest.raises(trialbus.HubRefusedError, match="trialbus forget --name mine"),
+    ):
+        inbox.wait_ready()
+    with Link(bus.endpoint) as link:
+        forget_name(link, "mine")
+    with trialbus.subscribe(name="mine", study="b", endpoint=bus.endpoint) as inbox:
+        inbox.wait_ready()
+
+
+def test_a_subscriber_takes_over_from_the_one_before_under_its_name(bus: Bus) -> None:
+    bus.hub()
+    with trialbus.Publisher(bus.endpoint) as publisher:
+        for step in range(4):
+            publisher.publish(evaluation(step))
+    with trialbus.subscribe(
+        name="mine", start="earliest", autocommit=False, endpoint=bus.endpoint
+    ) as first:
+        assert read_steps(first, 2) == [0, 1]
+        with trialbus.subscribe(name="mine", autocommit=False, endpoint=bus.endpoint) as second:
+            assert read_steps(second, 4) == [0, 1, 2, 3]
+            assert second.commit(wait_s=5)
+            assert not first.commit(wait_s=5)
+            read_steps(first, 2)
+            with pytest.raises(trialbus.HubRefusedError, match="took over"):
+                first.next(5)

@@ -237,6 +237,41 @@ def test_nobody_registers_as_what_it_is_not(
         presence.close()
 
 
+def receive_refusal(client: RawClient) -> frames.Refused:
+    frame = client.receive()
+    assert isinstance(frame, frames.Refused)
+    return frame
+
+
+def test_a_session_and_a_durable_name_belong_to_the_key_that_used_them_first(
+    guarded: Bus,
+) -> None:
+    security.new_keys(guarded.directory / "keys", "other", "listener")
+    hello = frames.Hello("s", "listener", "ada", ttl_ms=60_000)
+    fetch = frames.Fetch(1, 0, ["*/*/*"], name="mine")
+    with RawClient(guarded.endpoint, keys=keys(guarded, "listener")) as owner:
+        owner.send(hello)
+        assert owner.receive() == frames.Seen("s")
+        owner.send(fetch)
+        assert isinstance(owner.receive(), frames.Events)
+        guarded.processes["hub"].restart()
+        with RawClient(guarded.endpoint, keys=keys(guarded, "other")) as stranger:
+            for frame in (hello, frames.Ping("s"), frames.Bye("s"), frames.Commit("mine", 0)):
+                stranger.send(frame)
+                refused = receive_refusal(stranger)
+                assert refused.code == frames.FORBIDDEN
+                assert "belongs to" in refused.reason
+            stranger.send(fetch)
+            assert "belongs to the key 'listener'" in receive_refusal(stranger).reason
+        owner.send(frames.Ping("s"))
+        assert owner.receive() == frames.Seen("s")
+        owner.send(frames.Commit("mine", 0))
+        assert owner.receive() == frames.Committed("mine", 0)
+    with RawClient(guarded.endpoint, keys=keys(guarded, "service")) as service:
+        service.send(frames.Commit("mine", 0))
+        assert service.receive() == frames.Committed("mine", 0)
+
+
 def test_a_key_that_is_taken_off_the_list_is_locked_out_at_once(guarded: Bus) -> None:
     allowed = guarded.directory / "keys" / "allowed.json"
     with link(guarded, "listener") as mine:

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from support.queued_socket import QueuedSocket
+from trialbus.hub.durable_names import DurableNames
 from trialbus.hub.fetches import Fetches
 from trialbus.hub.log import Change, EventLog
 from trialbus.hub.router import Router
@@ -41,7 +42,7 @@ def fetches(tmp_path: Path, router: RecordingRouter) -> Iterator[Fetches]:
     log = EventLog(tmp_path)
     body = msgspec.Raw(msgspec.msgpack.encode({"type": "x_a"}))
     log.append(Change(events=[(b"p", seq, "x_a/s/", body) for seq in range(1, 11)]))
-    yield Fetches(log, router)
+    yield Fetches(log, router, DurableNames(log))
     log.close()
 
 

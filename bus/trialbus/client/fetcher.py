@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections import deque
 from collections.abc import Callable
 from typing import Literal, Protocol, TypeAlias
@@ -47,6 +48,7 @@ class Fetcher:
         self._link = link
         self._patterns = patterns
         self._name = name
+        self._reader = uuid.uuid4().hex
         self._changed = threading.Condition()
         self._batches: deque[list[Record]] = deque()
         self._error: TrialbusError | None = None
@@ -174,7 +176,9 @@ class Fetcher:
     def work(self, send: Send, now: float) -> float | None:
         """Send the commit and the fetch that are due."""
         if self._commit_offset is not None and not self._is_commit_sent and self._name is not None:
-            self._is_commit_sent = send(frames.Commit(self._name, self._commit_offset))
+            self._is_commit_sent = send(
+                frames.Commit(self._name, self._commit_offset, self._reader)
+            )
         if self._error is not None:
             return None
         if self._request is not None and now < self._answer_by:
@@ -197,6 +201,7 @@ class Fetcher:
             wait_ms=_WAIT_MS if at_end else 0,
             name=None if self._is_resolved else self._name,
             answers=_ANSWERS,
+            reader="" if self._name is None else self._reader,
         )
         if not send(fetch):
             self._request = None

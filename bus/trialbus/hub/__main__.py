@@ -2,7 +2,7 @@
 
 import sys
 
-from trialbus.hub.hub import main
+from trialbus.hub.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

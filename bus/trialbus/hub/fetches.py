@@ -7,14 +7,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from trialbus.hub.log import Change, EventLog
+from trialbus.hub.durable_names import DurableNames
+from trialbus.hub.log import EventLog
 from trialbus.hub.parked import Parked, ParkedFetches
 from trialbus.hub.router import Router
 from trialbus.messages.topics import is_pattern
 from trialbus.protocol import frames, limits
 from trialbus.protocol.frames import Record
-
-TOO_MANY_NAMES = f"more than {limits.DURABLE_NAMES} durable names; `trialbus forget` ends one"
 
 _TURN_READING_S = 0.005
 
@@ -25,14 +24,20 @@ class Fetches:
     Args:
         log: Log that the fetches read.
         router: Sends the answers.
+        names: Decides who may read under a durable name.
         clock: Monotonic seconds.
     """
 
     def __init__(
-        self, log: EventLog, router: Router, clock: Callable[[], float] = time.monotonic
+        self,
+        log: EventLog,
+        router: Router,
+        names: DurableNames,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._log = log
         self._router = router
+        self._names = names
         self._clock = clock
         self._new: dict[bytes, deque[frames.Fetch]] = {}
         self._parked = ParkedFetches()
@@ -96,11 +101,14 @@ class Fetches:
                 reason = f"offset {offset} is not in 0..{log.end}"
                 self._router.refuse(peer, frames.OUT_OF_RANGE, reason, fetch.request)
                 return
-            if fetch.name is not None and fetch.name not in log.durable:
-                if len(log.durable) >= limits.DURABLE_NAMES:
-                    self._router.refuse(peer, frames.CONFLICT, TOO_MANY_NAMES, fetch.request)
+            if fetch.name is not None:
+                key, role = self._router.key_name(peer), self._router.role(peer)
+                change, refusal = self._names.begin(fetch.name, fetch, offset, key, role)
+                if refusal is not None:
+                    self._router.refuse(peer, frames.CONFLICT, refusal, fetch.request)
                     return
-                log.append(Change(committed={fetch.name: offset}))
+                if change:
+                    log.append(change)
         except sqlite3.Error as error:
             reason = f"the log cannot be written: {error}"
             self._router.refuse(peer, frames.NO_SPACE, reason, fetch.request)

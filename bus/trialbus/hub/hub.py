@@ -9,32 +9,29 @@ is bounded in frames, bytes and time spent reading, so no peer can make the othe
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
-import signal
 import socket
 import sqlite3
-import sys
 import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from types import FrameType
 from typing import assert_never
 
 import msgspec
 import zmq
 
 from trialbus.errors import TrialbusError
-from trialbus.hub.fetches import TOO_MANY_NAMES, Fetches
+from trialbus.hub.durable_names import DurableNames
+from trialbus.hub.fetches import Fetches
 from trialbus.hub.hub_socket import HubSocket
 from trialbus.hub.log import Change, EventLog
 from trialbus.hub.log_format import Connect, Sync
 from trialbus.hub.rate_limit import RateLimit
 from trialbus.hub.retention import Retention
 from trialbus.hub.router import PeerSocket, Router
-from trialbus.hub.sessions import Sessions
+from trialbus.hub.session_registry import SessionRegistry
 from trialbus.hub.windows import Windows
 from trialbus.messages import codec
 from trialbus.messages.topics import escape_study
@@ -51,7 +48,6 @@ _PUBLISHER = b"hub"
 _PRESENCE_TICK_S = 0.25
 _PUBLISHER_IDS = 1 << 16  # remembered
 _SKIPPED = 1 << 20  # offsets; more than a tail that was lost is likely to have had
-_DECLARED_LOST = "the session was declared lost"
 
 
 class Hub:
@@ -94,7 +90,7 @@ class Hub:
         self.endpoint = resolve(endpoint)
         check_bindable(self.endpoint, guarded=gatekeeper is not None, insecure=insecure)
         self.log = EventLog(directory, sync=sync, connect=connect, wall_clock=wall_clock)
-        self._sessions = Sessions(self.log.sessions, clock, wall_clock)
+        self._sessions = SessionRegistry(self.log, clock, wall_clock)
         self._new_publishers = RateLimit(limits.NEW_PUBLISHERS_PER_MINUTE, clock)
         self._windows = Windows(clock)
         self._retention = Retention(self.log, keep_finished_s, clock, wall_clock)
@@ -113,7 +109,8 @@ class Hub:
         except TrialbusError:
             self.log.close()
             raise
-        self._fetches = Fetches(self.log, self._router, clock)
+        self._names = DurableNames(self.log)
+        self._fetches = Fetches(self.log, self._router, self._names, clock)
 
     def run(self) -> None:
         """Serve until `stop` is called."""
@@ -224,12 +221,14 @@ class Hub:
                 self._fetches.take(peer, message)
             case frames.Commit():
                 self._handle_commit(peer, message)
-            case frames.Hello():
-                self._handle_hello(peer, message)
-            case frames.Ping():
-                self._handle_ping(peer, message)
-            case frames.Bye():
-                self._handle_bye(message)
+            case frames.Hello() | frames.Ping() | frames.Bye():
+                answer = self._sessions.handle(
+                    message, peer, self._router.key_name(peer), self._change
+                )
+                if isinstance(answer, frames.Refused):
+                    self._router.refuse(peer, answer.code, answer.reason, answer.about)
+                elif answer is not None:
+                    self._replies.append((peer, answer))
             case frames.AskStatus():
                 status = self.status(self._router.role(peer))
                 self._router.charge_status(peer, len(status.sessions) + len(status.durable))
@@ -305,50 +304,13 @@ class Hub:
                 message.name,
             )
             return
-        if self._is_one_name_too_many(message.name):
-            self._router.refuse(peer, frames.CONFLICT, TOO_MANY_NAMES, message.name)
+        key, role = self._router.key_name(peer), self._router.role(peer)
+        refusal = self._names.find_refusal(message, self._change, key, role)
+        if refusal is not None:
+            self._router.refuse(peer, *refusal, message.name)
             return
         self._change.committed[message.name] = message.offset
         self._replies.append((peer, frames.Committed(message.name, message.offset)))
-
-    def _is_one_name_too_many(self, name: str) -> bool:
-        durable, committed = self.log.durable, self._change.committed
-        if name in durable or name in committed:
-            return False
-        n_new = sum(new not in durable for new in committed)
-        return len(durable) + n_new >= limits.DURABLE_NAMES
-
-    def _handle_hello(self, peer: bytes, message: frames.Hello) -> None:
-        session = message.session
-        refusal: tuple[int, str] | None = None
-        if message.ttl_ms > limits.MAX_TTL_MS:
-            reason = f"hello.ttl_ms: at most {limits.MAX_TTL_MS} (a day), got {message.ttl_ms}"
-            refusal = frames.BAD_FRAME, reason
-        elif (size := len(frames.encode(message))) > limits.MAX_HELLO:
-            reason = f"a hello of {size} bytes (at most {limits.MAX_HELLO})"
-            refusal = frames.BAD_FRAME, reason
-        elif self._sessions.is_lost(session):
-            refusal = frames.SESSION_LOST, _DECLARED_LOST
-        elif (conflict := self._sessions.find_conflict(message)) is not None:
-            refusal = frames.CONFLICT, conflict
-        elif (excess := self._sessions.find_exceeded_limit(session, peer)) is not None:
-            refusal = frames.TOO_MANY, excess
-        if refusal is not None:
-            self._router.refuse(peer, *refusal, session)
-            return
-        self._sessions.register(message, peer)
-        self._change.sessions[session] = message
-        self._replies.append((peer, frames.Seen(session)))
-
-    def _handle_ping(self, peer: bytes, message: frames.Ping) -> None:
-        if self._sessions.ping(message.session, peer):
-            self._replies.append((peer, frames.Seen(message.session)))
-        else:
-            self._router.refuse(peer, frames.SESSION_LOST, _DECLARED_LOST, message.session)
-
-    def _handle_bye(self, message: frames.Bye) -> None:
-        if self._sessions.end(message.session):
-            self._change.sessions[message.session] = None
 
     def _handle_forget(self, peer: bytes, message: frames.Forget) -> None:
         refusal = None
@@ -365,14 +327,7 @@ class Hub:
             self._router.refuse(peer, frames.CONFLICT, refusal, message.request)
 
     def _expire_sessions(self) -> None:
-        for event in self._sessions.expire():
-            logger.warning(
-                "lost %s %s (study %r, trial %s)",
-                event.kind,
-                event.session,
-                event.study,
-                event.trial,
-            )
+        for event in self._sessions.expire(self._change):
             self._router.counters["sessions_lost"] += 1
             seq = (
                 self._change.publishers.get(_PUBLISHER, self.log.publishers.get(_PUBLISHER, 0)) + 1
@@ -381,7 +336,6 @@ class Hub:
                 (_PUBLISHER, seq, event.topic, msgspec.Raw(codec.encode(event)))
             )
             self._change.publishers[_PUBLISHER] = seq
-            self._change.sessions[event.session] = None
 
     def _commit(self) -> list[Record]:
         """Write the changes of this turn, then acknowledge them, and return the new records."""
@@ -453,59 +407,3 @@ def _find_exceeded_size(frame: bytes, message: frames.ToHub) -> str | None:
         if size > limits.MAX_EVENT:
             return f"an event of {size} bytes (at most {limits.MAX_EVENT})"
     return None
-
-
-def serve(hub: Hub) -> None:
-    """Run a hub until SIGTERM or SIGINT, in the main thread."""
-
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        hub.stop()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    # A signal that comes just before the hub waits would be noticed only after it.
-    signal.set_wakeup_fd(hub.wake_fd, warn_on_full_buffer=False)
-    logger.info("hub at %s, log %s (%d events)", hub.endpoint, hub.log.path, hub.log.end)
-    hub.run()
-
-
-def main() -> int:
-    """Run a hub from the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m trialbus.hub", description="Run a hub of trialbus."
-    )
-    parser.add_argument(
-        "--endpoint", help="ipc://<path> or tcp://<host>:<port> (default: $TRIALBUS_ENDPOINT)"
-    )
-    parser.add_argument(
-        "--dir", default=".trialbus", help="where the log is kept (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--sync", choices=("full", "normal"), default="full", help="durability of the log"
-    )
-    parser.add_argument("--keys", help="folder of keys: let in only those it lists")
-    parser.add_argument(
-        "--insecure", action="store_true", help="allow an endpoint other machines can reach"
-    )
-    parser.add_argument(
-        "--keep-finished",
-        type=float,
-        metavar="SECONDS",
-        help="remove the events of studies that finished so long ago (default: keep them)",
-    )
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s hub %(message)s")
-    try:
-        hub = Hub(
-            resolve(arguments.endpoint),
-            arguments.dir,
-            sync=arguments.sync,
-            gatekeeper=Gatekeeper(arguments.keys) if arguments.keys else None,
-            insecure=arguments.insecure,
-            keep_finished_s=arguments.keep_finished,
-        )
-    except TrialbusError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        return 1
-    serve(hub)
-    return 0

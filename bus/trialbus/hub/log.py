@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,8 +21,17 @@ import msgspec
 from trialbus.errors import LogError
 from trialbus.hub.integrity import VerifiedReader, checksum, is_rare
 from trialbus.hub.log_format import Connect, Sync, open_database, take_lock
-from trialbus.hub.log_state import Span, read_state, write_state
-from trialbus.hub.small_tables import DURABLE, META, PUBLISHER, SESSION, STUDY, SmallTables
+from trialbus.hub.log_state import Reading, Span, read_state, write_state
+from trialbus.hub.small_tables import (
+    DURABLE,
+    META,
+    PUBLISHER,
+    READING,
+    SESSION,
+    SESSION_KEY,
+    STUDY,
+    SmallTables,
+)
 from trialbus.hub.watermark import Mark, Watermark
 from trialbus.messages.topics import list_matching_patterns
 from trialbus.protocol.frames import Hello, Record
@@ -52,11 +61,17 @@ class Change:
     publishers: dict[bytes, int] = field(default_factory=dict[bytes, int])
     #: Offsets of durable names, and None for those that are forgotten.
     committed: dict[str, int | None] = field(default_factory=dict[str, int | None])
+    #: What is read under durable names that are new.
+    readings: dict[str, Reading] = field(default_factory=dict[str, Reading])
+    #: Names of the keys that registered new sessions, if there are keys.
+    session_keys: dict[str, str] = field(default_factory=dict[str, str])
     #: Sessions that began, or went on under a new `Hello`, and None for those that ended.
     sessions: dict[str, Hello | None] = field(default_factory=dict[str, Hello | None])
 
     def __bool__(self) -> bool:
-        return bool(self.events or self.publishers or self.committed or self.sessions)
+        return bool(
+            self.events or self.publishers or self.committed or self.readings or self.sessions
+        )
 
 
 class EventLog:
@@ -141,8 +156,8 @@ class EventLog:
         with tables.transaction():
             self._db.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
             tables.put(PUBLISHER, change.publishers.items())
-            self._write_durable(change.committed)
-            self._write_sessions(change.sessions)
+            self._write_durable(change)
+            self._write_sessions(change)
             tables.put(
                 STUDY, [(name, s.first, s.finished, s.finished_at) for name, s in spans.items()]
             )
@@ -153,8 +168,10 @@ class EventLog:
         for name, committed in change.committed.items():
             if committed is None:
                 self.durable.pop(name, None)
+                self.readings.pop(name, None)
             else:
                 self.durable[name] = committed
+        self.readings.update(change.readings)
         self.studies.update(spans)
         records = [Record(o, p, s, t, msgspec.Raw(b)) for o, p, s, t, b, *_ in rows]
         self._extend_tail(records, size)
@@ -283,7 +300,9 @@ class EventLog:
         self.end = state.end
         self.publishers = state.publishers
         self.durable = state.durable
+        self.readings = state.readings
         self.sessions = state.sessions
+        self.session_keys = state.session_keys
         self.studies = state.studies
         self._load_last()
         self._write_mark()
@@ -325,17 +344,22 @@ class EventLog:
     def _write_mark(self) -> None:
         self._watermark.write(Mark(self._log_id_bytes, self.end, self._tables.n_commits))
 
-    def _write_durable(self, committed: Mapping[str, int | None]) -> None:
-        tables = self._tables
+    def _write_durable(self, change: Change) -> None:
+        tables, committed = self._tables, change.committed
         tables.put(DURABLE, [(name, o) for name, o in committed.items() if o is not None])
+        tables.put(READING, [(name, r.key, r.patterns) for name, r in change.readings.items()])
         for name in [name for name, offset in committed.items() if offset is None]:
             tables.remove(DURABLE, name)
+            tables.remove(READING, name)
 
-    def _write_sessions(self, sessions: Mapping[str, Hello | None]) -> None:
+    def _write_sessions(self, change: Change) -> None:
         tables, encode, now = self._tables, msgspec.msgpack.encode, self._wall_clock()
+        sessions = change.sessions
         tables.put(SESSION, [(id_, encode(h), now) for id_, h in sessions.items() if h is not None])
+        tables.put(SESSION_KEY, change.session_keys.items())
         for id_ in [id_ for id_, hello in sessions.items() if hello is None]:
             tables.remove(SESSION, id_)
+            tables.remove(SESSION_KEY, id_)
 
     def _extend_tail(self, records: list[Record], size: int) -> None:
         self._tail += records

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, Literal, NoReturn, TypeAlias
 
 from trialbus.errors import LogError, LogInUseError
+from trialbus.hub.checked_table import Row
 from trialbus.hub.integrity import checksum, is_rare
 from trialbus.hub.small_tables import GAP, META, TABLES, SmallTables
 
@@ -131,12 +132,13 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _migrate_small_tables(db: sqlite3.Connection, *, has_removed: bool) -> None:
+    present = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
     for table in TABLES:
-        if table is GAP:
-            rows = db.execute("SELECT * FROM removed").fetchall() if has_removed else []
-            rows = [(stop, first, "removed") for stop, first in rows]
-            db.execute("DROP TABLE IF EXISTS removed")
-        else:
+        rows: list[Row] = []
+        if table is GAP and has_removed:
+            rows = [(stop, first, "removed") for stop, first in db.execute("SELECT * FROM removed")]
+            db.execute("DROP TABLE removed")
+        elif table.name in present:
             rows = db.execute(f"SELECT * FROM {table.name}").fetchall()  # noqa: S608
             db.execute(f"DROP TABLE {table.name}")
         db.execute(table.create)

@@ -19,7 +19,9 @@ from trialbus.hub.small_tables import (
     GAP,
     META,
     PUBLISHER,
+    READING,
     SESSION,
+    SESSION_KEY,
     STUDY,
     SmallTables,
 )
@@ -44,6 +46,16 @@ class Span:
     """Time of that event's arrival, in seconds since the epoch."""
 
 
+@dataclass(frozen=True)
+class Reading:
+    """What is read under a durable name."""
+
+    key: str
+    """Name of the key that used the name first; empty without keys."""
+    patterns: str
+    """Patterns of the first fetch, in order, one a line."""
+
+
 @dataclass
 class LogState:
     """The content of the small tables of a log."""
@@ -56,8 +68,12 @@ class LogState:
     """Sequence number of the newest event of every publisher."""
     durable: dict[str, int]
     """Committed offset of every durable name."""
+    readings: dict[str, Reading]
+    """What is read under every durable name."""
     sessions: dict[str, Hello]
     """Sessions that are alive."""
+    session_keys: dict[str, str]
+    """Names of the keys that registered them, if there are keys."""
     studies: dict[str, Span]
     """Where every study lies, by its name in topics."""
     gaps: list[Row]
@@ -109,7 +125,9 @@ def read_state(
         end=int(meta.get("end", 0)),
         publishers={row[0]: row[1] for row in intact[PUBLISHER.name]},
         durable={row[0]: row[1] for row in intact[DURABLE.name]},
+        readings={name: Reading(*reading) for name, *reading in intact[READING.name]},
         sessions=_decode_sessions(intact[SESSION.name]),
+        session_keys={row[0]: row[1] for row in intact[SESSION_KEY.name]},
         studies={name: Span(*span) for name, *span in intact[STUDY.name]},
         gaps=intact[GAP.name],
         created=meta.get("created", f"{time.time():.3f}"),
@@ -148,6 +166,8 @@ def write_state(tables: SmallTables, state: LogState) -> None:
             ],
             PUBLISHER.name: list(state.publishers.items()),
             DURABLE.name: list(state.durable.items()),
+            READING.name: [(name, r.key, r.patterns) for name, r in state.readings.items()],
+            SESSION_KEY.name: list(state.session_keys.items()),
             SESSION.name: [
                 (id_, msgspec.msgpack.encode(hello), now) for id_, hello in state.sessions.items()
             ],

@@ -207,6 +207,13 @@ class Router:
         grant = self._gatekeeper.grant(self._socket.find_key(peer))
         return grant.role if grant else None
 
+    def key_name(self, peer: bytes) -> str:
+        """Return the name of a peer's key; empty without keys."""
+        if self._gatekeeper is None:
+            return ""
+        grant = self._gatekeeper.grant(self._socket.find_key(peer))
+        return grant.name if grant else ""
+
     def close(self) -> None:
         """Close the socket, giving the last answers a moment to leave."""
         self._socket.close()

@@ -18,12 +18,16 @@ from trialbus.hub.checked_table import CheckedTable, Row
 META = CheckedTable("meta", {"key": str, "value": str})
 PUBLISHER = CheckedTable("publisher", {"id": bytes, "last": int})
 DURABLE = CheckedTable("durable", {"name": str, "offset": int})
+#: Of a durable name: the key that used it first, empty without keys, and its patterns, one a line.
+READING = CheckedTable("reading", {"name": str, "key": str, "patterns": str})
 SESSION = CheckedTable("session", {"id": str, "hello": bytes, "seen": float})
+#: Name of the key that registered a session, if there are keys.
+SESSION_KEY = CheckedTable("session_key", {"id": str, "key": str})
 STUDY = CheckedTable("study", {"name": str, "first": int, "finished": int, "finished_at": float})
 #: Offsets without an event, from `first` up to `stop`, and why: `removed` by retention, `lost` with
 #: the tail of the log, `damaged` and left out by a repair, or `unused`.
 GAP = CheckedTable("gap", {"stop": int, "first": int, "reason": str})
-TABLES = (META, PUBLISHER, DURABLE, SESSION, STUDY, GAP)
+TABLES = (META, PUBLISHER, DURABLE, READING, SESSION, SESSION_KEY, STUDY, GAP)
 
 _DIGEST = "digest"
 _Key: TypeAlias = tuple[str, Any]

@@ -92,6 +92,8 @@ class Fetch(_Frame, frozen=True, tag=2):
     `offset`."""
     answers: Number = 1
     """Most answers to this fetch, one after the other."""
+    reader: Name = ""
+    """Id of the subscriber, chosen at random, that reads under `name` from now on."""
 
 
 class Commit(_Frame, frozen=True, tag=3):
@@ -101,6 +103,8 @@ class Commit(_Frame, frozen=True, tag=3):
     """Durable name."""
     offset: Number
     """Offset of the first event that is not dealt with."""
+    reader: Name = ""
+    """Id of the subscriber; the hub refuses the commit of one that another has taken over from."""
 
 
 class Hello(_Frame, frozen=True, tag=4):

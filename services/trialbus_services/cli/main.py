@@ -145,7 +145,8 @@ def _print_error(error: TrialbusError | OSError) -> int:
 
 
 def _hub(composition: ComposedConfig) -> int:
-    from trialbus.hub.hub import Hub, serve
+    from trialbus.hub.hub import Hub
+    from trialbus.hub.main import serve
     from trialbus.protocol.security import Gatekeeper
 
     bus = sections.read_bus(composition.config)

@@ -1,0 +1,90 @@
+"""Durable names: who reads and commits under a name, and what the name reads.
+
+An offset is only worth something together with the patterns that were read up to it, so a name
+keeps the patterns of its first fetch. With keys, a name belongs to the key that used it first. A
+subscriber that begins to read under a name takes over from the one before, whose next commit is
+refused: two at once would move each other's offset.
+"""
+
+from __future__ import annotations
+
+from trialbus.hub.log import Change, EventLog
+from trialbus.hub.log_state import Reading
+from trialbus.protocol import frames, limits
+from trialbus.protocol.permissions import Role
+
+_TOO_MANY = f"more than {limits.DURABLE_NAMES} durable names; remove those that nobody reads under"
+
+
+class DurableNames:
+    """Answers whether a fetch or a commit may use a durable name.
+
+    Args:
+        log: Holds the names, their offsets and what they read.
+    """
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._readers: dict[str, str] = {}  # newest, by name
+
+    def begin(
+        self, name: str, fetch: frames.Fetch, offset: int, key: str, role: Role | None
+    ) -> tuple[Change, str | None]:
+        """Return what a fetch by a name adds to the log, and why the fetch is refused, or None.
+
+        Args:
+            name: The durable name.
+            fetch: The fetch.
+            offset: Where it begins if the name is new.
+            key: Name of the client's key; empty without keys.
+            role: Role of the client's key.
+        """
+        known = self._log.readings.get(name)
+        patterns = "\n".join(sorted(set(fetch.patterns)))
+        if known is not None and not _is_owner(known, key, role):
+            return Change(), f"durable name {name!r} belongs to the key {known.key!r}"
+        if known is not None and known.patterns != patterns:
+            return Change(), (
+                f"durable name {name!r} reads {', '.join(known.patterns.split())}; under another"
+                " filter it would miss what it has passed over. Choose another name, or begin"
+                f" anew: trialbus forget --name {name}"
+            )
+        if name not in self._log.durable and len(self._log.durable) >= limits.DURABLE_NAMES:
+            return Change(), _TOO_MANY
+        if fetch.reader:
+            self._readers[name] = fetch.reader
+        change = Change()
+        if name not in self._log.durable:
+            change.committed[name] = offset
+        if known is None:
+            change.readings[name] = Reading(key, patterns)
+        return change, None
+
+    def find_refusal(
+        self, commit: frames.Commit, pending: Change, key: str, role: Role | None
+    ) -> tuple[int, str] | None:
+        """Return the code and the reason of why a commit is refused, or None.
+
+        Args:
+            commit: The commit.
+            pending: What this turn adds to the log before it.
+            key: Name of the client's key; empty without keys.
+            role: Role of the client's key.
+        """
+        name = commit.name
+        known = self._log.readings.get(name)
+        if known is not None and not _is_owner(known, key, role):
+            return frames.FORBIDDEN, f"durable name {name!r} belongs to the key {known.key!r}"
+        reader = self._readers.setdefault(name, commit.reader) if commit.reader else ""
+        if commit.reader != reader:
+            return frames.CONFLICT, f"another subscriber took over the durable name {name!r}"
+        durable = self._log.durable
+        if name not in durable and name not in pending.committed:
+            n_new = sum(new not in durable for new in pending.committed)
+            if len(durable) + n_new >= limits.DURABLE_NAMES:
+                return frames.CONFLICT, _TOO_MANY
+        return None
+
+
+def _is_owner(reading: Reading, key: str, role: Role | None) -> bool:
+    return role == "service" or not reading.key or reading.key == key
