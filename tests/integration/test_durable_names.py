@@ -191,7 +191,7 @@ def test_a_subscriber_takes_over_from_the_one_before_under_its_name(bus: Bus) ->
     bus.hub()
     with trialbus.Publisher(bus.endpoint) as publisher:
         for step in range(4):
-            publisher.publish(evaluation(step))
+            publisher.publish(make_evaluation(step))
     with trialbus.subscribe(
         name="mine", start="earliest", autocommit=False, endpoint=bus.endpoint
     ) as first:
