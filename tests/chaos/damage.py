@@ -18,6 +18,8 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from support.damage import cut_short, flip_bit
+from support.ring_damage import read_damaged_images
+from trialbus.client.ring_directory import ring_directory
 from trialbus.errors import LogError
 from trialbus.hub.log import Change, EventLog
 from trialbus.protocol.frames import Hello
@@ -116,11 +118,18 @@ class DamagedLogs:
         self.image = directory / "image"
 
     def run(self, count: int) -> Outcome:
-        """Judge `count` damaged images and return the number of each verdict."""
+        """Judge `count` damaged images of logs and rings, and return the number of each verdict."""
         outcome = Outcome(damaged=count)
-        for i in range(count):
+        n_rings = count // 4
+        for i in range(count - n_rings):
             verdict = self.judge(KINDS[i % len(KINDS)])
             setattr(outcome, verdict, getattr(outcome, verdict) + 1)
+        endpoint = f"ipc://{self.image}"
+        rings = read_damaged_images(endpoint, n_rings, self._chance.randrange(1 << 30))
+        shutil.rmtree(ring_directory(endpoint), ignore_errors=True)
+        outcome.silent += rings["silent"] + rings["altered"] + rings["lost before the damage"]
+        outcome.noticed += rings["noticed"]
+        outcome.harmless += rings["harmless"]
         return outcome
 
     def judge(self, kind: DamageKind) -> Verdict:
