@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,3 +122,24 @@ def test_a_study_that_is_submitted_again_meanwhile_stays(log: EventLog) -> None:
     retention.work()
     assert retention.removing == []
     assert count(log, "s") == remaining
+
+
+def test_a_slice_that_cannot_be_removed_is_tried_again_after_seconds(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(100.0)
+    retention = Retention(log, clock=clock)
+    run_study(log, "a")
+    assert retention.forget("a") is None
+
+    def fail(*_: object, **__: object) -> int:
+        raise sqlite3.DatabaseError("database disk image is malformed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(log, "forget", fail)
+        with pytest.raises(sqlite3.DatabaseError):
+            retention.work()
+    assert retention.due == 105.0
+    clock.now = 105.0
+    retention.work()
+    assert retention.removing == []

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 _SLICE = 2000  # offsets looked at in one go
 _PAUSE_S = 0.01  # between two slices, so that the hub's clients notice nothing
 _SEARCH_S = 5.0
+_RETRY_S = 5.0  # after a slice that could not be removed
 
 
 @dataclass
@@ -96,7 +97,7 @@ class Retention:
             sqlite3.Error: The log cannot be written; the slice is tried again next time.
         """
         now = self._clock()
-        self._due = now + _PAUSE_S
+        self._due = now + _RETRY_S  # unless this slice is removed
         if self._keep_s is not None and now >= self._search_due:
             self._search_due = now + _SEARCH_S
             self._queue_expired(self._keep_s)
@@ -105,6 +106,7 @@ class Retention:
             return
         if self._log.studies.get(removal.study) != removal.span:  # it was submitted again
             del self._queue[removal.study]
+            self._due = now + _PAUSE_S
             return
         assert removal.span.finished is not None
         stop = min(removal.next + _SLICE, removal.span.finished + 1)
@@ -114,6 +116,7 @@ class Retention:
         if last:
             del self._queue[removal.study]
             logger.info("removed the events of study %r", removal.study)
+        self._due = now + _PAUSE_S
 
     def _queue_expired(self, keep_s: float) -> None:
         before, self.held_back = self.held_back, {}
