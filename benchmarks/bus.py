@@ -46,8 +46,8 @@ class Bench:
         command = [sys.executable, "-m", "trialbus.hub", "--endpoint", self.endpoint]
         self._environment = dict(os.environ)
         if keys:
-            security.new_keys(folder / "keys", "hub", "service")
-            client_key = security.new_keys(folder / "keys", "own", "service")
+            security.create_keys(folder / "keys", "hub", "service")
+            client_key = security.create_keys(folder / "keys", "own", "service")
             command += ["--keys", str(folder / "keys")]
             self._environment |= {
                 security.KEY_VARIABLE: str(client_key),

@@ -104,9 +104,7 @@ class LogResetError(TrialbusError):
     def __init__(self, old: str, new: str) -> None:
         self.old = old
         self.new = new
-        super().__init__(
-            f"the hub's log changed from {old} to {new}: offsets kept from before are void"
-        )
+        super().__init__(f"the hub's log changed from {old} to {new}: earlier offsets are invalid")
 
 
 class OutboxFullError(TrialbusError):
@@ -121,8 +119,8 @@ class OutboxFullError(TrialbusError):
         self.capacity = capacity
         self.waited_s = waited_s
         super().__init__(
-            f"the outbox holds its {capacity} events and the hub took none for {waited_s:g} s; "
-            "is the hub running?"
+            f"the outbox holds its {capacity} events and the hub acknowledged none for "
+            f"{waited_s:g} s; is the hub running?"
         )
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from trialbus.client.publisher import Publisher
-from trialbus.client.ring_directory import ring_directory
+from trialbus.client.ring_directory import locate_ring_directory
 from trialbus.client.subscriber import replay, subscribe
 from trialbus.hub.hub import Hub
 from trialbus.messages import events
@@ -64,7 +64,7 @@ class TestBus:
     def __exit__(self, *_: object) -> None:
         self._hub.stop()
         self._thread.join()
-        shutil.rmtree(ring_directory(self.endpoint), ignore_errors=True)
+        shutil.rmtree(locate_ring_directory(self.endpoint), ignore_errors=True)
         shutil.rmtree(self._folder)
 
     def publish(self, event: events.Event) -> None:

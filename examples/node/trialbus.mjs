@@ -45,7 +45,7 @@ export class Trial {
   report(step, metrics) {
     this.#publish("evaluation_complete", { step, metrics, elapsed_s: (Date.now() - this.#began) / 1000 });
     if (this.#pruned) throw new Pruned(`trial ${this.trial} was pruned`);
-    if (this.#lost) throw new Lost(`trial ${this.trial}: attempt ${this.attempt} was given up`);
+    if (this.#lost) throw new Lost(`trial ${this.trial}: attempt ${this.attempt} was abandoned`);
   }
 
   /** Run a training in this trial, publish the end, and wait until the hub has every event. */

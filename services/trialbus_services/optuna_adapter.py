@@ -104,11 +104,11 @@ class _OptunaChannel:
         return
 
     def values(self) -> list[float]:
-        found = [compute_objective(self._curves[o.metric], o) for o in self._objectives]
-        for objective, value in zip(self._objectives, found, strict=True):
+        values = [compute_objective(self._curves[o.metric], o) for o in self._objectives]
+        for objective, value in zip(self._objectives, values, strict=True):
             if value is None:
                 raise ValueError(f"trial {self._trial.number} reported no {objective.metric!r}")
-        return [value for value in found if value is not None]
+        return [value for value in values if value is not None]
 
 
 def _clear_hydra() -> None:

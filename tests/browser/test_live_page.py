@@ -293,7 +293,7 @@ def test_a_listener_s_page_has_no_buttons_and_its_wishes_are_refused(
 ) -> None:
     folder = bus.directory / "keys"
     for name in ("hub", "service", "listener"):
-        security.new_keys(folder, name, "listener" if name == "listener" else "service")
+        security.create_keys(folder, name, "listener" if name == "listener" else "service")
     bus.hub("--keys", str(folder))
     monitor = Page(bus, "bus=curve", f"bus.keys.dir={folder}", "bus.keys.service=listener")
     _use(monkeypatch, folder, "service")

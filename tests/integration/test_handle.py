@@ -110,7 +110,7 @@ def test_a_preempted_training_resumes_from_its_checkpoint(
     first.signal(signal.SIGTERM)
     assert first.wait(20) != 0
     finished = listener.next(trialbus.TrialFinished)
-    assert (finished.state, finished.error) == ("preempted", "told to end by SIGTERM")
+    assert (finished.state, finished.error) == ("preempted", "ended by SIGTERM")
     second = bus.run("second", command)
     assert second.wait(30) == 0
     assert "attempt 1 begins at 2" in second.printed()

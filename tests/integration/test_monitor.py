@@ -23,7 +23,7 @@ WRONG: list[tuple[Any, int, str]] = [
     ({"action": "prune", "study": STUDY, "trial": "0"}, 400, "trial"),
     ({"action": "enqueue", "study": STUDY, "params": {"x": "9"}}, 400, "params.x 9.0 is outside"),
     ({"action": "enqueue", "study": STUDY, "params": {"x": "a"}}, 400, "'a' is not a number"),
-    ({"action": "enqueue", "study": STUDY, "params": {"y": 1}}, 400, "params.y is no param"),
+    ({"action": "enqueue", "study": STUDY, "params": {"y": 1}}, 400, "params.y is not a param"),
     ([], 400, ""),
 ]
 
@@ -218,7 +218,7 @@ def test_a_port_that_is_taken_is_a_clear_error(bus: Bus) -> None:
     second = bus.service("monitor", f"monitor.port={page.port}")
     assert second.wait(30) == 2
     assert (
-        f"monitor.port: {page.port} on 127.0.0.1 cannot be had: Address already in use ("
+        f"monitor.port: {page.port} on 127.0.0.1 cannot be bound: Address already in use ("
         in second.printed()
     )
 

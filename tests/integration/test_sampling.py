@@ -296,7 +296,7 @@ def test_suggestions_ahead_of_need_are_computed_before_they_are_requested(start:
     assert first is not None
     assert second is not None
     assert (first.number, second.number) == (0, 1)
-    percentiles = suggester.latency.percentiles()
+    percentiles = suggester.latency.compute_percentiles()
     assert percentiles is not None
     assert 0 < percentiles.p50_s <= percentiles.p99_s
 

@@ -29,13 +29,13 @@ from trialbus_services.config.settings import KeySettings
 def guarded(bus: Bus) -> Bus:
     """A hub that accepts only clients with a key."""
     folder = bus.directory / "keys"
-    security.new_keys(folder, "hub", "service")
-    security.new_keys(folder, "service", "service")
-    security.new_keys(folder, "listener", "listener")
-    security.new_keys(folder, "trainer", "trainer")
-    security.new_keys(folder, "bound", "trainer", study="mine")
-    security.new_keys(folder, "worker", "worker")
-    security.new_keys(folder, "bound-worker", "worker", study="mine")
+    security.create_keys(folder, "hub", "service")
+    security.create_keys(folder, "service", "service")
+    security.create_keys(folder, "listener", "listener")
+    security.create_keys(folder, "trainer", "trainer")
+    security.create_keys(folder, "bound", "trainer", study="mine")
+    security.create_keys(folder, "worker", "worker")
+    security.create_keys(folder, "bound-worker", "worker", study="mine")
     bus.hub("--keys", str(folder))
     return bus
 
@@ -76,7 +76,7 @@ def test_a_stranger_without_keys_is_not_let_in(guarded: Bus) -> None:
 
 
 def test_a_key_that_nobody_allowed_is_not_let_in(guarded: Bus, tmp_path: Path) -> None:
-    own = security.load_keys(security.new_keys(tmp_path, "mallory", "service"))
+    own = security.load_keys(security.create_keys(tmp_path, "mallory", "service"))
     stranger = security.ClientKeys(own=own, hub=keys(guarded, "service").hub)
     assert_locked_out(trialbus.Link(guarded.endpoint, keys=stranger))
 
@@ -312,7 +312,7 @@ def test_refusals_are_counted_and_the_rest_of_a_peer_s_frames_is_served(guarded:
 
 
 def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
-    path = security.new_keys(tmp_path, "me", "listener")
+    path = security.create_keys(tmp_path, "me", "listener")
     assert path.stat().st_mode & 0o777 == 0o600
     path.chmod(0o644)
     with pytest.raises(trialbus.SpecError, match=r"can be read by others \(mode 644\)"):
@@ -320,16 +320,16 @@ def test_a_key_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_key_of_a_name_that_is_taken_is_not_overwritten(tmp_path: Path) -> None:
-    before = security.new_keys(tmp_path, "me", "listener").read_bytes()
+    before = security.create_keys(tmp_path, "me", "listener").read_bytes()
     with pytest.raises(trialbus.SpecError, match="exists already"):
-        security.new_keys(tmp_path, "me", "service")
+        security.create_keys(tmp_path, "me", "service")
     assert (tmp_path / "me.key").read_bytes() == before
 
 
 def test_half_of_the_variables_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(security.KEY_VARIABLE, "somewhere")
     with pytest.raises(trialbus.SpecError, match="set both of them, or neither"):
-        security.client_keys()
+        security.load_client_keys()
 
 
 def test_with_keys_an_address_that_strangers_can_reach_may_be_bound() -> None:
@@ -420,7 +420,7 @@ def test_a_worker_with_its_own_key_sends_what_its_killed_training_left_unsent(bu
 
 
 def test_keys_that_exist_stay_when_a_newer_version_makes_the_missing_ones(tmp_path: Path) -> None:
-    kept = security.new_keys(tmp_path / "keys", "service", "service").read_bytes()
+    kept = security.create_keys(tmp_path / "keys", "service", "service").read_bytes()
     make_keys(tmp_path)
     assert (tmp_path / "keys" / "service.key").read_bytes() == kept
     assert {path.stem for path in (tmp_path / "keys").glob("*.key")} == {

@@ -190,7 +190,7 @@ def test_a_trainer_that_gets_no_trial_in_time_withdraws_its_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("TRIALBUS_TRIAL")
-    with pytest.raises(trialbus.TrialbusError, match=r"no trial was handed out within 0\.2 s"):
+    with pytest.raises(trialbus.TrialbusError, match=r"no trial was assigned within 0\.2 s"):
         trialbus.attach(study="s", timeout_s=0.2, endpoint=bus.endpoint)
     until_type(inbox, trialbus.RequestWithdrawn)
 

@@ -88,7 +88,7 @@ def test_ctrl_c_detaches_and_says_how_to_come_back(bus: Bus) -> None:
     until_printed(shown, "1/8 trials done")
     shown.signal(signal.SIGINT)
     assert shown.wait(20) == 130
-    assert "detached; the study goes on, and trialbus watch quadratic" in shown.printed()
+    assert "detached; the study continues, and trialbus watch quadratic" in shown.printed()
     assert "Traceback" not in shown.printed()
 
 

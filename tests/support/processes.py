@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trialbus.client.ring_directory import ring_directory
+from trialbus.client.ring_directory import locate_ring_directory
 
 
 class Managed:
@@ -122,4 +122,4 @@ class Bus:
             if process.running:
                 process.kill()
         # Killed publishers leave rings, which must not reach another bus in the same folder.
-        shutil.rmtree(ring_directory(self.endpoint), ignore_errors=True)
+        shutil.rmtree(locate_ring_directory(self.endpoint), ignore_errors=True)

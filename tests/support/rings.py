@@ -16,5 +16,5 @@ def use_ring_directory(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def locate(_: str) -> Path:
         return directory
 
-    monkeypatch.setattr(ring_directory, "ring_directory", locate)
+    monkeypatch.setattr(ring_directory, "locate_ring_directory", locate)
     return directory

@@ -76,7 +76,7 @@ def test_a_port_that_is_in_use_is_named(capsys: pytest.CaptureFixture[str]) -> N
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         assert cli.main(["metrics", "--port", str(port)]) == 2
-    assert f"--port: {port} on 127.0.0.1 cannot be had: Address already in use" in read_error(
+    assert f"--port: {port} on 127.0.0.1 cannot be bound: Address already in use" in read_error(
         capsys
     )
 

@@ -9,7 +9,7 @@ import zmq
 
 import trialbus
 from trialbus.protocol.endpoint import ENDPOINT_VARIABLE
-from trialbus.protocol.security import ClientKeys, KeyPair, explain_silence, new_keys
+from trialbus.protocol.security import ClientKeys, KeyPair, create_keys, explain_silence
 from trialbus_services.cli import inspect
 from trialbus_services.cli.main import main
 from trialbus_services.config import sections
@@ -108,7 +108,7 @@ def test_keys_are_mentioned_where_there_may_be_some(folder: Path) -> None:
     own_socket = f"ipc://{folder}/bus/hub.sock"
     assert explain_silence(own_socket, None) == ""
     assert explain_silence(TCP, None).startswith(HINT)
-    new_keys(folder / "bus" / "keys", "hub", "service")
+    create_keys(folder / "bus" / "keys", "hub", "service")
     assert explain_silence(own_socket, None).startswith(HINT)
 
 

@@ -68,7 +68,7 @@ def test_a_durable_name_that_has_not_read_the_study_holds_it_back(log: EventLog)
     retention.work()
     assert retention.held_back == {"s": ["slow"]}
     assert retention.forget("s") == (
-        "not read yet by slow; let them come past it, or forget them too"
+        "not read yet by slow; wait until they have read them, or forget them too"
     )
     log.append(Change(committed={"slow": log.end}))
     clock.now = retention.due + 3600

@@ -129,7 +129,7 @@ def test_the_storage_and_folder_of_one_s_own_tree_are_used(
         (["x", "--storage", "other.db"], "cannot be read: it holds no studies of Optuna"),
         (["x", "--storage", "broken.db"], "cannot be read: file is not a database"),
         (["x", "--storage", "oracel:///x"], "'oracel:///x' cannot be opened"),
-        (["x", "--storage", "memory://"], "'memory://' is gone with the optimizer"),
+        (["x", "--storage", "memory://"], "'memory://' ends with the optimizer"),
         (["x", "storage=nosuch"], "there is no 'nosuch'"),
         (["x", "report.dirr=y"], "report.dirr: no such key; did you mean 'dir'?"),
         (["x", "--config-dir", "nosuch"], "--config-dir: 'nosuch' is not a folder"),

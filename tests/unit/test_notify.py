@@ -264,8 +264,8 @@ def test_without_any_there_are_none(section: Any) -> None:
     [
         ([1], r"notify: \[1\] is not a mapping"),
         ({"a b": {"_target_": "x"}}, r"notify\.a b: is not a name"),
-        ({"a": "slack"}, r"notify\.a: says not which notifier \(expected a mapping"),
-        ({"a": {"url": "x"}}, r"notify\.a: says not which notifier"),
+        ({"a": "slack"}, r"notify\.a: names no notifier \(expected a mapping"),
+        ({"a": {"url": "x"}}, r"notify\.a: names no notifier"),
         (
             {"a": {"_target_": "nosuch.Thing"}},
             r"notify\.a\._target_: 'nosuch\.Thing' cannot .*'nosuch'",

@@ -35,12 +35,12 @@ STATUS = OptimizerStatus(
 
 def test_percentiles_are_those_of_the_newest_thousand_latencies() -> None:
     latency = Latency()
-    assert latency.percentiles() is None
+    assert latency.compute_percentiles() is None
     latency.add(3.0)
-    assert latency.percentiles() == Percentiles(3.0, 3.0)
+    assert latency.compute_percentiles() == Percentiles(3.0, 3.0)
     for milliseconds in range(1001):
         latency.add(milliseconds / 1000)
-    percentiles = latency.percentiles()
+    percentiles = latency.compute_percentiles()
     assert percentiles is not None
     assert percentiles.p50_s == pytest.approx(0.5005)
     assert percentiles.p99_s == pytest.approx(0.99, abs=0.001)

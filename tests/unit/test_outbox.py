@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from trialbus.client.outbox import WINDOW_EVENTS, Outbox
-from trialbus.client.ring_directory import adopt_rings, create_ring, ring_directory
+from trialbus.client.ring_directory import adopt_rings, create_ring, locate_ring_directory
 from trialbus.client.shared_ring import SharedRing
 from trialbus.protocol.limits import BATCH_BYTES, BATCH_EVENTS, MAX_WINDOW, MIN_WINDOW
 
@@ -25,7 +25,7 @@ def ring(request: pytest.FixtureRequest) -> Iterator[SharedRing | None]:
     ring = create_ring(ENDPOINT, b"p" * 16)
     assert ring is not None
     yield ring
-    shutil.rmtree(ring_directory(ENDPOINT), ignore_errors=True)
+    shutil.rmtree(locate_ring_directory(ENDPOINT), ignore_errors=True)
 
 
 def fill(outbox: Outbox, count: int) -> None:
@@ -182,7 +182,7 @@ def test_the_size_of_the_shared_ring_bounds_the_outbox_too() -> None:
     assert outbox.put("t/s/0", bytes(20)) == n_held + 1
     outbox.acknowledge(outbox.last)
     outbox.close()
-    shutil.rmtree(ring_directory(ENDPOINT), ignore_errors=True)
+    shutil.rmtree(locate_ring_directory(ENDPOINT), ignore_errors=True)
 
 
 def test_only_an_outbox_without_sent_events_drops_its_oldest(ring: SharedRing | None) -> None:
@@ -227,4 +227,4 @@ def test_the_shared_ring_holds_exactly_the_unacknowledged_events_when_the_outbox
     heir.acknowledge(5)
     heir.close()
     assert list(adopt_rings(ENDPOINT)) == []
-    shutil.rmtree(ring_directory(ENDPOINT), ignore_errors=True)
+    shutil.rmtree(locate_ring_directory(ENDPOINT), ignore_errors=True)

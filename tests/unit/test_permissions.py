@@ -10,7 +10,7 @@ import pytest
 
 from trialbus.protocol import frames
 from trialbus.protocol.permissions import ROUTES, Party, Role
-from trialbus.protocol.security import Gatekeeper, load_keys, new_keys
+from trialbus.protocol.security import Gatekeeper, create_keys, load_keys
 from trialbus_services.reference import asyncapi
 
 _TYPES = [*ROUTES, "x_gpu_hot"]
@@ -28,8 +28,8 @@ _PARTIES: dict[Role, tuple[Party, ...]] = {
 @pytest.fixture(scope="module")
 def gatekeeper(tmp_path_factory: pytest.TempPathFactory) -> tuple[Gatekeeper, dict[Role, str]]:
     folder: Path = tmp_path_factory.mktemp("keys")
-    new_keys(folder, "hub", "service")
-    publics = {role: load_keys(new_keys(folder, role, role)).public for role in get_args(Role)}
+    create_keys(folder, "hub", "service")
+    publics = {role: load_keys(create_keys(folder, role, role)).public for role in get_args(Role)}
     return Gatekeeper(folder), publics
 
 

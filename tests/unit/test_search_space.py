@@ -58,7 +58,7 @@ def test_every_form_of_a_param_is_expanded_to_the_same_param(written: Any, param
         ("tag(log, choice(1, 2))", "choices have no logarithm"),
         ("choice()", "empty choice is not legal"),
         ("", "'' is one value"),
-        ("glob(*)", "is no search space|is one value"),
+        ("glob(*)", "is not a search space|is one value"),
     ],
     ids=str,
 )

@@ -55,7 +55,7 @@ def test_a_valid_specification_is_loaded_with_defaults() -> None:
         ({"timeout_s": 0}, "study", "timeout_s 0 is not above zero"),
         ({"fixed": {"lr": 1}}, "study", "fixed.lr 1 is searched too"),
         ({"fixed": {"depth": float("nan")}}, "study", "fixed.depth: low nan"),
-        ({"enqueue": [{"lr": 0.01}, {"rl": 1}]}, "study", "enqueue[1].rl is no param"),
+        ({"enqueue": [{"lr": 0.01}, {"rl": 1}]}, "study", "enqueue[1].rl is not a param"),
         ({"enqueue": [{"lr": 7}]}, "study", "enqueue[0].lr 7 is outside of FloatParam"),
         ({"enqueue": [{"lr": "0.01"}]}, "study", "enqueue[0].lr '0.01' is outside of FloatParam"),
         ({"nan": "skip"}, "study.nan", "'skip'"),
@@ -149,7 +149,7 @@ def test_a_valid_specification_is_loaded_with_defaults() -> None:
         (
             {"objective": [{"metric": "a"}, "b"]},
             "study.objective[1]",
-            "'b' is no objective (expected {metric: <name>, direction: <direction>})",
+            "'b' is not an objective (expected {metric: <name>, direction: <direction>})",
         ),
         ({"objective": []}, "study.objective", "expected a mapping or a list of mappings"),
     ],
@@ -191,13 +191,13 @@ def test_a_param_without_conditions_is_encoded_without_the_key_when() -> None:
 @pytest.mark.parametrize(
     ("params", "text"),
     [
-        ({"depth": {"knd": "cnn"}}, "params.depth.when.knd is no param; did you mean 'kind'?"),
+        ({"depth": {"knd": "cnn"}}, "params.depth.when.knd is not a param; did you mean 'kind'?"),
         (
             {"depth": {"kind": ["cnn", "rnn"]}},
-            "params.depth.when.kind 'rnn' is no value of kind (expected one of 'mlp', 'cnn')",
+            "params.depth.when.kind 'rnn' is not a value of kind (expected one of 'mlp', 'cnn')",
         ),
         ({"depth": {"kind": []}}, "params.depth.when.kind is empty"),
-        ({"depth": {"kind": True}}, "params.depth.when.kind True is no value of kind"),
+        ({"depth": {"kind": True}}, "params.depth.when.kind True is not a value of kind"),
         ({"depth": {"lr": 0.5}}, "params.depth.when.lr: lr is a float, which is never exactly 0.5"),
         ({"depth": {"depth": 1}}, "params.depth.when.depth forms a cycle: depth -> depth"),
         (
@@ -241,7 +241,7 @@ def test_a_pruner_needs_one_metric_of_several_objectives() -> None:
     two = [{"metric": "a"}, {"metric": "b", "direction": "minimize"}]
     for prune_by, pattern in [
         (None, r"prune_by is missing.*one of a, b"),
-        ({"metric": "c"}, r"prune_by.direction is missing: 'c' is no objective"),
+        ({"metric": "c"}, r"prune_by.direction is missing: 'c' is not an objective"),
     ]:
         with pytest.raises(SpecError, match=pattern):
             load_spec(

@@ -165,7 +165,7 @@ def test_values_that_a_trainer_gives_itself_come_before_its_evaluations() -> Non
 def test_a_lost_trial_leaves_and_comes_back_as_another_attempt() -> None:
     seen = view(STARTED, assigned(2), lost(2))
     assert not seen.running
-    assert told(seen)[-1] == "trial 2 was lost; it is handed out again"
+    assert told(seen)[-1] == "trial 2 was lost; it is assigned again"
     for late in (assigned(2), evaluation(2, 0, 0.9), finished(2)):
         seen.apply(late)
     assert (seen.running, seen.n_done) == ({}, 2)

@@ -16,7 +16,7 @@ from trialbus.messages import events
 from trialbus_services.views.formats import format_clock, strip_control_characters
 from trialbus_services.views.study_view import StudyView
 from trialbus_services.views.summary import print_summary
-from trialbus_services.views.terminal_view import TerminalView, sparkline
+from trialbus_services.views.terminal_view import TerminalView, draw_sparkline
 
 
 class Stage:
@@ -287,7 +287,7 @@ def test_the_summary_of_several_objectives_lists_the_front() -> None:
         ),
         (
             ended("stopped", error="by hand", best_trials=[BEST]),
-            ["reason: by hand", "next: the same study command goes on with the trials left"],
+            ["reason: by hand", "next: the same study command continues with the remaining trials"],
         ),
         (ended("timeout", best_trials=[BEST]), ["next: the same study command goes on"]),
         (ended(), ["error: no trial was completed; the logs of the trials say why"]),
@@ -303,15 +303,15 @@ def test_a_study_that_did_not_reach_its_end_says_why_and_what_to_do_next(
 
 
 def test_a_sparkline_goes_from_its_least_to_its_greatest_value() -> None:
-    assert sparkline([0.0, 0.5, 1.0, math.nan, math.inf]) == "▁▄█"
-    assert sparkline([3.0, 3.0]) == "▁▁"
-    assert sparkline([]) == ""
-    assert sparkline([-1.7e308, 1.7e308]) == "▁█"
-    assert sparkline([0.0, 5e-324]) == "▁▁"
+    assert draw_sparkline([0.0, 0.5, 1.0, math.nan, math.inf]) == "▁▄█"
+    assert draw_sparkline([3.0, 3.0]) == "▁▁"
+    assert draw_sparkline([]) == ""
+    assert draw_sparkline([-1.7e308, 1.7e308]) == "▁█"
+    assert draw_sparkline([0.0, 5e-324]) == "▁▁"
 
 
 def test_a_long_curve_is_drawn_from_its_first_value_to_its_last() -> None:
-    drawn = sparkline(map(float, range(1000)), width=8)
+    drawn = draw_sparkline(map(float, range(1000)), width=8)
     assert (len(drawn), drawn[0], drawn[-1]) == (8, "▁", "█")
 
 

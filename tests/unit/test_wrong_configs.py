@@ -253,7 +253,7 @@ WRONG = {
     "enqueued and unknown": written(
         "budget: 3",
         "enqueue: [{width: 32}, {rl: 7}]",
-        "study.enqueue[1].rl: is no param",
+        "study.enqueue[1].rl: is not a param",
         "expected one of lr, width",
         at=3,
     ),
@@ -261,10 +261,10 @@ WRONG = {
         ("study.params.width.when.depth", "forms a cycle: ", "does not depend", f"{FILE} 6"),
         change=(MINE, CIRCLE),
     ),
-    "a condition on what is no param": written(
+    "a condition on what is not a param": written(
         LR,
         "{type: float, low: 0, high: 1, when: {depth: 2}}",
-        "study.params.lr.when.depth: is no param",
+        "study.params.lr.when.depth: is not a param",
         at=6,
     ),
     "a base config that is not there": line(
@@ -389,7 +389,9 @@ WRONG = {
     ),
     "a search path that is not there": line(
         "hydra.searchpath=[/no/such/folder]",
-        says=("hydra.searchpath: '/no/such/folder' is not there (expected a folder of YAML files",),
+        says=(
+            "hydra.searchpath: '/no/such/folder' does not exist (expected a folder of YAML files",
+        ),
     ),
     "a package in the search path that is not there": line(
         "study=theirs",

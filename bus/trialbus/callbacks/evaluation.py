@@ -219,6 +219,6 @@ class Callbacks(EvaluationCallback):
                 if isinstance(error, TrialPruned) or callback.essential:
                     raised = raised or error
                 else:
-                    logger.exception("callback %r failed in %s; the training goes on", name, hook)
+                    logger.exception("callback %r failed in %s; the training continues", name, hook)
         if raised is not None:
             raise raised

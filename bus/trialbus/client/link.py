@@ -28,7 +28,7 @@ from trialbus.client.part_driver import PartDriver
 from trialbus.errors import HubUnavailableError
 from trialbus.protocol import frames
 from trialbus.protocol.endpoint import find_endpoint_source, notice_dead_hosts, resolve
-from trialbus.protocol.security import ClientKeys, client_keys, explain_silence
+from trialbus.protocol.security import ClientKeys, explain_silence, load_client_keys
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Link(PartDriver):
     def __init__(self, endpoint: str | None = None, *, keys: ClientKeys | None = None) -> None:
         super().__init__(resolve(endpoint))
         self._source = "" if endpoint else find_endpoint_source()
-        self._keys = client_keys() if keys is None else keys
+        self._keys = load_client_keys() if keys is None else keys
         self.pid = os.getpid()
         self._connected = threading.Event()
         self._closing = False

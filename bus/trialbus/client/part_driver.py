@@ -1,4 +1,4 @@
-"""PartDriver: the parts of a connection to the hub, and what they are told of the connection.
+"""PartDriver: the parts of a connection to the hub, and their notices of its state.
 
 Parts (a publisher's sender, a subscriber's fetcher, a presence session) never wait for the network:
 the driver tells every part when a hub has welcomed the connection and which frames arrived, and

@@ -27,7 +27,7 @@ _SUFFIX = ".ring"
 _DAMAGED, _REFUSED = ".damaged", ".refused"
 
 
-def ring_directory(endpoint: str) -> Path:
+def locate_ring_directory(endpoint: str) -> Path:
     """Return the folder for the rings of this user's publishers to a hub, on this host."""
     shared = Path("/dev/shm")  # noqa: S108 - the owner of the folder below is checked
     base = shared if shared.is_dir() else Path(tempfile.gettempdir())
@@ -39,7 +39,7 @@ def create_ring(
     endpoint: str, publisher: bytes, capacity: int = DEFAULT_BYTES
 ) -> SharedRing | None:
     """Create the ring of a publisher; None if memory is short or the folder is another user's."""
-    directory = ring_directory(endpoint)
+    directory = locate_ring_directory(endpoint)
     path = directory / f"{publisher.hex()}{_SUFFIX}"
     unfinished = path.with_suffix(".new")
     capacity = -(-capacity // 8) * 8
@@ -74,7 +74,7 @@ def create_ring(
 
 def lock_directory(endpoint: str) -> int | None:
     """Lock the folder of the rings and return the descriptor; None if the lock is not available."""
-    directory = ring_directory(endpoint)
+    directory = locate_ring_directory(endpoint)
     path = directory / "adopter"
     try:
         check_directory(directory.parent)
@@ -88,7 +88,7 @@ def lock_directory(endpoint: str) -> int | None:
 
 def adopt_rings(endpoint: str) -> Iterator[tuple[SharedRing, list[RingEvent]]]:
     """Lock and yield every ring of a dead process on this host, with the events of the ring."""
-    directory = ring_directory(endpoint)
+    directory = locate_ring_directory(endpoint)
     try:
         check_directory(directory.parent)
         check_directory(directory)

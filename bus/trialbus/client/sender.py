@@ -99,10 +99,10 @@ class Sender:
         return self._progress_at + self._resend_s if self._is_waiting else None
 
     def _begin_anew(self, last: int) -> None:
-        """Go on as another publisher: somebody else sent events as this one."""
+        """Continue under a new publisher id, since another process sent events under the old id."""
         logger.error(
             "the hub has %d events of this publisher, which sent %d: another process used its id."
-            " It goes on under a new one, and its events wait in this process's memory alone",
+            " It continues under a new id, with unsent events in this process's memory only",
             last,
             self._max_sent,
         )

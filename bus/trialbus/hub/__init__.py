@@ -1,1 +1,1 @@
-"""Hub: the process that writes events to the log and hands them to subscribers."""
+"""Hub: the process that writes events to the log and delivers the log to subscribers."""

@@ -1,4 +1,4 @@
-"""`python -m trialbus.hub` runs a hub with nothing but the core dependencies installed."""
+"""`python -m trialbus.hub` runs a hub with only the core dependencies."""
 
 import sys
 

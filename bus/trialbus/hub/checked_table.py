@@ -1,4 +1,4 @@
-"""CheckedTable: a small table of the log whose rows carry a checksum.
+"""CheckedTable: a small table of the log with a checksum in each row.
 
 SQLite's pages carry none, and a changed bit in a publisher's number or a durable name's offset
 would lose events as surely as one in an event.
@@ -20,7 +20,7 @@ _encode = msgspec.msgpack.Encoder().encode
 
 
 class CheckedTable:
-    """Definition of a table, and its reading and writing.
+    """Definition of a table, with functions to read and write rows.
 
     Args:
         name: Name of the table.
@@ -47,13 +47,13 @@ class CheckedTable:
         self._delete = f"DELETE FROM {name} WHERE {names[0]} = ?"  # noqa: S608
 
     def put(self, db: sqlite3.Connection, rows: Iterable[Row]) -> list[tuple[Row, int]]:
-        """Insert rows, or replace those with the same key; return them with their checksums."""
+        """Insert rows, or replace rows of the same key; return the rows with checksums."""
         checked = [(row, self.checksum(row)) for row in rows]
         db.executemany(self._insert, [(*row, checksum) for row, checksum in checked])
         return checked
 
     def remove(self, db: sqlite3.Connection, key: str | bytes | int) -> None:
-        """Remove the row with a key, if there is one."""
+        """Remove the row of a key, if such a row exists."""
         db.execute(self._delete, (key,))
 
     def clear(self, db: sqlite3.Connection) -> None:
@@ -61,7 +61,7 @@ class CheckedTable:
         db.execute(f"DELETE FROM {self.name}")  # noqa: S608
 
     def read(self, db: sqlite3.Connection, intact: list[Row], damaged: list[Row]) -> None:
-        """Append each row, without its checksum, to one of two lists: whether it verifies.
+        """Append each row, without the checksum, to the list of verified or of damaged rows.
 
         Raises:
             sqlite3.DatabaseError: A page cannot be read; the rows before it are in the lists.
@@ -74,7 +74,7 @@ class CheckedTable:
                 intact.append(row)
 
     def verify(self, stored: Row) -> Row | None:
-        """Return a row that `select` returned, without its checksum; None if it does not match."""
+        """Return a row of `select` without the checksum; None if the checksum does not match."""
         values: list[Any] = list(stored[:-1])
         value: Any
         for i, (value, type_) in enumerate(zip(values, self._types, strict=True)):

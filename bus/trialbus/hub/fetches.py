@@ -19,7 +19,7 @@ _TURN_READING_S = 0.005
 
 
 class Fetches:
-    """The open fetches: the new ones in a queue for each peer, and the parked ones.
+    """Open fetches: new fetches in a queue for each peer, and parked fetches.
 
     Args:
         log: Log that the fetches read.
@@ -55,12 +55,12 @@ class Fetches:
         return self._parked.next_deadline() or float("inf")
 
     def clear(self) -> None:
-        """Forget all fetches, whose peers were disconnected and will fetch again."""
+        """Remove all fetches after a disconnection of the peers, which will fetch again."""
         self._new.clear()
         self._parked = ParkedFetches()
 
     def take(self, peer: bytes, fetch: frames.Fetch) -> None:
-        """Put a fetch into the queue of its peer, or refuse the fetch."""
+        """Put a fetch into the queue of the peer, or refuse the fetch."""
         if not all(map(is_pattern, fetch.patterns)):
             reason = "patterns are not type/study/trial"
             self._router.refuse(peer, frames.BAD_FRAME, reason, fetch.request)
@@ -72,12 +72,12 @@ class Fetches:
         self._new.setdefault(peer, deque()).append(fetch)
 
     def deliver(self, records: Iterable[Record]) -> None:
-        """Answer the parked fetches that wait for one of the records."""
+        """Answer the parked fetches that wait for any of the records."""
         for parked in self._parked.take_matching(record.topic for record in records):
             self._answer(parked)
 
     def answer(self) -> None:
-        """Answer one new fetch of each peer, for a bounded time, and the overdue fetches."""
+        """Answer a new fetch of each peer, for a bounded time, and all overdue fetches."""
         until = self._clock() + _TURN_READING_S
         for peer in list(self._new):
             queue = self._new.pop(peer)

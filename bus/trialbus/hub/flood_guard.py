@@ -42,7 +42,7 @@ class FloodGuard:
         self.reset()
 
     def admit(self, sender: bytes | str, size: int) -> bool:
-        """Add a message to the use of its sender; return False if the message is to be ignored.
+        """Add a message to the use of the sender; return False if the message is to be ignored.
 
         Args:
             sender: The peer, or the key that it connected with.
@@ -80,7 +80,7 @@ class FloodGuard:
         return self._n_ignored.get(sender, 0)
 
     def flooding_senders(self) -> list[bytes | str]:
-        """Return the peers or keys whose messages are ignored in this second."""
+        """Return the peers or keys with ignored messages in this second."""
         return list(self._n_ignored)
 
     def begin_window(self) -> None:

@@ -38,7 +38,7 @@ from trialbus.messages.topics import escape_study
 from trialbus.protocol import frames, limits
 from trialbus.protocol.endpoint import check_bindable, resolve
 from trialbus.protocol.frames import Record
-from trialbus.protocol.refusals import explain_decode_error, subject_of
+from trialbus.protocol.refusals import explain_decode_error, find_subject
 from trialbus.protocol.security import Gatekeeper
 from trialbus.protocol.status import DurableNameStatus, HubStatus, RetentionStatus
 
@@ -101,7 +101,7 @@ class Hub:
         self._next_presence = 0.0
         self._stopping = False
         self._has_skipped = False  # offsets, for events that a publisher misses
-        self._publisher_ids = lru_cache(_PUBLISHER_IDS)(frames.publisher_id)
+        self._publisher_ids = lru_cache(_PUBLISHER_IDS)(frames.derive_publisher_id)
         self._wake_out, self._wake_in = socket.socketpair()
         self._wake_in.settimeout(0)
         try:
@@ -137,7 +137,7 @@ class Hub:
     def _hang_up(self) -> None:
         """Drop all connections, because a peer sends more than the hub can read."""
         self._router.counters["floods"] += 1
-        logger.warning("a peer floods the hub: all connections are dropped, and may come back")
+        logger.warning("a peer floods the hub: all connections are closed, and clients reconnect")
         self._fetches.clear()
         self._router.reopen()
 
@@ -204,14 +204,14 @@ class Hub:
         if len(frame) > limits.MAX_EVENT:
             excess = _find_exceeded_size(frame, message)
             if excess is not None:
-                self._router.refuse(peer, frames.BAD_FRAME, excess, subject_of(message))
+                self._router.refuse(peer, frames.BAD_FRAME, excess, find_subject(message))
                 return
         self._router.charge(peer, message)
         forbidden = self._router.forbids(peer, message)
         if forbidden is None:
             self._dispatch(peer, message)
         else:
-            self._router.refuse(peer, frames.FORBIDDEN, forbidden, subject_of(message))
+            self._router.refuse(peer, frames.FORBIDDEN, forbidden, find_subject(message))
 
     def _dispatch(self, peer: bytes, message: frames.ToHub) -> None:
         match message:
@@ -274,9 +274,9 @@ class Hub:
         self._change.publishers[publisher] = last + len(new)
 
     def _notice_lost_events(self, publisher: bytes, count: int) -> None:
-        """Report that the log lacks events that were acknowledged, as their publisher says."""
+        """Log that acknowledged events of a publisher are not in the log, and skip offsets."""
         logger.error(
-            "the log lacks %d acknowledged events of publisher %s. Was an older copy put back?",
+            "the log lacks %d acknowledged events of publisher %s. Was an older copy restored?",
             count,
             publisher.hex(),
         )
@@ -338,7 +338,7 @@ class Hub:
             self._change.publishers[_PUBLISHER] = seq
 
     def _commit(self) -> list[Record]:
-        """Write the changes of this turn, then acknowledge them, and return the new records."""
+        """Write the changes of this turn, acknowledge the events, and return the new records."""
         change, self._change = self._change, Change()
         acks, self._acks = self._acks, {}
         replies, self._replies = self._replies, []

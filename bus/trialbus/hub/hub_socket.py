@@ -29,7 +29,7 @@ _KEPT_BYTES = 64 << 20  # of what that thread read; publishers send the rest aga
 
 
 class HubSocket:
-    """A bound ROUTER socket. One thread uses the socket, and lends it to another by `lent`.
+    """A bound ROUTER socket, used by a single thread, which lends the socket by `lent`.
 
     libzmq ends the process by an assertion if a connection breaks whose input it had stopped at the
     receive mark, and a PING (ZMTP 3.1) follows in what it had read before. So the socket has no
@@ -104,7 +104,7 @@ class HubSocket:
         self._socket.send_multipart((peer, frame), zmq.NOBLOCK)
 
     def find_key(self, peer: bytes) -> str:
-        """Return the key that a peer connected with; empty where it is not known."""
+        """Return the key that a peer connected with; empty for an unknown key."""
         return self._keys.get(peer, "")
 
     @contextmanager
@@ -118,7 +118,7 @@ class HubSocket:
             self._holds.acquire()
 
     def reopen(self) -> None:
-        """Drop all connections with their unread messages, and bind again."""
+        """Drop all connections and unread messages, and bind again."""
         self._close_socket(linger_ms=0)
         self._kept.clear()
         self._kept_bytes = 0
@@ -133,7 +133,7 @@ class HubSocket:
         self._close_socket(linger_ms=_LINGER_MS)
 
     def _relieve(self) -> None:
-        """Read the socket while the hub waits for the log, to bound what is in memory."""
+        """Read the socket while the hub waits for the log, to bound the messages in memory."""
         wait_s = _STALL_S
         while not self._closed.wait(wait_s):
             wait_s = _STALL_S

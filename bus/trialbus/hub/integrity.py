@@ -1,4 +1,4 @@
-"""Integrity of the log: a checksum in every row, and a reader that delivers only what verifies.
+"""Integrity of the log: a checksum in every row, and a reader that delivers only verified rows.
 
 SQLite's pages carry no checksum, so a changed bit in a row would be delivered like any other event.
 Each row therefore carries a CRC-32 of all that it holds (`checksum`), the checksum of the row
@@ -53,7 +53,7 @@ def is_rare(topic: str) -> bool:
 
 
 class Damage:
-    """The offsets whose events are known to be damaged or gone, each reported and counted once.
+    """Offsets of events that are known to be damaged or lost, each reported and counted once.
 
     Args:
         report: Called with the first offset, the one after the last, and the reason.
@@ -91,7 +91,7 @@ def _log_damage(first: int, stop: int, reason: str) -> None:
 
 
 class VerifiedReader:
-    """Reads events of the log from SQLite, and passes over what does not verify.
+    """Reader of the log's events in SQLite, which skips damaged rows.
 
     Args:
         db: The log.
@@ -139,7 +139,7 @@ class VerifiedReader:
             yield from self._probe(end)
 
     def _scan(self, end: int) -> Iterator[Record]:
-        """Yield verified events in one query, and move `position` and `_rows_left` on."""
+        """Yield verified events of a query, and advance `position` and `_rows_left`."""
         rows = self._db.execute(
             f"{_COLUMNS} WHERE offset >= ? AND offset < ? ORDER BY offset LIMIT ?",
             (self.position, end, self._rows_left),
@@ -165,7 +165,7 @@ class VerifiedReader:
             self.position = end
 
     def _probe(self, end: int) -> Iterator[Record]:
-        """Yield the verified events around an unreadable page, read one by one."""
+        """Yield the verified events around an unreadable page, read row by row."""
         for offset in range(self.position, min(self.position + _PROBED, end)):
             row = None
             try:
@@ -222,7 +222,7 @@ class VerifiedReader:
         return None
 
     def _check_hole(self, first: int, stop: int, reason: str = "the events are gone") -> None:
-        """Count offsets whose events cannot be read, less those of known gaps."""
+        """Count offsets of unreadable events, except in known gaps."""
         while first < stop:
             gap = self._find_gap(first)
             if gap is None or gap[1] >= stop:
@@ -245,7 +245,7 @@ class VerifiedReader:
 
 
 def _raise_passing(error: sqlite3.DatabaseError) -> None:
-    """Raise an error again that says nothing about the file."""
+    """Raise an error again that is not due to damage of the file."""
     code = getattr(error, "sqlite_errorcode", None)
     if code is None or code & 0xFF in _PASSING:
         raise error

@@ -1,4 +1,4 @@
-"""EventLog: the durable, ordered log of the bus, one SQLite file.
+"""EventLog: the durable, ordered log of the bus in a SQLite file.
 
 Events, what each publisher has sent, what each durable name has committed and which sessions are
 alive change in one transaction, so that a crash at any moment leaves all four in step. SQLite's
@@ -52,7 +52,7 @@ _Row: TypeAlias = tuple[int, bytes, int, str, bytes, int, int, int]
 
 @dataclass
 class Change:
-    """Everything one turn of the hub adds to the log; applied together or not at all."""
+    """Changes of a turn of the hub to the log, applied together or not at all."""
 
     #: Publisher, sequence number, topic, body.
     events: list[tuple[bytes, int, str, msgspec.Raw]] = field(
@@ -75,7 +75,7 @@ class Change:
 
 
 class EventLog:
-    """The log in a directory, held open by one hub at a time.
+    """The log in a directory, held open by a single hub at a time.
 
     Args:
         directory: Made if it is missing. It must be on a local disk: SQLite's write-ahead log
@@ -126,7 +126,7 @@ class EventLog:
             self._opened = opened.pop_all()
 
     def close(self) -> None:
-        """Close the file and let another hub open it."""
+        """Close the file, and release the log for another hub."""
         self._opened.close()
 
     @property
@@ -135,7 +135,7 @@ class EventLog:
         return self._reader.damage.count + self._n_damaged_entries
 
     def append(self, change: Change) -> list[Record]:
-        """Write a change in one transaction and return its events with their offsets.
+        """Write a change in a transaction and return the records of the events.
 
         Raises:
             sqlite3.OperationalError: It could not be written, for example because the disk is
@@ -238,7 +238,7 @@ class EventLog:
             return False
         logger.error(
             "the log lost its tail: a client has read up to offset %d, the log ends at %d."
-            " Was an older copy put back? The offsets between are skipped",
+            " Was an older copy restored? The offsets between are skipped",
             offset,
             self.end,
         )
@@ -312,7 +312,7 @@ class EventLog:
         self._tail_bytes = 0
 
     def _load_last(self) -> None:
-        """Load what the next row continues from: the last row, or nothing known."""
+        """Load the last row, which the checksum of the next row continues, if the row is intact."""
         row = self._db.execute(
             "SELECT offset, CAST(topic AS BLOB), rare, checksum FROM event"
             " ORDER BY offset DESC LIMIT 1"

@@ -1,4 +1,4 @@
-"""Checks a log as a whole, and writes a new one from what is intact."""
+"""Check of a whole log, and repair: a new log of the intact events."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _BATCH = 10_000
 
 @dataclass(frozen=True)
 class DamagedRange:
-    """Offsets whose events cannot be delivered."""
+    """Range of offsets of events that cannot be delivered."""
 
     first: int
     """First of the offsets."""
@@ -41,7 +41,7 @@ class DamagedRange:
 
 @dataclass
 class LogReport:
-    """What a check of a log found."""
+    """Findings of a check of a log."""
 
     path: Path
     """File of the log."""
@@ -62,12 +62,12 @@ class LogReport:
 
     @property
     def is_intact(self) -> bool:
-        """Whether nothing is damaged."""
+        """Whether the log has no damage."""
         return not self.damaged and not self.problems
 
 
 def check_log(directory: Path | str) -> LogReport:
-    """Read a log as a whole and return what is damaged; a hub may be running.
+    """Read a whole log and return the damage; a hub may be running.
 
     Raises:
         LogError: There is no log in the directory, or it has the format of another version.
@@ -89,7 +89,7 @@ def check_log(directory: Path | str) -> LogReport:
 
 
 def repair_log(directory: Path | str) -> LogReport:
-    """Write a new log from the intact events of a damaged one, and put the damaged file aside.
+    """Write a new log of the intact events of a damaged log, and put the damaged file aside.
 
     Events keep their offsets. The offsets of the others stay empty and count as lost, as far as the
     watermark knows of them. A log in which nothing is damaged is left as it is.
@@ -200,7 +200,7 @@ def _find_studies(studies: dict[str, Span], first: int, stop: int) -> list[str]:
 
 
 def _check_pages(db: sqlite3.Connection) -> list[str]:
-    """Return what SQLite itself finds wrong with the file, in at most a few sentences."""
+    """Return the first errors of SQLite's integrity check of the file."""
     try:
         rows = [bytes(row[0]).decode() for row in db.execute("PRAGMA integrity_check(5)")]
     except sqlite3.DatabaseError as error:
@@ -210,7 +210,7 @@ def _check_pages(db: sqlite3.Connection) -> list[str]:
 
 
 class EventCopy:
-    """Writes events into a new log under their offsets, chained anew.
+    """Writer of events into a new log, under the same offsets and with new checksums.
 
     Args:
         db: The new log.
@@ -270,7 +270,7 @@ def _write_repaired(path: Path, repaired: Path) -> LogReport:
 
 
 def _begin_anew(mark: Mark | None) -> LogState:
-    """Return the state of a log of which nothing is left but, perhaps, its watermark."""
+    """Return the state of a lost log, from the watermark if the file is left."""
     mark = mark or Mark(os.urandom(16), 0, 0)
     return LogState(
         log_id=mark.log_id.hex(),
@@ -289,7 +289,7 @@ def _begin_anew(mark: Mark | None) -> LogState:
 
 
 def _put_aside(path: Path) -> Path:
-    """Move the files of a log into a folder beside it and return the folder."""
+    """Move the files of a log into a folder beside the log and return the folder."""
     folder = path.with_name(time.strftime("damaged-%Y%m%d-%H%M%S"))
     folder.mkdir(mode=0o700)
     for suffix in ("-wal", "-shm", ""):

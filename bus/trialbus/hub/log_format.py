@@ -35,7 +35,7 @@ CREATE INDEX rare ON event (offset) WHERE substr(topic, 1, 20) <> 'evaluation_co
 def open_database(
     path: Path, sync: Sync, *, had_log: bool, connect: Connect = sqlite3.connect
 ) -> sqlite3.Connection:
-    """Open the file of a log in the present format; make it, or migrate it, where necessary.
+    """Open the file of a log; create the file or migrate an older format, where necessary.
 
     Args:
         path: The file.
@@ -102,7 +102,7 @@ def create(db: sqlite3.Connection, log_id: str) -> None:
 
 
 def read_format(db: sqlite3.Connection) -> str:
-    """Return the format of an open log; empty where it has none."""
+    """Return the format of an open log; empty for a log without a format."""
     row = db.execute("SELECT value FROM meta WHERE key = 'format'").fetchone()
     return "" if row is None else str(row[0])
 
@@ -146,7 +146,7 @@ def _migrate_small_tables(db: sqlite3.Connection, *, has_removed: bool) -> None:
 
 
 def _migrate_events(db: sqlite3.Connection) -> None:
-    """Give every row of a log of format 2 its checksum; its holes count as removed."""
+    """Add checksums to the rows of a log of format 2, whose gaps count as removed events."""
     for column, default in (("previous", 0), ("rare", -1), ("checksum", 0)):
         db.execute(f"ALTER TABLE event ADD COLUMN {column} INTEGER NOT NULL DEFAULT {default}")
     max_offset = db.execute("SELECT value FROM meta WHERE key = 'end'").fetchone()

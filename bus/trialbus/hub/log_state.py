@@ -1,4 +1,4 @@
-"""LogState: what a hub knows when it opens a log, with damaged entries mended from the events."""
+"""LogState: state of an opened log, with damaged entries repaired from the events."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class LogState:
 
     @property
     def lost(self) -> int:
-        """Number of offsets whose events are known to be lost."""
+        """Number of offsets of events that are known to be lost."""
         return sum(stop - first for stop, first, reason in self.gaps if reason in _LOST)
 
 
@@ -101,7 +101,7 @@ def read_state(
     *,
     salvage: bool = False,
 ) -> LogState:
-    """Read the state of a log, mend what is damaged, and skip a lost tail; change nothing on disk.
+    """Read the state of a log, with repaired entries and without a lost tail, in memory only.
 
     Args:
         db: The log.
@@ -180,7 +180,7 @@ def write_state(tables: SmallTables, state: LogState) -> None:
 
 
 def _mend(state: LogState, damaged: dict[str, list[Row]], reader: VerifiedReader, end: int) -> None:
-    """Add what the events tell, and what damaged rows still tell beyond doubt."""
+    """Add entries from the events, and from damaged rows as far as certain."""
     rows = {name: len(entries) for name, entries in damaged.items() if entries}
     state.n_damaged = max(1, sum(rows.values()))
     described = ", ".join(f"{n} of {name}" for name, n in rows.items()) or "an older state"
@@ -210,13 +210,13 @@ def _mend(state: LogState, damaged: dict[str, list[Row]], reader: VerifiedReader
 
 
 def _compare(state: LogState, mark: Mark) -> None:
-    """Count lost commits, and skip the offsets of the events that were lost with them."""
+    """Count lost commits, and skip the offsets of the lost events."""
     n_lost = mark.n_commits - state.n_commits
     if n_lost <= 0 and mark.end <= state.end:
         return
     state.problems.append(
         f"the log lost its last {n_lost} commits, and with them the events {state.end} to"
-        f" {mark.end - 1}: was an older copy put back, or events.db-wal deleted?"
+        f" {mark.end - 1}: was an older copy restored, or events.db-wal deleted?"
     )
     state.n_damaged += max(1, n_lost)
     state.n_commits = max(state.n_commits, mark.n_commits)

@@ -44,7 +44,7 @@ def main() -> int:
     parser.add_argument(
         "--sync", choices=("full", "normal"), default="full", help="durability of the log"
     )
-    parser.add_argument("--keys", help="folder of keys: let in only those it lists")
+    parser.add_argument("--keys", help="folder of keys: accept only clients with a listed key")
     parser.add_argument(
         "--insecure", action="store_true", help="allow an endpoint other machines can reach"
     )

@@ -57,7 +57,7 @@ class ParkedFetches:
         heapq.heappush(self._deadlines, (parked.deadline, self._serial, parked))
 
     def take_matching(self, topics: Iterable[str]) -> list[Parked]:
-        """Remove the fetches that wait for an event under one of the topics, and return them."""
+        """Remove and return the fetches that wait for an event under any of the topics."""
         if not self._by_key:
             return []
         fetches: dict[Parked, None] = {}
@@ -69,7 +69,7 @@ class ParkedFetches:
         return list(fetches)
 
     def take_overdue(self, now: float) -> Iterator[Parked]:
-        """Remove and yield every fetch whose deadline has passed."""
+        """Remove and yield every fetch after the deadline."""
         while self._deadlines and self._deadlines[0][0] <= now:
             parked = heapq.heappop(self._deadlines)[2]
             if self._by_key.get((parked.peer, parked.fetch.request)) is parked:

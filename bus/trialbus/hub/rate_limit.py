@@ -9,7 +9,7 @@ _WINDOW_S = 60.0
 
 
 class RateLimit:
-    """Counts what each connection adds, and begins anew every minute.
+    """Limit of the additions of each connection in a minute.
 
     Args:
         per_minute: Largest number for each connection.
@@ -23,7 +23,7 @@ class RateLimit:
         self._counts: dict[bytes, int] = {}
 
     def admit(self, peer: bytes) -> bool:
-        """Count an addition of a connection; return False, and count nothing, above the limit."""
+        """Count an addition of a connection; return False, without counting, above the limit."""
         now = self._clock()
         if now >= self._window_end:
             self._window_end = now + _WINDOW_S

@@ -31,7 +31,7 @@ class _Removal:
 
 
 class Retention:
-    """Decides which studies' events go, and removes them in slices.
+    """Decides which studies' events are removed, and removes the events in slices.
 
     Args:
         log: The log; this changes it through `EventLog.forget` alone.
@@ -67,7 +67,7 @@ class Retention:
 
     @property
     def removing(self) -> list[str]:
-        """Studies whose events are being removed."""
+        """Studies with a removal of events under way."""
         return list(self._queue)
 
     def forget(self, study: str, *, force: bool = False) -> str | None:
@@ -84,14 +84,13 @@ class Retention:
             return f"study {study!r} has not finished; stop it first"
         lagging = self._find_lagging(span.finished)
         if lagging and not force:
-            return (
-                f"not read yet by {', '.join(lagging)}; let them come past it, or forget them too"
-            )
+            names = ", ".join(lagging)
+            return f"not read yet by {names}; wait until they have read them, or forget them too"
         self._queue.setdefault(study, _Removal(study, span, span.first))
         return None
 
     def work(self) -> None:
-        """Remove one slice of a study's events.
+        """Remove a slice of a study's events.
 
         Raises:
             sqlite3.Error: The log cannot be written; the slice is tried again next time.
@@ -128,7 +127,7 @@ class Retention:
                 self.held_back[study] = lagging
                 if before.get(study) != lagging:
                     logger.warning(
-                        "the events of study %r stay: %s did not read them yet",
+                        "the events of study %r are kept: %s has not read them yet",
                         study,
                         ", ".join(lagging),
                     )

@@ -53,7 +53,7 @@ class PeerSocket(Protocol):
         ...
 
     def find_key(self, peer: bytes) -> str:
-        """Return the key that a peer connected with; empty where it is not known."""
+        """Return the key that a peer connected with; empty for an unknown key."""
         ...
 
     def lent(self) -> AbstractContextManager[None]:
@@ -61,7 +61,7 @@ class PeerSocket(Protocol):
         ...
 
     def reopen(self) -> None:
-        """Drop all connections with their unread messages, and accept new connections."""
+        """Drop all connections and unread messages, and accept new connections."""
 
     def close(self) -> None:
         """Close the socket, giving the last answers a moment to leave."""
@@ -106,7 +106,7 @@ class Router:
         self._socket.register(poller)
 
     def reopen(self) -> None:
-        """Drop all connections with their unread messages.
+        """Drop all connections and unread messages.
 
         Honest peers connect anew and send again what was not acknowledged. The key of a flooding
         peer is banned for a while.
@@ -126,7 +126,7 @@ class Router:
             self.counters["dropped"] = self._socket.n_dropped
 
     def receive_turn(self) -> Iterator[tuple[bytes, list[bytes]]]:
-        """Yield the peer and the parts of each message that the hub handles in one turn.
+        """Yield the peer and the parts of each message that the hub handles in a turn.
 
         A turn ends when nothing more has arrived, and after `TURN_FRAMES` messages or `TURN_BYTES`.
         Messages of a peer that floods the hub count, and are not yielded.
@@ -154,11 +154,11 @@ class Router:
                 return
 
     def charge(self, peer: bytes, message: frames.ToHub) -> None:
-        """Add the cost of the answer to a request to the use that its peer makes of the hub."""
+        """Add the cost of the answer to a request to the peer's use of the hub."""
         self._flood.charge(self._sender(peer), message)
 
     def charge_status(self, peer: bytes, n_entries: int) -> None:
-        """Add the cost of a status with sessions and durable names to the use of its peer."""
+        """Add the cost of a status with sessions and durable names to the peer's use of the hub."""
         self._flood.charge_status(self._sender(peer), n_entries)
 
     def _sender(self, peer: bytes) -> bytes | str:
@@ -174,7 +174,7 @@ class Router:
         return True
 
     def refuse(self, peer: bytes, code: int, reason: str, about: int | str | None) -> None:
-        """Refuse a message: count the refusal, tell the peer, and log one refusal in 5 seconds.
+        """Refuse a message: count the refusal, answer the peer, and log a refusal every 5 seconds.
 
         Args:
             peer: Sender of the message.
@@ -221,5 +221,5 @@ class Router:
 
 _FLOOD_REFUSAL = (
     f"too much for one second (at most {limits.BYTES_PER_SECOND} bytes, "
-    f"{limits.FRAMES_PER_SECOND} frames, or fewer costly requests): ignored until it is over"
+    f"{limits.FRAMES_PER_SECOND} frames, or fewer costly requests): ignored until the next second"
 )

@@ -27,7 +27,7 @@ class _Session:
 
 
 class Sessions:
-    """The registered sessions and their deadlines. No I/O: the hub writes the changes to its log.
+    """Registered sessions and deadlines. No I/O: the hub writes the changes to the log.
 
     Args:
         sessions: Sessions that were alive when the log was last written. Each gets a whole
@@ -57,16 +57,16 @@ class Sessions:
         return len(self._sessions)
 
     def is_lost(self, session: str) -> bool:
-        """Tell whether a session was declared lost, which is final: its trial may run again."""
+        """Tell whether a session was declared lost, which is final: the trial may run again."""
         return session in self._lost
 
     def find_conflict(self, hello: Hello) -> str | None:
-        """Return which live session of this kind and name excludes a new one, or None."""
+        """Return the description of a live session that excludes a new session, or None."""
         owner = self._exclusive.get((hello.kind, hello.name)) if hello.exclusive else None
         if owner is None or owner == hello.session:
             return None
         description = _describe_owner(self._sessions[owner].hello)
-        return f"{hello.kind} {hello.name!r} is already here ({description})"
+        return f"{hello.kind} {hello.name!r} is already registered ({description})"
 
     def find_exceeded_limit(self, session: str, peer: bytes) -> str | None:
         """Return which limit a new session of a connection exceeds, or None."""
@@ -79,7 +79,7 @@ class Sessions:
         return None
 
     def register(self, hello: Hello, peer: bytes) -> None:
-        """Register a session, or replace what is known about the session."""
+        """Register a session, or replace the session's registration."""
         if not self._sessions:
             self._expired_at = self._clock()
         self._remove(hello.session)
@@ -99,7 +99,7 @@ class Sessions:
         return True
 
     def end(self, session: str) -> bool:
-        """End a session at its owner's wish; return False if the session is not registered."""
+        """End a session on request of the owner; return False if the session is not registered."""
         return self._remove(session)
 
     def expire(self) -> Iterator[TrainerLost]:

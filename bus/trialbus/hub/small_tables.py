@@ -1,4 +1,4 @@
-"""SmallTables: what the log knows besides its events, and the transactions that change it.
+"""SmallTables: tables of the log besides the events, and transactions of changes.
 
 Publishers, durable names, sessions, studies and gaps change in the transaction that writes the
 events. Every row carries its checksum, and one row of `meta` the number of transactions
@@ -48,7 +48,7 @@ class SmallTables:
         self.n_commits = 0  #: number of transactions since the log was made
 
     def load(self, *, salvage: bool = False) -> tuple[dict[str, list[Row]], dict[str, list[Row]]]:
-        """Return the rows that verify and those that do not, by table.
+        """Return the verified and the damaged rows, by table.
 
         The name of every table is among the latter where rows are missing or from an older state.
 
@@ -87,13 +87,13 @@ class SmallTables:
         return intact, damaged
 
     def seal(self) -> None:
-        """Write the digest of the rows as they are, in a log that has none yet."""
+        """Write the digest of the present rows, in a log without a digest."""
         self.load()
         self._put_digest(self._digest)
 
     @contextmanager
     def transaction(self) -> Generator[None]:
-        """Open a transaction; commit the changes made inside, or none of them if one fails."""
+        """Open a transaction; commit the changes of the block, or roll back after an error."""
         db = self._db
         db.execute("BEGIN IMMEDIATE")
         try:
@@ -119,12 +119,12 @@ class SmallTables:
         META.put(self._db, [(_DIGEST, f"{self.n_commits + 1} {digest}")])
 
     def put(self, table: CheckedTable, rows: Iterable[Row]) -> None:
-        """Insert rows, or replace those with the same key."""
+        """Insert rows, or replace rows of the same key."""
         for row, checksum in table.put(self._db, rows):
             self._changed[table.name, row[0]] = checksum
 
     def remove(self, table: CheckedTable, key: str | bytes | int) -> None:
-        """Remove the row with a key, if there is one."""
+        """Remove the row of a key, if such a row exists."""
         if (table.name, key) in self._checksums or (table.name, key) in self._changed:
             table.remove(self._db, key)
             self._changed[table.name, key] = 0

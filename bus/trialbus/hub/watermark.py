@@ -1,4 +1,4 @@
-"""Watermark: how far the log had come, kept beside its file, by which a lost tail is noticed.
+"""Watermark: the end of the log in a file beside the log, by which a lost tail is noticed.
 
 A write-ahead log that was deleted or cut, or an older copy of the file put back, leaves a log that
 verifies and is short. The watermark is written after every commit and before anybody is told, by a
@@ -59,7 +59,7 @@ class Watermark:
         self._file.close()
 
     def read(self) -> Mark | None:
-        """Return what was written last; None if nothing was."""
+        """Return the last written mark; None before the first."""
         return read_mark(os.pread(self._fd, _SIZE, 0))
 
     def write(self, mark: Mark) -> None:

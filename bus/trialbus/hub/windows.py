@@ -1,4 +1,4 @@
-"""Windows: how much each publisher may have on the way, so that all of them fit into memory."""
+"""Windows: bounds of each publisher's unacknowledged bytes, so that the sum fits into memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _PERIOD_S = 10.0
 
 
 class Windows:
-    """Shares what the hub is ready to hold among the publishers that were active lately.
+    """Shares the hub's memory for unacknowledged events among the recently active publishers.
 
     Args:
         clock: Monotonic seconds.

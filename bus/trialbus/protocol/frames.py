@@ -53,7 +53,7 @@ class Publish(_Frame, frozen=True, tag=1):
     """Client: events of a publisher, in the order of the sequence numbers."""
 
     publisher: PublisherId
-    """Secret of the publisher, which the client chose at random; see `publisher_id`."""
+    """Secret of the publisher, which the client chose at random; see `derive_publisher_id`."""
     first: Number
     """Sequence number of the first event; the others follow without a gap."""
     events: list[tuple[str, msgspec.Raw]]
@@ -168,7 +168,7 @@ class Forget(_Frame, frozen=True, tag=8):
     """Whether events that a durable name has not read are removed, too."""
 
 
-def publisher_id(secret: bytes) -> bytes:
+def derive_publisher_id(secret: bytes) -> bytes:
     """Return the id of a publisher in records: the BLAKE2b digest of the id in frames.
 
     Whoever reads records cannot publish in the name of their publisher.

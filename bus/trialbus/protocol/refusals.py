@@ -16,7 +16,7 @@ _FRAMES: dict[object, type[frames.ToHub]] = {
 }
 
 
-def subject_of(message: frames.ToHub) -> int | str:
+def find_subject(message: frames.ToHub) -> int | str:
     """Return the subject of a message's refusal: a request, session, name or publisher."""
     match message:
         case frames.Publish():
@@ -53,7 +53,7 @@ def explain_decode_error(frame: bytes, error: msgspec.DecodeError) -> tuple[str,
         path = f"{name}.{frame_type.__struct_fields__[index - 1]}{match['rest']}"
         value = _describe_value(fields[index], match["rest"])
         reason = f"{path}: {match['expected']}{value}"
-    return prefix + reason, _subject_of_fields(frame_type, fields)
+    return prefix + reason, _find_subject_of_fields(frame_type, fields)
 
 
 def _decode_fields(frame: bytes) -> list[Any] | None:
@@ -78,7 +78,7 @@ def _describe_value(value: object, path: str) -> str:
     return ""
 
 
-def _subject_of_fields(frame_type: type[frames.ToHub], fields: list[Any]) -> int | str | None:
+def _find_subject_of_fields(frame_type: type[frames.ToHub], fields: list[Any]) -> int | str | None:
     """Return the subject of the refusal of a frame with a wrong value."""
     match fields[1:2]:
         case [bytes(publisher)] if len(publisher) <= limits.MAX_PUBLISHER:

@@ -81,7 +81,7 @@ class ClientKeys(msgspec.Struct, frozen=True, kw_only=True):
     """Public key of the hub."""
 
 
-def new_keys(folder: Path, name: str, role: Role, study: str | None = None) -> Path:
+def create_keys(folder: Path, name: str, role: Role, study: str | None = None) -> Path:
     """Make a key pair, add the public key to the list of allowed keys, and return the key file.
 
     Raises:
@@ -140,7 +140,7 @@ def load_keys(path: Path | str) -> KeyPair:
         raise SpecError("keys", f"{str(path)!r} is not a key file: {error}") from None
 
 
-def client_keys() -> ClientKeys | None:
+def load_client_keys() -> ClientKeys | None:
     """Return the keys that the environment names, or None without such variables.
 
     `$TRIALBUS_KEY` is the path of a key file, `$TRIALBUS_HUB_KEY` the hub's public key or the path
@@ -161,7 +161,7 @@ def client_keys() -> ClientKeys | None:
             raise SpecError(
                 f"${HUB_KEY_VARIABLE}",
                 f"{hub!r} is neither a key nor a file with one ({error.strerror}); "
-                "`trialbus keys init` makes those that a bus needs",
+                "`trialbus keys init` makes the keys that a bus needs",
             ) from None
     return ClientKeys(own=load_keys(own), hub=hub)
 
@@ -241,7 +241,7 @@ class Gatekeeper:
         except (SpecError, OSError) as error:
             if stamp != self._unreadable:
                 self._unreadable = stamp
-                logger.warning("%s; the list as it was before stays in force", error)
+                logger.warning("%s; the previous list stays in force", error)
 
     def forbids(self, public: str, message: frames.ToHub) -> str | None:
         """Return why the owner of a public key may not send a message, or None."""

@@ -53,7 +53,7 @@ class RetentionStatus(msgspec.Struct, frozen=True, kw_only=True):
     removed: int = 0
     """Events removed since the hub started."""
     removing: list[str] = []
-    """Studies whose events are being removed."""
+    """Studies with a removal of events under way."""
     held_back: dict[str, list[str]] = {}
     """Studies whose events stay because of durable names that have not read them, with these."""
 

@@ -64,7 +64,7 @@ def order_by_conditions(space: Mapping[str, Param]) -> dict[str, Param]:
 
 def _check_condition(key: str, param: Param, name: str, space: Mapping[str, Param]) -> None:
     if name not in space:
-        raise ValueError(f"{key} is no param{format_expected(name, space)}")
+        raise ValueError(f"{key} is not a param{format_expected(name, space)}")
     other = space[name]
     allowed = _get_allowed_values(param, name)
     if not allowed:
@@ -78,7 +78,7 @@ def _check_condition(key: str, param: Param, name: str, space: Mapping[str, Para
         if not other.contains(value):
             choices = isinstance(other, CategoricalParam) and ", ".join(map(repr, other.choices))
             raise ValueError(
-                f"{key} {value!r} is no value of {name} (expected one of {choices or other})"
+                f"{key} {value!r} is not a value of {name} (expected one of {choices or other})"
             )
 
 

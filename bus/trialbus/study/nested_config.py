@@ -85,7 +85,7 @@ def flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in _walk_values("", config):
         if name in values:
-            raise ValueError(f"{name} is there twice (expected once)")
+            raise ValueError(f"{name} is given twice (expected once)")
         values[name] = value
     for name in values:
         for parent in _list_parents(name):

@@ -197,7 +197,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     """Failed trials in a row that end the study as failed; None for no limit."""
 
     catch_exceptions: bool = True
-    """Whether the study goes on after a failed trial.
+    """Whether the study continues after a failed trial.
 
     Otherwise the first failed trial since the submission ends the study as failed; running trials
     finish.
@@ -267,7 +267,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
         """
         for name, value in params.items():
             if name not in self.params:
-                raise ValueError(f"{key}.{name} is no param{format_expected(name, self.params)}")
+                raise ValueError(f"{key}.{name} is not a param{format_expected(name, self.params)}")
             if not self.params[name].contains(value):
                 raise ValueError(f"{key}.{name} {value!r} is outside of {self.params[name]}")
             unmet = find_unmet_condition(self.params[name], {**self.fixed, **params})
@@ -289,7 +289,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
         by = self.prune_by
         if by and by.direction is None and by.metric not in self.metrics:
             raise ValueError(
-                f"prune_by.direction is missing: {by.metric!r} is no objective "
+                f"prune_by.direction is missing: {by.metric!r} is not an objective "
                 "(expected minimize or maximize)"
             )
 

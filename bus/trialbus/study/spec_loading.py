@@ -72,7 +72,8 @@ def check_keys(study: Iterable[str]) -> None:
 def _load_objective(key: str, data: Any) -> Objective:
     if not is_mapping(data):
         raise SpecError(
-            key, f"{data!r} is no objective (expected {{metric: <name>, direction: <direction>}})"
+            key,
+            f"{data!r} is not an objective (expected {{metric: <name>, direction: <direction>}})",
         )
     # An unknown key is reported first: the key may be a misspelt `metric`.
     if data.keys() <= set(Objective.__struct_fields__) and data.get("metric") in (None, ""):

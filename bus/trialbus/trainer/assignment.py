@@ -97,7 +97,7 @@ def _wait_for_assignment(
         event = assignments.next(remaining_s)
         if event is None:
             raise TrialbusError(
-                f"no trial was handed out within {timeout_s:g} s; is the optimizer running, "
+                f"no trial was assigned within {timeout_s:g} s; is the optimizer running, "
                 "and is the study submitted and not finished?"
             )
         if event.request == request:

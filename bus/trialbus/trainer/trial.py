@@ -114,7 +114,7 @@ class Trial:
         trace: TracebackType | None,
     ) -> bool:
         if self._termination.is_requested:
-            self._finish("preempted", error="told to end by SIGTERM")
+            self._finish("preempted", error="ended by SIGTERM")
         elif error is None or (isinstance(error, SystemExit) and not error.code):
             self.complete()
         elif isinstance(error, TrialPruned):

@@ -75,13 +75,13 @@ def complete(commands: Iterable[str], applications: Iterable[str], arguments: li
             return exit_codes.DONE
         if typed[1] not in applications:
             return exit_codes.DONE
-        rest = line[line.index(typed[1], len(typed[0])) + len(typed[1]) :].lstrip()
+        overrides = line[line.index(typed[1], len(typed[0])) + len(typed[1]) :].lstrip()
         # Hydra completes overrides only; the tree is chosen by options before them.
         arguments = [
             *arguments,
-            *(f"{option[1]}={option[2]}" for option in _TREE_OPTION.finditer(rest)),
+            *(f"{option[1]}={option[2]}" for option in _TREE_OPTION.finditer(overrides)),
         ]
-        os.environ["COMP_LINE"] = f"trialbus {_TREE_OPTION.sub('', rest)}"
+        os.environ["COMP_LINE"] = f"trialbus {_TREE_OPTION.sub('', overrides)}"
     sys.argv[0] = "trialbus"
     return _run_hydra(arguments, lambda _: 0)
 
@@ -101,7 +101,7 @@ def _run_hydra(arguments: Sequence[str], task: Callable[[ComposedConfig], int]) 
             codes.append(exit_codes.get_error_code(error))
 
     composing.register()
-    sys.argv = [sys.argv[0], *_options_first(arguments)]
+    sys.argv = [sys.argv[0], *_move_options_first(arguments)]
     hydra.main(
         version_base=composing.VERSION_BASE,
         config_path=composing.TREE,
@@ -110,7 +110,7 @@ def _run_hydra(arguments: Sequence[str], task: Callable[[ComposedConfig], int]) 
     return max(codes)
 
 
-def _options_first(arguments: Sequence[str]) -> list[str]:
+def _move_options_first(arguments: Sequence[str]) -> list[str]:
     """Return arguments with options before overrides, the only order that Hydra's parser takes."""
     options: list[str] = []
     overrides: list[str] = []

@@ -54,7 +54,7 @@ def events(arguments: list[str]) -> int:
         metavar="earliest|now|OFFSET",
         help="first event (default: %(default)s)",
     )
-    parser.add_argument("--follow", "-f", action="store_true", help="print new events as they come")
+    parser.add_argument("--follow", "-f", action="store_true", help="print new events on arrival")
     parser.add_argument(
         "--json", action="store_true", help="JSON lines; NaN and infinities are written as text"
     )

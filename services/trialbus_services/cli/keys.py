@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from trialbus.protocol.permissions import Role
-from trialbus.protocol.security import new_keys
+from trialbus.protocol.security import create_keys
 from trialbus_services.process import exit_codes
 
 #: Roles whose keys may be bound to one study.
@@ -49,10 +49,10 @@ def keys(arguments: list[str]) -> int:
             if (folder / f"{name}.key").exists():
                 print(f"{folder / name}.key exists already, and stays")
             else:
-                print(new_keys(folder, name, role))
+                print(create_keys(folder, name, role))
         print(f"use: trialbus study bus=curve bus.keys.dir={folder}")
         return exit_codes.DONE
-    path = new_keys(folder, options.name, options.role, options.study)
+    path = create_keys(folder, options.name, options.role, options.study)
     print(f"{path}: the key of a {options.role}; hand the file to the owner over a safe channel")
     print(f"use: TRIALBUS_KEY={path.name} TRIALBUS_HUB_KEY=hub.pub, with the file hub.pub")
     return exit_codes.DONE

@@ -46,7 +46,7 @@ class HubCollector(Collector):
         for name, value in status.counters.items():
             counters.add_metric([name], value)
         yield counters
-        lag = GaugeMetricFamily("trialbus_lag", "Events not yet dealt with.", labels=["name"])
+        lag = GaugeMetricFamily("trialbus_lag", "Events not yet handled.", labels=["name"])
         for name, progress in status.durable.items():
             lag.add_metric([name], progress.lag)
         yield lag

@@ -49,7 +49,7 @@ def report(arguments: Sequence[str]) -> int:
     parser.add_argument("--storage", help="a storage's URL, or a SQLite or journal file")
     parser.add_argument("--dir", type=Path, help="folder of the reports")
     parser.add_argument("--compare", action="store_true", help="all studies in one page")
-    parser.add_argument("--config-dir", type=Path, help="a configuration tree of your own")
+    parser.add_argument("--config-dir", type=Path, help="a user's config tree")
     overrides, others = _split_overrides(arguments)
     options = parser.parse_intermixed_args(others)
     if options.compare and len(options.study) < 2:
@@ -76,7 +76,7 @@ def report(arguments: Sequence[str]) -> int:
             for study in studies:
                 print(*make_report(study, directory, section), sep="\n", flush=True)
     except KeyboardInterrupt:
-        print("interrupted; reports that were there before are as they were", file=sys.stderr)
+        print("interrupted; earlier reports are unchanged", file=sys.stderr)
         return exit_codes.INTERRUPTED
     return exit_codes.DONE
 

@@ -45,7 +45,7 @@ def watch(arguments: Sequence[str]) -> int:
     """
     parser = argparse.ArgumentParser(
         prog="trialbus watch",
-        description="Show a study while it runs. Ctrl-C detaches; the study goes on.",
+        description="Show a study while it runs. Ctrl-C detaches; the study continues.",
     )
     parser.add_argument(
         "study", nargs="?", help="name of the study; without it, the study that runs"
@@ -61,7 +61,7 @@ def watch(arguments: Sequence[str]) -> int:
             return _StudyWatcher(history, link, console).run()
         except KeyboardInterrupt:
             again = f"trialbus watch {shlex.quote(strip_control_characters(history.study))}"
-            _print(console, f"detached; the study goes on, and {again} shows it again")
+            _print(console, f"detached; the study continues, and {again} shows it again")
             return exit_codes.INTERRUPTED
 
 
@@ -149,7 +149,7 @@ class _StudyWatcher:
         """Show the progress of the study and return the event that ended the study."""
         if (finished := self._finished) is not None:
             return finished
-        self._print("Ctrl-C detaches; the study goes on", style="dim")
+        self._print("Ctrl-C detaches; the study continues", style="dim")
         self._print_missing_optimizer()
         with TerminalView(self._view, console=self._console) as terminal:
             while (finished := self._finished) is None:
@@ -216,7 +216,7 @@ class _StudyWatcher:
 
     def _print_missing_optimizer(self) -> None:
         if not self._is_up("optimizer"):
-            self._print("no optimizer is up: nothing goes on until the study is started again")
+            self._print("no optimizer runs: the study waits until the study is started again")
 
     def _is_up(self, kind: str) -> bool:
         return any(session.kind == kind for session in self._read_sessions(_CONNECT_S) or [])

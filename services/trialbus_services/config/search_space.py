@@ -70,7 +70,7 @@ def expand_list(parameters: Any, key: str = "study.parameters") -> dict[str, Any
         if not isinstance(name, str) or not name:
             raise SpecError(f"{key}[{i}].name", f"missing in {entry!r} (expected a param's name)")
         if name in params:
-            raise SpecError(f"{key}[{i}].name", f"{name!r} is there twice (expected it once)")
+            raise SpecError(f"{key}[{i}].name", f"{name!r} is given twice (expected once)")
         params[name] = {k: v for k, v in entry.items() if k != "name" and v is not None}
     return expand_params(params)
 
@@ -122,7 +122,7 @@ def _convert_sweep(key: str, text: str, sweep: Sweep) -> dict[str, Any]:
             ints = isinstance(low, int) and isinstance(high, int)
             return {"type": "int" if ints else "float", "low": low, "high": high, **log}
         case _:
-            raise SpecError(key, f"{text!r} is no search space (expected {_FORMS})")
+            raise SpecError(key, f"{text!r} is not a search space (expected {_FORMS})")
 
 
 def _convert_range(key: str, text: str, sweep: RangeSweep) -> dict[str, Any]:

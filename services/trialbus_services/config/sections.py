@@ -128,7 +128,7 @@ def read_plain(config: DictConfig, name: str, *, optional: bool = False) -> Any:
             data = OmegaConf.to_container(section, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         raise SpecError(
-            str(error.full_key), "has no value yet (??? stands for a value that has to be given)"
+            str(error.full_key), "has no value yet (??? stands for a missing value)"
         ) from None
     except OmegaConfBaseException as error:
         key = str(error.full_key or name)

@@ -241,5 +241,5 @@ def _await_report(subscriber: Subscriber[events.AnyEvent], services: Services) -
             if event.error:
                 logger.warning("no report: %s", event.error)
             return Path(event.paths[0]) if event.paths else None
-    logger.warning("no report came within %g s; see the reporter's log", _REPORT_TIMEOUT_S)
+    logger.warning("no report arrived within %g s; see the reporter's log", _REPORT_TIMEOUT_S)
     return None

@@ -196,8 +196,8 @@ def _compose_phase(phase: str, arguments: Sequence[str]) -> Generator[ComposedCo
         raise SpecError(
             "from_phase", f"there is no phase {phase!r}{format_expected(phase, phases)}"
         )
-    kept = [o for o in arguments if o.lstrip("+~").partition("=")[0] not in ("phase", "phases")]
-    with compose_config([*kept, f"phase={phase}"]) as composed:
+    others = [o for o in arguments if o.lstrip("+~").partition("=")[0] not in ("phase", "phases")]
+    with compose_config([*others, f"phase={phase}"]) as composed:
         yield composed
 
 

@@ -12,7 +12,7 @@ from trialbus.client.admin import hub_status
 from trialbus.client.link import Link
 from trialbus.errors import HubUnavailableError, SpecError
 from trialbus.protocol.endpoint import is_local
-from trialbus.protocol.security import client_keys
+from trialbus.protocol.security import load_client_keys
 from trialbus_services.config import settings
 from trialbus_services.process.child import Child
 
@@ -101,7 +101,7 @@ class Services:
         except HubUnavailableError:
             # A hub of this launcher is restarted as a child; a hub of another may be gone for ever.
             if "hub" not in self._children and self._may_start_hub:
-                self._print("the hub is gone; starting one")
+                self._print("the hub has ended; starting another")
                 self._spawn("hub")
 
     def stop(self) -> None:
@@ -117,7 +117,7 @@ class Services:
 
     @property
     def _may_start_hub(self) -> bool:
-        has_foreign_keys = self._bus.keys is None and client_keys() is not None
+        has_foreign_keys = self._bus.keys is None and load_client_keys() is not None
         return is_local(self._bus.endpoint) and not has_foreign_keys
 
     def _await_hub(self) -> None:
@@ -145,7 +145,7 @@ class Services:
             if optimizer.info.get("storage") != self._storage:
                 raise SpecError(
                     "storage.url",
-                    f"{self._storage!r} is not where the optimizer that is up records "
+                    f"{self._storage!r} is not the storage of the running optimizer "
                     f"({optimizer.info.get('storage')!r}); use that storage, or stop the optimizer",
                 )
         running = {

@@ -53,13 +53,13 @@ class Access:
 
     def start_session(self, response: Response, port: int | None) -> Response:
         """Add the session cookie to a response and return the response."""
-        name = _cookie_name(port)
+        name = _get_cookie_name(port)
         response.set_cookie(name, self._session, httponly=True, samesite="strict", path="/")
         return response
 
     def is_logged_in(self, connection: HTTPConnection) -> bool:
         """Return whether a connection carries the session cookie."""
-        cookie = connection.cookies.get(_cookie_name(connection.url.port), "")
+        cookie = connection.cookies.get(_get_cookie_name(connection.url.port), "")
         return hmac.compare_digest(cookie.encode(), self._session.encode())
 
     def is_open(self, connection: HTTPConnection) -> bool:
@@ -132,7 +132,7 @@ def _refuse_host(connection: HTTPConnection) -> Response:
     host = connection.headers.get("host", "")[:_LONGEST_HOST]
     _, port = connection.scope["server"]
     return PlainTextResponse(
-        f"The live page does not answer to the host name {host!a}, only to this machine's own "
+        f"The live page does not serve the host name {host!a}, only this machine's own "
         f"names. Open http://localhost:{port}/ instead, or start the monitor with monitor.host set "
         "to an address that other machines reach: then every host name is allowed, and the page "
         "cannot be read without the token.\n",
@@ -140,6 +140,6 @@ def _refuse_host(connection: HTTPConnection) -> Response:
     )
 
 
-def _cookie_name(port: int | None) -> str:
+def _get_cookie_name(port: int | None) -> str:
     # Browsers keep one set of cookies for all ports of a host.
     return f"trialbus_monitor_{port or 80}"

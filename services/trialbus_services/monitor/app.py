@@ -47,7 +47,7 @@ _FLUSH_S = 5.0
 _MAX_BODY_BYTES = 1 << 20
 _WRONG_TOKEN_PAUSE_S = 1.0
 _LOG_IN = (
-    "acting needs the token: open the address with ?token=... that `trialbus monitor` printed at "
+    "actions need the token: open the address with ?token=... that `trialbus monitor` printed at "
     "its start, or log in at /login with the token (monitor.token where that is set)"
 )
 _STATUS_CODES: dict[type[Exception], int] = {

@@ -248,8 +248,8 @@ class Board:
         changes: Json = {
             "full": full,
             "summary": self.summarize(),
-            "trials": [row.get_changes(offset) for row in self._changed_rows(offset)],
-            "points": self._all_points() if full else self._points_after(offset),
+            "trials": [row.get_changes(offset) for row in self._list_changed_rows(offset)],
+            "points": self._list_all_points() if full else self._list_points_after(offset),
             "events": [
                 {"offset": at, **describe_event(event)} for at, event in self._events if at > offset
             ],
@@ -260,15 +260,15 @@ class Board:
             }
         return changes
 
-    def _changed_rows(self, offset: int) -> Iterator[Row]:
+    def _list_changed_rows(self, offset: int) -> Iterator[Row]:
         """Yield the rows that changed after an offset, the last changed row first."""
         return takewhile(lambda row: row.changed > offset, reversed(self.rows.values()))
 
-    def _points_after(self, offset: int) -> list[list[Any]]:
+    def _list_points_after(self, offset: int) -> list[list[Any]]:
         newest = takewhile(lambda item: item[0] > offset, reversed(self._points))
         return [point for _, point in newest][::-1]
 
-    def _all_points(self) -> list[list[Any]]:
+    def _list_all_points(self) -> list[list[Any]]:
         return [
             [row.number, row.trial.attempt, step, value]
             for row in self.rows.values()

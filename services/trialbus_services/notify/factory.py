@@ -38,7 +38,7 @@ def _build(name: str, entry: Any) -> Notifier:
         raise SpecError(key, "is not a name (expected letters, digits, '_', '.' and '-')")
     if not is_mapping(entry) or "_target_" not in entry:
         example = "_target_: trialbus_services.notify.Webhook"
-        raise SpecError(key, f"says not which notifier (expected a mapping with {example})")
+        raise SpecError(key, f"names no notifier (expected a mapping with {example})")
     target = load_function(f"{key}._target_", entry["_target_"])
     try:
         notifier = hydra.utils.instantiate({**entry, "_target_": target}, _convert_="all")

@@ -102,7 +102,7 @@ class Listener:
             except Exception as error:  # noqa: BLE001 - a notifier may fail in any way
                 if time.time() - event.at > self._give_up_s:
                     logger.error(  # noqa: TRY400 - the traceback says no more
-                        "notify.%s: study %r is passed over, nobody took it for %g s: %s",
+                        "notify.%s: gave up study %r after %g s: %s",
                         *(self._name, event.study, self._give_up_s, _describe_error(error)),
                     )
                     return True
@@ -113,7 +113,7 @@ class Listener:
                     wait_s,
                 )
             else:
-                logger.info("notify.%s: told of study %r", self._name, event.study)
+                logger.info("notify.%s: sent the notice of study %r", self._name, event.study)
                 return True
             if wait_s <= self._patient_s:
                 time.sleep(wait_s)

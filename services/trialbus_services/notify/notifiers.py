@@ -59,7 +59,7 @@ class Webhook:
             ConnectionError: The server did not accept the notice.
         """
         request = urllib.request.Request(  # noqa: S310 - the scheme was checked
-            self._url, msgspec.json.encode(self.payload(notice)), self._headers, method="POST"
+            self._url, msgspec.json.encode(self.make_payload(notice)), self._headers, method="POST"
         )
         try:
             with self._opener.open(request, timeout=self._timeout_s):
@@ -71,7 +71,7 @@ class Webhook:
             reason = getattr(error, "reason", None) or error
             raise ConnectionError(f"{self._host} cannot be reached: {reason}") from None
 
-    def payload(self, notice: Notice) -> dict[str, Any]:
+    def make_payload(self, notice: Notice) -> dict[str, Any]:
         """Return the body of the request: the notice's fields, title and text."""
         return {**msgspec.structs.asdict(notice), "title": notice.title, "text": notice.text}
 
@@ -83,7 +83,7 @@ class Slack(Webhook):
         https://docs.slack.dev/messaging/sending-messages-using-incoming-webhooks
     """
 
-    def payload(self, notice: Notice) -> dict[str, Any]:
+    def make_payload(self, notice: Notice) -> dict[str, Any]:
         """Return a message with the title in bold; names cannot become mentions or links."""
         title, text = (html.escape(part, quote=False) for part in (notice.title, notice.text))
         return {"text": f"*{title}*\n{text}"}
@@ -100,7 +100,7 @@ class Desktop:
         """
         program = shutil.which(_NOTIFY_SEND)
         if program is None:
-            logger.warning("there is no %s here; not shown: %s", _NOTIFY_SEND, notice.title)
+            logger.warning("%s is not installed; not shown: %s", _NOTIFY_SEND, notice.title)
             return
         subprocess.run(
             [program, "--app-name=trialbus", "--", notice.title, html.escape(notice.text)],

@@ -15,7 +15,7 @@ _MAX_LENGTH = 400  # Optuna keeps 512 characters, with a prefix
 _BRACED = re.compile(r"\{([^{}]*)\}")
 _EXPECTED = (
     "expected a sum, product or quotient of metrics and numbers on each side of <= or >=; "
-    "a metric whose name is not a plain word stands in braces: {val/latency} <= 50"
+    "put a metric whose name is not a plain word in braces: {val/latency} <= 50"
 )
 _OPERATORS: dict[type[ast.operator], Callable[[float, float], float]] = {
     ast.Add: operator.add,

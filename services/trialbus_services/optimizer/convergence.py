@@ -34,7 +34,7 @@ class Progress:
 
     @property
     def reason_to_end(self) -> str | None:
-        """Why the study needs no more trials; None while the study goes on."""
+        """Why the study needs no more trials; None while the study continues."""
         spec = self._spec
         if spec.target is not None and self._front:
             sign = self._signs[0]

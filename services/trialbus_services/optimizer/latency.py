@@ -29,7 +29,7 @@ class Latency:
         """Add a latency in seconds."""
         self._newest.append(seconds)
 
-    def percentiles(self) -> Percentiles | None:
+    def compute_percentiles(self) -> Percentiles | None:
         """Return the percentiles of the newest latencies; None before the first."""
         latencies = list(self._newest)
         if not latencies:

@@ -194,7 +194,9 @@ class OptimizerLoop:
     def _reject(self, reason: str, event: str) -> None:
         """Count an event that is not applied, and log the first for each reason."""
         if self._collector.count_refusal(reason, event):
-            logger.warning("not applied, for %s: %s; more of them are only counted", reason, event)
+            logger.warning(
+                "not applied, because %s: %s; further ones are only counted", reason, event
+            )
 
     def _evaluate(self, event: events.EvaluationComplete, offset: int) -> None:
         study = self._studies.get(event.study)
@@ -374,7 +376,7 @@ class OptimizerLoop:
         if isinstance(error, SpecError):
             logger.error("study %r: %s", name, error)
         else:
-            logger.error("study %r cannot go on", name, exc_info=error)
+            logger.error("study %r cannot continue", name, exc_info=error)
         self._finish(conclude_failed(self._ledger.studies[name], error))
 
     def _finish(self, event: events.StudyFinished) -> None:

@@ -34,8 +34,8 @@ _PARTS: dict[str, tuple[ModuleType, type]] = {
 _UNCONDITIONAL = {
     _GRID: "would try a point again for each value of a param that is not in it (expected "
     "BruteForceSampler, which does not)",
-    "CmaEsSampler": "goes over to random sampling for good when a param of its first generation is "
-    "missing later (expected TPESampler, for example)",
+    "CmaEsSampler": "changes to random sampling permanently when a param of its first generation "
+    "is missing later (expected TPESampler, for example)",
 }
 
 

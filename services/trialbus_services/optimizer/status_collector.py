@@ -64,7 +64,7 @@ class StatusCollector:
             last_refused=self.last_refused,
             pending_rows=storage.n_pending,
             storage_error="" if storage.failing_since is None else str(storage.last_error),
-            decision=self.decision.percentiles(),
-            answer=self.answer.percentiles(),
-            sampling=self.sampling.percentiles(),
+            decision=self.decision.compute_percentiles(),
+            answer=self.answer.compute_percentiles(),
+            sampling=self.sampling.compute_percentiles(),
         )

@@ -44,11 +44,11 @@ def listen(host: str, port: int, *, host_key: str, port_key: str) -> socket.sock
         raise SpecError(port_key, str(error).removeprefix("port ")) from None
     except socket.gaierror as error:
         raise SpecError(
-            host_key, f"{host!r} is no address of a machine: {error.strerror}"
+            host_key, f"{host!r} is not the address of a machine: {error.strerror}"
         ) from None
     except OSError as error:
         raise SpecError(
             port_key,
-            f"{port} on {host} cannot be had: {os.strerror(error.errno or 0)} "
+            f"{port} on {host} cannot be bound: {os.strerror(error.errno or 0)} "
             "(choose another; 0 lets the system choose)",
         ) from None

@@ -51,8 +51,8 @@ def check_writable(path: Path, key: str) -> None:
         with tempfile.TemporaryFile(dir=existing, buffering=0) as file:
             file.write(bytes(_PROBE_BYTES))
     except OSError as error:
-        where = "" if existing == absolute else f" in {str(existing)!r}"
-        raise SpecError(key, f"{str(path)!r}: {error.strerror}{where} {_EXPECTED}") from None
+        location = "" if existing == absolute else f" in {str(existing)!r}"
+        raise SpecError(key, f"{str(path)!r}: {error.strerror}{location} {_EXPECTED}") from None
 
 
 def locate_trial_log(logs: Path, study: str, trial: int, attempt: int) -> Path:

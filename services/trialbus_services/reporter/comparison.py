@@ -50,7 +50,7 @@ def write_comparison(
     figures = build_comparison(snapshots)
     directory.mkdir(parents=True, exist_ok=True)
     pictures, problem = write_images(figures, directory / "comparison", options.images)
-    warnings = [*_warnings(summaries), *([problem] if problem else [])]
+    warnings = [*_list_warnings(summaries), *([problem] if problem else [])]
     html = page.render_comparison(
         summaries, figures, plotly_js=options.plotly_js, warnings=warnings
     )
@@ -70,7 +70,7 @@ def _read_snapshots(studies: Sequence[optuna.Study]) -> list[Snapshot]:
     return snapshots
 
 
-def _warnings(summaries: Sequence[StudySummary]) -> list[str]:
+def _list_warnings(summaries: Sequence[StudySummary]) -> list[str]:
     warnings = [
         f"{study.name} has several objectives: it is in the table only."
         for study in summaries

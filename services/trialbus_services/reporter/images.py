@@ -43,7 +43,7 @@ def write_images(
     folder.mkdir(parents=True, exist_ok=True)
     specs: list[dict[str, Any]] = [
         {
-            "fig": _light(figure).to_dict(),
+            "fig": _apply_light_theme(figure).to_dict(),
             "path": str(folder / f"{key}.{format_}"),
             "opts": {
                 "format": format_,
@@ -70,7 +70,7 @@ def write_images(
     return [Path(spec["path"]) for spec in specs], None
 
 
-def _light(figure: go.Figure) -> go.Figure:
+def _apply_light_theme(figure: go.Figure) -> go.Figure:
     light = go.Figure(figure)
     light.update_layout(paper_bgcolor="white", plot_bgcolor="white", font_color=_INK)
     light.update_xaxes(gridcolor=_GRID, zerolinecolor=_GRID, linecolor=_GRID, automargin=True)

@@ -109,16 +109,16 @@ def _render(template: str, figures: Sequence[Figure], plotly_js: str, **values: 
     filters: dict[str, Callable[..., str]] = {
         "number": format_value,
         "duration": format_duration,
-        "plot": _plot,
-        "trials": _trials,
-        "yaml": _yaml,
+        "plot": _render_plot,
+        "trials": _render_trials,
+        "yaml": _render_yaml,
     }
     cast("dict[str, Any]", environment.filters).update(filters)
     inside = plotly_js == "inside"
     return environment.get_template(template).render(
         figures=figures,
-        source=_source,
-        formats_source=_formats_source,
+        source=_read_source,
+        formats_source=_read_formats_source,
         versions={"python": platform.python_version()}
         | {name: version(name) for name in _LIBRARIES},
         plotly_js=Markup(plotly.offline.get_plotlyjs()) if inside else None,  # noqa: S704 - from the plotly package
@@ -126,28 +126,28 @@ def _render(template: str, figures: Sequence[Figure], plotly_js: str, **values: 
     )
 
 
-def _source(name: str) -> Markup:
+def _read_source(name: str) -> Markup:
     text = (files("trialbus_services.reporter") / "templates" / name).read_text(encoding="utf-8")
     return Markup(text)  # noqa: S704 - our own file
 
 
-def _formats_source() -> Markup:
+def _read_formats_source() -> Markup:
     """Return the script of the text formats, which is a module for the live page."""
     text = (files("trialbus_services.views") / "formats.js").read_text(encoding="utf-8")
     return Markup(text.replace("export ", ""))  # noqa: S704 - our own file
 
 
-def _plot(figure: go.Figure) -> Markup:
+def _render_plot(figure: go.Figure) -> Markup:
     return _escape_json(str(plotly.io.to_json(figure, engine="json", remove_uids=True)))
 
 
-def _trials(table: Table, best: Sequence[FrozenTrial]) -> Markup:
-    rows = [[_cell(value) for value in row] for row in table.rows]
+def _render_trials(table: Table, best: Sequence[FrozenTrial]) -> Markup:
+    rows = [[_convert_cell(value) for value in row] for row in table.rows]
     data = {"header": table.header, "rows": rows, "best": [trial.number for trial in best]}
     return _escape_json(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
 
 
-def _cell(value: Any) -> Any:
+def _convert_cell(value: Any) -> Any:
     """Convert a value to a type of JSON, with a text for a float that is not finite."""
     if isinstance(value, float):
         if math.isfinite(value):
@@ -162,7 +162,7 @@ def _escape_json(text: str) -> Markup:
     return Markup(text.replace("<", "\\u003c").replace(">", "\\u003e"))  # noqa: S704
 
 
-def _yaml(value: Any) -> str:
+def _render_yaml(value: Any) -> str:
     # Through JSON: what users put into a study's attributes came from there.
     plain = json.loads(json.dumps(value, default=str))
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).rstrip()

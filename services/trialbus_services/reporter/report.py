@@ -74,22 +74,22 @@ def write_report(
 def _write_files(
     folder: Path, study: Snapshot, summary: StudySummary, table: Table, options: ReportSettings
 ) -> tuple[list[Path], list[str]]:
-    wanted = set(options.files)
+    formats = set(options.files)
     paths: list[Path] = []
     notes: list[str] = []
-    if "csv" in wanted:
+    if "csv" in formats:
         paths.append(replace_file(folder / "trials.csv", exports.to_csv(table)))
-    if "parquet" in wanted:
+    if "parquet" in formats:
         try:
             paths.append(replace_file(folder / "trials.parquet", exports.to_parquet(table)))
         except ImportError:
             notes.append("No trials.parquet: the package pyarrow is not installed.")
-    if "json" in wanted:
+    if "json" in formats:
         paths.append(replace_file(folder / "study.json", exports.to_json(study, summary)))
-    if "params" in wanted and summary.best:
+    if "params" in formats and summary.best:
         params = exports.to_params_yaml(summary.best[0], summary, folder.name)
         paths.append(replace_file(folder / "best_params.yaml", params))
-    if "summary" in wanted:
+    if "summary" in formats:
         markdown = exports.to_markdown(summary, compute_importances(study))
         paths.append(replace_file(folder / "summary.md", markdown))
     return paths, notes

@@ -62,27 +62,29 @@ def make_report_in_process(
     Raises:
         ReportError: The report could not be made, or took longer than a quarter of an hour.
     """
-    ours, theirs = _CONTEXT.Pipe()
+    connection, child_connection = _CONTEXT.Pipe()
     process = _CONTEXT.Process(
-        target=_make, args=(theirs, study, storage_url, directory, options), name=f"report {study}"
+        target=_make,
+        args=(child_connection, study, storage_url, directory, options),
+        name=f"report {study}",
     )
     process.start()
-    theirs.close()
+    child_connection.close()
     deadline = time.monotonic() + _LONGEST_S
     try:
-        while not ours.poll(_TURN_S):
+        while not connection.poll(_TURN_S):
             if stop.is_set():
                 return None
             if time.monotonic() > deadline:
-                raise ReportError(f"it took longer than {_LONGEST_S:g} s")
-        answer: list[Path] | _Failure = ours.recv()
+                raise ReportError(f"the report took longer than {_LONGEST_S:g} s")
+        answer: list[Path] | _Failure = connection.recv()
     except (EOFError, ConnectionError):
         process.join()
         raise ReportError(f"the process that made it ended with code {process.exitcode}") from None
     finally:
         process.kill()
         process.join()
-        ours.close()
+        connection.close()
     if isinstance(answer, _Failure):
         raise ReportError(answer.reason) from RuntimeError(answer.trace)
     return answer

@@ -46,7 +46,7 @@ class Snapshot(optuna.Study):
     ) -> None:
         self.__setstate__(study.__getstate__())
         self.study_name = name or study.study_name
-        self.metrics = list(metrics or _metrics(study))
+        self.metrics = list(metrics or _read_metrics(study))
         self.recorded = study.get_trials(deepcopy=False)
         self._trials = [_hide_attributes(trial) for trial in self.recorded]
 
@@ -120,7 +120,7 @@ def is_finite(trial: FrozenTrial) -> bool:
     return all(math.isfinite(value) for value in trial.values)
 
 
-def _metrics(study: optuna.Study) -> list[str]:
+def _read_metrics(study: optuna.Study) -> list[str]:
     """Return the name of each objective: Optuna's, trialbus's, or a number."""
     n = len(study.directions)
     spec: dict[str, Any] = study.user_attrs.get(SPEC) or {}

@@ -36,9 +36,7 @@ def open_storage(storage: str) -> BaseStorage:
     """
     url = storage if "://" in storage else _build_url(Path(storage))
     if url == "memory://":
-        raise SpecError(
-            _KEY, "'memory://' is gone with the optimizer (expected a file or database)"
-        )
+        raise SpecError(_KEY, "'memory://' ends with the optimizer (expected a file or database)")
     if url.startswith(JOURNAL):
         path = _require_file(url.removeprefix(JOURNAL))
         check_journal(path)

@@ -135,12 +135,12 @@ def _estimate_savings(trials: Sequence[FrozenTrial]) -> PruningSavings | None:
     pruned = [t for t in trials if t.state is TrialState.PRUNED]
     if not pruned or not any(complete):
         return None
-    whole = median(complete)
+    median_steps = median(complete)
     steps = [_count_steps(trial) for trial in pruned]
-    saved = sum(max(0.0, whole - n) for n in steps)
+    saved = sum(max(0.0, median_steps - n) for n in steps)
     lengths = [t.duration for t in trials if t.duration and t.state is TrialState.COMPLETE]
     # In seconds: what a median of durations is has no type.
-    length = median(each.total_seconds() for each in lengths) if lengths else 0.0
+    length = median(length.total_seconds() for length in lengths) if lengths else 0.0
     time_s = sum(max(0.0, length - t.duration.total_seconds()) for t in pruned if t.duration)
     share = saved / (sum(complete) + sum(steps) + saved)
     return PruningSavings(share, timedelta(seconds=time_s))

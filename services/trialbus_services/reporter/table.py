@@ -45,11 +45,11 @@ def tabulate(study: Snapshot) -> Table:
     for i, metric in enumerate(study.metrics):
         name = metric if metric not in table else f"{metric} ({i})"
         table[name] = [trial.values[i] if trial.values else None for trial in trials]
-    taken = {*table, "steps", "seconds", "started", "feasible", "worker", "slot", "attempt"}
+    reserved = {*table, "steps", "seconds", "started", "feasible", "worker", "slot", "attempt"}
     # In the order in which the search space names them.
     params = {name: None for trial in trials for name in trial.params}
     for param in params:
-        name = f"params.{param}" if param in taken else param
+        name = f"params.{param}" if param in reserved else param
         table[name] = [trial.params.get(param) for trial in trials]
     last: dict[str, list[Any]] = {
         "feasible": [is_feasible(trial) if trial.constraints else None for trial in trials],
@@ -57,7 +57,7 @@ def tabulate(study: Snapshot) -> Table:
         "seconds": [
             round(trial.duration.total_seconds(), 3) if trial.duration else None for trial in trials
         ],
-        "started": [_second(trial.datetime_start) for trial in trials],
+        "started": [_format_time(trial.datetime_start) for trial in trials],
         "worker": [trial.user_attrs.get(WORKER) for trial in trials],
         "slot": [trial.user_attrs.get(SLOT) for trial in trials],
         "attempt": [trial.user_attrs.get(ATTEMPT) for trial in trials],
@@ -65,5 +65,5 @@ def tabulate(study: Snapshot) -> Table:
     return Table(table | {name: v for name, v in last.items() if any(x is not None for x in v)})
 
 
-def _second(moment: datetime | None) -> str | None:
+def _format_time(moment: datetime | None) -> str | None:
     return moment.isoformat(sep=" ", timespec="seconds") if moment else None

@@ -70,7 +70,7 @@ def write_results(
 
 def tidy_checkpoints(study: optuna.Study, config: StudyConfig) -> None:
     """Remove the checkpoints of all trials but the best."""
-    kept: set[int] = set()
+    kept_numbers: set[int] = set()
     trials = study.get_trials(deepcopy=False)
     if config.save_checkpoints and config.keep_best_n is None:
         return
@@ -78,10 +78,10 @@ def tidy_checkpoints(study: optuna.Study, config: StudyConfig) -> None:
         complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
         best_first = config.direction == "maximize"
         complete.sort(key=lambda trial: trial.value or 0.0, reverse=best_first)
-        kept = {trial.number for trial in complete[: config.keep_best_n]}
+        kept_numbers = {trial.number for trial in complete[: config.keep_best_n]}
     for trial in trials:
         folder = locate_checkpoints(config.study_name, trial.number)
-        if trial.number not in kept and folder.is_dir():
+        if trial.number not in kept_numbers and folder.is_dir():
             shutil.rmtree(folder)
 
 

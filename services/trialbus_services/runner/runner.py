@@ -145,8 +145,8 @@ class OptunaRunner:
         capacity = gpus.count_slots(len(gpus.list_visible_gpus()), self.spec.gpu_per_trial)
         if capacity and capacity < slots:
             self._print(
-                f"{capacity} trials at once in place of {slots}, for that many GPUs are here "
-                f"(gpu_per_trial {self.spec.gpu_per_trial:g})",
+                f"{capacity} trials at once in place of {slots}, limited by the GPUs of this "
+                f"machine (gpu_per_trial {self.spec.gpu_per_trial:g})",
                 style="yellow",
             )
             slots = capacity

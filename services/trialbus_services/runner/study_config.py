@@ -75,7 +75,7 @@ class StudyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Trials that run at the same time, at most `max_concurrent_trials`; None and -1 take that."""
 
     catch_exceptions: bool = True
-    """Whether the study goes on after a failed trial."""
+    """Whether the study continues after a failed trial."""
 
     base_config: dict[str, Any] | str | None = None
     """Configuration that every trial begins with: a mapping, or the path of a YAML file relative

@@ -236,7 +236,7 @@ class StudyView:
             if end.cause != "waiting":
                 self._close_trial(end, trial)
             elif cause is not None:
-                self._add_note(cause, f"trial {trial.number} was {cause}; it is handed out again")
+                self._add_note(cause, f"trial {trial.number} was {cause}; it is assigned again")
         return ends
 
     def _close_trial(self, end: AttemptEnd, trial: RunningTrial) -> None:

@@ -143,9 +143,9 @@ def _print_advice(console: Console, finished: events.StudyFinished) -> None:
             soft_wrap=True,
         )
     if finished.reason == "failed":
-        advice = "mend the cause and run the same study command again: what is done stays done"
+        advice = "fix the cause and run the same study command again; finished trials are kept"
     elif finished.reason in ("stopped", "timeout"):
-        advice = "the same study command goes on with the trials left"
+        advice = "the same study command continues with the remaining trials"
     else:
         return
     console.print(Text.assemble(("next: ", "dim"), advice), highlight=False, soft_wrap=True)

@@ -243,7 +243,7 @@ def _build_table(
             Text(format_value(value, LIVE_DIGITS), style="bold"),
         ]
         if bars:
-            cells.append(Text(sparkline(trial.curve.values(), bars), style="cyan"))
+            cells.append(Text(draw_sparkline(trial.curve.values(), bars), style="cyan"))
         cells.append(_format_other_metrics(trial, metric))
         if wide:
             cells.append(Text(format_params(trial.params)))
@@ -288,11 +288,11 @@ def _format_progress(view: StudyView) -> str:
     return f"{study}: {done}, {len(view.running)} running, {value}{left}"
 
 
-def sparkline(values: Iterable[float], width: int = _SPARK) -> str:
+def draw_sparkline(values: Iterable[float], width: int = _SPARK) -> str:
     """Format values as a row of bars from the lowest to the highest value.
 
     Example:
-        >>> sparkline([0.0, 0.5, 1.0])
+        >>> draw_sparkline([0.0, 0.5, 1.0])
         '▁▄█'
     """
     finite = [value for value in values if math.isfinite(value)]

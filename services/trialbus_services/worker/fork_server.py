@@ -89,7 +89,7 @@ def _check_fork_safety() -> None:
         )
     if not _computes_after_fork(torch):
         raise RuntimeError(
-            "importing the module computes on several threads, after which PyTorch stands still in "
+            "importing the module computes on several threads, after which PyTorch hangs in "
             "a fork; compute in the function, or set trainer.env.OMP_NUM_THREADS=1"
         )
 

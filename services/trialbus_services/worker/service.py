@@ -127,7 +127,7 @@ class Worker:
                     {reader, *tasks}, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED
                 )
             if not done:
-                logger.warning("the hub declared this worker lost; its trials are handed out again")
+                logger.warning("the hub declared this worker lost; its trials are assigned again")
         finally:
             for task in tasks:
                 task.cancel()
@@ -185,7 +185,7 @@ class Worker:
         except asyncio.CancelledError:
             training.cancel()
             await asyncio.wait([training])
-            error = f"worker {self.name} ended it as it stopped"
+            error = f"worker {self.name} stopped and ended this attempt"
             publisher.publish(_build_finished(trial, "preempted", error=error))
             raise
         finally:
@@ -198,8 +198,8 @@ class Worker:
     ) -> events.TrialFinished:
         """Return the `trial_finished` of a training that has ended."""
         if training.cancelled():
-            logger.info("%s was given up", _describe(trial))
-            return _build_finished(trial, "preempted", error="this attempt was given up")
+            logger.info("%s was abandoned", _describe(trial))
+            return _build_finished(trial, "preempted", error="this attempt was abandoned")
         failure = training.exception()
         if isinstance(failure, OSError | ValueError):
             logger.warning("%s: %s", _describe(trial), failure)

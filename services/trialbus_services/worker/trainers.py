@@ -87,7 +87,7 @@ class CommandTrainer:
 
     def _prepare_run_directory(self, trial: TrialAssigned) -> Path:
         if self.cwd is not None and not Path(self.cwd).is_dir():
-            raise NotADirectoryError(f"trainer.cwd={self.cwd!r} is not a folder any more")
+            raise NotADirectoryError(f"trainer.cwd={self.cwd!r} is no longer a folder")
         run_directory = paths.locate_run_directory(self.runs, trial.study, trial.trial)
         if self.params_as == "file":
             run_directory.mkdir(parents=True, exist_ok=True)

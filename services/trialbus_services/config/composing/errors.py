@@ -97,7 +97,7 @@ def explain_search_path(warning: UserWarning, sources: ConfigSources) -> ConfigE
     path_match = re.match(SEARCH_PATH_WARNING, str(warning))
     path = path_match[1] if path_match else str(warning)
     problem = (
-        f"{path!r} is not there (expected a folder of YAML files, or pkg://<package> with an "
+        f"{path!r} does not exist (expected a folder of YAML files, or pkg://<package> with an "
         "__init__.py)"
     )
     return ConfigError("hydra.searchpath", problem, sources.describe_value("hydra.searchpath"))
@@ -107,7 +107,7 @@ def _explain_wrong_value(
     error: Exception, cause: OmegaConfBaseException, sources: ConfigSources
 ) -> ConfigError:
     key = str(cause.full_key)
-    problem = _first_line(str(cause.msg or cause))
+    problem = _get_first_line(str(cause.msg or cause))
     conversion = _CONVERSION_FAILED.match(str(cause.msg))
     if conversion:
         type_name = conversion[2] or conversion[3]
@@ -122,11 +122,11 @@ def _explain_wrong_value(
         return ConfigError(key, problem, sources.describe_value(key))
     # The package of the file is unknown before the config is composed: try every end of the key.
     parts = key.split(".")
-    places = [
+    descriptions = [
         sources.describe_file(config_match[1], parts[start:]) for start in range(len(parts) + 1)
     ]
-    with_line = (place for place in places if place and ", line" in place)
-    return ConfigError(key, problem, next(with_line, places[-1]))
+    with_line = (text for text in descriptions if text and ", line" in text)
+    return ConfigError(key, problem, next(with_line, descriptions[-1]))
 
 
 def _explain_override(error: OverrideParseException) -> str:
@@ -134,7 +134,7 @@ def _explain_override(error: OverrideParseException) -> str:
     reason = re.split(r" expecting |\n", error.message.partition("\n")[2] or error.message)[0]
     return (
         f"{error.override!r} cannot be read: {reason} "
-        "(expected key=value; a value with other signs stands in quotes)"
+        "(expected key=value; quote a value with other characters)"
     )
 
 
@@ -153,19 +153,19 @@ def _explain_missing_config(error: MissingConfigException, sources: ConfigSource
 def _explain_yaml_error(error: yaml.MarkedYAMLError) -> ConfigError:
     mark = error.problem_mark or error.context_mark
     if mark is None:
-        return ConfigError("config", _first_line(str(error)), None)
+        return ConfigError("config", _get_first_line(str(error)), None)
     file = Path(mark.name)
-    problem = f"is not YAML that can be read: {error.problem or error.context}"
+    problem = f"is not valid YAML: {error.problem or error.context}"
     return ConfigError(file.stem, problem, f"in {shorten_path(file)}, line {mark.line + 1}")
 
 
 def _extend_key(error: SpecError, config: DictConfig) -> tuple[str, str]:
     """Return key and problem, with a field at the start of the problem moved into the key."""
-    field, _, rest = error.problem.partition(" ")
+    field, _, problem = error.problem.partition(" ")
     field = field.removesuffix(":")
     key = f"{error.key}.{field}"
     if re.fullmatch(r"[a-z_]+([.\[]\w+\]?)*", field) and _has_key(config, key):
-        return key, rest
+        return key, problem
     return error.key, error.problem
 
 
@@ -184,5 +184,5 @@ def _get_cause(error: Exception) -> OmegaConfBaseException | None:
     return None
 
 
-def _first_line(text: Any) -> str:
+def _get_first_line(text: Any) -> str:
     return str(text).splitlines()[0] if str(text) else ""

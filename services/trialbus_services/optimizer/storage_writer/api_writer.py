@@ -159,11 +159,11 @@ def _drain(rows: dict[_T, Any]) -> Iterable[_T]:
 
 
 def _try_write(
-    write: Callable[[], object], stored_study: StoredStudy, change: TrialChange | None, what: str
+    write: Callable[[], object], stored_study: StoredStudy, change: TrialChange | None, row: str
 ) -> None:
     try:
         write()
     except Exception as error:
         if not is_refusal(error):
             raise
-        log_refusal(stored_study, change, what, error)
+        log_refusal(stored_study, change, row, error)

@@ -37,14 +37,14 @@ def build_comparison(studies: Sequence[Snapshot]) -> list[Figure]:
             "history",
             "Optimization history",
             f"Each trial's {metric} and the best so far, over the number of the trial.",
-            lambda: _history(ready, metric),
+            lambda: _draw_history(ready, metric),
             none,
         ),
         Recipe(
             "progress",
             "Progress over time",
             f"The best {metric} so far, over the minutes since each study's first trial began.",
-            lambda: _progress(ready, metric),
+            lambda: _draw_progress(ready, metric),
             none,
         ),
         Recipe(
@@ -58,24 +58,24 @@ def build_comparison(studies: Sequence[Snapshot]) -> list[Figure]:
             "importances",
             "Param importances",
             "How much of the spread of its objective each param explains, in each study.",
-            lambda: _importances(ready),
+            lambda: _draw_importances(ready),
             none,
         ),
     ]
     return [recipe.build() for recipe in recipes]
 
 
-def _history(studies: Sequence[Snapshot], metric: str) -> go.Figure:
+def _draw_history(studies: Sequence[Snapshot], metric: str) -> go.Figure:
     figure = plots.plot_optimization_history(list(studies), target_name=metric)
     names = [study.study_name for study in studies]
-    # Optuna draws three traces for each study: its trials, the best so far, the infeasible ones.
+    # Optuna draws three traces for each study: all trials, the best so far, infeasible trials.
     for i, trace in enumerate(get_traces(figure)):
         name = names[i // 3]
         color = COLORS[(i // 3) % len(COLORS)]
         n = len(trace.x)
-        kept = [j * n // _MOST_POINTS for j in range(_MOST_POINTS)] if n > _MOST_POINTS else None
-        if kept:
-            trace.update({axis: [trace[axis][j] for j in kept] for axis in ("x", "y")})
+        indices = [j * n // _MOST_POINTS for j in range(_MOST_POINTS)] if n > _MOST_POINTS else None
+        if indices:
+            trace.update({axis: [trace[axis][j] for j in indices] for axis in ("x", "y")})
         trace.update(name=name, legendgroup=name, showlegend=trace.mode == "lines")
         if trace.mode == "lines":
             trace.update(line={"color": color, "shape": "hv", "width": 2.5})
@@ -84,7 +84,7 @@ def _history(studies: Sequence[Snapshot], metric: str) -> go.Figure:
     return figure
 
 
-def _progress(studies: Sequence[Snapshot], metric: str) -> go.Figure:
+def _draw_progress(studies: Sequence[Snapshot], metric: str) -> go.Figure:
     figure = go.Figure()
     for i, study in enumerate(studies):
         starts = [t.datetime_start for t in study.recorded if t.datetime_start]
@@ -112,7 +112,7 @@ def _progress(studies: Sequence[Snapshot], metric: str) -> go.Figure:
     return figure
 
 
-def _importances(studies: Sequence[Snapshot]) -> go.Figure:
+def _draw_importances(studies: Sequence[Snapshot]) -> go.Figure:
     figure = go.Figure()
     for i, study in enumerate(studies):
         ranked = list(compute_importances(study).items())[:MOST_BARS]

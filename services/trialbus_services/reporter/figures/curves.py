@@ -39,7 +39,7 @@ def draw_curves(study: Snapshot, metric: str) -> go.Figure:
     for trial in sorted(trials, key=lambda t: (t.number in best, t.state is TrialState.COMPLETE)):
         pruned = trial.state is TrialState.PRUNED
         is_best = trial.number in best
-        steps, values = _points(trial)
+        steps, values = _thin_points(trial)
         figure.add_scatter(
             x=steps,
             y=values,
@@ -59,11 +59,13 @@ def draw_curves(study: Snapshot, metric: str) -> go.Figure:
     return figure
 
 
-def _points(trial: FrozenTrial) -> tuple[list[int], list[float]]:
+def _thin_points(trial: FrozenTrial) -> tuple[list[int], list[float]]:
     points = sorted(get_curve(trial).items())
     stride = -(-len(points) // _MOST_STEPS)
-    kept = points[::stride] if (len(points) - 1) % stride == 0 else [*points[::stride], points[-1]]
-    return [step for step, _ in kept], [value for _, value in kept]
+    thinned = (
+        points[::stride] if (len(points) - 1) % stride == 0 else [*points[::stride], points[-1]]
+    )
+    return [step for step, _ in thinned], [value for _, value in thinned]
 
 
 def _mark_ends(figure: go.Figure, pruned: Sequence[FrozenTrial]) -> None:

@@ -38,9 +38,12 @@ def draw_importances(study: Snapshot) -> go.Figure:
             study, target=_target(study, i), target_name=metric, params=None
         )
         for bar in get_traces(plot):
-            kept = [k for k, param in enumerate(bar.y) if param in important]
+            indices = [k for k, param in enumerate(bar.y) if param in important]
             bar.update(
-                {name: [bar[name][k] for k in kept] for name in ("x", "y", "text", "hovertemplate")}
+                {
+                    name: [bar[name][k] for k in indices]
+                    for name in ("x", "y", "text", "hovertemplate")
+                }
             )
             figure.add_trace(bar)
         figure.update_layout(cast("Any", plot).layout)
@@ -60,7 +63,7 @@ def _target(study: Snapshot, objective: int) -> Callable[[FrozenTrial], float] |
     return value
 
 
-def objective_target(study: Snapshot, objective: int = 0) -> dict[str, Any]:
+def make_target(study: Snapshot, objective: int = 0) -> dict[str, Any]:
     """Return the arguments of Optuna's plots for an objective of a study."""
     name = {"target_name": study.metrics[objective]}
     if len(study.directions) == 1:

@@ -32,14 +32,14 @@ from trialbus_services.reporter.figures.importances import (
     MOST_BARS,
     compute_importances,
     draw_importances,
-    objective_target,
+    make_target,
 )
 from trialbus_services.reporter.snapshot import Snapshot, is_finite
 from trialbus_services.views.formats import LIVE_DIGITS, format_value
 
 _MOST_PARAMS = 12
 _MOST_POINTS = 1000
-#: The browser fills the gaps between them, which takes the square of their number.
+#: The browser interpolates between the trials, which takes the square of their number.
 _MOST_CONTOUR = 120
 _MOST_HISTORY = 4000
 _MOST_TERMINATOR = 100
@@ -56,9 +56,9 @@ def build_figures(study: Snapshot, options: ReportSettings, original: optuna.Stu
         original: The study that users' figures are called with.
 
     Source:
-        `optuna.visualization`, but for the curves and the timeline; tests compare these with it.
+        `optuna.visualization`, except the curves and the timeline; tests compare both sources.
     """
-    recipes = _Recipes(study).all()
+    recipes = _Recipes(study).make_all()
     chosen = [recipe for recipe in recipes if options.wants(recipe.key.partition("-")[0])]
     return [recipe.build() for recipe in [*chosen, *load_custom_recipes(original, options.own)]]
 
@@ -69,7 +69,7 @@ class _Recipes:
         self.metrics = study.metrics
         self.single = len(self.metrics) == 1
         self.name = self.metrics[0]
-        self.target = objective_target(study)
+        self.target = make_target(study)
         self.complete = study.complete_trials()
         self.finite = [trial for trial in self.complete if is_finite(trial)]
         self.important = list(compute_importances(study)) if len(self.finite) > 1 else []
@@ -79,30 +79,34 @@ class _Recipes:
         self.none = None if self.finite else _explain_missing(self.complete)
         several = None if len(self.finite) > 1 else "It takes at least two complete trials."
         self.several = self.none or several
-        varied = None if _vary(self.finite) else "All complete trials have the same value."
+        varied = (
+            None
+            if _has_distinct_values(self.finite)
+            else "All complete trials have the same value."
+        )
         self.varied = self.several or varied
         no_param = None if params else "No trial has a param."
         self.no_param = self.none or no_param
         two_params = None if len(params) > 1 else "It takes at least two params."
         self.two_params = self.varied or two_params
 
-    def all(self) -> list[Recipe]:
-        several = [] if self.single else [self._pareto(), self._hypervolume()]
+    def make_all(self) -> list[Recipe]:
+        several = [] if self.single else [self._make_pareto(), self._make_hypervolume()]
         return [
             *several,
-            *self._histories(),
-            self._curves(),
-            self._importances(),
-            self._parallel(),
-            self._slices(),
-            self._contour(),
-            self._rank(),
-            self._edf(),
-            self._timeline(),
-            *([self._terminator()] if self.single else []),
+            *self._make_histories(),
+            self._make_curves(),
+            self._make_importances(),
+            self._make_parallel(),
+            self._make_slices(),
+            self._make_contour(),
+            self._make_rank(),
+            self._make_edf(),
+            self._make_timeline(),
+            *([self._make_terminator()] if self.single else []),
         ]
 
-    def _pareto(self) -> Recipe:
+    def _make_pareto(self) -> Recipe:
         sample = self.study.sample(pareto.MOST_POINTS, self.study.best)
         return Recipe(
             "pareto",
@@ -114,7 +118,7 @@ class _Recipes:
             note=_note_sample(pareto.MOST_POINTS, self.complete, kept="the front among them"),
         )
 
-    def _hypervolume(self) -> Recipe:
+    def _make_hypervolume(self) -> Recipe:
         point = pareto.compute_reference_point(self.study) if self.finite else []
         coordinates = ", ".join(format_value(value, LIVE_DIGITS) for value in point)
         return Recipe(
@@ -125,40 +129,40 @@ class _Recipes:
             self.several,
         )
 
-    def _histories(self) -> Iterable[Recipe]:
+    def _make_histories(self) -> Iterable[Recipe]:
         yield Recipe(
             "history",
             "Optimization history" if self.single else f"History of {self.name}",
             f"Each trial's {self.name}{' and the best so far' if self.single else ''}.",
-            lambda: self._history(self.target),
+            lambda: self._draw_history(self.target),
             self.none,
             note=_note_sample(_MOST_HISTORY, self.complete, kept=""),
         )
         for i, metric in enumerate(self.metrics[1:], 1):
-            target = objective_target(self.study, i)
+            target = make_target(self.study, i)
             yield Recipe(
                 f"history-{i}",
                 f"History of {metric}",
                 f"Each trial's {metric}.",
-                lambda target=target: self._history(target),
+                lambda target=target: self._draw_history(target),
                 self.none,
                 note=_note_sample(_MOST_HISTORY, self.complete, kept=""),
             )
 
-    def _history(self, target: dict[str, Any]) -> go.Figure:
+    def _draw_history(self, target: dict[str, Any]) -> go.Figure:
         figure = plots.plot_optimization_history(self.study, **target)
         for trace in get_traces(figure):
             n = len(trace.x)
             if n > _MOST_HISTORY:
-                kept = [i * n // _MOST_HISTORY for i in range(_MOST_HISTORY)]
-                trace.update({axis: [trace[axis][i] for i in kept] for axis in ("x", "y")})
+                indices = [i * n // _MOST_HISTORY for i in range(_MOST_HISTORY)]
+                trace.update({axis: [trace[axis][i] for i in indices] for axis in ("x", "y")})
             if trace.mode == "lines":
                 trace.update(line={"color": BEST, "shape": "hv", "width": 2})
             elif trace.showlegend is None:
                 trace.update(marker={"color": GOOD, "size": 6 if n < _MANY else 3})
         return figure
 
-    def _curves(self) -> Recipe:
+    def _make_curves(self) -> Recipe:
         spec: dict[str, Any] = self.study.user_attrs.get(SPEC) or {}
         by: dict[str, str] = spec.get("prune_by") or {}
         metric = by.get("metric") or self.name
@@ -172,7 +176,7 @@ class _Recipes:
             note=_note_sample(curves.MOST_CURVES, reported, noun="curves"),
         )
 
-    def _importances(self) -> Recipe:
+    def _make_importances(self) -> Recipe:
         explained = "an objective" if len(self.metrics) > 1 else self.name
         n = len(self.params)
         return Recipe(
@@ -184,7 +188,7 @@ class _Recipes:
             note=f"The first {MOST_BARS} of {n} params." if n > MOST_BARS else None,
         )
 
-    def _parallel(self) -> Recipe:
+    def _make_parallel(self) -> Recipe:
         sample = self.study.sample(parallel.MOST_LINES, self.study.best)
         return Recipe(
             "parallel",
@@ -196,7 +200,7 @@ class _Recipes:
             note=_note_sample(parallel.MOST_LINES, self.complete) or self._note_params(),
         )
 
-    def _slices(self) -> Recipe:
+    def _make_slices(self) -> Recipe:
         sample = self.study.sample(_MOST_POINTS, self.study.best)
 
         def draw() -> go.Figure:
@@ -214,7 +218,7 @@ class _Recipes:
             note=_note_sample(_MOST_POINTS, self.complete) or self._note_params(),
         )
 
-    def _contour(self) -> Recipe:
+    def _make_contour(self) -> Recipe:
         sample = self.study.sample(_MOST_CONTOUR, self.study.best)
         return Recipe(
             "contour",
@@ -224,26 +228,26 @@ class _Recipes:
                 plots.plot_contour(sample, params=self.important[:2], **self.target),
                 low_is_best=self.study.directions[0] is StudyDirection.MINIMIZE,
             ),
-            self._no_pair(),
+            self._explain_missing_pair(),
             tall=True,
             width=_WIDE,
             note=_note_sample(_MOST_CONTOUR, self.complete),
         )
 
-    def _rank(self) -> Recipe:
+    def _make_rank(self) -> Recipe:
         sample = self.study.sample(_MOST_POINTS // 2, self.study.best)
         return Recipe(
             "rank",
             "Rank" if self.single else f"Rank by {self.name}",
             f"Trials over the most important params, coloured by the rank of {self.name}.",
             lambda: plots.plot_rank(sample, params=self.important[:3], **self.target),
-            self._no_pair(),
+            self._explain_missing_pair(),
             tall=True,
             width=_WIDE,
             note=_note_sample(_MOST_POINTS // 2, self.complete),
         )
 
-    def _edf(self) -> Recipe:
+    def _make_edf(self) -> Recipe:
         return Recipe(
             "edf",
             "Empirical distribution",
@@ -252,7 +256,7 @@ class _Recipes:
             self.several,
         )
 
-    def _timeline(self) -> Recipe:
+    def _make_timeline(self) -> Recipe:
         started = timeline.get_started_trials(self.study)
         n = timeline.MOST_BARS
         return Recipe(
@@ -264,9 +268,9 @@ class _Recipes:
             note=f"The last {n:,} of {len(started):,} trials." if len(started) > n else None,
         )
 
-    def _terminator(self) -> Recipe:
+    def _make_terminator(self) -> Recipe:
         def draw() -> go.Figure:
-            # It draws a bar for its progress.
+            # Optuna prints a progress bar.
             with contextlib.redirect_stderr(io.StringIO()):
                 return plots.plot_terminator_improvement(self.study)
 
@@ -280,7 +284,7 @@ class _Recipes:
             self.none or (most if many else None),
         )
 
-    def _no_pair(self) -> str | None:
+    def _explain_missing_pair(self) -> str | None:
         no_pair = None if len(self.important) > 1 else "No two params explain the value."
         return self.two_params or no_pair
 
@@ -300,7 +304,7 @@ def _explain_missing(complete: Sequence[FrozenTrial]) -> str:
     return "No complete trial has a finite value." if complete else "No trial was completed."
 
 
-def _vary(finite: Sequence[FrozenTrial]) -> bool:
+def _has_distinct_values(finite: Sequence[FrozenTrial]) -> bool:
     return len({trial.values[0] for trial in finite}) > 1
 
 

@@ -57,17 +57,19 @@ def draw_timeline(study: Snapshot) -> go.Figure:
         figure.add_bar(
             name=state,
             orientation="h",
-            x=[_length_ms(trial, last) for trial in bars],
+            x=[_compute_length_ms(trial, last) for trial in bars],
             base=[_start(trial).isoformat() for trial in bars],
-            y=[_row(trial) if placed else trial.number for trial in bars],
+            y=[_format_row(trial) if placed else trial.number for trial in bars],
             marker={"color": color, "line": {"width": 0.5, "color": "rgba(255,255,255,0.6)"}},
-            customdata=[[trial.number, _format_length(trial), _row(trial)] for trial in bars],
+            customdata=[
+                [trial.number, _format_length(trial), _format_row(trial)] for trial in bars
+            ],
             hovertemplate="trial %{customdata[0]}<br>%{customdata[2]}<br>%{customdata[1]}"
             f"<extra>{state}</extra>",
         )
     figure.update_xaxes(type="date")
     if placed:
-        rows = sorted({_row(trial) for trial in trials}, reverse=True)
+        rows = sorted({_format_row(trial) for trial in trials}, reverse=True)
         figure.update_yaxes(type="category", categoryorder="array", categoryarray=rows)
     else:
         figure.update_yaxes(title="trial")
@@ -75,7 +77,7 @@ def draw_timeline(study: Snapshot) -> go.Figure:
     return figure
 
 
-def _row(trial: FrozenTrial) -> str:
+def _format_row(trial: FrozenTrial) -> str:
     worker, slot = trial.user_attrs.get(WORKER), trial.user_attrs.get(SLOT)
     if not worker:
         return "worker not known"
@@ -90,7 +92,7 @@ def _ends(trial: FrozenTrial) -> list[datetime]:
     return [_start(trial), trial.datetime_complete or _start(trial)]
 
 
-def _length_ms(trial: FrozenTrial, last: datetime) -> float:
+def _compute_length_ms(trial: FrozenTrial, last: datetime) -> float:
     return ((trial.datetime_complete or last) - _start(trial)).total_seconds() * 1000
 
 
