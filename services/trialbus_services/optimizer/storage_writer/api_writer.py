@@ -84,21 +84,21 @@ class ApiWriter:
         if change.is_started:
             try_write(
                 partial(storage.set_trial_state_values, trial_id, TrialState.RUNNING),
-                what="its start",
+                row="its start",
             )
             change.is_started = False
         for name in _drain(change.params):
             value, distribution = change.params[name]
             try_write(
                 partial(storage.set_trial_param, trial_id, name, float(value), distribution),
-                what=f"parameter {name!r}",
+                row=f"parameter {name!r}",
             )
         for step in _drain(change.steps):
             try_write(
                 partial(
                     storage.set_trial_intermediate_value, trial_id, step, float(change.steps[step])
                 ),
-                what=f"the value of step {step}",
+                row=f"the value of step {step}",
             )
         setters = (
             (change.attributes.user, storage.set_trial_user_attr),
@@ -108,7 +108,7 @@ class ApiWriter:
             for key in _drain(values):
                 try_write(
                     partial(setter, trial_id, key, json.loads(values[key])),
-                    what=f"attribute {key!r}",
+                    row=f"attribute {key!r}",
                 )
         row = change.row
         if row is not None and row.state.is_finished():
@@ -116,7 +116,7 @@ class ApiWriter:
                 partial(
                     storage.set_trial_state_values, trial_id, row.state, list(row.values) or None
                 ),
-                what=f"its end as {row.state.name}",
+                row=f"its end as {row.state.name}",
             )
 
     def _create(self, stored_study: StoredStudy, change: TrialChange) -> None:
