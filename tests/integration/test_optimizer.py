@@ -254,7 +254,7 @@ def test_a_second_optimizer_is_refused_while_the_first_lives(
     client().ask()
     second = bus.run("second", bus.processes["optimizer"].command)
     assert second.wait(30) == 3
-    assert "optimizer 'optimizer' is already here" in second.printed()
+    assert "optimizer 'optimizer' is already registered" in second.printed()
 
 
 def test_a_study_is_announced_as_finished_only_when_its_end_is_in_the_storage(

@@ -135,7 +135,7 @@ def test_a_running_optimizer_that_records_elsewhere_is_pointed_out(bus: Bus) -> 
     code, printed = run_to_end(bus, *small_study())
     assert code == 2
     assert (
-        "storage.url: 'sqlite:///optuna_studies.db' is not where the optimizer that is up"
+        "storage.url: 'sqlite:///optuna_studies.db' is not the storage of the running optimizer"
         in printed
     )
 

@@ -44,7 +44,7 @@ def read_error(capsys: pytest.CaptureFixture[str]) -> str:
         (["report", "--storage", "nosuch://x"], "--storage: 'nosuch://x' cannot be opened"),
         (["metrics", "--port", "99999"], f"--port: 99999 {PORT}"),
         (["metrics", "--port=-1"], f"--port: -1 {PORT}"),
-        (["metrics", "--address", ""], "--address: '' is no address"),
+        (["metrics", "--address", ""], "--address: '' is not the address of a machine"),
         (["metrics", "--endpoint", "nope"], "--endpoint: 'nope' is not ipc://<path> or tcp://"),
         (["watch", "--endpoint=tcp://x"], "--endpoint: 'tcp://x' is not ipc://<path> or tcp://"),
         (["keys", "--dir", "/proc/nope", "init"], "keys: '/proc/nope': No such file or directory"),

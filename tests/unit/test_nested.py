@@ -57,7 +57,7 @@ def test_a_flat_configuration_has_the_values_by_dotted_name() -> None:
         ({"a": {1: 2}}, r"a.1 has the key 1 \(expected a name\)"),
         ({"a.": 1}, r"a. has the key 'a.'"),
         ({"a": 2**64}, "a is 18446744073709551616"),
-        ({"a": {"b": 1}, "a.b": 2}, "a.b is there twice"),
+        ({"a": {"b": 1}, "a.b": 2}, "a.b is given twice"),
         ({"a": 1, "a.b": 2}, "a.b lies below a, which has a value"),
     ],
     ids=str,

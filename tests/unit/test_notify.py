@@ -145,7 +145,7 @@ def test_a_notice_that_nobody_takes_is_passed_over_in_the_end(
             end(hub, "good")
             until(lambda: there.seen, 10, "the other notice")
         assert [body["study"] for body in there.seen] == ["good"]
-    assert "study 'bad' is passed over" in caplog.text
+    assert "gave up study 'bad'" in caplog.text
     assert "127.0.0.1 answered 400" in caplog.text
     assert "secret" not in caplog.text
 
@@ -192,7 +192,7 @@ def test_the_desktop_shows_it_where_there_is_a_program_for_it(
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     Desktop()(NOTICE)
-    assert "there is no notify-send here" in caplog.text
+    assert "notify-send is not installed" in caplog.text
     program = tmp_path / "notify-send"
     program.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/shown\n')
     program.chmod(0o755)

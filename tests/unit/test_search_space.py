@@ -88,7 +88,7 @@ def test_a_list_of_named_parameters_gives_the_same_search_space() -> None:
         ({"lr": 1}, r"studies\[0\].parameters: \{'lr': 1\} is not a list"),
         ([{"type": "int"}], r"studies\[0\].parameters\[0\].name: missing in \{'type': 'int'\}"),
         (["lr"], r"parameters\[0\].name: missing in 'lr'"),
-        ([{"name": "a"}, {"name": "a"}], r"parameters\[1\].name: 'a' is there twice"),
+        ([{"name": "a"}, {"name": "a"}], r"parameters\[1\].name: 'a' is given twice"),
     ],
     ids=str,
 )

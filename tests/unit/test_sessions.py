@@ -101,7 +101,7 @@ def test_an_exclusive_kind_and_name_belongs_to_one_live_session() -> None:
     assert register(sessions, hello("a", kind="optimizer", exclusive=True)) is None
     refusal = register(sessions, hello("b", kind="optimizer", exclusive=True))
     assert refusal is not None
-    assert "optimizer 'n' is already here" in refusal
+    assert "optimizer 'n' is already registered" in refusal
     assert register(sessions, hello("a", kind="optimizer", exclusive=True)) is None
     assert register(sessions, hello("c", kind="reporter", exclusive=True)) is None
     sessions.end("a")

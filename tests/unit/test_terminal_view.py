@@ -283,13 +283,13 @@ def test_the_summary_of_several_objectives_lists_the_front() -> None:
     [
         (
             ended("failed", error="no such pruner"),
-            ["error: no such pruner", "next: mend the cause and run the same study command again"],
+            ["error: no such pruner", "next: fix the cause and run the same study command again"],
         ),
         (
             ended("stopped", error="by hand", best_trials=[BEST]),
             ["reason: by hand", "next: the same study command continues with the remaining trials"],
         ),
-        (ended("timeout", best_trials=[BEST]), ["next: the same study command goes on"]),
+        (ended("timeout", best_trials=[BEST]), ["next: the same study command continues"]),
         (ended(), ["error: no trial was completed; the logs of the trials say why"]),
     ],
 )

@@ -120,14 +120,12 @@ WRONG = {
     "a primary config that is not there": Wrong(
         ("--config-name: there is no 'cofnig'",), options=("--config-name=cofnig",)
     ),
-    "YAML that does not parse": written(
-        OBJECTIVE, "{metric: loss", "is not YAML that can be read", at=5
-    ),
-    "a tab in YAML": written("  lr", "\tlr", "is not YAML that can be read", at=6),
+    "YAML that does not parse": written(OBJECTIVE, "{metric: loss", "is not valid YAML", at=5),
+    "a tab in YAML": written("  lr", "\tlr", "is not valid YAML", at=6),
     "the same key twice in YAML": written(
         "budget: 3",
         "n_trials: 3",
-        "is not YAML that can be read: found duplicate key n_trials",
+        "is not valid YAML: found duplicate key n_trials",
         at=3,
     ),
     "a file that is a list": Wrong(
@@ -396,10 +394,10 @@ WRONG = {
     "a package in the search path that is not there": line(
         "study=theirs",
         "hydra.searchpath=[pkg://no_such_package]",
-        says=("hydra.searchpath: 'no_such_package' is not there",),
+        says=("hydra.searchpath: 'no_such_package' does not exist",),
     ),
     "a search path in the primary config that is not there": Wrong(
-        ("hydra.searchpath: 'nowhere' is not there", "in conf/main.yaml, line 3"),
+        ("hydra.searchpath: 'nowhere' does not exist", "in conf/main.yaml, line 3"),
         files={"main.yaml": ("defaults: [config, _self_]\nhydra:\n  searchpath:\n  - nowhere\n")},
         options=("--config-dir=conf", "--config-name=main", "study=mine", *TRAINER),
     ),
