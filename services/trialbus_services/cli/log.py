@@ -19,7 +19,7 @@ def log(arguments: list[str]) -> int:
     )
     parser.add_argument("action", choices=["check"])
     parser.add_argument(
-        "dir", nargs="?", default=".trialbus", help="folder of the log, bus.dir (%(default)s)"
+        "dir", nargs="?", default=".trialbus", help="folder of the log, bus.dir (.trialbus)"
     )
     parser.add_argument(
         "--repair",
