@@ -246,7 +246,7 @@ def receive_refusal(client: RawClient) -> frames.Refused:
 def test_a_session_and_a_durable_name_belong_to_the_key_that_used_them_first(
     guarded: Bus,
 ) -> None:
-    security.new_keys(guarded.directory / "keys", "other", "listener")
+    security.create_keys(guarded.directory / "keys", "other", "listener")
     hello = frames.Hello("s", "listener", "ada", ttl_ms=60_000)
     fetch = frames.Fetch(1, 0, ["*/*/*"], name="mine")
     with RawClient(guarded.endpoint, keys=keys(guarded, "listener")) as owner:
