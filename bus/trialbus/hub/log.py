@@ -114,8 +114,9 @@ class EventLog:
                     "choose a folder that this user may write"
                 ) from None
             try:
-                had_log = self._watermark.read() is not None
-                db = open_database(self.path, sync, had_log=had_log, connect=connect)
+                mark = self._watermark.read()
+                former_id = mark.log_id.hex() if mark else None
+                db = open_database(self.path, sync, former_id=former_id, connect=connect)
                 self._db = opened.enter_context(closing(db))
                 self._load()
             except (sqlite3.Error, OSError) as error:

@@ -21,6 +21,7 @@ Connect: TypeAlias = Callable[..., sqlite3.Connection]
 """Opens a database, as `sqlite3.connect` does."""
 
 FORMAT = "4"
+_PAGE = 4096  # bytes
 _EVENT = """
 CREATE TABLE event (
     offset INTEGER PRIMARY KEY, publisher BLOB NOT NULL, seq INTEGER NOT NULL,
@@ -33,21 +34,22 @@ CREATE INDEX rare ON event (offset) WHERE substr(topic, 1, 20) <> 'evaluation_co
 
 
 def open_database(
-    path: Path, sync: Sync, *, had_log: bool, connect: Connect = sqlite3.connect
+    path: Path, sync: Sync, *, former_id: str | None, connect: Connect = sqlite3.connect
 ) -> sqlite3.Connection:
     """Open the file of a log; create the file or migrate an older format, where necessary.
 
     Args:
         path: The file.
         sync: See `EventLog`.
-        had_log: Whether there was a log in the folder; a file without tables is then damaged.
+        former_id: Id of the log that was in the folder, if there was one. A file of which only the
+            first page is left, since `events.db-wal` is gone, begins as that log again.
         connect: Opens the file.
 
     Raises:
         sqlite3.Error: The file is no database, or is damaged.
         LogError: The file has a format of another version, or lost its tables.
     """
-    had_log = had_log and path.exists() and path.stat().st_size > 0
+    size = path.stat().st_size if path.exists() else 0
     # SQLite gives the files beside it the same mode.
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     # A hub may run in another thread than the one that made it, but only ever in one.
@@ -58,10 +60,12 @@ def open_database(
         db.execute(f"PRAGMA synchronous={sync}")
         if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             _migrate(db, path)
-        elif had_log:
-            _refuse(f"{path} has lost its tables; run: trialbus log check --repair")
-        else:
+        elif former_id is None or size == 0:
             create(db, uuid.uuid4().hex)
+        elif size <= _PAGE:
+            create(db, former_id)
+        else:
+            _refuse(f"{path} has lost its tables; run: trialbus log check --repair")
         # SQLite refuses to return a text that is not UTF-8, as damage may leave it.
         db.text_factory = bytes
     except BaseException:
