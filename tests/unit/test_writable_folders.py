@@ -68,7 +68,7 @@ def test_a_full_disk_is_named_with_key_and_folder(tmp_path: Path) -> None:
 def test_a_service_that_fails_is_reported_with_its_last_line_of_this_start(tmp_path: Path) -> None:
     log = tmp_path / "hub.log"
     log.write_text("a line of yesterday\n")
-    child = Child("hub", ["bus.sync=never"], log)
+    child = Child("hub", ["bus.sync=never"], ["bus.sync=never"], log)
     message = supervise_until_error(child)
     child.wait()
     assert "the hub ended with code 2" in message
@@ -80,7 +80,7 @@ def test_a_service_without_space_for_its_reason_is_reported_with_the_full_folder
     tmp_path: Path,
 ) -> None:
     with full_disk():
-        child = Child("hub", ["bus.sync=never"], tmp_path / "logs" / "hub.log")
+        child = Child("hub", ["bus.sync=never"], ["bus.sync=never"], tmp_path / "logs" / "hub.log")
         message = supervise_until_error(child)
         child.wait()
     assert f"it printed nothing; bus.dir: '{tmp_path}/logs': File too large" in message
@@ -89,4 +89,4 @@ def test_a_service_without_space_for_its_reason_is_reported_with_the_full_folder
 def test_a_service_whose_log_cannot_be_written_is_not_started(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file")
     with pytest.raises(TrialbusError, match=r"the hub cannot be started: no log .*bus\.dir"):
-        Child("hub", [], tmp_path / "logs" / "hub.log")
+        Child("hub", [], [], tmp_path / "logs" / "hub.log")

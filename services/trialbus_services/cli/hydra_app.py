@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
 
 from trialbus.errors import TrialbusError
 from trialbus_services.config import composing
 from trialbus_services.config.composing import ComposedConfig
+from trialbus_services.config.secrets import mask_message, mask_secrets
 from trialbus_services.process import exit_codes
 
 #: Options of Hydra with a value.
@@ -30,7 +35,7 @@ def run(name: str, arguments: Sequence[str], task: Callable[[ComposedConfig], in
     """Run a subcommand with the config of a command line and return the exit code.
 
     Hydra itself answers `--help`, `--cfg`, `--info` and `--shell-completion`, and runs
-    `--multirun`.
+    `--multirun`. Secrets are masked in the answers, and in the file that `--multirun` writes.
 
     Args:
         name: Name of the subcommand, for Hydra's help.
@@ -48,12 +53,20 @@ def run(name: str, arguments: Sequence[str], task: Callable[[ComposedConfig], in
     if not (is_answered_by_hydra or options.cfg or options.multirun):
         with composing.compose_config(arguments) as composition:
             return task(composition)
-    if options.cfg:
+    if options.cfg or options.help:
         with composing.compose_config(arguments):
-            pass  # so that a mistake is reported as for every other command
+            pass  # so that a mistake is reported as for every other command; remembers secrets
     # Completion is installed for `trialbus` itself, not for `trialbus study`.
     sys.argv[0] = "trialbus" if options.shell_completion else f"trialbus {name}"
-    return _run_hydra(arguments, task)
+    if not (options.cfg or options.help):
+        return _run_hydra(arguments, task)
+    answer = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(answer):
+            return _run_hydra(arguments, task)
+    finally:
+        text = answer.getvalue()
+        print(_mask_yaml(text, options.package) if options.cfg else mask_message(text), end="")
 
 
 def complete(commands: Iterable[str], applications: Iterable[str], arguments: list[str]) -> int:
@@ -90,6 +103,8 @@ def _run_hydra(arguments: Sequence[str], task: Callable[[ComposedConfig], int]) 
     codes = [exit_codes.DONE]
 
     def run_job(config: DictConfig) -> None:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            _mask_file(Path(HydraConfig.get().sweep.dir) / "multirun.yaml")
         options = composing.parse_arguments(arguments)
         overrides = HydraConfig.get().overrides.task
         try:
@@ -97,7 +112,7 @@ def _run_hydra(arguments: Sequence[str], task: Callable[[ComposedConfig], int]) 
                 task(ComposedConfig(config, composing.format_arguments(options, overrides)))
             )
         except TrialbusError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {mask_message(str(error))}", file=sys.stderr)
             codes.append(exit_codes.get_error_code(error))
 
     composing.register()
@@ -108,6 +123,32 @@ def _run_hydra(arguments: Sequence[str], task: Callable[[ComposedConfig], int]) 
         config_name=composing.PRIMARY,
     )(run_job)()
     return max(codes)
+
+
+def _mask_yaml(text: str, package: str | None) -> str:
+    """Return YAML that Hydra printed with secrets masked.
+
+    Args:
+        text: The YAML, as `OmegaConf.to_yaml` writes it.
+        package: Dotted path of the YAML in the config; None for the whole config.
+    """
+    key = "" if package in (None, "_global_") else package
+    config = OmegaConf.create(text)
+    if not OmegaConf.is_config(config) or not config:
+        return mask_message(text)
+    data = OmegaConf.to_container(config)
+    masked = mask_secrets(data, key)
+    if masked == data:
+        return text
+    header = f"# @package {key}\n" if key else ""
+    return header + OmegaConf.to_yaml(OmegaConf.create(masked))
+
+
+def _mask_file(path: Path) -> None:
+    """Mask the secrets of a YAML file, if there is one."""
+    if path.is_file():
+        text = path.read_text(encoding="utf-8")
+        path.write_text(_mask_yaml(text, None), encoding="utf-8")
 
 
 def _move_options_first(arguments: Sequence[str]) -> list[str]:

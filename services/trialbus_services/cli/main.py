@@ -10,8 +10,10 @@ import logging
 import os
 import pkgutil
 import sys
+import threading
 from collections.abc import Callable
 from importlib.metadata import version
+from typing import Any
 
 from trialbus.errors import HubUnavailableError, SpecError, TrialbusError
 from trialbus.protocol.endpoint import find_endpoint_source
@@ -20,8 +22,11 @@ from trialbus_services.cli import hydra_app
 from trialbus_services.cli.options import is_used, name_option, name_source
 from trialbus_services.config import sections, settings
 from trialbus_services.config.composing import ComposedConfig
+from trialbus_services.config.secrets import MaskingFormatter, mask_message
 from trialbus_services.process import exit_codes
-from trialbus_services.process.child import stop_with_parent
+from trialbus_services.process.child import stop_with_parent, take_arguments
+
+logger = logging.getLogger(__name__)
 
 _USAGE = """\
 usage: trialbus COMMAND [HYDRA OVERRIDES | OPTIONS]
@@ -82,9 +87,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run_command(name: str, arguments: list[str]) -> int:
-    logging.basicConfig(
-        level=logging.INFO, format=f"%(asctime)s {name} %(message)s", datefmt="%H:%M:%S"
-    )
+    _configure_logging(name)
+    arguments = take_arguments(arguments)
     logging.getLogger("hydra").setLevel(logging.WARNING)
     command = COMMANDS[name]
     if name == "study" and DRY_RUN in arguments:
@@ -109,6 +113,23 @@ def _run_command(name: str, arguments: list[str]) -> int:
         return _print_error(error)
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
+
+
+def _configure_logging(name: str) -> None:
+    """Log to standard error, uncaught exceptions included, without secrets."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(MaskingFormatter(f"%(asctime)s {name} %(message)s", "%H:%M:%S"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+
+    def log_exception(type_: type[BaseException], error: BaseException, trace: Any) -> None:
+        logger.critical("ended by an error", exc_info=(type_, error, trace))
+
+    sys.excepthook = log_exception
+    threading.excepthook = lambda args: (
+        log_exception(args.exc_type, args.exc_value, args.exc_traceback)
+        if args.exc_value is not None and args.exc_type is not SystemExit
+        else None
+    )
 
 
 def _run_tool(name: str, options: list[str]) -> int:
@@ -136,7 +157,7 @@ def _print_error(error: TrialbusError | OSError) -> int:
         OSError: The error is not about a path, so that its traceback is needed.
     """
     if isinstance(error, TrialbusError):
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {mask_message(str(error))}", file=sys.stderr)
         return exit_codes.get_error_code(error)
     if error.filename is None:
         raise error

@@ -12,7 +12,7 @@ import optuna
 
 from trialbus_services.config import sections, settings
 from trialbus_services.config.composing import compose_config
-from trialbus_services.optimizer.storage import hide_password
+from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.process import exit_codes
 from trialbus_services.reporter.staging import make_comparison, make_report
 from trialbus_services.reporter.storage_reader import list_study_names, load_study, open_storage
@@ -65,7 +65,7 @@ def report(arguments: Sequence[str]) -> int:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = open_storage(url)
     if not options.study:
-        print(f"error: which study? {hide_password(url)!r} has:", file=sys.stderr)
+        print(f"error: which study? {mask_secrets(url)!r} has:", file=sys.stderr)
         print("\n".join(list_study_names(storage, url)) or "none", file=sys.stderr)
         return exit_codes.WRONG_INPUT
     studies = [load_study(name, storage, url) for name in dict.fromkeys(options.study)]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +31,11 @@ def run_dashboard(storage: settings.StorageSettings, dashboard: settings.Dashboa
         TrialbusError: The storage cannot be shown, or the dashboard is not installed.
     """
     stop = install_stop_event()
-    # In a session of its own, so that Ctrl-C ends the dashboard through this process.
-    process = subprocess.Popen(build_command(storage, dashboard), start_new_session=True)
+    with _start(build_command(storage, dashboard), storage.url) as process:
+        return _wait(process, stop)
+
+
+def _wait(process: subprocess.Popen[bytes], stop: threading.Event) -> int:
     while process.poll() is None:
         if stop.wait(_TICK_S):
             process.terminate()
@@ -47,24 +53,39 @@ def serve_dashboard(
     Raises:
         TrialbusError: The storage cannot be shown, or the dashboard is not installed.
     """
+    command = [*build_command(storage, dashboard), "--quiet"]
+    with _start(command, storage.url, subprocess.DEVNULL) as process:
+        try:
+            yield
+        finally:
+            process.terminate()
+
+
+def _start(command: list[str], url: str, output: int | None = None) -> subprocess.Popen[bytes]:
+    """Start the dashboard in a session of its own, so that Ctrl-C reaches only this process.
+
+    Args:
+        command: Command of `build_command`.
+        url: URL of the storage. Every user of this machine can read the command line, so that the
+            dashboard reads the URL from its standard input.
+        output: Where the output goes; None for the output of this process.
+    """
     process = subprocess.Popen(
-        [*build_command(storage, dashboard), "--quiet"],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
+        command, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
     )
-    try:
-        yield
-    finally:
-        process.terminate()
-        process.wait()
+    assert process.stdin is not None
+    storage = json.dumps(
+        url.removeprefix(JOURNAL), ensure_ascii=False
+    )  # the dashboard takes the file of a journal
+    with contextlib.suppress(BrokenPipeError), process.stdin:
+        process.stdin.write(f"[optuna_dashboard]\nstorage = {storage}\n".encode())
+    return process
 
 
 def build_command(
     storage: settings.StorageSettings, dashboard: settings.DashboardSettings
 ) -> list[str]:
-    """Return the command that serves the dashboard.
+    """Return the command that serves the dashboard, with a config to be read from standard input.
 
     Raises:
         TrialbusError: The storage cannot be shown, or the dashboard is not installed.
@@ -84,7 +105,7 @@ def build_command(
     ).close()
     locate_artifacts().mkdir(parents=True, exist_ok=True)
     return [
-        *(program, storage.url.removeprefix(JOURNAL)),  # the dashboard takes the file of a journal
+        *(program, "--from-config", "/dev/stdin"),
         *("--host", dashboard.host, "--port", str(dashboard.port)),
         *("--artifact-dir", str(locate_artifacts())),
     ]

@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 from trialbus.messages import events
 from trialbus.study.spec import StudySpec
 from trialbus_services.config import settings
+from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.launcher.launcher import Plan
-from trialbus_services.launcher.provenance import mask_secrets
 from trialbus_services.optimizer.distributions import suggest_params
 from trialbus_services.optimizer.registry import build_sampler
 from trialbus_services.process import paths
@@ -80,10 +80,10 @@ def _describe_first_trial(
     variables = (
         build_environment(collect_values(trial)) if trainer.params_as == "environment" else {}
     )
-    environment = mask_secrets({**trainer.env, **variables})
+    environment = {**mask_secrets(trainer.env, "trainer.env"), **variables}
     return [
         *lines,
         *([f"folder: {trainer.cwd}"] if trainer.cwd else []),
         *([f"environment: {_format_on_one_line(environment)}"] if environment else []),
-        f"command: {mask_secrets(shlex.join(command))}",
+        f"command: {shlex.join(mask_secrets(command))}",
     ]

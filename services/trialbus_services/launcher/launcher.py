@@ -20,6 +20,7 @@ from trialbus.protocol.endpoint import check_reachable
 from trialbus.study.spec import StudySpec
 from trialbus_services.config import sections, settings
 from trialbus_services.config.composing import ComposedConfig
+from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.launcher.provenance import collect_origin
 from trialbus_services.launcher.supervisor import Services
 from trialbus_services.notify.factory import build_notifiers
@@ -28,7 +29,7 @@ from trialbus_services.optimizer.allowed_modules import AllowedModules, find_cla
 from trialbus_services.optimizer.outcome import Judge
 from trialbus_services.optimizer.pruning.warm_up import find_warm_up_problem
 from trialbus_services.optimizer.registry import build_pruner, build_sampler
-from trialbus_services.optimizer.storage import check_url, hide_password
+from trialbus_services.optimizer.storage import check_url
 from trialbus_services.process import exit_codes, gpus, paths
 from trialbus_services.views.history import History, read_histories
 from trialbus_services.views.study_view import StudyView
@@ -124,7 +125,7 @@ def launch_study(plan: Plan, console: Console, *, report: bool = True) -> events
     )
     with Services(
         plan.bus,
-        hide_password(plan.storage.url),
+        mask_secrets(plan.storage.url),
         spec.name,
         composed.arguments,
         console,

@@ -23,9 +23,10 @@ from trialbus.study.spec import Inherited, StudySpec
 from trialbus.study.validation import format_expected
 from trialbus_services.config import sections, settings
 from trialbus_services.config.composing import ComposedConfig, compose_config
+from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.launcher import launcher
 from trialbus_services.optimizer.attributes import END, SPEC
-from trialbus_services.optimizer.storage import find_study, hide_password
+from trialbus_services.optimizer.storage import find_study
 from trialbus_services.process import exit_codes
 from trialbus_services.views.formats import format_params
 
@@ -124,16 +125,16 @@ def _inherit_params(composed: ComposedConfig, phase: str) -> Inherited:
         name = sections.read_study(earlier.config).name
         arguments = earlier.arguments
     url = _read_url(composed.config)
-    advice = f"run it first: trialbus study {shlex.join(arguments)}"
+    advice = f"run it first: trialbus study {shlex.join(mask_secrets(arguments))}"
     study = find_study(url, name)
     if study is None:
         raise SpecError(
-            "from_phase", f"{phase!r} has no study {name!r} in {hide_password(url)!r}; {advice}"
+            "from_phase", f"{phase!r} has no study {name!r} in {mask_secrets(url)!r}; {advice}"
         )
     if not _is_finished(study):
         raise SpecError(
             "from_phase",
-            f"{phase!r} is not finished: study {name!r} in {hide_password(url)!r} has "
+            f"{phase!r} is not finished: study {name!r} in {mask_secrets(url)!r} has "
             f"{_count_finished(study)} trials done and "
             f"{study.user_attrs.get(END) or 'no end'}; {advice}",
         )

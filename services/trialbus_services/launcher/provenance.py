@@ -1,7 +1,7 @@
 """Provenance of a study: config, command, versions of libraries, commit of the user's repository.
 
 The optimizer keeps the provenance in the study's user attribute `trialbus:origin`, so that the
-study can be run again years later. Passwords are left out.
+study can be run again years later. Secrets are masked.
 """
 
 from __future__ import annotations
@@ -16,14 +16,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from trialbus.study.validation import is_mapping
+from trialbus_services.config.secrets import mask_secrets
 
-_MASK = "***"
-_SENSITIVE = "(?i:password|passwd|secret|token|api_?key|access_?key|credential)"
-_SECRET_NAME = re.compile(_SENSITIVE)
-#: `scheme://user:password@host`, and `--token=...` or `trainer.env.API_KEY=...` in a command.
-_URL_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]+@")
-_SECRET_ASSIGNMENT = re.compile(rf"([\w.-]*{_SENSITIVE}[\w.-]*[=:])\s*[^\s,}}]+")
 _GIT_TIMEOUT_S = 5.0
 
 
@@ -46,31 +40,10 @@ def collect_origin(
     origin: dict[str, Any] = {
         "config": mask_secrets(OmegaConf.to_container(public, resolve=True)),
         "versions": list_versions(),
-        "command": mask_secrets(" ".join(command)),
+        "command": " ".join(mask_secrets(list(command))),
     }
     commit = _read_commit(folder or Path.cwd())
     return origin | ({"git": commit} if commit else {})
-
-
-def mask_secrets(data: Any) -> Any:
-    """Return plain data with secrets masked: passwords in URLs, and values of keys like `token`.
-
-    Example:
-        >>> mask_secrets({"url": "postgresql://me:hunter2@host/db", "API_KEY": "x"})
-        {'url': 'postgresql://me:***@host/db', 'API_KEY': '***'}
-    """
-    if is_mapping(data):
-        return {
-            key: _MASK
-            if isinstance(value, str) and _SECRET_NAME.search(key)
-            else mask_secrets(value)
-            for key, value in data.items()
-        }
-    if isinstance(data, list):
-        return [mask_secrets(value) for value in data]  # pyright: ignore[reportUnknownVariableType]
-    if isinstance(data, str):
-        return _SECRET_ASSIGNMENT.sub(rf"\1{_MASK}", _URL_PASSWORD.sub(rf"\1:{_MASK}@", data))
-    return data
 
 
 def list_versions() -> dict[str, str]:

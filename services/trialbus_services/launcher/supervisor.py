@@ -14,6 +14,7 @@ from trialbus.errors import HubUnavailableError, SpecError
 from trialbus.protocol.endpoint import is_local
 from trialbus.protocol.security import load_client_keys
 from trialbus_services.config import settings
+from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.process.child import Child
 
 _PROBE_S = 0.7  # a hub on this machine answers within milliseconds
@@ -161,7 +162,8 @@ class Services:
         overrides = self._overrides
         if name == "optimizer":
             overrides = [*overrides, *self._optimizer_overrides]
-        self._children[name] = Child(name, overrides, self._bus.logs / f"{name}.log")
+        log = self._bus.logs / f"{name}.log"
+        self._children[name] = Child(name, overrides, mask_secrets(overrides), log)
 
     def _print(self, line: str) -> None:
         self._console.print(line, style="yellow", highlight=False, markup=False)

@@ -6,11 +6,12 @@ import logging
 
 import optuna
 
+from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.config.settings import BusSettings, OptimizerSettings, StorageSettings
 from trialbus_services.optimizer.allowed_modules import AllowedModules
 from trialbus_services.optimizer.sampling import warm_up
 from trialbus_services.optimizer.service import Optimizer
-from trialbus_services.optimizer.storage import hide_password, open_storage
+from trialbus_services.optimizer.storage import open_storage
 from trialbus_services.process import exit_codes
 from trialbus_services.process.signals import install_stop_event
 
@@ -33,6 +34,6 @@ def run(bus: BusSettings, storage: StorageSettings, settings: OptimizerSettings)
         max_points=settings.max_points,
         allowed=allowed,
     )
-    logger.info("optimizer on %s, recording into %s", bus.endpoint, hide_password(storage.url))
+    logger.info("optimizer on %s, recording into %s", bus.endpoint, mask_secrets(storage.url))
     optimizer.run(stop.is_set)
     return exit_codes.DONE

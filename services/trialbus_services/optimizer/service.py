@@ -14,13 +14,13 @@ from trialbus.client.presence import Presence
 from trialbus.client.publisher import Publisher
 from trialbus.client.subscriber import replay, subscribe
 from trialbus.errors import TrialbusError
+from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.optimizer.allowed_modules import AllowedModules
 from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.loop import OptimizerLoop
 from trialbus_services.optimizer.sampling import Suggester
 from trialbus_services.optimizer.status import to_info
 from trialbus_services.optimizer.status_collector import StatusCollector
-from trialbus_services.optimizer.storage import hide_password
 from trialbus_services.optimizer.storage_writer import WriteBehind
 from trialbus_services.process.takeover import describe_process, end_dead_sessions
 
@@ -74,7 +74,7 @@ class Optimizer:
         collector = StatusCollector()
         self._informed_at = 0.0
         self._info: dict[str, str | float] = {
-            "storage": hide_password(storage_url),
+            "storage": mask_secrets(storage_url),
             **describe_process(),
         }
         self._link = Link(endpoint)

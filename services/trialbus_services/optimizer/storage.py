@@ -16,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend, JournalStorage
 from sqlalchemy.engine import Engine, make_url
 
 from trialbus.errors import SpecError
+from trialbus_services.config.secrets import mask_secrets
 
 #: Beginning of the URL of a journal file.
 JOURNAL = "journal:///"
@@ -52,7 +53,7 @@ def open_storage(url: str) -> BaseStorage:
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise SpecError(
-            "storage.url", f"{hide_password(url)!r} cannot be opened: {reason}"
+            "storage.url", f"{mask_secrets(url)!r} cannot be opened: {reason}"
         ) from error
     if sqlite:
         _use_write_ahead_log(storage.engine)
@@ -104,9 +105,9 @@ def check_url(url: str) -> None:
     try:
         database_url = make_url(url)
         database_url.get_dialect().import_dbapi()
-    except (sqlalchemy.exc.ArgumentError, ImportError) as error:
+    except (sqlalchemy.exc.ArgumentError, ImportError, ValueError) as error:
         raise SpecError(
-            "storage.url", f"{hide_password(url)!r} cannot be opened: {error}"
+            "storage.url", f"{mask_secrets(url)!r} cannot be opened: {error}"
         ) from error
     is_sqlite = database_url.get_backend_name() == "sqlite"
     if is_sqlite and database_url.database and not database_url.query:
@@ -136,7 +137,7 @@ def check_journal(path: str | Path) -> None:
 def _check_database(url: str, path: str) -> None:
     line = _read_first_line(Path(path))
     if line and not line.startswith(SQLITE_MAGIC):
-        raise SpecError("storage.url", f"{url!r} is not a SQLite database")
+        raise SpecError("storage.url", f"{mask_secrets(url)!r} is not a SQLite database")
 
 
 def _read_first_line(file: Path) -> bytes:
@@ -150,18 +151,11 @@ def _read_first_line(file: Path) -> bytes:
 
 def _check_file(url: str, path: str) -> None:
     file = Path(path)
+    masked = mask_secrets(url)
     if file.exists() and not (file.is_file() and os.access(file, os.R_OK | os.W_OK)):
-        raise SpecError("storage.url", f"{url!r} is not a file that can be read and written")
+        raise SpecError("storage.url", f"{masked!r} is not a file that can be read and written")
     if not file.parent.is_dir():
-        raise SpecError("storage.url", f"{url!r}: there is no folder {str(file.parent)!r}")
-
-
-def hide_password(url: str) -> str:
-    """Return the URL of a storage without the password, for messages and for the bus."""
-    try:
-        return make_url(url).render_as_string(hide_password=True)
-    except sqlalchemy.exc.ArgumentError:
-        return url
+        raise SpecError("storage.url", f"{masked!r}: there is no folder {str(file.parent)!r}")
 
 
 def _use_write_ahead_log(engine: Engine) -> None:

@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from trialbus.errors import SpecError
 from trialbus.messages import events
+from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.optimizer.attributes import (
     ATTEMPT,
     END,
@@ -236,7 +237,7 @@ class StudyRecorder:
             self.study.set_user_attr(FOREIGN, running)
         self.study.set_user_attr(SPEC, msgspec.to_builtins(state.spec))
         if state.origin:
-            self.study.set_user_attr(ORIGIN, state.origin)
+            self.study.set_user_attr(ORIGIN, mask_secrets(state.origin))
         if attributes.get(END) is not None:
             self.study.set_user_attr(END, None)
         for trial in trials:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -15,6 +16,8 @@ from trialbus.errors import SpecError, TrialbusError
 from trialbus_services.process import exit_codes, paths
 
 _PARENT_VARIABLE = "TRIALBUS_PARENT_ON_STDIN"
+#: Environment variable with the arguments of a service, which only this user can read.
+_ARGUMENTS_VARIABLE = "TRIALBUS_SERVICE_ARGUMENTS"
 _MAX_RESTARTS = 5
 _STABLE_S = 30.0
 _STOP_S = 20.0
@@ -29,16 +32,21 @@ class Child:
     Args:
         name: Name of the service.
         arguments: Arguments of the `trialbus` command after the name of the service.
+        visible_arguments: The arguments without secrets, for the command line of the process, which
+            every user of this machine can read.
         log: File to which the output of the service is appended.
 
     Raises:
         TrialbusError: The log cannot be written.
     """
 
-    def __init__(self, name: str, arguments: Sequence[str], log: Path) -> None:
+    def __init__(
+        self, name: str, arguments: Sequence[str], visible_arguments: Sequence[str], log: Path
+    ) -> None:
         self.name = name
         self.log = log
         self._arguments = list(arguments)
+        self._visible_arguments = list(visible_arguments)
         self._restarts = 0
         self._process = self._start()
 
@@ -105,11 +113,15 @@ class Child:
         with log:
             self._log_start = log.tell()
             return subprocess.Popen(
-                [sys.executable, "-m", "trialbus_services", self.name, *self._arguments],
+                [sys.executable, "-m", "trialbus_services", self.name, *self._visible_arguments],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, _PARENT_VARIABLE: "1"},
+                env={
+                    **os.environ,
+                    _PARENT_VARIABLE: "1",
+                    _ARGUMENTS_VARIABLE: json.dumps(self._arguments),
+                },
                 start_new_session=True,
             )
 
@@ -130,6 +142,16 @@ class Child:
         except OSError:
             return "it left no log"
         return next((line for line in reversed(lines) if line.strip()), "it printed nothing")
+
+
+def take_arguments(visible_arguments: list[str]) -> list[str]:
+    """Return the arguments of this process; of a `Child`, those with the secrets.
+
+    Args:
+        visible_arguments: Arguments of the command line after the name of the service.
+    """
+    arguments = os.environ.pop(_ARGUMENTS_VARIABLE, None)
+    return visible_arguments if arguments is None else json.loads(arguments)
 
 
 def stop_with_parent() -> None:

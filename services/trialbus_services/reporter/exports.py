@@ -14,6 +14,7 @@ from typing import Any, cast
 import yaml
 from optuna.trial import FrozenTrial
 
+from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.reporter.snapshot import Snapshot
 from trialbus_services.reporter.study_summary import StudySummary, get_state
 from trialbus_services.reporter.table import Table
@@ -79,7 +80,7 @@ def to_json(study: Snapshot, summary: StudySummary) -> str:
         "best": [trial.number for trial in summary.best],
         "config": summary.config,
         "origin": summary.origin,
-        "user_attrs": study.user_attrs,
+        "user_attrs": mask_secrets(study.user_attrs),
         "trials": [_describe_trial(trial) for trial in study.recorded],
     }
     return json.dumps(_encode_non_finite(document), ensure_ascii=False, default=str) + "\n"

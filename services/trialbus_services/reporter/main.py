@@ -16,10 +16,10 @@ from trialbus.client.publisher import Publisher
 from trialbus.client.subscriber import replay, subscribe
 from trialbus.errors import HubUnavailableError
 from trialbus.messages import events
+from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.config.settings import BusSettings, ReporterSettings, StorageSettings
 from trialbus_services.notify.listener import run_listeners
 from trialbus_services.notify.notice import Notifier
-from trialbus_services.optimizer.storage import hide_password
 from trialbus_services.process import exit_codes
 from trialbus_services.process.signals import install_stop_event
 from trialbus_services.reporter.report_process import ReportError, make_report_in_process, prepare
@@ -51,7 +51,7 @@ def run(
     with Link(bus.endpoint) as link:
         link.wait_connected(bus.connect_s)
         logger.info("reporter on %s, writing to %s", bus.endpoint, Path(report.dir).absolute())
-        info = {"storage": hide_password(storage.url)}
+        info = {"storage": mask_secrets(storage.url)}
         with (
             Presence(link=link, kind="reporter", name=_NAME, ttl_s=_TTL_S, info=info),
             run_listeners(notifiers or {}, link, stop),

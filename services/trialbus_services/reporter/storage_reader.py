@@ -13,12 +13,12 @@ from sqlalchemy.engine import make_url
 
 from trialbus.errors import SpecError
 from trialbus.study.validation import find_nearest
+from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.optimizer.storage import (
     JOURNAL,
     SQLITE_MAGIC,
     check_journal,
     check_url,
-    hide_password,
 )
 
 _KEY = "storage.url"
@@ -53,7 +53,7 @@ def open_storage(storage: str) -> BaseStorage:
         )
     except (sqlalchemy.exc.SQLAlchemyError, OptunaError, RuntimeError, ValueError) as error:
         raise SpecError(
-            _KEY, f"{hide_password(url)!r} cannot be read: {_find_reason(error)}"
+            _KEY, f"{mask_secrets(url)!r} cannot be read: {_find_reason(error)}"
         ) from error
 
 
@@ -67,7 +67,7 @@ def list_study_names(storage: BaseStorage, storage_url: str) -> list[str]:
         return sorted(optuna.get_all_study_names(storage))
     except Exception as error:  # each kind of storage has errors of its own
         raise SpecError(
-            _KEY, f"{hide_password(storage_url)!r} cannot be read: {_find_reason(error)}"
+            _KEY, f"{mask_secrets(storage_url)!r} cannot be read: {_find_reason(error)}"
         ) from error
 
 
@@ -88,7 +88,7 @@ def load_study(name: str, storage: BaseStorage, storage_url: str) -> optuna.Stud
         others = f"it has {', '.join(names[:10])}" if names else "it has none"
         hint = f"did you mean {near!r}?" if near else others
         raise SpecError(
-            "study", f"there is no study {name!r} in {hide_password(storage_url)!r}; {hint}"
+            "study", f"there is no study {name!r} in {mask_secrets(storage_url)!r}; {hint}"
         )
     return optuna.load_study(study_name=name, storage=storage)
 

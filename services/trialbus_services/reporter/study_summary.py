@@ -11,6 +11,7 @@ from typing import Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.optimizer.attributes import ERROR, ORIGIN, SPEC, STATE, THINNED
 from trialbus_services.reporter.snapshot import Snapshot, get_curve
 
@@ -100,7 +101,8 @@ def summarize_study(study: Snapshot, config: Mapping[str, Any] | None = None) ->
     started_at = min((t.datetime_start for t in trials if t.datetime_start), default=None)
     ended_at = max((t.datetime_complete for t in trials if t.datetime_complete), default=None)
     attributes = study.user_attrs
-    origin = _to_mapping(attributes.get(ORIGIN))
+    # Masked here, too, for studies of other programs and of earlier versions.
+    origin = mask_secrets(_to_mapping(attributes.get(ORIGIN)))
     return StudySummary(
         name=study.study_name,
         metrics=study.metrics,
@@ -116,10 +118,9 @@ def summarize_study(study: Snapshot, config: Mapping[str, Any] | None = None) ->
         compute_time=sum((trial.duration for trial in trials if trial.duration), timedelta()),
         savings=_estimate_savings(trials),
         failures=_group_failures(trials),
-        config=config
-        or _to_mapping(origin.get("config"))
-        or _to_mapping(attributes.get(SPEC))
-        or None,
+        config=mask_secrets(
+            config or _to_mapping(origin.get("config")) or _to_mapping(attributes.get(SPEC)) or None
+        ),
         origin=origin,
     )
 

@@ -16,9 +16,10 @@ from rich.panel import Panel
 from trialbus.errors import SpecError, TrialbusError
 from trialbus_services.config import settings
 from trialbus_services.config.composing import compose_config
+from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.launcher import launcher
 from trialbus_services.launcher.dashboard import serve_dashboard
-from trialbus_services.optimizer.storage import find_study, hide_password
+from trialbus_services.optimizer.storage import find_study
 from trialbus_services.process import gpus, paths
 from trialbus_services.runner.results import tidy_checkpoints, write_results
 from trialbus_services.runner.spec import RunnerSpec, load, parse
@@ -89,7 +90,7 @@ class OptunaRunner:
         if find_study(url, spec.name) is not None and not study_config.load_if_exists:
             raise SpecError(
                 "load_if_exists",
-                f"false, and {hide_password(url)!r} has a study {spec.name!r} already "
+                f"false, and {mask_secrets(url)!r} has a study {spec.name!r} already "
                 "(expected true, or another study_name)",
             )
         paths.make_directory(Path(self.spec.results_dir), "results_dir")

@@ -29,6 +29,7 @@ from trialbus_services.config.composing.errors import (
 )
 from trialbus_services.config.composing.provenance import ConfigSources
 from trialbus_services.config.composing.schema import register
+from trialbus_services.config.secrets import remember_secrets
 
 VERSION_BASE = "1.3"
 TREE = "pkg://trialbus_config"
@@ -42,7 +43,8 @@ class ComposedConfig:
     config: DictConfig
     """The config, without the section `hydra`."""
     arguments: list[str]
-    """Options and overrides with which another command composes the same config."""
+    """Options and overrides with which another command composes the same config, secrets
+    included."""
 
 
 @contextmanager
@@ -89,6 +91,7 @@ def compose_config(arguments: Sequence[str]) -> Generator[ComposedConfig]:
         HydraConfig.instance().set_config(config)
         with open_dict(config):
             del config["hydra"]
+        remember_secrets(OmegaConf.to_container(config))
         try:
             yield ComposedConfig(config, format_arguments(options, options.overrides))
         except ConfigError:

@@ -19,6 +19,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 from trialbus.errors import SpecError
 from trialbus.study.validation import format_expected
 from trialbus_services.config.composing.provenance import ConfigSources, shorten_path
+from trialbus_services.config.secrets import mask_message, mask_secrets
 
 #: Exceptions that composing raises for a wrong config.
 COMPOSE_ERRORS = (
@@ -51,7 +52,7 @@ class ConfigError(SpecError):
     """
 
     def __init__(self, key: str, problem: str, source: str | None) -> None:
-        super().__init__(key, problem)
+        super().__init__(key, mask_message(problem))
         self.source = source
 
     def __str__(self) -> str:
@@ -112,7 +113,8 @@ def _explain_wrong_value(
     if conversion:
         type_name = conversion[2] or conversion[3]
         expected = _TYPES.get(type_name, type_name)
-        problem = f"{conversion[1]!r} cannot be used (expected {expected})"
+        value = mask_secrets({key: conversion[1]})[key]
+        problem = f"{value!r} cannot be used (expected {expected})"
     elif isinstance(cause, ConfigAttributeError | ConfigKeyError):
         parent = cause.parent_node
         names = list(map(str, parent)) if isinstance(parent, DictConfig) else []
@@ -130,10 +132,14 @@ def _explain_wrong_value(
 
 
 def _explain_override(error: OverrideParseException) -> str:
-    # One line, without the names of tokens that Hydra's grammar expected.
-    reason = re.split(r" expecting |\n", error.message.partition("\n")[2] or error.message)[0]
+    override = mask_secrets(error.override)
+    reason = ""
+    if override == error.override:  # Hydra's reason quotes parts of the value
+        # One line, without the names of tokens that Hydra's grammar expected.
+        text = error.message.partition("\n")[2] or error.message
+        reason = ": " + re.split(r" expecting |\n", text)[0]
     return (
-        f"{error.override!r} cannot be read: {reason} "
+        f"{override!r} cannot be read{reason} "
         "(expected key=value; quote a value with other characters)"
     )
 

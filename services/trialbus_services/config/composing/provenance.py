@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf.errors import OmegaConfBaseException
 
 from trialbus_services.config.composing.yaml_position import find_position, iterate_values
+from trialbus_services.config.secrets import mask_secrets
 
 _MISSING = "???"
 
@@ -51,11 +52,11 @@ class ConfigSources:
         overrides = self._list_value_overrides()
         covering = [text for text, target in overrides if target == path[: len(target)]]
         if covering:
-            return f"on the command line: {covering[-1]}"
+            return f"on the command line: {mask_secrets(covering[-1])}"
         inner = [text for text, target in overrides if target[: len(path)] == path]
         sources = [self._describe_setting_file(path)] if path else []
         if inner:
-            sources.append(f"on the command line: {' '.join(inner)}")
+            sources.append(f"on the command line: {' '.join(mask_secrets(inner))}")
         return "; ".join(filter(None, sources)) or None
 
     def describe_choice(self, group: str, name: str) -> str | None:
