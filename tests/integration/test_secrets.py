@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from support.commands import small_study
-from support.endpoint import endpoint
+from support.endpoint import serve_endpoint
 from support.processes import Bus
 from support.until import until
 from trialbus.client.ring_directory import ring_directory
@@ -48,7 +48,7 @@ def find_command_lines() -> dict[int, str]:
 def test_a_study_leaves_its_secrets_in_no_file_log_report_terminal_or_command_line(
     bus: Bus,
 ) -> None:
-    with endpoint() as server:
+    with serve_endpoint() as server:
         hook = server.url.replace("secret", f"{CANARY}-hook")
         study = bus.service(
             "study",
