@@ -19,7 +19,7 @@ import msgspec
 
 from support.damage import cut_short, flip_bit
 from support.ring_damage import read_damaged_images
-from trialbus.client.ring_directory import ring_directory
+from trialbus.client.ring_directory import locate_ring_directory
 from trialbus.errors import LogError
 from trialbus.hub.log import Change, EventLog
 from trialbus.protocol.frames import Hello
@@ -126,7 +126,7 @@ class DamagedLogs:
             setattr(outcome, verdict, getattr(outcome, verdict) + 1)
         endpoint = f"ipc://{self.image}"
         rings = read_damaged_images(endpoint, n_rings, self._chance.randrange(1 << 30))
-        shutil.rmtree(ring_directory(endpoint), ignore_errors=True)
+        shutil.rmtree(locate_ring_directory(endpoint), ignore_errors=True)
         outcome.silent += rings["silent"] + rings["altered"] + rings["lost before the damage"]
         outcome.noticed += rings["noticed"]
         outcome.harmless += rings["harmless"]

@@ -13,7 +13,7 @@ from support.commands import small_study
 from support.endpoint import serve_endpoint
 from support.processes import Bus
 from support.until import until
-from trialbus.client.ring_directory import ring_directory
+from trialbus.client.ring_directory import locate_ring_directory
 
 CANARY = "c4n4ry"
 SECRETS = [
@@ -63,8 +63,8 @@ def test_a_study_leaves_its_secrets_in_no_file_log_report_terminal_or_command_li
         assert study.wait(90) == 0, study.printed()
         assert len(server.seen) == 2
     assert find_canaries(bus.directory) == []
-    assert not ring_directory(bus.endpoint).exists() or not find_canaries(
-        ring_directory(bus.endpoint)
+    assert not locate_ring_directory(bus.endpoint).exists() or not find_canaries(
+        locate_ring_directory(bus.endpoint)
     )
     reports = list(bus.directory.rglob("study.json"))
     assert "WANDB_API_KEY" in reports[0].read_text()  # the name is there, and the value is not
