@@ -52,7 +52,7 @@ def run_to_end(
             ["storage.url=sqlite:////proc/version"],
             "storage.url: 'sqlite:////proc/version' is not a",
         ),
-        (["bus.dir=/proc/nope"], "bus.dir: '/proc/nope/logs': No such file or directory"),
+        (["bus.dir=/proc/nope"], "bus.dir: '/proc/nope': No such file or directory in '/proc'"),
         (["report.dir=/proc/nope"], "report.dir: '/proc/nope': No such file or directory"),
         (["dashboard.port=99999"], "dashboard.port: 99999 is not a port (expected 0 to 65535)"),
     ],
