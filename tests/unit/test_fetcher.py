@@ -32,6 +32,13 @@ class LinkStub:
         return self._requests
 
 
+def list_offsets(sent: list[Any]) -> list[int]:
+    """Return the offsets of the commits among frames, which are all of one subscriber."""
+    commits = [frame for frame in sent if isinstance(frame, frames.Commit)]
+    assert len({(commit.name, commit.reader) for commit in commits}) <= 1
+    return [commit.offset for commit in commits]
+
+
 class Session:
     """A fetcher with a simulated clock and a scripted hub."""
 
@@ -218,7 +225,7 @@ def test_a_commit_is_sent_once_and_known_to_be_on_disk_after_the_answer() -> Non
     session = begin(name="durable")
     session.fetch()
     done = session.fetcher.commit(5)
-    assert session.work() == [frames.Commit("durable", 5)]
+    assert list_offsets(session.work()) == [5]
     assert session.work(after_s=1.0) == []
     session.fetcher.on_frame(frames.Committed("durable", 4))
     assert not done.is_set()
@@ -231,7 +238,7 @@ def test_a_later_commit_replaces_an_earlier_one() -> None:
     session.fetch()
     session.fetcher.commit(5)
     done = session.fetcher.commit(6)
-    assert session.work() == [frames.Commit("durable", 6)]
+    assert list_offsets(session.work()) == [6]
     session.fetcher.on_frame(frames.Committed("durable", 5))
     assert not done.is_set()
 
@@ -242,7 +249,7 @@ def test_a_commit_without_an_answer_is_sent_again_on_a_new_connection() -> None:
     session.fetcher.commit(5)
     session.work()
     session.fetcher.on_welcome(LOG)
-    assert frames.Commit("durable", 5) in session.work()
+    assert list_offsets(session.work()) == [5]
 
 
 def test_the_start_is_known_after_the_first_answer_only() -> None:
