@@ -1,4 +1,4 @@
-"""Durable names: who reads and commits under a name, and what the name reads.
+"""Durable names: the key, the patterns and the current subscriber of each name.
 
 An offset is only worth something together with the patterns that were read up to it, so a name
 keeps the patterns of its first fetch. With keys, a name belongs to the key that used it first. A
@@ -30,7 +30,7 @@ class DurableNames:
     def begin(
         self, name: str, fetch: frames.Fetch, offset: int, key: str, role: Role | None
     ) -> tuple[Change, str | None]:
-        """Return what a fetch by a name adds to the log, and why the fetch is refused, or None.
+        """Return the change of the log by a fetch under a name, and the reason of a refusal or None.
 
         Args:
             name: The durable name.

@@ -48,7 +48,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Reading:
-    """What is read under a durable name."""
+    """The key and the patterns of a durable name."""
 
     key: str
     """Name of the key that used the name first; empty without keys."""
@@ -69,7 +69,7 @@ class LogState:
     durable: dict[str, int]
     """Committed offset of every durable name."""
     readings: dict[str, Reading]
-    """What is read under every durable name."""
+    """Key and patterns of every durable name."""
     sessions: dict[str, Hello]
     """Sessions that are alive."""
     session_keys: dict[str, str]

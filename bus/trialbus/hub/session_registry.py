@@ -1,4 +1,4 @@
-"""SessionRegistry: takes the frames of sessions, and decides who may speak for a session."""
+"""SessionRegistry: the handling of the frames of sessions, and the key that each session has."""
 
 from __future__ import annotations
 
