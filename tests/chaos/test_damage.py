@@ -55,4 +55,4 @@ def test_a_repair_keeps_what_is_intact_and_gives_no_offset_again(
         if report.backup:
             assert check_log(logs.image).is_intact
         assert set(readable) <= set(events)
-    assert n_repaired > 2
+    assert n_repaired > 0

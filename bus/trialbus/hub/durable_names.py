@@ -30,7 +30,7 @@ class DurableNames:
     def begin(
         self, name: str, fetch: frames.Fetch, offset: int, key: str, role: Role | None
     ) -> tuple[Change, str | None]:
-        """Return the change of the log by a fetch under a name, and the reason of a refusal or None.
+        """Return a fetch's change of the log, and the reason why the fetch is refused, or None.
 
         Args:
             name: The durable name.
