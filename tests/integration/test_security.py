@@ -397,16 +397,20 @@ def test_a_study_with_keys_from_the_environment_starts_no_hub_without_keys(bus: 
     assert not Path(bus.endpoint.removeprefix("ipc://")).exists()
 
 
-def test_a_worker_with_its_own_key_sends_what_its_killed_training_left_unsent(bus: Bus) -> None:
-    make_keys(bus.directory)
+def leave_unsent(bus: Bus, event: str) -> None:
+    """Let a process accept an event and die before it can send the event."""
     code = (
         "import os, signal, trialbus\n"
         f"publisher = trialbus.Publisher({bus.endpoint!r})\n"
-        "publisher.publish(trialbus.EvaluationComplete("
-        "study='mine', trial=0, step=7, metrics={'loss': 1.0}))\n"
+        f"publisher.publish(trialbus.{event})\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=False, timeout=30)
+
+
+def test_a_worker_with_its_own_key_sends_what_its_killed_training_left_unsent(bus: Bus) -> None:
+    make_keys(bus.directory)
+    leave_unsent(bus, "EvaluationComplete(study='s', trial=0, step=7, metrics={'loss': 1.0})")
     bus.hub("--keys", str(bus.directory / "keys"))
     with (
         link(bus, "worker") as worker,
@@ -417,6 +421,24 @@ def test_a_worker_with_its_own_key_sends_what_its_killed_training_left_unsent(bu
         event = inbox.next(20)
     assert isinstance(event, trialbus.EvaluationComplete)
     assert event.step == 7
+
+
+def test_a_worker_leaves_the_unsent_events_of_others_to_those_who_may_send_them(bus: Bus) -> None:
+    make_keys(bus.directory)
+    leave_unsent(bus, "Stop(study='s', reason='enough')")
+    bus.hub("--keys", str(bus.directory / "keys"))
+    with (
+        link(bus, "service") as service,
+        link(bus, "worker") as worker,
+        trialbus.Publisher(link=worker),
+        trialbus.subscribe(start="earliest", link=service) as inbox,
+    ):
+        # The worker has taken charge of what dead processes left, before the service begins.
+        until(lambda: hub_status(service).counters["refused_403"])
+        with trialbus.Publisher(link=service):
+            event = inbox.next(20)
+    assert isinstance(event, trialbus.Stop)
+    assert event.reason == "enough"
 
 
 def test_keys_that_exist_stay_when_a_newer_version_makes_the_missing_ones(tmp_path: Path) -> None:

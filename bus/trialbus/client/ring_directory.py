@@ -13,7 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from trialbus.client.private_files import check_directory, make_directory, try_lock, unlock
@@ -86,8 +86,15 @@ def lock_directory(endpoint: str) -> int | None:
         return None  # no shared memory, or not this user's: `create_ring` has warned
 
 
-def adopt_rings(endpoint: str) -> Iterator[tuple[SharedRing, list[RingEvent]]]:
-    """Lock and yield every ring of a dead process on this host, with the events of the ring."""
+def adopt_rings(
+    endpoint: str, *, without: Collection[Path] = ()
+) -> Iterator[tuple[SharedRing, list[RingEvent]]]:
+    """Lock and yield every ring of a dead process on this host, with the events of the ring.
+
+    Args:
+        endpoint: Address of the hub.
+        without: Files of rings that stay for another adopter.
+    """
     directory = locate_ring_directory(endpoint)
     try:
         check_directory(directory.parent)
@@ -96,6 +103,8 @@ def adopt_rings(endpoint: str) -> Iterator[tuple[SharedRing, list[RingEvent]]]:
     except OSError:
         return
     for path in paths:
+        if path in without:
+            continue
         adopted = _adopt_ring(path)
         if adopted is None:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import uuid
 from collections import deque
+from pathlib import Path
 
 from trialbus.client.link import Link
 from trialbus.client.outbox import Outbox
@@ -21,6 +22,7 @@ _RESEND_S = 1.0  # without an acknowledgement; doubles up to the next
 _RESEND_MAX_S = 8.0
 _RETRY_S = 0.1  # after a batch that no connection accepted
 _SWEEP_S = 1.0
+_YIELD_S = 10.0  # long enough for another adopter, which looks every second
 
 
 class Sender:
@@ -119,6 +121,8 @@ class Adopter:
     """Sends the events that dead publishers on this host left in shared memory.
 
     One adopter at a time does so for each hub: the holder of the lock in the folder of the rings.
+    An adopter whose key does not allow the events leaves the ring and, for a while, the lock to
+    others on this host.
     """
 
     def __init__(self, link: Link) -> None:
@@ -126,6 +130,8 @@ class Adopter:
         self._lock: int | None = None
         self._due = 0.0
         self._rings: list[_AdoptedRing] = []
+        self._forbidden: set[Path] = set()  # rings that the key of this process may not send
+        self._yields_until = 0.0
         self.damaged = 0  #: number of events in adopted rings that were damaged and are not sent
 
     def on_welcome(self, welcome: frames.Welcome) -> None:
@@ -141,8 +147,9 @@ class Adopter:
             return self._due
         self._due = now + _SWEEP_S
         self._rings = [ring for ring in self._rings if ring.attach_next()]
-        if self._is_adopter():
-            for ring, events in adopt_rings(self._link.endpoint):
+        self._leave_forbidden(now)
+        if now >= self._yields_until and self._is_adopter():
+            for ring, events in adopt_rings(self._link.endpoint, without=self._forbidden):
                 logger.info("sending %d events of a publisher that died", len(events))
                 self.damaged += ring.damaged
                 self._rings.append(_AdoptedRing(self._link, ring, events))
@@ -152,6 +159,21 @@ class Adopter:
         """Close the adopted rings and unlock the folder for the next adopter."""
         for ring in self._rings:
             ring.close()
+        self._unlock()
+
+    def _leave_forbidden(self, now: float) -> None:
+        """Leave the rings whose events the hub does not take from this process to others."""
+        forbidden = [ring for ring in self._rings if ring.is_forbidden]
+        if not forbidden:
+            return
+        for ring in forbidden:
+            self._rings.remove(ring)
+            self._forbidden.add(ring.path)
+            ring.close()
+        self._unlock()
+        self._yields_until = now + _YIELD_S
+
+    def _unlock(self) -> None:
         if self._lock is not None:
             unlock(self._lock)
             self._lock = None
@@ -186,8 +208,19 @@ class _AdoptedRing:
         self._sender = self._attach_sender()
         return True
 
+    @property
+    def path(self) -> Path:
+        """File of the ring."""
+        return self._ring.path
+
+    @property
+    def is_forbidden(self) -> bool:
+        """Whether the hub will not take the events from this process."""
+        return self._sender.forbidden is not None
+
     def close(self) -> None:
         """Close the ring; the next adopter sends the unsent events."""
+        self._link.detach(self._sender)
         self._sender.outbox.close()
 
     def _attach_sender(self) -> Sender:
