@@ -16,6 +16,7 @@ from zmq.auth.thread import ThreadAuthenticator
 from trialbus.errors import TrialbusError
 from trialbus.protocol import limits
 from trialbus.protocol.endpoint import notice_dead_hosts
+from trialbus.protocol.private_folder import make_private_folder
 from trialbus.protocol.security import Gatekeeper
 
 _MANY_PEERS = 100_000
@@ -168,10 +169,11 @@ class HubSocket:
             self._zap.start()
             self._zap.configure_curve_callback(_DOMAIN, self._gatekeeper)
         self._socket = self._make()
+        path: Path | None = None
         if self._endpoint.startswith("ipc://"):
             path = Path(self._endpoint.removeprefix("ipc://"))
             try:
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_private_folder(path.parent)
             except OSError as error:
                 self._close_socket(linger_ms=0)
                 raise TrialbusError(
@@ -186,6 +188,8 @@ class HubSocket:
                 )
         try:
             self._socket.bind(self._endpoint)
+            if path is not None:
+                path.chmod(0o600)
         except zmq.ZMQError as error:
             self._close_socket(linger_ms=0)
             raise TrialbusError(

@@ -35,6 +35,7 @@ from trialbus.hub.small_tables import (
 from trialbus.hub.watermark import Mark, Watermark
 from trialbus.messages.topics import list_matching_patterns
 from trialbus.protocol.frames import Hello, Record
+from trialbus.protocol.private_folder import make_private_folder
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class EventLog:
         self._last_rare: int = -1  # offset of the newest event in the index `rare`
         with ExitStack() as opened:
             try:
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                make_private_folder(self.path.parent)
                 opened.enter_context(take_lock(self.path))
                 self._watermark = opened.enter_context(
                     closing(Watermark(self.path.with_suffix(".end")))

@@ -17,6 +17,7 @@ from trialbus.hub.log_state import LogState, Span, read_state, write_state
 from trialbus.hub.small_tables import SmallTables
 from trialbus.hub.watermark import Mark, Watermark, read_mark
 from trialbus.protocol.frames import Record
+from trialbus.protocol.private_folder import open_private_file
 
 _BATCH = 10_000
 
@@ -244,7 +245,7 @@ class EventCopy:
 def _write_repaired(path: Path, repaired: Path) -> LogReport:
     report = LogReport(path)
     mark = _read_watermark(path)
-    os.close(os.open(repaired, os.O_RDWR | os.O_CREAT, 0o600))
+    os.close(open_private_file(repaired))
     with closing(sqlite3.connect(repaired, isolation_level=None)) as new:
         new.execute("PRAGMA auto_vacuum=INCREMENTAL")
         create(new, mark.log_id.hex() if mark else "")

@@ -15,6 +15,7 @@ from trialbus.errors import LogError, LogInUseError
 from trialbus.hub.checked_table import Row
 from trialbus.hub.integrity import checksum, is_rare
 from trialbus.hub.small_tables import GAP, META, TABLES, SmallTables
+from trialbus.protocol.private_folder import open_private_file
 
 Sync: TypeAlias = Literal["full", "normal"]
 Connect: TypeAlias = Callable[..., sqlite3.Connection]
@@ -51,7 +52,7 @@ def open_database(
     """
     size = path.stat().st_size if path.exists() else 0
     # SQLite gives the files beside it the same mode.
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    os.close(open_private_file(path))
     # A hub may run in another thread than the one that made it, but only ever in one.
     db = connect(path, isolation_level=None, check_same_thread=False)
     try:
@@ -81,9 +82,7 @@ def take_lock(path: Path) -> IO[str]:
         LogInUseError: Another process holds the lock.
         OSError: The lock's file cannot be made.
     """
-    lock = os.fdopen(
-        os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600), "a+"
-    )
+    lock = os.fdopen(open_private_file(path.with_suffix(".lock"), os.O_RDWR | os.O_APPEND), "a+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -15,6 +15,8 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+from trialbus.protocol.private_folder import open_private_file
+
 logger = logging.getLogger(__name__)
 
 # Two slots, written in turn: one of them is whole, whenever the process dies.
@@ -47,7 +49,7 @@ class Watermark:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b", buffering=0)
+        self._file = os.fdopen(open_private_file(path), "r+b", buffering=0)
         self._fd = self._file.fileno()
         if os.fstat(self._fd).st_size < _SIZE:
             os.pwrite(self._fd, bytes(_SIZE), 0)  # later writes need no space on the disk

@@ -31,6 +31,7 @@ from trialbus.messages.codec import check_topic
 from trialbus.messages.topics import escape_study
 from trialbus.protocol import frames
 from trialbus.protocol.permissions import ROLES, SERVICES, USER_PREFIX, Permissions, Role
+from trialbus.protocol.private_folder import make_private_folder, open_private_file
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def create_keys(folder: Path, name: str, role: Role, study: str | None = None) -
     if path.exists():
         raise SpecError("keys", f"{str(path)!r} exists already; choose another name, or remove it")
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(folder)
     except OSError as error:
         raise SpecError(
             "keys",
@@ -107,9 +108,11 @@ def create_keys(folder: Path, name: str, role: Role, study: str | None = None) -
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(msgspec.json.encode(KeyPair(name=name, public=public, secret=secret)) + b"\n")
-    path.with_suffix(".pub").write_text(public + "\n")
+    with os.fdopen(open_private_file(path.with_suffix(".pub")), "w") as file:
+        file.write(public + "\n")
     allowed = _read_allowed(folder / _ALLOWED) | {public: Grant(name=name, role=role, study=study)}
     unfinished = folder / f".{_ALLOWED}.new"
+    os.close(open_private_file(unfinished))
     unfinished.write_bytes(msgspec.json.format(msgspec.json.encode(allowed), indent=2) + b"\n")
     unfinished.replace(folder / _ALLOWED)
     return path

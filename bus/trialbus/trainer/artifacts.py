@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 
 from trialbus.messages import events
+from trialbus.protocol.private_folder import make_private_folder, open_private_file
 
 #: Environment variable with the folder of artifacts.
 ARTIFACTS_VARIABLE = "TRIALBUS_ARTIFACTS"
@@ -31,10 +32,14 @@ def store_artifact(path: Path, *, study: str, trial: int, attempt: int) -> event
         `optuna.artifacts.upload_artifact`.
     """
     folder = locate_artifacts()
+    if folder == Path(_DEFAULT):
+        make_private_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     artifact = str(uuid.uuid4())
     draft = folder / f".{artifact}"
     try:
+        if folder == Path(_DEFAULT):
+            os.close(open_private_file(draft))
         shutil.copyfile(path, draft)
         draft.replace(folder / artifact)
     finally:

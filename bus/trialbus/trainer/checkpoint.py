@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from trialbus.protocol.private_folder import make_private_folder
 from trialbus.study.folder_name import name_folder
 
 #: Environment variable with the folder of checkpoints, which every machine of a study must see.
@@ -72,6 +73,8 @@ class Checkpoints:
                 first.
             value: Value by which `best` and `keep_best_n` rank the checkpoint.
         """
+        if CHECKPOINTS_VARIABLE not in os.environ:
+            make_private_folder(Path(_DEFAULT).parent)
         self.directory.mkdir(parents=True, exist_ok=True)
         draft = self.directory / f"{uuid.uuid4().hex}{_DRAFT}"
         try:

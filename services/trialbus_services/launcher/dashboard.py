@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from trialbus.errors import TrialbusError
+from trialbus.protocol.private_folder import make_private_folder
 from trialbus.trainer.artifacts import locate_artifacts
 from trialbus_services.config import settings
 from trialbus_services.optimizer.storage import JOURNAL, check_url
@@ -103,7 +104,7 @@ def build_command(
     listen(
         dashboard.host, dashboard.port, host_key="dashboard.host", port_key="dashboard.port"
     ).close()
-    locate_artifacts().mkdir(parents=True, exist_ok=True)
+    make_private_folder(locate_artifacts())
     return [
         *(program, "--from-config", "/dev/stdin"),
         *("--host", dashboard.host, "--port", str(dashboard.port)),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from trialbus.errors import SpecError, TrialbusError
+from trialbus.protocol.private_folder import open_private_log
 from trialbus_services.process import exit_codes, paths
 
 _PARENT_VARIABLE = "TRIALBUS_PARENT_ON_STDIN"
@@ -103,8 +104,7 @@ class Child:
     def _start(self) -> subprocess.Popen[bytes]:
         self._started = time.monotonic()
         try:
-            self.log.parent.mkdir(parents=True, exist_ok=True)
-            log = self.log.open("ab")
+            log = open_private_log(self.log)
         except OSError as error:
             raise TrialbusError(
                 f"the {self.name} cannot be started: no log can be written to {self.log} "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, cast
 from hydra.core.override_parser.types import Quote, QuotedString
 
 from trialbus.messages.events import TrialAssigned
+from trialbus.protocol.private_folder import open_private_file
 from trialbus.study.nested_config import flatten_config
 from trialbus_services.config.settings import ParamsAs
 
@@ -59,7 +61,8 @@ def fill_command(
                 if value is not None
             ]
         case "file":
-            params_file.write_text(json.dumps(values, indent=2) + "\n")
+            with os.fdopen(open_private_file(params_file, os.O_WRONLY | os.O_TRUNC), "w") as file:
+                file.write(json.dumps(values, indent=2) + "\n")
             has_placeholder = any(_FILE in argument for argument in command)
             return arguments if has_placeholder else [*arguments, str(params_file)]
         case "environment":

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from trialbus.messages.events import TrialAssigned
+from trialbus.protocol.private_folder import make_private_folder
 from trialbus_services.config.settings import ParamsAs
 from trialbus_services.process import paths
 from trialbus_services.process.search_path import build_search_path
@@ -90,5 +91,5 @@ class CommandTrainer:
             raise NotADirectoryError(f"trainer.cwd={self.cwd!r} is no longer a folder")
         run_directory = paths.locate_run_directory(self.runs, trial.study, trial.trial)
         if self.params_as == "file":
-            run_directory.mkdir(parents=True, exist_ok=True)
+            make_private_folder(run_directory)
         return run_directory

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from trialbus.protocol.private_folder import open_private_log
 from trialbus_services.process import guard
 
 _TAIL_LINES = 20
@@ -55,7 +56,6 @@ async def run_training(
     Raises:
         OSError: No process could be started in `cwd`, or `log` cannot be written.
     """
-    log.parent.mkdir(parents=True, exist_ok=True)
     guarded_command = [sys.executable, "-I", "-S", str(guard.__file__), str(grace_s), *command]
     connection, guard_end = socket.socketpair()
     with connection:
@@ -80,7 +80,7 @@ async def _run_guard(
     ends: tuple[socket.socket, socket.socket],
 ) -> int:
     connection, guard_end = ends
-    with guard_end, log.open("ab") as output:
+    with guard_end, open_private_log(log) as output:
         process = await asyncio.create_subprocess_exec(
             *command,
             stdin=guard_end.fileno(),

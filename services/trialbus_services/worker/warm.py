@@ -13,6 +13,7 @@ from pathlib import Path
 
 from trialbus.errors import SpecError
 from trialbus.messages.events import TrialAssigned
+from trialbus.protocol.private_folder import open_private_log
 from trialbus_services.process import guard
 from trialbus_services.worker import fork_server
 from trialbus_services.worker.training_process import TrainingExit, kill_unguarded_group, read_tail
@@ -52,7 +53,6 @@ class WarmTrainer:
 
     async def run(self, trial: TrialAssigned, env: Mapping[str, str], log: Path) -> TrainingExit:
         """Run the function for a trial, see `Trainer.run`."""
-        log.parent.mkdir(parents=True, exist_ok=True)
         for _ in range(_MAX_TRIES):
             messages = await self._request_training(env, log)
             kill_unguarded_group(messages)
@@ -76,7 +76,7 @@ class WarmTrainer:
         connection, guard_end = socket.socketpair()
         connection.settimeout(0)
         with connection:
-            with guard_end, log.open("ab") as output:
+            with guard_end, open_private_log(log) as output:
                 await self.start()
                 if self._server is None:
                     return b""
@@ -108,10 +108,9 @@ class WarmTrainer:
         return messages
 
     async def _start_server(self) -> tuple[asyncio.subprocess.Process, socket.socket]:
-        self._log.parent.mkdir(parents=True, exist_ok=True)
         requests, server_end = socket.socketpair()
         requests.settimeout(0)
-        with server_end, self._log.open("ab") as output:
+        with server_end, open_private_log(self._log) as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
