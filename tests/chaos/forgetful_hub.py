@@ -11,7 +11,7 @@ from trialbus.protocol import frames
 class ForgetfulHub(hub.Hub):
     """A hub that logs an event as often as a publisher sends the event."""
 
-    def _take_events(self, peer: bytes, message: frames.Publish) -> None:
+    def _handle_publish(self, peer: bytes, message: frames.Publish) -> None:
         publisher = self._publisher_ids(message.publisher)
         last = self._change.publishers.get(publisher, self.log.publishers.get(publisher, 0))
         self._acks[peer, message.publisher] = None

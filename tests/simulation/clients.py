@@ -65,6 +65,7 @@ class PublisherProcess:
         network: Network,
         model: LogModel,
         secret: bytes,
+        *,
         rings: deque[Ring],
         topics: list[str],
     ) -> None:
@@ -153,7 +154,7 @@ class SubscriberProcess:
         self.position: int | None = None  #: offset after the last record that was read
         self._is_dead = False
         self._is_due = False
-        self._committing = -1
+        self._committing: int = -1
         self.link = SimulatedLink(network)
         start: Start = "earliest"
         self.fetcher = Fetcher(self.link, patterns, start, name)
@@ -220,6 +221,8 @@ class SubscriberProcess:
         offset = self.fetcher.skip_unmatched(self.position)
         if offset is not None and offset != self._committing:
             self._committing = offset
+            if self.position is not None:
+                self.position = offset
             self.handled = max(self.handled, offset)
             self.fetcher.commit(offset)
             self.link.wake()

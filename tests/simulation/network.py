@@ -32,6 +32,8 @@ class Connection:
         self.client = client
         self.peer = peer
         self.is_open = True
+        self.is_draining = False  # the client has died, and what it sent still arrives
+        self._socket = network.socket
         self.is_full = False  # the client does not read: the hub's answers find no room
         self.is_welcome = False  # whether the hub has answered
         self._to_hub_at = self._to_client_at = 0.0
@@ -62,8 +64,9 @@ class Connection:
         return max(last, world.now + world.seconds(0.0, _LATENCY_S))
 
     def _arrive_at_hub(self, parts: list[bytes]) -> None:
-        if self.is_open and self.network.socket is not None:
-            self.network.socket.arrive(self.peer, parts)
+        socket = self.network.socket
+        if socket is not None and socket is self._socket and (self.is_open or self.is_draining):
+            socket.arrive(self.peer, parts)
 
     def _arrive_at_client(self, frame: bytes) -> None:
         if self.is_open:
@@ -205,6 +208,7 @@ class SimulatedLink(PartDriver):
         self._is_closed = True
         self._arrived.clear()
         if self.connection is not None:
+            self.connection.is_draining = self._world.chance(0.5)
             self.connection.close()
 
     def step(self) -> None:

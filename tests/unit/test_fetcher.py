@@ -243,6 +243,16 @@ def test_a_later_commit_replaces_an_earlier_one() -> None:
     assert not done.is_set()
 
 
+def test_a_commit_without_an_answer_is_sent_again_on_the_same_connection() -> None:
+    session = begin(name="n")
+    session.work()
+    session.fetcher.commit(5)
+    assert [frame.offset for frame in session.work()] == [5]
+    session.fetcher.on_frame(frames.Refused(frames.NO_SPACE, "the disk is full", "n"))
+    assert session.work(after_s=1.0) == []
+    assert [frame.offset for frame in session.work(after_s=5.0)] == [5]
+
+
 def test_a_commit_without_an_answer_is_sent_again_on_a_new_connection() -> None:
     session = begin(name="durable")
     session.fetch()

@@ -16,10 +16,10 @@ from trialbus.protocol.frames import Record
 Start: TypeAlias = Literal["now", "earliest"] | int
 
 _WAIT_MS = 30_000
-_ANSWER_S = 5.0  # for an answer, beyond the wait that the fetch allows
+_ANSWER_S = 5.0  # for an answer to a commit, or to a fetch beyond the wait that it allows
 _BUFFERED_BATCHES = 2
 _ANSWERS = 16  # to one fetch; enough that a live subscriber seldom has to fetch again
-_RETRY_S = 0.5  # after a fetch that no connection accepted
+_RETRY_S = 0.5  # after a frame that no connection accepted
 _REFUSED_S = 1.0  # after a refusal that passes
 
 
@@ -56,7 +56,7 @@ class Fetcher:
         self._log_id: str | None = None
         self._commit_offset: int | None = None
         self._commit_done = threading.Event()
-        self._is_commit_sent = False
+        self._commit_due = 0.0  # when to send the commit, again if there is no answer
         self._request: int | None = None
         self._answer_by = 0.0
         self._is_refused = False  # for now; the next call of `work` sets `_retry_at`
@@ -127,7 +127,7 @@ class Fetcher:
         with self._changed:
             self._commit_offset = offset
             self._commit_done = threading.Event()
-            self._is_commit_sent = False
+            self._commit_due = 0.0
             return self._commit_done
 
     # --- the link's thread ---
@@ -140,7 +140,7 @@ class Fetcher:
             self._log_id = welcome.log_id
             self.log_end = welcome.end
             self._request = None
-            self._is_commit_sent = False
+            self._commit_due = 0.0
             self._changed.notify_all()
 
     def on_frame(self, frame: frames.ToClient) -> None:
@@ -160,6 +160,8 @@ class Fetcher:
             ):
                 self._commit_offset = None
                 self._commit_done.set()
+            case frames.Refused(code=frames.NO_SPACE) if frame.about == self._name is not None:
+                pass  # the commit is sent again after `_ANSWER_S`
             case frames.Refused() if frame.about is not None and frame.about in (
                 self._request,
                 self._name,
@@ -175,10 +177,22 @@ class Fetcher:
 
     def work(self, send: Send, now: float) -> float | None:
         """Send the commit and the fetch that are due."""
-        if self._commit_offset is not None and not self._is_commit_sent and self._name is not None:
-            self._is_commit_sent = send(
-                frames.Commit(self._name, self._commit_offset, self._reader)
-            )
+        commit_due = self._send_commit(send, now)
+        fetch_due = self._send_fetch(send, now)
+        if commit_due is None or fetch_due is None:
+            return fetch_due if commit_due is None else commit_due
+        return min(commit_due, fetch_due)
+
+    def _send_commit(self, send: Send, now: float) -> float | None:
+        offset = self._commit_offset
+        if offset is None or self._name is None:
+            return None
+        if now >= self._commit_due:
+            is_sent = send(frames.Commit(self._name, offset, self._reader))
+            self._commit_due = now + (_ANSWER_S if is_sent else _RETRY_S)
+        return self._commit_due
+
+    def _send_fetch(self, send: Send, now: float) -> float | None:
         if self._error is not None:
             return None
         if self._request is not None and now < self._answer_by:

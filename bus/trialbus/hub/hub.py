@@ -14,7 +14,7 @@ import os
 import socket
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import assert_never
@@ -158,7 +158,7 @@ class Hub:
             return 0.0
         return min(
             self._fetches.due,
-            self._next_presence if len(self._sessions) else float("inf"),
+            self._next_presence if len(self._sessions) or self._change else float("inf"),
             self._retention.due,
         )
 
@@ -348,15 +348,7 @@ class Hub:
                 with self._router.lent():
                     records = self.log.append(change)
             except sqlite3.Error as error:
-                # Publishers keep what is not acknowledged and send it again.
-                self._router.counters["failed_commits"] += 1
-                for peer, publisher in acks:
-                    self._router.refuse(
-                        peer,
-                        frames.NO_SPACE,
-                        f"the log cannot be written: {error}",
-                        publisher.hex(),
-                    )
+                self._recover_from_failed_commit(change, error, acks, replies)
                 return []
         for peer, publisher in acks:
             last = self.log.publishers.get(self._publisher_ids(publisher), 0)
@@ -365,6 +357,30 @@ class Hub:
         for peer, reply in replies:
             self._router.send(peer, reply)
         return records
+
+    def _recover_from_failed_commit(
+        self,
+        change: Change,
+        error: sqlite3.Error,
+        acks: Iterable[tuple[bytes, bytes]],
+        replies: list[tuple[bytes, frames.ToClient]],
+    ) -> None:
+        """Let clients send again what the log could not take, and keep what nobody sends again."""
+        self._router.counters["failed_commits"] += 1
+        reason = f"the log cannot be written: {error}"
+        for peer, publisher in acks:
+            self._router.refuse(peer, frames.NO_SPACE, reason, publisher.hex())
+        for peer, reply in replies:
+            if isinstance(reply, frames.Committed):
+                self._router.refuse(peer, frames.NO_SPACE, reason, reply.name)
+            elif isinstance(reply, frames.Forgotten):
+                self._router.refuse(peer, frames.NO_SPACE, reason, reply.request)
+        # A session ends once: its trial would never be handed out again if nobody was told.
+        kept = self._change
+        kept.events += [event for event in change.events if event[0] == _PUBLISHER]
+        if kept.events:
+            kept.publishers[_PUBLISHER] = kept.events[-1][1]
+        kept.sessions |= {id_: None for id_, hello in change.sessions.items() if hello is None}
 
     def status(self, role: str | None = None) -> HubStatus:
         """Return the state of the hub.

@@ -19,7 +19,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from trialbus.errors import LogError
-from trialbus.hub.integrity import VerifiedReader, checksum, is_rare
+from trialbus.hub.integrity import RARE, VerifiedReader, checksum, is_rare
 from trialbus.hub.log_format import Connect, Sync, open_database, take_lock
 from trialbus.hub.log_state import Reading, Span, read_state, write_state
 from trialbus.hub.small_tables import (
@@ -33,6 +33,7 @@ from trialbus.hub.small_tables import (
     SmallTables,
 )
 from trialbus.hub.watermark import Mark, Watermark
+from trialbus.messages.events import TrainerLost
 from trialbus.messages.topics import list_matching_patterns
 from trialbus.protocol.frames import Hello, Record
 from trialbus.protocol.private_folder import make_private_folder
@@ -45,6 +46,8 @@ _MAX_SKIP = 1 << 32  # offsets that a client may have seen beyond the end: more 
 # Evaluations are nearly all of a log. Whoever wants none of them finds the others by the index.
 _MANY = ("*/", "evaluation_complete/")
 _SUBMITTED, _FINISHED, _ASSIGNED = "study_submitted/", "study_finished/", "trial_assigned/"
+_TRAINER_LOST = b"trainer_lost/"
+_LOST_SCAN = 20_000  # events that are no evaluations, searched for lost sessions
 _FREED_PAGES = 256  # handed back to the file system in one call
 
 
@@ -224,6 +227,26 @@ class EventLog:
             return found, reader.position
         # Fewer than asked for: there is no more.
         return found, self.end if scanned < max_scan else following
+
+    def read_lost_sessions(self) -> list[str]:
+        """Return the sessions that the newest events of the log declare lost, oldest first.
+
+        Raises:
+            sqlite3.Error: The log cannot be read at present.
+        """
+        rows = self._db.execute(
+            f"SELECT CAST(topic AS BLOB), body FROM event WHERE offset >= 0{RARE}"  # noqa: S608
+            " ORDER BY offset DESC LIMIT ?",
+            (_LOST_SCAN,),
+        )
+        sessions: list[str] = []
+        for topic, body in rows:
+            if bytes(topic).startswith(_TRAINER_LOST):
+                try:
+                    sessions.append(msgspec.msgpack.decode(body, type=TrainerLost).session)
+                except msgspec.DecodeError:  # damaged
+                    continue
+        return sessions[::-1]
 
     def covers(self, offset: int) -> bool:
         """Return whether a client may stand at an offset; skip a lost tail that the client read.

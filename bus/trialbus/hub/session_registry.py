@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 import time
 from collections.abc import Callable, Iterator
 
@@ -33,7 +34,7 @@ class SessionRegistry:
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
-        self._sessions = Sessions(log.sessions, clock, wall_clock)
+        self._sessions = Sessions(log.sessions, clock, wall_clock, _read_lost_sessions(log))
         self._keys = dict(log.session_keys)
 
     def __len__(self) -> int:
@@ -68,7 +69,7 @@ class SessionRegistry:
                     return frames.Refused(*refusal, session)
                 self._sessions.register(message, peer)
                 change.sessions[session] = message
-                if key and session not in self._keys:
+                if key:  # again each time: an earlier turn may have failed
                     self._keys[session] = change.session_keys[session] = key
                 return frames.Seen(session)
             case frames.Ping():
@@ -112,3 +113,11 @@ class SessionRegistry:
             return frames.CONFLICT, conflict
         excess = self._sessions.find_exceeded_limit(hello.session, peer)
         return None if excess is None else (frames.TOO_MANY, excess)
+
+
+def _read_lost_sessions(log: EventLog) -> list[str]:
+    try:
+        return log.read_lost_sessions()
+    except sqlite3.Error as error:
+        logger.warning("lost sessions cannot be read from the log: %s", error)
+        return []

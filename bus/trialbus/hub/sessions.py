@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import msgspec
@@ -34,6 +34,7 @@ class Sessions:
             time-to-live to come back, because it may only have lost the hub.
         clock: Monotonic seconds.
         wall_clock: Seconds since the epoch, for `TrainerLost.last_seen`.
+        lost: Sessions that the log declares lost, oldest first.
     """
 
     def __init__(
@@ -41,11 +42,12 @@ class Sessions:
         sessions: dict[str, Hello],
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        lost: Iterable[str] = (),
     ) -> None:
         self._clock = clock
         self._wall_clock = wall_clock
         self._expired_at = clock()
-        self._lost: dict[str, None] = {}  # newest last
+        self._lost: dict[str, None] = dict.fromkeys(lost)  # newest last
         self._sessions: dict[str, _Session] = {}
         self._exclusive: dict[tuple[str, str], str] = {}  # session by kind and name
         self._n_per_peer: dict[bytes, int] = {}
