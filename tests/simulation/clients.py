@@ -90,7 +90,7 @@ class PublisherProcess:
         """Kill the process; its shared memory stays."""
         self._is_dead = True
         self.link.kill()
-        accepted = self._model.accepted.get(frames.publisher_id(self.secret), [])
+        accepted = self._model.accepted.get(frames.derive_publisher_id(self.secret), [])
         for secret, outbox, events in (*self._adopted, (self.secret, self.outbox, accepted)):
             if len(outbox):
                 self._rings.append((secret, events[len(events) - len(outbox) :], outbox.last))

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from simulation.world import World
 from trialbus.messages.topics import list_matching_patterns
-from trialbus.protocol.frames import Record, publisher_id
+from trialbus.protocol.frames import Record, derive_publisher_id
 
 HUB = b"hub"
 
@@ -47,7 +47,7 @@ class LogModel:
 
     def accept(self, secret: bytes, topic: str, body: bytes) -> None:
         """Take note of an event that a publisher accepted."""
-        self.accepted.setdefault(publisher_id(secret), []).append((topic, body))
+        self.accepted.setdefault(derive_publisher_id(secret), []).append((topic, body))
 
     def close(self) -> None:
         if self._db is not None:
@@ -75,7 +75,7 @@ class LogModel:
 
     def check_acknowledgement(self, secret: bytes, last: int) -> None:
         """Check that the log has what a publisher was told it has."""
-        in_log = self.last.get(publisher_id(secret), 0)
+        in_log = self.last.get(derive_publisher_id(secret), 0)
         self._world.check(
             last <= in_log, f"event {last} was acknowledged, and the log has {in_log} events of it"
         )

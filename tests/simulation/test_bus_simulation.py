@@ -21,7 +21,7 @@ class HastyHub(Hub):
 
     def _commit(self) -> list[frames.Record]:
         for peer, secret in self._acks:
-            last = self._change.publishers.get(frames.publisher_id(secret))
+            last = self._change.publishers.get(frames.derive_publisher_id(secret))
             if last is not None:
                 self._router.send(peer, frames.Ack(secret, last))
         return super()._commit()
@@ -31,7 +31,7 @@ class ForgetfulHub(Hub):
     """A control: takes every event for a new one."""
 
     def _handle_publish(self, peer: bytes, message: frames.Publish) -> None:
-        publisher = frames.publisher_id(message.publisher)
+        publisher = frames.derive_publisher_id(message.publisher)
         self.log.publishers.pop(publisher, None)
         self._change.publishers[publisher] = message.first - 1
         super()._handle_publish(peer, message)
