@@ -77,7 +77,7 @@ def pruned(trial):
 CANNOT_BE_IMPORTED = {
     "missing": ("", "cannot be imported: bad has no 'train'"),
     "broken": ("1 / 0", "cannot be imported: ZeroDivisionError: division by zero"),
-    "leaving": ("raise SystemExit(4)", "SystemExit: 4"),
+    "leaving": ("raise SystemExit(4)", "cannot be imported: SystemExit: 4"),
     "killed": ("import os; os._exit(1)", "the process that imports it ended"),
     "threads": (
         """
