@@ -242,8 +242,7 @@ class BusSimulation:
     def _calm_down(self) -> None:
         """End all faults for good; what is dead stays dead until it is started again."""
         self.world.is_calm = True
-        disk = self.hub.disk
-        disk.crash_after, disk.n_failing, disk.slow_s, disk.fails_until = None, 0, 0.0, 0.0
+        self.hub.disk.calm_down()
 
     # --- checks ---
 

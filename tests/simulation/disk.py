@@ -72,3 +72,7 @@ class Disk:
         """Begin the life of another process on the same disk."""
         self.is_dead = False
         self.crash_after = None
+
+    def calm_down(self) -> None:
+        """End all faults for good."""
+        self.crash_after, self.n_failing, self.slow_s, self.fails_until = None, 0, 0.0, 0.0

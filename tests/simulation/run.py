@@ -7,11 +7,16 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
+
+import optuna
 
 from simulation.bus_simulation import BusSimulation
+from simulation.study_simulation import StudySimulation
 from simulation.world import Violation
 from trialbus.hub.hub import Hub
 
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 _SHARED_MEMORY = Path("/dev/shm")
 _ROUGH_S = 30.0  # simulated, in one simulation
 
@@ -34,11 +39,18 @@ class Outcome:
     """Number of faults by kind."""
 
 
-def simulate(seed: int, hub_class: type[Hub] = Hub) -> tuple[BusSimulation, str | None]:
-    """Run one simulation; return it, and the violation if there is one."""
+Simulation: TypeAlias = BusSimulation | StudySimulation
+
+
+def simulate(seed: int, hub_class: type[Hub] = Hub) -> tuple[Simulation, str | None]:
+    """Run one simulation; return it, and the violation if there is one.
+
+    Every third seed simulates studies, the others a bus alone.
+    """
     base = _SHARED_MEMORY if _SHARED_MEMORY.is_dir() else None
     with tempfile.TemporaryDirectory(prefix="trialbus-", dir=base) as directory:
-        simulation = BusSimulation(seed, Path(directory), hub_class)
+        make = StudySimulation if seed % 3 == 2 else BusSimulation
+        simulation: Simulation = make(seed, Path(directory), hub_class)
         try:
             simulation.run(_ROUGH_S)
         except Violation as violation:

@@ -199,9 +199,11 @@ class SimulatedBus:
         )
         self.turn(submitted)
 
-    def request(self, request: str = "r", study: str = "s") -> events.TrialAssigned:
+    def request(
+        self, request: str = "r", study: str = "s", session: str = "w"
+    ) -> events.TrialAssigned:
         """Request a trial and return the assignment."""
-        self.turn(events.TrialRequested(study=study, request=request, session="w"))
+        self.turn(events.TrialRequested(study=study, request=request, session=session))
         return self.log.select(events.TrialAssigned, study)[-1]
 
     def trials(self, study: str = "s") -> list[FrozenTrial]:

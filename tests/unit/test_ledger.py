@@ -113,3 +113,10 @@ def test_events_that_are_repeated_later_change_nothing(data: st.DataObject) -> N
     if start > 0:  # a study that is submitted again is meant to begin again
         assert twice.studies["s"].trials.open == once.studies["s"].trials.open
     assert twice.requests.keys() <= {"a", "b", "c"} - {"a", "b", "c"} | once.requests.keys()
+
+
+def test_a_trial_that_is_assigned_to_a_lost_session_waits_for_the_next_attempt() -> None:
+    ledger = Ledger()
+    for event in (SUBMITTED, requested("r"), lost(), assigned("r")):
+        ledger.apply(event)
+    assert ledger.studies["s"].trials.open[0].is_waiting

@@ -80,7 +80,7 @@ def test_evaluations_of_an_attempt_that_was_given_up_change_nothing(bus: Simulat
     bus.submit(max_retries=1)
     first = bus.request("r1")
     bus.turn(evaluate(first, 0, 1.0), events.TrainerLost(session="w", kind="worker"))
-    second = bus.request("r2")
+    second = bus.request("r2", session="another")
     assert (second.trial, second.attempt) == (first.trial, 1)
     bus.turn(evaluate(first, 1, 99.0), evaluate(second, 0, 2.0), complete(first))
     assert bus.log.select(events.Prune) == []
@@ -334,3 +334,28 @@ def test_a_trial_is_handed_out_only_when_the_storage_has_it(bus: SimulatedBus) -
     bus.submit()
     bus.request()
     assert numbers == [[0]]
+
+
+def test_a_request_that_arrives_after_the_loss_of_its_session_gets_no_trial(
+    bus: SimulatedBus,
+) -> None:
+    bus.submit(n_trials=1)
+    bus.turn(
+        events.TrainerLost(session="dead", kind="worker"),
+        events.TrialRequested(study="s", request="r1", session="dead"),
+    )
+    assert bus.log.select(events.TrialAssigned) == []
+    assert bus.request("r2").session == "w"
+
+
+def test_a_trial_left_by_a_crash_begins_another_attempt_for_another_request(
+    bus: SimulatedBus,
+) -> None:
+    bus.submit()
+    bus.storage.is_held = True
+    bus.turn(events.TrialRequested(study="s", request="r1", session="w"))
+    bus.storage.flush(20)
+    bus.start()  # the answer to `r1` may still come from shared memory
+    bus.turn(events.RequestWithdrawn(study="s", request="r1"))
+    second = bus.request("r2")
+    assert (second.trial, second.attempt) == (0, 1)

@@ -100,6 +100,11 @@ class Presence:
         """Whether the hub has declared this session lost, which is final."""
         return self._lost.is_set()
 
+    @property
+    def is_registered(self) -> bool:
+        """Whether the hub knows this session, and will notice the loss of the process."""
+        return self._is_known
+
     def wait_registered(self, timeout_s: float) -> None:
         """Wait until the hub knows this session.
 

@@ -73,7 +73,10 @@ def request_trial(
             subscribe(events.TrialAssigned, study=study, link=link) as assignments,
             Publisher(link=link) as publisher,
         ):
-            assignments.wait_ready(_CONNECT_S if timeout_s is None else timeout_s)
+            connect_s = _CONNECT_S if timeout_s is None else timeout_s
+            assignments.wait_ready(connect_s)
+            # A trial of a process that the hub does not know would never be handed out again.
+            presence.wait_registered(connect_s)
             publisher.publish(request)
             try:
                 assigned = _wait_for_assignment(assignments, request.request, timeout_s)

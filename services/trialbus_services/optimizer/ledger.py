@@ -55,6 +55,7 @@ class Ledger:
         self.studies: dict[str, StudyState] = {}
         self.requests: dict[str, events.TrialRequested] = {}
         self._answered: set[str] = set()
+        self._lost: set[str] = set()
         self._offset = 0
         self._apply: dict[type, Callable[[Any], Iterable[AttemptEnd]]] = {
             events.StudySubmitted: self._submit_study,
@@ -88,7 +89,7 @@ class Ledger:
 
     def _submit_study(self, event: events.StudySubmitted) -> Iterable[AttemptEnd]:
         state = self.studies.get(event.study)
-        trials = state.trials if state else TrialStates(event.study, self._answered)
+        trials = state.trials if state else TrialStates(event.study, self._answered, self._lost)
         trials.max_retries = event.spec.max_retries
         self.studies[event.study] = StudyState(
             event.spec, event.submission, event.at, trials, origin=event.origin
@@ -124,7 +125,7 @@ class Ledger:
         return state.trials.prune(event) if state else ()
 
     def _add_request(self, event: events.TrialRequested) -> Iterable[AttemptEnd]:
-        if event.request not in self._answered:
+        if event.request not in self._answered and event.session not in self._lost:
             self.requests.setdefault(event.request, event)
         return ()
 
@@ -148,5 +149,6 @@ class Ledger:
         return state.trials.finish(event) if state else ()
 
     def _lose_session(self, event: events.TrainerLost) -> Iterable[AttemptEnd]:
+        self._lost.add(event.session)  # for good: a late request gets no trial
         self.requests = {id_: r for id_, r in self.requests.items() if r.session != event.session}
         return [end for state in self.studies.values() for end in state.trials.lose(event)]

@@ -11,6 +11,7 @@ import logging
 
 from trialbus.messages import events
 from trialbus_services.optimizer.allowed_modules import AllowedModules
+from trialbus_services.optimizer.attributes import REQUEST
 from trialbus_services.optimizer.convergence import Progress
 from trialbus_services.optimizer.evaluations import OpenEvaluations
 from trialbus_services.optimizer.failures import Failures
@@ -129,7 +130,9 @@ class RunningStudy:
             new_trial = self._supply.supply_trial(request, trials)
             if new_trial is None:
                 return None
-            trial, attempt = new_trial, 0
+            # A trial left by a crash for another request may have been handed out for it already.
+            is_own = new_trial.user_attrs.get(REQUEST) == request.request
+            trial, attempt = new_trial, 0 if is_own else 1
         else:
             return None
         self._decider.begin(trial)

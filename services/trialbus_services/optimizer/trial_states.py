@@ -69,14 +69,18 @@ class TrialStates:
         study: Name of the study.
         answered: Ids of the requests that have an answer or were withdrawn. The studies of a
             ledger share the set, since a request may be for any study.
+        lost: Ids of the sessions that were lost. The studies of a ledger share this set, too.
     """
 
-    def __init__(self, study: str, answered: set[str] | None = None) -> None:
+    def __init__(
+        self, study: str, answered: set[str] | None = None, lost: set[str] | None = None
+    ) -> None:
         self.study = study
         self.open: dict[int, OpenTrial] = {}
         #: `study.max_retries`; None, for no limit, while the specification was not seen.
         self.max_retries: int | None = None
         self._answered: set[str] = set() if answered is None else answered
+        self._lost: set[str] = set() if lost is None else lost
         #: Lowest attempt of each trial that may still run.
         self._next_attempts: dict[int, int] = {}
 
@@ -102,7 +106,7 @@ class TrialStates:
         if event.request in self._answered:
             return None
         self._answered.add(event.request)
-        return self._open(
+        trial = self._open(
             OpenTrial(
                 number=event.trial,
                 attempt=event.attempt,
@@ -114,6 +118,9 @@ class TrialStates:
                 since=offset,
             )
         )
+        if event.session in self._lost:  # the assignment was on the way when the session was lost
+            self._let_wait(trial)
+        return trial
 
     def prune(self, event: events.Prune) -> list[AttemptEnd]:
         """Mark a trial as pruned by a person, and close a marked trial that waits."""
@@ -143,6 +150,7 @@ class TrialStates:
 
     def lose(self, event: events.TrainerLost) -> list[AttemptEnd]:
         """Let the trials of a lost session wait; close a trial that was lost too often."""
+        self._lost.add(event.session)
         return [
             self._lose(trial)
             for trial in list(self.open.values())

@@ -26,6 +26,7 @@ from trialbus_services.worker.training_process import TrainingExit
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.5
+_REGISTER_POLL_S = 0.02
 _STOP_NOTICE_S = 1.0
 
 
@@ -116,7 +117,7 @@ class Worker:
         tasks = [
             asyncio.create_task(stop.wait()),
             *(
-                asyncio.create_task(self._run_slot(slot, presence.session, publisher))
+                asyncio.create_task(self._run_slot(slot, presence, publisher))
                 for slot in range(self._settings.slots)
             ),
         ]
@@ -136,7 +137,10 @@ class Worker:
         for task in done:
             task.result()
 
-    async def _run_slot(self, slot: int, session: str, publisher: Publisher) -> None:
+    async def _run_slot(self, slot: int, presence: Presence, publisher: Publisher) -> None:
+        # A trial of a process that the hub does not know would never be handed out again.
+        while not presence.is_registered:  # noqa: ASYNC110 - set by the link's thread
+            await asyncio.sleep(_REGISTER_POLL_S)
         while True:
             request = uuid.uuid4().hex
             assignment = asyncio.get_running_loop().create_future()
@@ -146,7 +150,7 @@ class Worker:
                     events.TrialRequested(
                         study=self._study,
                         request=request,
-                        session=session,
+                        session=presence.session,
                         worker=self.name,
                         slot=slot,
                         resources=self._resources,

@@ -1,4 +1,4 @@
-"""FlushThread: the thread that writes batches of changes to the storage."""
+"""Flusher and FlushThread: write batches of changes to the storage, by themselves or when asked."""
 
 from __future__ import annotations
 
@@ -24,20 +24,17 @@ _MAX_PAUSE_S = 5.0
 _OPEN = (TrialState.RUNNING, TrialState.WAITING)
 
 
-class FlushThread:
-    """Writes the changes of a queue at intervals; keeps and retries a batch that failed.
+class Flusher:
+    """Writes the changes of a queue; keeps and retries a batch that failed.
 
     Args:
         queue: Queue of the changes.
         writer: Writer of the storage.
-        interval_s: Seconds between two batches.
         max_points: Largest number of intermediate values of a trial that are recorded; None for
             all.
     """
 
-    def __init__(
-        self, queue: ChangeQueue, writer: Writer, interval_s: float, max_points: int | None
-    ) -> None:
+    def __init__(self, queue: ChangeQueue, writer: Writer, max_points: int | None) -> None:
         self.stored_studies: StoredStudies = {}
         #: Why a study is no longer recorded, by the study's id in memory.
         self.lost_studies: dict[int, str] = {}
@@ -47,43 +44,27 @@ class FlushThread:
         self.n_pending = 0
         self._queue = queue
         self._writer = writer
-        self._interval_s = interval_s
         self._max_points = max_points
-        self._is_stopping = False
-        # A daemon: a database that does not answer must not keep the process from ending.
-        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
-        self._thread.start()
+        self._pending = ChangeBatch()
 
-    def stop(self, timeout_s: float) -> None:
-        """End the thread without writing pending changes."""
-        self._is_stopping = True
-        self._queue.request_write()
-        self._thread.join(timeout_s)
-
-    def _run(self) -> None:
-        pending = ChangeBatch()
-        pause_s = self._interval_s
-        while True:
-            self._queue.wait_for_request(pause_s)
-            if self._is_stopping:
-                return
-            batch, n_changes = self._queue.take_batch()
-            if self._max_points is not None:
-                self._thin(batch, self._max_points)
-            pending.merge(batch)
-            self.n_pending = len(pending)
-            try:
-                self._write(pending)
-            except Exception as error:  # noqa: BLE001 - after any failure the batch is retried
-                self._note_failure(error)
-                self.n_pending = len(pending)
-                pause_s = min(2 * pause_s, max(_MAX_PAUSE_S, self._interval_s))
-                continue
-            self._note_success()
-            pending = ChangeBatch()
-            self.n_pending = 0
-            pause_s = self._interval_s
-            self._queue.mark_written(n_changes)
+    def write_pending(self) -> bool:
+        """Write all changes until now; return False if the storage cannot be written."""
+        batch, n_changes = self._queue.take_batch()
+        if self._max_points is not None:
+            self._thin(batch, self._max_points)
+        self._pending.merge(batch)
+        self.n_pending = len(self._pending)
+        try:
+            self._write(self._pending)
+        except Exception as error:  # noqa: BLE001 - after any failure the batch is retried
+            self._note_failure(error)
+            self.n_pending = len(self._pending)
+            return False
+        self._note_success()
+        self._pending = ChangeBatch()
+        self.n_pending = 0
+        self._queue.mark_written(n_changes)
+        return True
 
     def _write(self, batch: ChangeBatch) -> None:
         for study_id in self.lost_studies:
@@ -118,6 +99,42 @@ class FlushThread:
             stored_study = self.stored_studies.get(change.study_id)
             if stored_study is not None:
                 _thin(stored_study, change, max_points)
+
+
+class FlushThread:
+    """Lets a flusher write at intervals, and when a write is requested.
+
+    Args:
+        flusher: The flusher.
+        queue: Queue of the changes.
+        interval_s: Seconds between two batches.
+    """
+
+    def __init__(self, flusher: Flusher, queue: ChangeQueue, interval_s: float) -> None:
+        self._flusher = flusher
+        self._queue = queue
+        self._interval_s = interval_s
+        self._is_stopping = False
+        # A daemon: a database that does not answer must not keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """End the thread without writing pending changes."""
+        self._is_stopping = True
+        self._queue.request_write()
+        self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        pause_s = self._interval_s
+        while True:
+            self._queue.wait_for_request(pause_s)
+            if self._is_stopping:
+                return
+            if self._flusher.write_pending():
+                pause_s = self._interval_s
+            else:
+                pause_s = min(2 * pause_s, max(_MAX_PAUSE_S, self._interval_s))
 
 
 def _thin(stored_study: StoredStudy, change: TrialChange, max_points: int) -> None:

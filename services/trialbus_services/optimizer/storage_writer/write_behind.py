@@ -25,7 +25,7 @@ from trialbus_services.optimizer.storage_writer.change_batch import (
 )
 from trialbus_services.optimizer.storage_writer.change_queue import ChangeQueue
 from trialbus_services.optimizer.storage_writer.curve_thinning import RecordedCurve
-from trialbus_services.optimizer.storage_writer.flush_thread import FlushThread
+from trialbus_services.optimizer.storage_writer.flush_thread import Flusher, FlushThread
 from trialbus_services.optimizer.storage_writer.memory_storage import MemoryStorage
 from trialbus_services.optimizer.storage_writer.table_writer import TableWriter
 from trialbus_services.optimizer.storage_writer.writer import StoredStudy, Writer
@@ -44,7 +44,7 @@ class WriteBehind(MemoryStorage):
     Args:
         backend: The other storage. The tables of an `RDBStorage` with the known schema are written
             directly in batches; other storages are written by their methods.
-        interval_s: Seconds between two batches.
+        interval_s: Seconds between two batches; None for no thread: `write_pending` writes then.
         max_points: Largest number of intermediate values of a trial that are recorded; None for
             all. A longer curve is recorded at every second, fourth, ... step and at its last step;
             the trial's user attribute `trialbus:thinned` has the distance. Memory has all steps.
@@ -55,7 +55,7 @@ class WriteBehind(MemoryStorage):
         self,
         backend: BaseStorage,
         *,
-        interval_s: float = 0.25,
+        interval_s: float | None = 0.25,
         max_points: int | None = None,
         on_written: Callable[[], object] = lambda: None,
     ) -> None:
@@ -64,22 +64,25 @@ class WriteBehind(MemoryStorage):
         self._max_points = max_points
         self._queue = ChangeQueue(self._lock, on_written)
         self._writer = _make_writer(backend)
-        self._flush_thread = FlushThread(self._queue, self._writer, interval_s, max_points)
+        self._flusher = Flusher(self._queue, self._writer, max_points)
+        self._flush_thread = (
+            None if interval_s is None else FlushThread(self._flusher, self._queue, interval_s)
+        )
 
     @property
     def n_pending(self) -> int:
         """Number of rows that are not written yet."""
-        return len(self._queue) + self._flush_thread.n_pending
+        return len(self._queue) + self._flusher.n_pending
 
     @property
     def last_error(self) -> str | None:
         """Error of the newest batch that could not be written; None before the first error."""
-        return self._flush_thread.last_error
+        return self._flusher.last_error
 
     @property
     def failing_since(self) -> float | None:
         """Time in seconds since the epoch when writing began to fail; None while writing works."""
-        return self._flush_thread.failing_since
+        return self._flusher.failing_since
 
     def load_or_create_study(self, study_name: str, directions: Sequence[StudyDirection]) -> int:
         """Load a study with all trials into memory, or create the study; return the id in memory.
@@ -108,7 +111,17 @@ class WriteBehind(MemoryStorage):
         Raises:
             RuntimeError: Called inside `atomic`.
         """
+        if self._flush_thread is None:
+            return self.write_pending()
         return self._queue.wait_written(self._queue.n_changes, timeout_s)
+
+    def write_pending(self) -> bool:
+        """Write all earlier changes in this thread, where no other thread writes.
+
+        Returns:
+            Whether the storage has the changes.
+        """
+        return self._flusher.write_pending()
 
     def request_write(self) -> None:
         """Request a write now, and return without waiting."""
@@ -134,7 +147,8 @@ class WriteBehind(MemoryStorage):
         """Write pending changes, within a time limit, and end the thread."""
         if not self.flush(timeout_s):
             logger.error("%d rows are not recorded: %s", self.n_pending, self.last_error)
-        self._flush_thread.stop(timeout_s=1.0)
+        if self._flush_thread is not None:
+            self._flush_thread.stop(timeout_s=1.0)
 
     def create_new_study(
         self, directions: Sequence[StudyDirection], study_name: str | None = None
@@ -147,12 +161,12 @@ class WriteBehind(MemoryStorage):
         name = self._backend.get_study_name_from_id(recorded_id)
         with self._lock:
             study_id = super().create_new_study(directions, name)
-            self._flush_thread.stored_studies[study_id] = StoredStudy(name, recorded_id)
+            self._flusher.stored_studies[study_id] = StoredStudy(name, recorded_id)
         return study_id
 
     def delete_study(self, study_id: int) -> None:
         """Delete a study in memory and in the storage, at once."""
-        stored_study = self._flush_thread.stored_studies[study_id]
+        stored_study = self._flusher.stored_studies[study_id]
         self._wait_written()
         self._backend.delete_study(stored_study.study_id)
         self.release(study_id)
@@ -178,7 +192,7 @@ class WriteBehind(MemoryStorage):
         with self._lock:
             super().set_study_system_attr(study_id, key, value)
             recorded = renumber_parents(
-                {key: value}, self._flush_thread.stored_studies[study_id].trial_ids.get
+                {key: value}, self._flusher.stored_studies[study_id].trial_ids.get
             )
             self._queue.open_study_change(study_id).system[key] = json.dumps(recorded[key])
 
@@ -193,8 +207,8 @@ class WriteBehind(MemoryStorage):
             attributes.user = {k: json.dumps(v) for k, v in template_trial.user_attrs.items()}
             attributes.system = {k: json.dumps(v) for k, v in template_trial.system_attrs.items()}
         with self._lock:
-            if study_id in self._flush_thread.lost_studies:
-                raise StorageInternalError(self._flush_thread.lost_studies[study_id])
+            if study_id in self._flusher.lost_studies:
+                raise StorageInternalError(self._flusher.lost_studies[study_id])
             trial_id = super().create_new_trial(study_id, template_trial)
             trial = self._get_trial(trial_id)
             change = self._open_change(trial_id)
@@ -304,7 +318,7 @@ class WriteBehind(MemoryStorage):
                     stored_study.curves[trial_id] = RecordedCurve.from_storage(
                         trial.intermediate_values, stride
                     )
-            self._flush_thread.stored_studies[study_id] = stored_study
+            self._flusher.stored_studies[study_id] = stored_study
         return study_id
 
 
