@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from simulation.disk import Disk
@@ -110,3 +111,44 @@ def test_a_lost_session_stays_lost_after_a_restart_of_the_hub(bus: HubOnFailingD
     (answer,) = bus.turn(hello())
     assert answer.code == frames.SESSION_LOST
     assert bus.hub.status().sessions == []
+
+
+def publish(first: int, count: int, base: int = 1, acknowledged: int = 0) -> frames.Publish:
+    body = msgspec.Raw(b"\x80")
+    return frames.Publish(b"p" * 16, first, [("x_a//", body)] * count, base, acknowledged)
+
+
+def test_a_publisher_that_misses_acknowledged_events_makes_the_hub_skip_offsets_once(
+    bus: HubOnFailingDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    bus.turn(publish(1, 3))
+    assert bus.hub.log.end == 3
+    for first in (11, 12, 13):
+        (ack,) = bus.turn(publish(first, 1, base=11, acknowledged=10))
+        assert ack.last == first
+    assert bus.hub.log.end == 3 + (1 << 20) + 3
+    assert bus.hub.log.lost == 0  # nobody knows which offsets the events had
+    assert bus.hub.status().counters["lost"] == 7
+    assert caplog.text.count("lacks 7 acknowledged events") == 1
+
+
+def test_events_that_a_publisher_dropped_are_no_lost_tail(
+    bus: HubOnFailingDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    bus.turn(publish(1, 3))
+    bus.turn(publish(6, 1, base=6, acknowledged=3))
+    assert (bus.hub.log.end, bus.hub.status().counters["lost"]) == (4, 2)
+    bus.turn(frames.Publish(b"q" * 16, 100, [("x_a//", msgspec.Raw(b"\x80"))], 100))
+    assert (bus.hub.log.end, bus.hub.status().counters["lost"]) == (5, 2)
+    assert caplog.text == ""
+
+
+def test_the_losses_that_strangers_claim_are_logged_a_bounded_number_of_times(
+    bus: HubOnFailingDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    for i in range(3000):
+        publisher = i.to_bytes(16, "big")
+        events = [("x_a//", msgspec.Raw(b"\x80"))]
+        bus.turn(frames.Publish(publisher, 1 << 61, events, 1 << 61, (1 << 61) - 1))
+    assert caplog.text.count("lacks") == 1000
+    assert bus.hub.log.end == (1 << 20) + 3000

@@ -47,6 +47,7 @@ logger = logging.getLogger(__name__)
 _PUBLISHER = b"hub"
 _PRESENCE_TICK_S = 0.25
 _PUBLISHER_IDS = 1 << 16  # remembered
+_LOSSY = 1000  # publishers whose missing events are reported
 _SKIPPED = 1 << 20  # offsets; more than a tail that was lost is likely to have had
 
 
@@ -100,6 +101,7 @@ class Hub:
         self._started = clock()
         self._next_presence = 0.0
         self._stopping = False
+        self._lossy: set[bytes] = set()  # publishers that miss acknowledged events
         self._has_skipped = False  # offsets, for events that a publisher misses
         self._publisher_ids = lru_cache(_PUBLISHER_IDS)(frames.derive_publisher_id)
         self._wake_out, self._wake_in = socket.socketpair()
@@ -275,6 +277,9 @@ class Hub:
 
     def _notice_lost_events(self, publisher: bytes, count: int) -> None:
         """Log that acknowledged events of a publisher are not in the log, and skip offsets."""
+        if publisher in self._lossy or len(self._lossy) >= _LOSSY:
+            return
+        self._lossy.add(publisher)
         logger.error(
             "the log lacks %d acknowledged events of publisher %s. Was an older copy restored?",
             count,
