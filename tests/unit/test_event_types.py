@@ -27,6 +27,10 @@ def bus() -> Iterator[TestBus]:
         ("", r"'' does not exist \(expected one of"),
         (trialbus.TrialEvent, r"'trial_event' does not exist"),
         (trialbus.Event, r"'event' does not exist"),
+        (int, r"<class 'int'> is not an event type \(expected an event class, such as trialbus.Ev"),
+        (trialbus.StudySpec, r"StudySpec'> is not an event type"),
+        (trialbus.Stop(study="s"), r"Stop\(study='s'.* is not an event type"),
+        (None, r"None is not an event type"),
     ],
     ids=str,
 )
@@ -37,6 +41,12 @@ def test_a_type_that_no_event_has_is_refused_with_the_nearest_type(
         trialbus.subscribe(type_, endpoint="ipc:///nowhere")
     with pytest.raises(trialbus.SpecError, match=message):
         next(trialbus.replay(type_, endpoint="ipc:///nowhere"))
+
+
+@pytest.mark.parametrize("start", ["earlest", None, -1, 1.5, True, ["now"]], ids=repr)
+def test_a_start_that_is_no_place_in_the_log_is_refused(start: Any) -> None:
+    with pytest.raises(trialbus.SpecError, match=r"start: .* \(expected earliest, now or an off"):
+        trialbus.subscribe(trialbus.Stop, start=start, endpoint="ipc:///nowhere")
 
 
 def test_the_command_events_answers_a_misspelt_type_with_the_nearest(

@@ -49,6 +49,38 @@ def test_a_metric_that_is_not_one_number_is_refused_by_its_key(value: Any) -> No
         flatten_metrics({"val": {"accuracy": value}})
 
 
+@pytest.mark.parametrize(
+    ("metrics", "error", "message"),
+    [
+        ({"": 1.0}, ValueError, r"a name in metrics is empty, expected the name of a metric"),
+        ({"val": {"": 1.0}}, ValueError, r"a name below 'val' is empty, expected the name"),
+        ({3: 1.0}, TypeError, r"the name 3 in metrics is not text, expected the name of a metric"),
+        ({None: 1.0}, TypeError, r"the name None in metrics is not text"),
+        ({"val": {0: 1.0}}, TypeError, r"the name 0 below 'val' is not text"),
+    ],
+    ids=repr,
+)
+def test_a_metric_without_a_name_is_refused(
+    metrics: Any, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        flatten_metrics(metrics)
+
+
+def test_a_subclass_of_text_names_a_metric() -> None:
+    assert flatten_metrics({np.str_("loss"): 1.0}) == {"loss": 1.0}
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**5000)], ids=["large", "too long to print"])
+def test_an_integer_beyond_the_range_of_a_float_is_refused_by_its_key(value: int) -> None:
+    with pytest.raises(ValueError, match=r"metric 'val/loss' is an integer beyond the range"):
+        flatten_metrics({"val": {"loss": value}})
+    with make_trial(KeepingChannel()) as trial:
+        for objective in (value, [1.0, value]):
+            with pytest.raises(ValueError, match=r"the objective is an integer beyond the range"):
+                trial.complete(objective)
+
+
 class KeepingChannel(SilentChannel):
     """A channel that keeps the events of a trial in a list."""
 

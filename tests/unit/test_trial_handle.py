@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,3 +100,33 @@ def test_a_script_may_end_its_trial_as_pruned_without_a_command(
         raise trialbus.TrialPruned
     assert [event.state for event in bus.events(trialbus.TrialFinished)] == ["pruned"]
     assert (trialbus.TrialPruned().step, trialbus.TrialPruned("x").reason) == (None, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"budget": "x"}, r"budget: 'x' is not a number of steps \(expected an integer\)"),
+        ({"budget": 2.5}, r"budget: 2.5 is not a number of steps"),
+        ({"budget": -1}, r"budget: -1 is not a number of steps"),
+        ({"defaults": 5}, r"defaults: 5 is not a mapping \(expected params by name\)"),
+        ({"defaults": [("lr", 1)]}, r"defaults: \[\('lr', 1\)\] is not a mapping"),
+        ({"defaults": {3: 1}}, r"defaults: 3 is not the name of a param \(expected text\)"),
+        ({"defaults": {"": 1}}, r"defaults: '' is not the name of a param"),
+    ],
+    ids=str,
+)
+def test_a_wrong_argument_of_attach_is_named(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(trialbus.SpecError, match=message):
+        trialbus.attach(**arguments)
+    bus.assign(monkeypatch.setenv, params={})
+    # The second call of a worker's process is checked, too.
+    with trialbus.attach(), pytest.raises(trialbus.SpecError, match=message):
+        trialbus.attach(**arguments)
+
+
+def test_defaults_may_hold_what_a_command_line_holds() -> None:
+    values = {"out": Path("runs"), "sizes": [1, 2], "make": dict, "seed": None}
+    with trialbus.attach(defaults=values) as trial:
+        assert dict(trial.params) == values

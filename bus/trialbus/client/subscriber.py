@@ -18,6 +18,7 @@ import msgspec
 
 from trialbus.client.fetcher import Fetcher, Start
 from trialbus.client.link import Link
+from trialbus.errors import SpecError
 from trialbus.messages import codec, events
 from trialbus.messages.topics import make_pattern
 from trialbus.protocol.frames import Record
@@ -311,7 +312,8 @@ def subscribe(
         link: A link to share, in place of an endpoint.
 
     Raises:
-        SpecError: No event can have one of the types; names the nearest type.
+        SpecError: A type is neither an event class nor the name of an event type (names the nearest
+            type), or `start` is none of `now`, `earliest` and an offset.
 
     Delivery:
         Every matching event in the order of the log, without gaps. After a crash, the subscriber
@@ -323,9 +325,8 @@ def subscribe(
         >>> for event in subscribe(trialbus.EvaluationComplete, study="digits"):  # doctest: +SKIP
         ...     print(event.trial, event.step, event.metrics)
     """
-    names = [t if isinstance(t, str) else str(t.__struct_config__.tag) for t in types]
-    for tag in names:
-        codec.check_type(tag)
+    names = [_get_type_name(type_) for type_ in types]
+    _check_start(start)
     patterns = [make_pattern(name_, study, trial) for name_ in names] or [
         make_pattern(None, study, trial)
     ]
@@ -336,6 +337,26 @@ def subscribe(
     return Subscriber(
         fetcher, link, owns_link=owns_link, autocommit=autocommit and name is not None
     )
+
+
+def _get_type_name(type_: object) -> str:
+    """Return the name of an event type, given the name or an event class."""
+    if isinstance(type_, type) and issubclass(type_, events.Event):
+        type_ = str(type_.__struct_config__.tag)
+    if not isinstance(type_, str):
+        raise SpecError(
+            "event type",
+            f"{type_!r} is not an event type (expected an event class, such as "
+            "trialbus.EvaluationComplete, or the name of a type, such as 'evaluation_complete')",
+        )
+    codec.check_type(type_)
+    return type_
+
+
+def _check_start(start: object) -> None:
+    is_offset = isinstance(start, int) and not isinstance(start, bool) and start >= 0
+    if not is_offset and start not in ("earliest", "now"):
+        raise SpecError("start", f"{start!r} is not a start (expected earliest, now or an offset)")
 
 
 def replay(

@@ -122,7 +122,9 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     """The complete specification of a study."""
 
     name: str
-    """Name of the study on the bus and in the Optuna storage, of at most 256 characters."""
+    """Name of the study on the bus and in the Optuna storage, of at most 200 characters, where
+    `/`, `*` and `%` count as three each.
+    """
 
     params: dict[str, Param]
     """Search space by param name; names may be dotted (`optimizer.lr`).

@@ -35,8 +35,10 @@ def flatten_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     library.
 
     Raises:
-        TypeError: `metrics` is not a mapping, or a value is not one number; names the key.
-        ValueError: There is no number in `metrics`.
+        TypeError: `metrics` is not a mapping, a name is not text, or a value is not one number;
+            names the key.
+        ValueError: There is no number in `metrics`, a name is empty, or an integer is beyond the
+            range of a float.
 
     Example:
         >>> flatten_metrics({"val": {"accuracy": 1}, "loss": 0.5})
@@ -56,13 +58,25 @@ def flatten_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 def _add_metrics(flat: dict[str, float], prefix: str, metrics: Mapping[str, Any]) -> None:
     for name, value in metrics.items():
-        key = f"{prefix}{name}"
+        try:
+            key = prefix + name
+        except TypeError:
+            raise _make_name_error(prefix, name) from None
+        if not name:
+            raise _make_name_error(prefix, name)
         if type(value) is float:
             flat[key] = value
         elif is_mapping(value):
             _add_metrics(flat, f"{key}/", value)
         else:
             flat[key] = _convert_number(key, value)
+
+
+def _make_name_error(prefix: str, name: object) -> TypeError | ValueError:
+    place = f"below {prefix[:-1]!r}" if prefix else "in metrics"
+    if isinstance(name, str):
+        return ValueError(f"a name {place} is empty, expected the name of a metric")
+    return TypeError(f"the name {name!r} {place} is not text, expected the name of a metric")
 
 
 def _convert_number(key: str, value: Any) -> float:
@@ -72,6 +86,10 @@ def _convert_number(key: str, value: Any) -> float:
         return float(value)
     except (TypeError, ValueError) as error:
         raise TypeError(f"metric {key!r} is {_describe(value)}, expected one number") from error
+    except OverflowError:
+        raise ValueError(
+            f"metric {key!r} is an integer beyond the range of a float, expected at most 1.8e308"
+        ) from None
 
 
 def _describe(value: Any) -> str:

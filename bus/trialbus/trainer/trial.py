@@ -29,6 +29,7 @@ from trialbus.client.presence import Presence
 from trialbus.errors import SpecError, TrialPruned
 from trialbus.messages import events
 from trialbus.study.nested_config import Params, flatten_config, merge_configs
+from trialbus.study.validation import is_mapping
 from trialbus.trainer.artifacts import store_artifact
 from trialbus.trainer.assignment import (
     TRIAL_VARIABLE,
@@ -176,9 +177,10 @@ class Trial:
         Raises:
             TrialPruned: The trial was pruned; let the exception leave the training. The attributes
                 `step`, `reason` and `by` say why, and who pruned the trial.
-            TypeError: `step` is not an integer, `metrics` is not a mapping, or a metric is not one
-                number; names the metric.
-            ValueError: `step` is negative or above 2**31 - 1, or `metrics` is empty.
+            TypeError: `step` is not an integer, `metrics` is not a mapping, a name is not text, or
+                a metric is not one number; names the metric.
+            ValueError: `step` is negative or above 2**31 - 1, `metrics` or a name is empty, or an
+                integer is beyond the range of a float.
             OutboxFullError: The hub has been away for so long that the outbox is full.
 
         Example:
@@ -241,13 +243,19 @@ class Trial:
 
         Raises:
             TypeError: A value is not a number.
+            ValueError: A value is an integer beyond the range of a float.
         """
         self._finish("complete", values=None if values is None else _convert_values(values))
 
     def set_defaults(
         self, defaults: Mapping[str, Any] | None = None, budget: int | None = None
     ) -> None:
-        """Set params and a budget that the study leaves open, as `attach` does."""
+        """Set params and a budget that the study leaves open, as `attach` does.
+
+        Raises:
+            SpecError: `defaults` is not a mapping of names, or `budget` is not a number of steps.
+        """
+        _check_arguments(defaults, budget)
         self.params = Params(_add_defaults(self.params, defaults, self._config))
         self._budget = budget if self._budget is None else self._budget
 
@@ -319,12 +327,14 @@ def attach(
     Args:
         study: Study from which to request a trial, unless a worker has given a trial.
         defaults: Params of a stand-alone trial; in a study, params that the study does not search.
+            Values may be of any type; in distributed training pickle has to know the type.
         budget: Number of steps to train if the study has no budget.
         endpoint: Address of the hub; None means `$TRIALBUS_ENDPOINT` or the default.
         timeout_s: Seconds to wait for a requested trial; None means no limit.
 
     Raises:
-        SpecError: `$TRIALBUS_TRIAL` is malformed.
+        SpecError: `$TRIALBUS_TRIAL` is malformed, `defaults` is not a mapping of names, or `budget`
+            is not a number of steps.
         HubUnavailableError: No hub answered within `timeout_s`.
         TrialbusError: No trial was handed out within `timeout_s`, or `torchrun` started several
             processes and there is no process group yet.
@@ -333,6 +343,7 @@ def attach(
         >>> with attach(defaults={"lr": 1e-3}, budget=20) as trial:  # doctest: +SKIP
         ...     trial.report(0, {"loss": train(trial.params["lr"])})
     """
+    _check_arguments(defaults, budget)
     text = os.environ.get(TRIAL_VARIABLE)
     if _attached.trial is not None and (_attached.text, _attached.pid) == (text, os.getpid()):
         _attached.trial.set_defaults(defaults, budget)
@@ -354,6 +365,17 @@ def attach(
     if text:
         _attached.trial, _attached.text, _attached.pid = trial, text, os.getpid()
     return trial
+
+
+def _check_arguments(defaults: object, budget: object) -> None:
+    """Check the arguments of `attach`, which a script may take from its command line."""
+    if defaults is not None and not is_mapping(defaults):
+        raise SpecError("defaults", f"{defaults!r} is not a mapping (expected params by name)")
+    for name in defaults or ():
+        if not isinstance(name, str) or not name:
+            raise SpecError("defaults", f"{name!r} is not the name of a param (expected text)")
+    if budget is not None and not (isinstance(budget, int) and budget >= 0):
+        raise SpecError("budget", f"{budget!r} is not a number of steps (expected an integer)")
 
 
 def _register(assigned: events.TrialAssigned, endpoint: str | None) -> tuple[Link, Presence]:
@@ -386,6 +408,10 @@ def _convert_values(values: SupportsFloat | Sequence[SupportsFloat]) -> list[flo
         if isinstance(values, str | bytes):
             raise TypeError  # noqa: TRY301 - float() accepts text such as "1"
         return [float(value) for value in sequence]
+    except OverflowError:
+        raise ValueError(
+            "the objective is an integer beyond the range of a float, expected at most 1.8e308"
+        ) from None
     except (TypeError, ValueError):
         raise TypeError(
             f"the objective is {values!r}, expected a number or a list of numbers"
