@@ -1,4 +1,8 @@
-"""A user's notifier: `notify=mail --config-dir examples/conf`, run from this folder."""
+"""A user's notifier, which sends a mail through the mail server of this machine.
+
+From the root of the checkout:
+trialbus study study=digits --config-dir examples/conf notify=mail notify.mail.to=me@localhost
+"""
 
 import smtplib
 from email.message import EmailMessage

@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import trialbus
 from support.commands import small_study
+from support.mail_server import serve_mail
 from support.processes import Bus
 from support.stories import publish
 from support.until import until
@@ -99,3 +102,22 @@ def test_the_listener_of_reports_goes_on_where_it_was(bus: Bus) -> None:
     listener.start()
     until(lambda: "b /b.html" in listener.printed())
     assert listener.printed().count("a /a.html") == 1
+
+
+def test_the_notifier_of_one_s_own_sends_a_mail_from_the_root_of_the_checkout(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("USER", raising=False)
+    (bus.directory / "examples").symlink_to(EXAMPLES)  # the folder looks like the checkout
+    with serve_mail() as server:
+        study = bus.service(
+            "study",
+            *small_study(n_trials=2, steps=1),
+            *("--config-dir", "examples/conf", "notify=mail"),
+            *("notify.mail.host=127.0.0.1", f"notify.mail.port={server.port}"),
+            "notify.mail.to=me@localhost",
+        )
+        until(lambda: "." in server.lines, 60, "the mail")
+        assert study.wait(60) == 0, study.printed()
+    assert "Subject: quadratic: all trials done" in server.lines
+    assert "To: me@localhost" in server.lines

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import socketserver
 import threading
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from omegaconf import OmegaConf
 
 import trialbus
@@ -26,7 +24,6 @@ from trialbus_services.notify import Desktop, Notice, Notifier, Slack, Webhook
 from trialbus_services.notify.factory import build_notifiers
 from trialbus_services.notify.listener import Listener
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 NOTICE = Notice(
     study="digits",
     submission="1",
@@ -220,38 +217,6 @@ def test_notifiers_of_one_s_own_are_found_beside_the_study(
     made = build({"mine": {"_target_": "my_notifier.Own", "to": []}})["mine"]
     made(NOTICE)
     assert made.to == ["digits: all trials done"]  # type: ignore[attr-defined]
-
-
-class Mailbox(socketserver.StreamRequestHandler):
-    """As much of a mail server as a sender needs."""
-
-    def handle(self) -> None:
-        self.wfile.write(b"220 here\r\n")
-        for line in self.rfile:
-            self.server.got.append(line.decode().strip())  # type: ignore[attr-defined]
-            if line.upper() == b"DATA\r\n":
-                self.wfile.write(b"354 go on\r\n")
-            elif line == b".\r\n" or line[:4].upper() in (b"EHLO", b"MAIL", b"RCPT"):
-                self.wfile.write(b"250 ok\r\n")
-            elif line.upper() == b"QUIT\r\n":
-                self.wfile.write(b"221 bye\r\n")
-
-
-def test_the_example_of_one_s_own_sends_a_mail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(EXAMPLES)
-    monkeypatch.setenv("USER", "me")
-    section = yaml.safe_load((EXAMPLES / "conf" / "notify" / "mail.yaml").read_text())
-    with socketserver.TCPServer(("127.0.0.1", 0), Mailbox) as server:
-        server.got = []  # type: ignore[attr-defined]
-        thread = threading.Thread(target=server.handle_request)
-        thread.start()
-        section["mail"] |= {"host": "127.0.0.1", "port": server.server_address[1]}
-        build(section)["mail"](NOTICE)
-        thread.join(10)
-        got = server.got  # type: ignore[attr-defined]
-    assert "Subject: digits: all trials done" in got
-    assert "To: me@localhost" in got
-    assert "5 complete, 2 pruned, 1 failed" in got
 
 
 @pytest.mark.parametrize("section", [None, {}], ids=str)

@@ -15,12 +15,12 @@ import random
 import socket
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, SupportsFloat
+from typing import Any, SupportsFloat, cast
 
 import msgspec
 
@@ -371,7 +371,7 @@ def _check_arguments(defaults: object, budget: object) -> None:
     """Check the arguments of `attach`, which a script may take from its command line."""
     if defaults is not None and not is_mapping(defaults):
         raise SpecError("defaults", f"{defaults!r} is not a mapping (expected params by name)")
-    for name in defaults or ():
+    for name in cast("Iterable[object]", defaults or ()):
         if not isinstance(name, str) or not name:
             raise SpecError("defaults", f"{name!r} is not the name of a param (expected text)")
     if budget is not None and not (isinstance(budget, int) and budget >= 0):
