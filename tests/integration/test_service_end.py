@@ -17,7 +17,7 @@ def start_services(bus: Bus) -> list[Managed]:
     """Start every service and wait until each serves."""
     metrics = [sys.executable, "-m", "trialbus_services", "metrics", "--port", "0"]
     services = {
-        bus.service("hub"): "hub at ",
+        bus.service("hub"): "serving at ",
         bus.service("optimizer"): "recording into",
         bus.service("worker", "trainer=digits"): "worker",
         bus.service("reporter"): "writing to",

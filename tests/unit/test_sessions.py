@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from trialbus.hub.sessions import Sessions
@@ -93,6 +94,15 @@ def test_sessions_of_an_earlier_hub_get_their_whole_time_to_live() -> None:
     assert sessions.ping("a", b"peer")
     assert pass_time(sessions, clock, 1.25) == ["b"]
     assert [status.confirmed for status in sessions.describe()] == [True]
+
+
+def test_the_refusal_of_a_second_exclusive_session_names_host_and_pid_and_no_more() -> None:
+    info = {"host": "h", "pid": "7", "decision": "{'p50_s': 0.001}", "storage": "sqlite:///x"}
+    sessions = Sessions({})
+    owner = hello("a", kind="optimizer", exclusive=True)
+    assert register(sessions, msgspec.structs.replace(owner, info=info)) is None
+    refusal = register(sessions, hello("b", kind="optimizer", exclusive=True))
+    assert refusal == "optimizer 'n' is already registered (host h, pid 7)"
 
 
 def test_an_exclusive_kind_and_name_belongs_to_one_live_session() -> None:

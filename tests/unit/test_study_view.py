@@ -84,9 +84,40 @@ def told(seen: StudyView) -> list[str]:
 
 def test_it_counts_what_ended_and_what_was_done_before() -> None:
     seen = view(
-        STARTED, assigned(2), assigned(3), finished(2), finished(3, "pruned"), finished(3, "pruned")
+        STARTED,
+        assigned(2),
+        assigned(3),
+        evaluation(2, 0, 0.5),
+        finished(2),
+        finished(3, "pruned"),
+        finished(3, "pruned"),
     )
     assert (seen.n_done, dict(seen.counts), seen.running) == (4, {"complete": 1, "pruned": 1}, {})
+
+
+def test_a_trial_that_never_reported_the_objective_failed_whatever_its_trainer_says() -> None:
+    misspelt = trialbus.EvaluationComplete(study="s", trial=3, step=0, metrics={"acuracy": 1.0})
+    seen = view(STARTED, assigned(2), assigned(3), assigned(4), misspelt)
+    (end,) = seen.apply(finished(2))
+    assert (end.cause, end.error) == ("failed", "accuracy was never reported")
+    seen.apply(finished(3))
+    seen.apply(finished(4, values=[0.5]))
+    assert told(seen)[1:] == [
+        "trial 2 failed: accuracy was never reported",
+        "trial 3 failed: accuracy was never reported",
+        "trial 4 complete: 0.5",
+    ]
+    assert dict(seen.counts) == {"failed": 2, "complete": 1}
+
+
+def test_a_later_attempt_keeps_what_an_earlier_one_reported() -> None:
+    seen = view(STARTED, assigned(2), evaluation(2, 0, 0.5), lost(2), assigned(2, attempt=1))
+    seen.apply(finished(2, attempt=1))
+    assert dict(seen.counts) == {"complete": 1}
+
+
+def test_a_view_that_joined_in_the_middle_of_a_trial_does_not_call_it_failed() -> None:
+    assert dict(view(STARTED, finished(2)).counts) == {"complete": 1}
 
 
 def test_each_event_seen_twice_changes_nothing_but_their_count() -> None:
@@ -241,6 +272,21 @@ def test_the_best_trial_of_an_earlier_run_counts_while_the_storage_has_the_trial
     assert resumed.best is not None
     assert resumed.best.value == 0.99
     assert restarted.best is None
+
+
+def test_the_time_left_of_a_resumed_study_is_unknown_until_a_trial_of_this_run_has_ended() -> None:
+    now = [0.0]
+    seen = StudyView("s", clock=lambda: now[0])
+    for event in (submitted(spec()), STARTED, finished(2), finished(3)):  # and an interrupt
+        seen.apply(event)
+    seen.apply(trialbus.StudySubmitted(study="s", submission="2", spec=spec()))
+    now[0] = 5.0
+    assert seen.left_s is None
+    seen.apply(msgspec.structs.replace(STARTED, submission="2", n_done=4))
+    assert seen.left_s is None
+    now[0] = 10.0
+    seen.apply(finished(4))
+    assert seen.left_s == pytest.approx(25.0)
 
 
 def test_the_time_left_follows_the_pace_and_stands_still_at_the_end() -> None:

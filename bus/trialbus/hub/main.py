@@ -26,7 +26,7 @@ def serve(hub: Hub) -> None:
         signal.signal(number, stop)
     # A signal that comes just before the hub waits would be noticed only after it.
     signal.set_wakeup_fd(hub.wake_fd, warn_on_full_buffer=False)
-    logger.info("hub at %s, log %s (%d events)", hub.endpoint, hub.log.path, hub.log.end)
+    logger.info("serving at %s, log %s (%d events)", hub.endpoint, hub.log.path, hub.log.end)
     hub.run()
 
 

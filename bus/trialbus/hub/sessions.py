@@ -176,4 +176,6 @@ class Sessions:
 
 
 def _describe_owner(hello: Hello) -> str:
-    return ", ".join(f"{key} {value}" for key, value in hello.info.items()) or hello.session
+    """Return where a session's process runs; the other information may be long."""
+    places = [f"{key} {hello.info[key]}" for key in ("host", "pid") if key in hello.info]
+    return ", ".join(places) or hello.session

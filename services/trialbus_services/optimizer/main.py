@@ -34,6 +34,6 @@ def run(bus: BusSettings, storage: StorageSettings, settings: OptimizerSettings)
         max_points=settings.max_points,
         allowed=allowed,
     )
-    logger.info("optimizer on %s, recording into %s", bus.endpoint, mask_secrets(storage.url))
+    logger.info("serving on %s, recording into %s", bus.endpoint, mask_secrets(storage.url))
     optimizer.run(stop.is_set)
     return exit_codes.DONE

@@ -50,7 +50,7 @@ def run(
     prepare()
     with Link(bus.endpoint) as link:
         link.wait_connected(bus.connect_s)
-        logger.info("reporter on %s, writing to %s", bus.endpoint, Path(report.dir).absolute())
+        logger.info("serving on %s, writing to %s", bus.endpoint, Path(report.dir).absolute())
         info = {"storage": mask_secrets(storage.url)}
         with (
             Presence(link=link, kind="reporter", name=_NAME, ttl_s=_TTL_S, info=info),

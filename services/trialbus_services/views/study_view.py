@@ -5,6 +5,7 @@ No I/O, and the clock is passed in, so that a terminal, a web page and a test ca
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections import Counter, deque
@@ -109,6 +110,10 @@ class StudyView:
         self._submission: str | None = None  # the submission that runs
         self._ended_submissions: set[str] = set()
         self._states = TrialStates(study)
+        #: Names of the metrics reported by the open trials that the view saw from the start.
+        self._reported: dict[int, set[str]] = {}
+        #: Trials of earlier runs in `counts`, until the optimizer starts this run.
+        self._n_ended_earlier = 0
 
     @property
     def metric(self) -> str | None:
@@ -143,9 +148,9 @@ class StudyView:
 
     @property
     def left_s(self) -> float | None:
-        """Estimate of the seconds until the end; None before the first finished trial."""
-        n_ended = sum(self.counts.values())
-        if not n_ended or self.n_trials is None or self.state == "finished":
+        """Estimate of the seconds until the end; None before a trial of this run has finished."""
+        n_ended = sum(self.counts.values()) - self._n_ended_earlier
+        if n_ended <= 0 or self.n_trials is None or self.state == "finished":
             return None
         seconds_per_trial = (self._clock() - self._run_began) / n_ended
         return seconds_per_trial * max(0, self.n_trials - self.n_done)
@@ -197,7 +202,9 @@ class StudyView:
 
     def _follow_trial(self, event: events.TrialEvent) -> list[AttemptEnd]:
         if isinstance(event, events.TrialAssigned):
-            self._states.assign(event)
+            opened = self._states.assign(event)
+            if opened is not None and event.attempt == 0:
+                self._reported[event.trial] = set()
         ends = self._states.prune(event) if isinstance(event, events.Prune) else []
         state = self._states.find_or_open(event)
         if state is not None and self.state != "finished":
@@ -206,6 +213,8 @@ class StudyView:
                 case events.TrialAssigned():
                     trial.budget = event.budget
                 case events.EvaluationComplete():
+                    if event.trial in self._reported:
+                        self._reported[event.trial].update(event.metrics)
                     self._add_evaluation(trial, event)
                 case events.Prune():
                     trial.pruned_at = event.step
@@ -226,6 +235,7 @@ class StudyView:
         self, ends: list[AttemptEnd], cause: Literal["lost", "interrupted"] | None = None
     ) -> list[AttemptEnd]:
         """Count and note the ends of attempts, unless the study has finished."""
+        ends = [self._check_reported(end) for end in ends]
         for end in ends:
             trial = self.running.pop(end.trial.number, None)
             if self.state == "finished":
@@ -238,6 +248,20 @@ class StudyView:
             elif cause is not None:
                 self._add_note(cause, f"trial {trial.number} was {cause}; it is assigned again")
         return ends
+
+    def _check_reported(self, end: AttemptEnd) -> AttemptEnd:
+        """Return the end of an attempt; failed, as the optimizer records it, without objective."""
+        if not end.is_closed:
+            return end
+        reported = self._reported.pop(end.trial.number, None)
+        if end.cause != "complete" or end.values is not None or reported is None:
+            return end
+        missing = [metric for metric in self.metrics if metric not in reported]
+        if not missing:
+            return end
+        verb = "was" if len(missing) == 1 else "were"
+        error = f"{' and '.join(missing)} {verb} never reported"
+        return dataclasses.replace(end, cause="failed", error=error)
 
     def _close_trial(self, end: AttemptEnd, trial: RunningTrial) -> None:
         name = f"trial {trial.number}"
@@ -262,6 +286,9 @@ class StudyView:
     def _apply_submitted(self, event: events.StudySubmitted) -> None:
         self._spec = event.spec
         self._states.max_retries = event.spec.max_retries
+        if event.submission != self._submission:
+            self._n_ended_earlier = sum(self.counts.values())
+            self._run_began = self._clock()
         if self.state == "finished":
             self._began = self._clock()
         self.paused = False
@@ -278,6 +305,7 @@ class StudyView:
         self.n_trials, self.n_before = event.n_trials, event.n_done
         self.metrics, self.directions = event.metrics, event.directions
         self.counts.clear()
+        self._n_ended_earlier = 0
         if not event.n_done:
             self._best_complete = None  # the storage has no trial of earlier runs any more
         self._run_began = self._clock()
