@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import sys
 
-from trialbus_services.process import exit_codes
+_INTERRUPTED = 130  # `exit_codes.INTERRUPTED`, whose import can be interrupted, too
 
 
 def main() -> int:
+    """Run the command line and return the exit code; Ctrl-C ends it quietly from the start."""
+    try:
+        return _run()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _run() -> int:
     """Run the command line, or print which extra to install.
 
     A trainer's environment may hold the bus alone.
     """
+    from trialbus_services.process import exit_codes
+
     try:
         from trialbus_services.cli import main as cli
     except ModuleNotFoundError as error:
