@@ -65,13 +65,16 @@ def test_a_full_disk_is_named_with_key_and_folder(tmp_path: Path) -> None:
     assert str(error.value).startswith(f"bus.dir: '{tmp_path}': File too large (expected a folder")
 
 
-def test_a_service_that_fails_is_reported_with_its_last_line_of_this_start(tmp_path: Path) -> None:
+def test_a_service_that_fails_is_reported_with_its_last_message_of_this_start(
+    tmp_path: Path,
+) -> None:
     log = tmp_path / "hub.log"
     log.write_text("a line of yesterday\n")
     child = Child("hub", ["bus.sync=never"], ["bus.sync=never"], log)
     message = supervise_until_error(child)
     child.wait()
     assert "the hub ended with code 2" in message
+    assert "code 2: error: bus.sync: " in message
     assert "on the command line: bus.sync=never" in message
     assert "yesterday" not in message
 

@@ -77,7 +77,7 @@ class Child:
             return False
         log_problem = self._find_log_problem()
         if log_problem or self._restarts == _MAX_RESTARTS or code == exit_codes.WRONG_INPUT:
-            reason = "; ".join(filter(None, [self._read_last_line(), log_problem]))
+            reason = "; ".join(filter(None, [self._read_last_message(), log_problem]))
             raise TrialbusError(
                 f"the {self.name} ended with code {code}: {reason} (log: {self.log})"
             )
@@ -133,15 +133,24 @@ class Child:
             return str(error)
         return None
 
-    def _read_last_line(self) -> str:
-        """Return the last line that the service printed since the last start."""
+    def _read_last_message(self) -> str:
+        """Return the last message that the service printed since the last start, on one line.
+
+        Indented lines at the end belong to the line above: an error names the source of a value so.
+        """
         try:
             with self.log.open("rb") as log:
                 log.seek(self._log_start)
                 lines = log.read().decode(errors="replace").splitlines()
         except OSError:
             return "it left no log"
-        return next((line for line in reversed(lines) if line.strip()), "it printed nothing")
+        message: list[str] = []
+        for line in reversed(lines):
+            if line.strip():
+                message.insert(0, line.strip())
+            if message and not line[:1].isspace():
+                break
+        return " ".join(message) or "it printed nothing"
 
 
 def take_arguments(visible_arguments: list[str]) -> list[str]:
