@@ -411,6 +411,33 @@ WRONG = {
         f"study.name={'a/' * 51}",
         says=("has 204 characters (expected at most 200", "each '/', '*' and '%' counts as three"),
     ),
+    "a study with a control character in the name": line(
+        'study.name="a\nb"', says=("study.name: 'a\\nb' has a control character",)
+    ),
+    "an aggregation that is quoted once": Wrong(
+        (
+            "'study.objective.aggregate=mean_last(3)' cannot be read: Hydra has no function",
+            """quoted twice, for the shell and for Hydra (expected 'study.objective.aggregate=""",
+            """"mean_last(3)"')""",
+        ),
+        ("study.objective.aggregate=mean_last(3)",),
+    ),
+    "a search space that is quoted once": Wrong(
+        (
+            "study.params.lr: study.params.lr=interval(0,1) is a sweep of Hydra",
+            "quoted twice, for the shell and for Hydra ",
+            """(expected 'study.params.lr="interval(0,1)"')""",
+        ),
+        ("study.params.lr=interval(0,1)",),
+    ),
+    "keys that nobody made": Wrong(
+        (
+            "bus.keys.dir: '.trialbus/keys' has no service.key and no hub.pub",
+            "`trialbus keys --dir .trialbus/keys init` makes",
+            "bus/curve.yaml, line",
+        ),
+        ("bus=curve",),
+    ),
     "a trial with more GPUs than the worker has": line(
         "worker.gpus=2",
         "worker.gpus_per_trial=4",
@@ -466,3 +493,40 @@ def test_the_config_that_the_wrong_ones_are_made_of_is_right(
     assert cli.main(["study", "--dry-run", "--config-dir=conf", "study=mine", *TRAINER]) == 0
     assert "python -c pass" in capsys.readouterr().out
     assert len(WRONG) >= 40
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        'study.objective.aggregate="mean_last(3)"',
+        'study.params.lr="interval(0,1)"',
+    ],
+)
+def test_a_text_that_is_quoted_as_the_error_says_is_accepted(
+    override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["study", "--dry-run", override]) == 0
+
+
+@pytest.mark.parametrize(
+    ("function", "problem"), [("fn:man", "did you mean 'main'?"), ("bad:main", "ValueError: no")]
+)
+def test_a_dry_run_imports_the_function_as_the_worker_does(
+    function: str,
+    problem: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fn.py").write_text("def main(trial): pass\n")
+    (tmp_path / "bad.py").write_text("raise ValueError('no')\n")
+    overrides = ["trainer=function", f"trainer.function={function}"]
+    assert cli.main(["study", "--dry-run", *overrides]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: trainer.function: '{function}'")
+    assert problem in error
+    assert LINE in error
+    assert cli.main(["study", "--dry-run", "trainer=function", "trainer.function=fn:main"]) == 0
+    assert not (tmp_path / ".trialbus").exists(), "a file was left"

@@ -7,6 +7,7 @@ which samplers and pruners exist; the optimizer checks their names and arguments
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -32,6 +33,8 @@ _COUNTS = (
     ("early_stop_patience", 1, "a number of trials, or null"),
 )
 
+# Names stand in file names, log lines and terminals.
+_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 # Characters of a name in topics: a pattern, of 256 at most, holds a type and a trial as well.
 _MAX_NAME_LENGTH = 200
 
@@ -227,6 +230,10 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not self.name:
             raise ValueError("name is empty (expected the name of the study)")
+        if _CONTROL_CHARACTER.search(self.name):
+            raise ValueError(
+                f"name {self.name!r} has a control character (expected printable characters)"
+            )
         length = len(self.name) + 2 * sum(map(self.name.count, "/*%"))  # as escaped in topics
         if length > _MAX_NAME_LENGTH:
             raise ValueError(

@@ -58,6 +58,9 @@ examples:
   eval "$(trialbus study --shell-completion install=bash)"
 """
 
+#: Commands that do not connect to a hub.
+_COMMANDS_WITHOUT_CLIENT = frozenset({"hub", "dashboard"})
+
 #: Option of `trialbus study`.
 DRY_RUN = "--dry-run"
 
@@ -99,6 +102,8 @@ def _run_command(name: str, arguments: list[str]) -> int:
         sections.set_log_level(composition.config)
         keys = sections.read_bus(composition.config).keys
         if keys is not None:
+            if name not in _COMMANDS_WITHOUT_CLIENT:
+                sections.check_keys_exist(keys, name)
             # Where every link of this process, and of the services that it starts, looks for keys.
             os.environ.update(keys.environment(keys.get_name(name)))
         return command(composition)
@@ -248,8 +253,13 @@ def _study(composition: ComposedConfig) -> int:
 def _dry_run(composition: ComposedConfig) -> int:
     from trialbus_services.launcher.dry_run import format_plan
     from trialbus_services.launcher.phases import make_plans
+    from trialbus_services.worker.main import check_function
 
     for plan in make_plans(composition):
+        if plan.trainer is not None:
+            worker = sections.read_section(plan.composed.config, settings.WorkerSettings)
+            callbacks = sections.read_callbacks(plan.composed.config)
+            check_function(plan.bus, worker, plan.trainer, callbacks)
         print(format_plan(plan))
     return exit_codes.DONE
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
 import shutil
 import sys
 from importlib.machinery import PathFinder
@@ -27,7 +28,12 @@ from trialbus.study.spec_loading import check_keys, load_spec
 from trialbus.study.validation import convert, is_mapping
 from trialbus_services.config.base_config import read_base_config
 from trialbus_services.config.search_space import expand_params
-from trialbus_services.config.settings import SECTIONS, BusSettings, TrainerSettings
+from trialbus_services.config.settings import (
+    SECTIONS,
+    BusSettings,
+    KeySettings,
+    TrainerSettings,
+)
 from trialbus_services.process.search_path import build_search_path
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
@@ -58,6 +64,26 @@ def read_bus(config: DictConfig) -> BusSettings:
     # Empty where the variable TRIALBUS_ENDPOINT is.
     endpoint = resolve(bus.endpoint or f"ipc://{bus.dir}/hub.sock")
     return msgspec.structs.replace(bus, endpoint=endpoint)
+
+
+def check_keys_exist(keys: KeySettings, user: str) -> None:
+    """Check that the folder of keys has what a client of the bus needs.
+
+    Args:
+        keys: Keys of the bus.
+        user: Name of the service, see `KeySettings.get_name`.
+
+    Raises:
+        SpecError: The user's key, or the public key of the hub, is not in the folder.
+    """
+    files = map(Path, keys.environment(keys.get_name(user)).values())
+    missing = [file.name for file in files if not file.exists()]
+    if missing:
+        raise SpecError(
+            "bus.keys.dir",
+            f"{keys.dir!r} has no {' and no '.join(missing)} (expected the keys of the bus, which "
+            f"`trialbus keys --dir {shlex.quote(keys.dir)} init` makes where the hub runs)",
+        )
 
 
 def read_study(config: DictConfig) -> StudySpec:
@@ -184,7 +210,9 @@ def _check_function(function: str, trainer: TrainerSettings, folder: Path) -> No
     # Searched, not imported: the worker imports the module in the environment of the trainings.
     module = function.split(":", maxsplit=1)[0].split(".", maxsplit=1)[0]
     python_path = trainer.env.get("PYTHONPATH", "").split(os.pathsep)
-    if PathFinder.find_spec(module, [str(folder), *filter(None, python_path), *sys.path]) is None:
+    # Absolute, because Python caches what `.` was.
+    folders = [str(folder.absolute()), *filter(None, python_path), *sys.path]
+    if PathFinder.find_spec(module, folders) is None:
         raise SpecError(
             "trainer.function",
             f"{function!r}: there is no module {module!r} in {str(folder)!r} "

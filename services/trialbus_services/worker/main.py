@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import tempfile
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from trialbus.callbacks.factory import CALLBACKS_VARIABLE
+from trialbus.errors import SpecError
 from trialbus.protocol.security import locate_keys
 from trialbus_services.config.settings import BusSettings, TrainerSettings, WorkerSettings
 from trialbus_services.process import exit_codes
@@ -37,6 +41,41 @@ def run(
     built_trainer = _build_trainer(bus, worker, trainer, callbacks or {})
     asyncio.run(_run_until_signal(Worker(bus, worker, built_trainer, study=study)))
     return exit_codes.DONE
+
+
+def check_function(
+    bus: BusSettings,
+    worker: WorkerSettings,
+    trainer: TrainerSettings,
+    callbacks: Mapping[str, Any],
+) -> None:
+    """Import the function of a trainer, if it has one, as a worker does, and leave no file.
+
+    Args:
+        bus: Settings of the bus.
+        worker: Settings of the worker.
+        trainer: Settings of the program or function that runs a trial.
+        callbacks: Section `callbacks` of the config.
+
+    Raises:
+        SpecError: The function cannot be imported.
+    """
+    if trainer.function is None:
+        return
+
+    async def start() -> None:
+        await built_trainer.start()
+        await built_trainer.close()
+
+    with tempfile.TemporaryDirectory() as folder:
+        built_trainer = _build_trainer(
+            msgspec.structs.replace(bus, dir=folder), worker, trainer, callbacks
+        )
+        try:
+            asyncio.run(start())
+        except SpecError as error:
+            # The log that the message names goes with the folder.
+            raise SpecError(error.key, error.problem.partition(f" (see {folder}")[0]) from None
 
 
 def _build_trainer(

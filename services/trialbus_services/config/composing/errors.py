@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ _TYPES = {
 _CONVERSION_FAILED = re.compile(
     r"Value '(.*)' (?:of type '.*' could not be converted to (\w+)|is not a valid (\w+))", re.DOTALL
 )
+_SWEEP = re.compile(r"(?<=Sweep parameters ')[^=\s]+=.*(?=' requires --multirun)", re.DOTALL)
+_UNKNOWN_FUNCTION = re.compile(r"Unknown function '(\w+)'")
 _IN_CONFIG = re.compile(r"^In '([^']+)'")
 
 
@@ -80,17 +83,7 @@ def explain_error(error: Exception, sources: ConfigSources) -> ConfigError:
     cause = error if isinstance(error, OmegaConfBaseException) else _get_cause(error)
     if cause is not None and cause.full_key:
         return _explain_wrong_value(error, cause, sources)
-    # Hydra's own texts, "Could not override 'x'" or "In 'study/mine': ...", are passed on.
-    text = str(error) or str(cause)
-    config_match = _IN_CONFIG.match(text)
-    config = config_match[1] if config_match else None
-    if "Merge error" in text and config:
-        problem = "is a list, or a mapping where no mapping belongs (expected a mapping of keys)"
-        return ConfigError(config, problem, sources.describe_file(config))
-    key_match = re.search(r"(?:override|argument|already at|config\.) '([\w./@]+)", text)
-    key = key_match[1] if key_match else config or "config"
-    source = sources.describe_file(config) if config else None
-    return ConfigError(key, " ".join(text.split()), source or sources.describe_value(key))
+    return _explain_text(str(error) or str(cause), sources)
 
 
 def explain_search_path(warning: UserWarning, sources: ConfigSources) -> ConfigError:
@@ -102,6 +95,25 @@ def explain_search_path(warning: UserWarning, sources: ConfigSources) -> ConfigE
         "__init__.py)"
     )
     return ConfigError("hydra.searchpath", problem, sources.describe_value("hydra.searchpath"))
+
+
+def _explain_text(text: str, sources: ConfigSources) -> ConfigError:
+    """Return an error with a text of Hydra, which has no key as a field."""
+    # Hydra's own texts, "Could not override 'x'" or "In 'study/mine': ...", are passed on.
+    sweep = _SWEEP.search(text)
+    if sweep:
+        key, _, value = mask_secrets(sweep[0]).partition("=")
+        problem = f"{key}={value} is a sweep of Hydra, which needs --multirun"
+        return ConfigError(key.lstrip("+"), f"{problem}{_advise_quotes(key, value)}", None)
+    config_match = _IN_CONFIG.match(text)
+    config = config_match[1] if config_match else None
+    if "Merge error" in text and config:
+        problem = "is a list, or a mapping where no mapping belongs (expected a mapping of keys)"
+        return ConfigError(config, problem, sources.describe_file(config))
+    key_match = re.search(r"(?:override|argument|already at|config\.) '([\w./@]+)", text)
+    key = key_match[1] if key_match else config or "config"
+    source = sources.describe_file(config) if config else None
+    return ConfigError(key, " ".join(text.split()), source or sources.describe_value(key))
 
 
 def _explain_wrong_value(
@@ -138,9 +150,26 @@ def _explain_override(error: OverrideParseException) -> str:
         # One line, without the names of tokens that Hydra's grammar expected.
         text = error.message.partition("\n")[2] or error.message
         reason = ": " + re.split(r" expecting |\n", text)[0]
+        function = _UNKNOWN_FUNCTION.search(error.message)
+        key, _, value = override.partition("=")
+        if function:
+            return (
+                f"{override!r} cannot be read: Hydra has no function {function[1]!r}"
+                f"{_advise_quotes(key, value)}"
+            )
     return (
         f"{override!r} cannot be read{reason} "
         "(expected key=value; quote a value with other characters)"
+    )
+
+
+def _advise_quotes(key: str, value: str) -> str:
+    """Return how to write a value with parentheses or commas as one text on a command line."""
+    text = value.replace('"', "'")
+    override = shlex.quote(f'{key}="{text}"')
+    return (
+        "; a text with parentheses or commas has to be quoted twice, for the shell and for Hydra "
+        f"(expected {override})"
     )
 
 
