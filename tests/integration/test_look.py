@@ -161,8 +161,24 @@ def test_prometheus_reads_the_counters_and_whether_the_hub_is_up(filled: Bus) ->
     assert "trialbus_up 1.0" in scraped()
     filled.processes["hub"].kill()
     assert "trialbus_up 0.0" in scraped()
+    assert "trialbus_up 0.0" in scraped()
+    assert server.printed().count("; trialbus_up is 0") == 1
     server.signal(signal.SIGINT)
     assert server.wait(20) == 0
+
+
+def test_events_without_a_match_say_so_beside_the_output(filled: Bus) -> None:
+    done = run(filled, "events", "--study", "nope")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "the log has no such event\n"
+
+
+def test_forget_says_what_it_did(filled: Bus) -> None:
+    with trialbus.subscribe(name="mine", start="earliest", endpoint=filled.endpoint) as inbox:
+        assert inbox.next(20) is not None
+        assert inbox.commit(wait_s=20)
+    done = run(filled, "forget", "--name", "mine")
+    assert (done.returncode, done.stdout) == (0, "forgot the durable name 'mine'\n"), done.stderr
 
 
 @pytest.mark.parametrize("name", ["events", "status"])

@@ -113,6 +113,27 @@ def test_interrupted_in_the_middle_it_ends_everything_and_the_same_command_resum
     assert_complete(bus)
 
 
+def test_a_second_ctrl_c_hurries_and_abandons_no_process(bus: Bus) -> None:
+    study = launch(bus, *small_study(step_s=0.2))
+    until(lambda: finished_trials(bus) >= 1, 40, "a trial")
+    study.signal(signal.SIGINT)
+    until(lambda: "the same command resumes" in study.printed(), 20, "the first Ctrl-C")
+    study.signal(signal.SIGINT)
+    until(lambda: "ending the services" in study.printed(), 20, "the second Ctrl-C")
+    study.signal(signal.SIGINT)
+    assert study.wait(40) == 130
+    assert not processes_of(bus)
+
+
+def test_sigterm_ends_everything_and_says_how_to_go_on(bus: Bus) -> None:
+    study = launch(bus, *small_study(step_s=0.2))
+    until(lambda: finished_trials(bus) >= 1, 40, "a trial")
+    study.signal(signal.SIGTERM)
+    assert study.wait(40) == 128 + signal.SIGTERM
+    assert "the same command resumes the study" in study.printed()
+    assert not processes_of(bus)
+
+
 def test_when_the_launcher_is_killed_everything_ends(bus: Bus) -> None:
     study = launch(bus, *small_study(step_s=0.2))
     until(lambda: finished_trials(bus) >= 1, 40, "a trial")

@@ -195,6 +195,20 @@ def test_a_trainer_that_gets_no_trial_in_time_withdraws_its_request(
     until_type(inbox, trialbus.RequestWithdrawn)
 
 
+@pytest.mark.usefixtures("inbox")
+def test_a_trainer_that_waits_for_a_trial_says_what_it_waits_for(
+    bus: Bus,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.delenv("TRIALBUS_TRIAL")
+    monkeypatch.setattr(assignment, "_FIRST_NOTE_S", 0.3)
+    with pytest.raises(trialbus.TrialbusError, match="no trial was assigned"):
+        trialbus.attach(study="nostudy", timeout_s=2, endpoint=bus.endpoint)
+    note = "waiting for a trial of study 'nostudy', which nobody has submitted on this bus"
+    assert [r.message for r in caplog.records if "waiting" in r.message] == [note]
+
+
 def test_an_assignment_is_unchanged_after_the_environment() -> None:
     given = assignment.make_environment(ASSIGNED, "ipc://x")
     back = assignment.parse_assignment(given["TRIALBUS_TRIAL"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import socket
 import time
 import uuid
@@ -23,6 +25,10 @@ TRIAL_VARIABLE = "TRIALBUS_TRIAL"
 TTL_S = 30.0
 
 _CONNECT_S = 10.0
+_FIRST_NOTE_S = 1.0
+_NOTE_EVERY_S = 30.0
+
+logger = logging.getLogger(__name__)
 
 
 def make_environment(assigned: events.TrialAssigned, endpoint: str) -> dict[str, str]:
@@ -79,7 +85,7 @@ def request_trial(
             presence.wait_registered(connect_s)
             publisher.publish(request)
             try:
-                assigned = _wait_for_assignment(assignments, request.request, timeout_s)
+                assigned = _wait_for_assignment(assignments, request, link, timeout_s)
             except BaseException:
                 publisher.publish(events.RequestWithdrawn(study=study, request=request.request))
                 raise
@@ -92,16 +98,37 @@ def request_trial(
 
 
 def _wait_for_assignment(
-    assignments: Subscriber[events.TrialAssigned], request: str, timeout_s: float | None
+    assignments: Subscriber[events.TrialAssigned],
+    request: events.TrialRequested,
+    link: Link,
+    timeout_s: float | None,
 ) -> events.TrialAssigned:
-    deadline = None if timeout_s is None else time.monotonic() + timeout_s
+    deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+    note_at = time.monotonic() + _FIRST_NOTE_S
     while True:
-        remaining_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-        event = assignments.next(remaining_s)
-        if event is None:
+        now = time.monotonic()
+        event = assignments.next(max(0.0, min(deadline, note_at) - now))
+        now = time.monotonic()
+        if event is None and now >= note_at and now < deadline:
+            logger.warning("%s", _describe_wait(link, request.study))
+            note_at = time.monotonic() + _NOTE_EVERY_S
+        if event is None and now >= deadline:
             raise TrialbusError(
                 f"no trial was assigned within {timeout_s:g} s; is the optimizer running, "
                 "and is the study submitted and not finished?"
             )
-        if event.request == request:
+        if event is not None and event.request == request.request:
             return event
+
+
+def _describe_wait(link: Link, study: str) -> str:
+    """Return what a request for a trial waits for: a hub, a submission, or an optimizer."""
+    if not link.connected:
+        return f"no hub answers at {link.endpoint}; waiting for a trial of study {study!r}"
+    waiting = f"waiting for a trial of study {study!r}"
+    try:
+        with subscribe(events.StudySubmitted, study=study, start="earliest", link=link) as log:
+            is_submitted = any(True for _ in log.read_to(None, _FIRST_NOTE_S))
+    except TrialbusError:
+        return waiting
+    return waiting if is_submitted else f"{waiting}, which nobody has submitted on this bus"

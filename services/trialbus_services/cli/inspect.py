@@ -69,8 +69,12 @@ def events(arguments: list[str]) -> int:
             endpoint=options.endpoint,
         ) as inbox:
             inbox.wait_ready(_CONNECT_S)
+            is_empty = True
             for record in inbox.read_to(None):
+                is_empty = False
                 print(format_record(record), flush=options.follow)
+            if is_empty:
+                print("the log has no such event", file=sys.stderr, flush=True)
             while options.follow:
                 _follow(inbox, format_record)
     except KeyboardInterrupt:
@@ -118,9 +122,11 @@ def forget(arguments: list[str]) -> int:
         try:
             if options.name is not None:
                 forget_name(link, options.name, _CONNECT_S)
+                print(f"forgot the durable name {options.name!r}")
             else:
                 forget_study(link, options.study, force=options.force, timeout_s=_CONNECT_S)
                 _wait_until_removed(link, escape_study(options.study))
+                print(f"removed the events of study {options.study!r} from the log")
         except TrialbusError as error:
             print(f"error: {error}", file=sys.stderr)
             return exit_codes.FAILED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from collections.abc import Iterator
 
@@ -28,16 +29,21 @@ class HubCollector(Collector):
 
     def __init__(self, link: Link) -> None:
         self._link = link
+        self._is_reported = False  # that no hub answers
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics at this moment."""
         up = GaugeMetricFamily("trialbus_up", "Whether the hub answers.")
         try:
             status = hub_status(self._link, _TIMEOUT_S)
-        except HubUnavailableError:
+        except HubUnavailableError as error:
+            if not self._is_reported:
+                print(f"{error}; trialbus_up is 0", file=sys.stderr, flush=True)
+            self._is_reported = True
             up.add_metric([], 0)
             yield up
             return
+        self._is_reported = False
         up.add_metric([], 1)
         yield up
         yield CounterMetricFamily("trialbus_events", "Events in the log.", value=status.end)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from trialbus.study.spec import StudySpec
 from trialbus_services.config import sections, settings
 from trialbus_services.config.composing import ComposedConfig
 from trialbus_services.config.secrets import mask_secrets
+from trialbus_services.launcher.interruption import Interruption
 from trialbus_services.launcher.provenance import collect_origin
 from trialbus_services.launcher.supervisor import Services
 from trialbus_services.notify.factory import build_notifiers
@@ -99,18 +102,27 @@ def run_study(plan: Plan, console: Console) -> int:
         TrialbusError: The config is wrong, or a service cannot be started or reached.
     """
     try:
-        return exit_codes.get_study_code(launch_study(plan, console))
-    except KeyboardInterrupt:
-        return exit_codes.INTERRUPTED
+        signals = (signal.SIGINT, signal.SIGTERM)
+        return exit_codes.get_study_code(launch_study(plan, console, signals=signals))
+    except KeyboardInterrupt as error:
+        number: int = error.args[0] if error.args else signal.SIGINT
+        return 128 + number
 
 
-def launch_study(plan: Plan, console: Console, *, report: bool = True) -> events.StudyFinished:
+def launch_study(
+    plan: Plan,
+    console: Console,
+    *,
+    report: bool = True,
+    signals: Sequence[signal.Signals] = (signal.SIGINT,),
+) -> events.StudyFinished:
     """Run a study until the study has ended, and return the `study_finished` event.
 
     Args:
         plan: Checked study.
         console: Console on which progress is shown.
         report: Whether to start a reporter and wait for the report.
+        signals: Signals that interrupt the study as Ctrl-C does.
 
     Raises:
         TrialbusError: The config is wrong, or a service cannot be started or reached.
@@ -123,16 +135,20 @@ def launch_study(plan: Plan, console: Console, *, report: bool = True) -> events
         submission=uuid.uuid4().hex,
         origin=collect_origin(composed.config, ["trialbus", "study", *composed.arguments]),
     )
-    with Services(
-        plan.bus,
-        mask_secrets(plan.storage.url),
-        spec.name,
-        composed.arguments,
-        console,
-        optimizer_overrides=allow_classes(plan),
-        worker=plan.trainer is not None,
-        reporter=report,
-    ) as services:
+    with (
+        Interruption(signals) as interruption,
+        Services(
+            plan.bus,
+            mask_secrets(plan.storage.url),
+            spec.name,
+            composed.arguments,
+            console,
+            optimizer_overrides=allow_classes(plan),
+            worker=plan.trainer is not None,
+            reporter=report,
+        ) as services,
+    ):
+        interruption.hurry = services.hurry
         services.start()
         return _submit(submitted, services, console, report=report)
 

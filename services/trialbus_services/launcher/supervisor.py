@@ -70,7 +70,15 @@ class Services:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.stop()
+        interrupt: KeyboardInterrupt | None = None
+        while True:
+            try:
+                self.stop()
+                break
+            except KeyboardInterrupt as raised:  # no service may be left behind
+                interrupt = raised
+        if interrupt is not None:
+            raise interrupt
 
     def start(self) -> None:
         """Start the services that are missing.
@@ -115,6 +123,13 @@ class Services:
                 child.terminate()
             for child in children:
                 child.wait()
+
+    def hurry(self) -> None:
+        """End all child processes at once, but for the hub, while `stop` waits for them."""
+        self._print("ending the services; this process ends when all of them have ended")
+        for name, child in self._children.items():
+            if name != "hub":  # the others end faster with a hub
+                child.terminate()
 
     @property
     def _may_start_hub(self) -> bool:
