@@ -152,3 +152,16 @@ def test_the_losses_that_strangers_claim_are_logged_a_bounded_number_of_times(
         bus.turn(frames.Publish(publisher, 1 << 61, events, 1 << 61, (1 << 61) - 1))
     assert caplog.text.count("lacks") == 1000
     assert bus.hub.log.end == (1 << 20) + 3000
+
+
+def test_no_claim_of_lost_events_lets_the_counter_grow_beyond_what_a_frame_holds(
+    bus: HubOnFailingDisk,
+) -> None:
+    far = (1 << 62) - 1
+    body = msgspec.Raw(b"\x80")
+    for i in range(5):
+        secret = bytes([i]) * 16
+        bus.turn(frames.Publish(secret, 1, [("x_a//", body)]))
+        bus.turn(frames.Publish(secret, far, [("x_a//", body)], far))
+    (status,) = bus.turn(frames.AskStatus(1))
+    assert status.status.counters["lost"] == far

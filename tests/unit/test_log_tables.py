@@ -145,12 +145,21 @@ def test_a_lost_tail_is_noticed_at_the_start_and_its_offsets_are_not_given_again
         assert (log.lost, log.end, log.damaged) == (lost, 206, 0)
 
 
-def test_a_new_log_in_the_folder_of_another_begins_at_offset_0(tmp_path: Path) -> None:
+def test_a_deleted_file_of_a_log_is_a_lost_tail(tmp_path: Path) -> None:
     make_log(tmp_path)
+    with closing(EventLog(tmp_path)) as log:
+        log_id = log.log_id
     for path in tmp_path.glob("events.db*"):
         path.unlink()
-    with closing(EventLog(tmp_path)) as log:
-        assert (log.end, log.lost) == (0, 0)
+    for _ in range(2):
+        with closing(EventLog(tmp_path)) as log:
+            assert (log.log_id, log.end, log.lost) == (log_id, 11, 11)
+
+
+def test_a_folder_that_was_emptied_begins_a_new_log(tmp_path: Path) -> None:
+    make_log(tmp_path)
+    for path in tmp_path.glob("events.*"):
+        path.unlink()
     with closing(EventLog(tmp_path)) as log:
         assert (log.end, log.lost) == (0, 0)
 
@@ -161,11 +170,14 @@ def test_a_client_beyond_the_end_has_read_a_lost_tail(tmp_path: Path) -> None:
     assert log.covers(log.end)
     assert not log.covers(-3)
     assert not log.covers(1 << 61)
+    assert not log.covers(12, is_trusted=False)
     assert (log.end, log.lost) == (11, 0)
     assert log.covers(20)
     append(log, 12, ["evaluation_complete/a/1"])
     assert (log.end, log.lost) == (21, 9)
     assert [r.offset for r in log.read(11, _ALL, max_events=9, max_bytes=99)[0]] == [20]
+    believed = [log.covers(log.end + 1) for _ in range(20)]
+    assert believed == [True] * 9 + [False] * 11
     log.close()
 
 

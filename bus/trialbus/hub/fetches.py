@@ -97,7 +97,7 @@ class Fetches:
         if fetch.name is not None:
             offset = log.durable.get(fetch.name, offset)
         try:
-            if not log.covers(offset):
+            if not log.covers(offset, is_trusted=self._router.role(peer) == "service"):
                 reason = f"offset {offset} is not in 0..{log.end}"
                 self._router.refuse(peer, frames.OUT_OF_RANGE, reason, fetch.request)
                 return

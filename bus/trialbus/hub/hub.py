@@ -247,7 +247,8 @@ class Hub:
             self._notice_lost_events(publisher, message.acknowledged - last)
         if message.base > last + 1:
             if last or message.acknowledged:
-                self._router.counters["lost"] += message.base - 1 - last
+                lost = self._router.counters["lost"] + message.base - 1 - last
+                self._router.counters["lost"] = min(lost, limits.MAX_NUMBER)
             last = message.base - 1
         skip = last + 1 - message.first
         self._acks[peer, message.publisher] = None
@@ -295,8 +296,13 @@ class Hub:
                 self._has_skipped = False
 
     def _handle_commit(self, peer: bytes, message: frames.Commit) -> None:
+        key, role = self._router.key_name(peer), self._router.role(peer)
+        refusal = self._names.find_refusal(message, self._change, key, role)
+        if refusal is not None:
+            self._router.refuse(peer, *refusal, message.name)
+            return
         try:
-            covered = self.log.covers(message.offset)
+            covered = self.log.covers(message.offset, is_trusted=role == "service")
         except sqlite3.Error as error:
             reason = f"the log cannot be written: {error}"
             self._router.refuse(peer, frames.NO_SPACE, reason, message.name)
@@ -308,11 +314,6 @@ class Hub:
                 f"offset {message.offset} is not in the log",
                 message.name,
             )
-            return
-        key, role = self._router.key_name(peer), self._router.role(peer)
-        refusal = self._names.find_refusal(message, self._change, key, role)
-        if refusal is not None:
-            self._router.refuse(peer, *refusal, message.name)
             return
         self._change.committed[message.name] = message.offset
         self._replies.append((peer, frames.Committed(message.name, message.offset)))

@@ -42,7 +42,8 @@ logger = logging.getLogger(__name__)
 
 _TAIL = 32_768  # records kept in memory: subscribers that keep up are served without SQL
 _TAIL_BYTES = 32 << 20
-_MAX_SKIP = 1 << 32  # offsets that a client may have seen beyond the end: more than any log holds
+_MAX_SKIP = 1 << 26  # offsets that a client may have seen beyond the end
+_MAX_SKIPS = 10  # times that the hub believes a client; each time one has seen more than the others
 # Evaluations are nearly all of a log. Whoever wants none of them finds the others by the index.
 _MANY = ("*/", "evaluation_complete/")
 _SUBMITTED, _FINISHED, _ASSIGNED = "study_submitted/", "study_finished/", "trial_assigned/"
@@ -102,6 +103,7 @@ class EventLog:
     ) -> None:
         self._wall_clock = wall_clock
         self.path = Path(directory) / "events.db"
+        self._n_skips = 0
         self.end: int = 0  #: offset that the next event gets
         self._last_checksum: int = 0  # of the newest row
         self._last_rare: int = -1  # offset of the newest event in the index `rare`
@@ -124,9 +126,15 @@ class EventLog:
                 self._db = opened.enter_context(closing(db))
                 self._load()
             except (sqlite3.Error, OSError) as error:
+                is_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+                advice = (
+                    "make space on the disk and start again"
+                    if is_full
+                    else "see what is left of it: trialbus log check. Or move the folder away to"
+                    " begin a new log"
+                )
                 raise LogError(
-                    f"{self.path} cannot be read as an event log ({error}); see what is left of it:"
-                    " trialbus log check. Or move the folder away to begin a new log"
+                    f"{self.path} cannot be read as an event log ({error}); {advice}"
                 ) from error
             self._opened = opened.pop_all()
 
@@ -248,19 +256,24 @@ class EventLog:
                     continue
         return sessions[::-1]
 
-    def covers(self, offset: int) -> bool:
+    def covers(self, offset: int, *, is_trusted: bool = True) -> bool:
         """Return whether a client may stand at an offset; skip a lost tail that the client read.
 
         A client only learns of offsets from the hub. One that stands beyond the end has read
         events that this log lost, as an older copy does.
+
+        Args:
+            offset: Where the client stands.
+            is_trusted: Whether the client is believed when the offset is beyond the end.
 
         Raises:
             sqlite3.Error: The log cannot be written.
         """
         if offset <= self.end:
             return offset >= 0
-        if offset - self.end > _MAX_SKIP:
+        if not is_trusted or offset - self.end > _MAX_SKIP or self._n_skips >= _MAX_SKIPS:
             return False
+        self._n_skips += 1
         logger.error(
             "the log lost its tail: a client has read up to offset %d, the log ends at %d."
             " Was an older copy restored? The offsets between are skipped",

@@ -42,8 +42,8 @@ def open_database(
     Args:
         path: The file.
         sync: See `EventLog`.
-        former_id: Id of the log that was in the folder, if there was one. A file of which only the
-            first page is left, since `events.db-wal` is gone, begins as that log again.
+        former_id: Id of the log that was in the folder, if there was one. A file that is gone, or
+            of which only the first page is left, begins as that log again without its events.
         connect: Opens the file.
 
     Raises:
@@ -61,7 +61,7 @@ def open_database(
         db.execute(f"PRAGMA synchronous={sync}")
         if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             _migrate(db, path)
-        elif former_id is None or size == 0:
+        elif former_id is None:
             create(db, uuid.uuid4().hex)
         elif size <= _PAGE:
             create(db, former_id)

@@ -85,7 +85,7 @@ class SessionRegistry:
         """End the sessions that were silent for too long, and yield the event about each."""
         for event in self._sessions.expire():
             logger.warning(
-                "lost %s %s (study %r, trial %s)",
+                "lost %r %r (study %r, trial %s)",
                 event.kind,
                 event.session,
                 event.study,

@@ -50,7 +50,11 @@ def _print_report(report: LogReport, *, is_repair: bool) -> None:
         print("Nothing is damaged.")
     elif report.backup is not None:
         n_events = sum(damaged.stop - damaged.first for damaged in report.damaged)
-        print(f"Repaired: {n_events} damaged events are left out, the others are kept.")
+        if report.n_events:
+            print(f"Repaired: {n_events} damaged events are left out, the others are kept.")
+        else:
+            print("SQLite can read no event of the file: the log goes on behind the lost ones.")
+            print("`sqlite3 events.db .recover` may find more in the damaged file.")
         print(f"The damaged file is in {report.backup}.")
         print("The databases of the studies are not affected. Start the hub again.")
     elif not is_repair:
