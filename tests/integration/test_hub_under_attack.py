@@ -180,5 +180,5 @@ def test_a_folder_that_cannot_hold_the_log_is_named(tmp_path: Path) -> None:
     bus = Bus(tmp_path)
     hub = bus.run("hub", [*HUB, bus.endpoint, "--dir", str(tmp_path / "file" / "log")])
     assert hub.wait(20) == 1
-    assert "cannot hold the log: Not a directory" in hub.printed()
+    assert "cannot hold the log: " in hub.printed()
     assert "Traceback" not in hub.printed()

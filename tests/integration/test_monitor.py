@@ -191,7 +191,7 @@ def test_another_log_behind_the_hub_makes_every_page_begin_anew(bus: Bus, worker
         assert any(event == "changes" for event, _ in messages)
         hub = bus.processes["hub"]
         hub.kill()
-        for file in (bus.directory / "log").glob("events.db*"):
+        for file in (bus.directory / "log").glob("events.*"):
             file.unlink()
         hub.start()
         worker.link.wait_connected(20)

@@ -21,7 +21,7 @@ def start_services(bus: Bus) -> list[Managed]:
         bus.service("optimizer"): "recording into",
         bus.service("worker", "trainer=digits"): "worker",
         bus.service("reporter"): "writing to",
-        bus.service("monitor", "monitor.port=0"): "monitor of ",
+        bus.service("monitor", "monitor.port=0"): " at http://",
         bus.service("dashboard", "dashboard.port=0"): "Listening on",
         bus.run("metrics", [*metrics, "--endpoint", bus.endpoint]): "metrics of ",
     }

@@ -119,12 +119,17 @@ def remember_secrets(data: Any, key: str = "") -> None:
         _known.update(secret for secret in secrets if len(secret) >= _MIN_KNOWN)
 
 
+#: `extra` of a log line that has to show a secret.
+UNMASKED = {"unmasked": True}
+
+
 class MaskingFormatter(logging.Formatter):
     """Formatter of log lines and tracebacks without secrets."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the text of a record with secrets masked."""
-        return mask_message(super().format(record))
+        text = super().format(record)
+        return text if getattr(record, "unmasked", False) else mask_message(text)
 
 
 def _mask_list(items: list[Any], key: str) -> list[Any]:

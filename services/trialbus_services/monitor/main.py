@@ -11,6 +11,7 @@ import uvicorn
 
 from trialbus.client.link import Link
 from trialbus.client.presence import Presence
+from trialbus_services.config.secrets import UNMASKED
 from trialbus_services.config.settings import BusSettings, MonitorSettings
 from trialbus_services.monitor.access import TOKEN_PARAMETER, Access
 from trialbus_services.monitor.app import Monitor
@@ -41,7 +42,8 @@ def run(bus: BusSettings, monitor: MonitorSettings) -> int:
             token = secrets.token_urlsafe(24)
             url += f"?{TOKEN_PARAMETER}={token}"
         access = Access(token, loopback=loopback, readable=loopback and monitor.token is None)
-        logger.info("monitor of %s on %s", link.endpoint, url)
+        # The reader needs the token that is in the URL.
+        logger.info("serving %s at %s", link.endpoint, url, extra=UNMASKED)
         app = Monitor(link, bus.logs / "trials", access).app
         config = uvicorn.Config(
             app, log_config=None, access_log=False, timeout_graceful_shutdown=1, server_header=False
