@@ -37,7 +37,7 @@ def test_another_log_behind_the_endpoint_is_reported_and_not_mixed_up(bus: Bus) 
 
 def test_two_hubs_cannot_use_one_log(bus: Bus) -> None:
     hub = bus.hub()
-    until(lambda: "hub at" in hub.printed())
+    until(lambda: "serving at" in hub.printed())
     second = bus.run(
         "second", [*hub.command[:-3], f"ipc://{bus.directory}/other.sock", *hub.command[-2:]]
     )
@@ -57,7 +57,7 @@ def test_a_file_that_is_no_log_is_refused_and_left_as_it_was(bus: Bus) -> None:
 
 def test_a_log_of_another_format_is_refused(bus: Bus) -> None:
     hub = bus.hub()
-    until(lambda: "hub at" in hub.printed())
+    until(lambda: "serving at" in hub.printed())
     hub.stop()
     with sqlite3.connect(bus.directory / "log" / "events.db") as db:
         db.execute("UPDATE meta SET value = '99' WHERE key = 'format'")
