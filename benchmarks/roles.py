@@ -80,42 +80,58 @@ def subscribe(endpoint: str, count: int, _: float) -> None:
     print(json.dumps(figures), flush=True)
 
 
-def crowd(endpoint: str, count: int, publishers: float) -> None:
-    """Publish from many trainers in turn, each with a connection and a session."""
+def _connect_trainers(
+    endpoint: str, n: int
+) -> tuple[zmq.Context[zmq.Socket[bytes]], list[zmq.Socket[bytes]]]:
+    """Open connections with a session each."""
     context = zmq.Context()
     context.set(zmq.MAX_SOCKETS, 4096)
-    n = int(publishers)
     sockets = [context.socket(zmq.DEALER) for _ in range(n)]
     for socket in sockets:
         socket.linger = 0
         socket.connect(endpoint)
         session = f"{os.getpid()}-{len(sockets)}-{id(socket)}"
         socket.send(frames.encode(frames.Hello(session, "trainer", "", ttl_ms=_SESSION_MS)))
+    return context, sockets
+
+
+def crowd(endpoint: str, count: int, publishers: float) -> None:
+    """Publish from many trainers in turn, each with a connection and a session."""
+    n = int(publishers)
+    context, sockets = _connect_trainers(endpoint, n)
+    poller = zmq.Poller()
+    for socket in sockets:
+        poller.register(socket, zmq.POLLIN)
+    number_of = {socket: number for number, socket in enumerate(sockets)}
     topic, body = make_event(0).topic, msgspec.Raw(msgspec.msgpack.encode(make_event(0)))
-    rounds = count // (n * _CROWD_BATCH)
-    windows = [limits.MIN_WINDOW] * n
-    n_sent, n_acknowledged = [0] * n, [0] * n
+    batch = [(topic, body)] * _CROWD_BATCH
+    size = _CROWD_BATCH * (len(topic) + len(body))
+    total = count // (n * _CROWD_BATCH) * _CROWD_BATCH
+    windows, n_sent, n_acknowledged = [limits.MIN_WINDOW] * n, [0] * n, [0] * n
     began = time.time()
-    busy = set(range(n))
-    while busy:
-        for number in list(busy):
-            socket = sockets[number]
+
+    def send_window(number: int) -> None:
+        n_batches = (n_sent[number] - n_acknowledged[number]) // _CROWD_BATCH
+        while n_sent[number] < total and (n_batches + 1) * size <= windows[number]:
+            identity = f"{os.getpid()}-{number}".encode()
+            publish = frames.Publish(identity, n_sent[number] + 1, batch)
+            sockets[number].send(frames.encode(publish))
+            n_sent[number] += _CROWD_BATCH
+            n_batches += 1
+
+    for number in range(n):
+        send_window(number)
+    n_busy = n
+    while n_busy:
+        for socket, _ in poller.poll():
+            number = number_of[socket]
             while socket.poll(0):
                 answer = frames.decode_to_client(socket.recv())
                 if isinstance(answer, frames.Ack):
+                    n_busy -= n_acknowledged[number] < total == answer.last
                     n_acknowledged[number], windows[number] = answer.last, answer.window
-            if n_acknowledged[number] == rounds * _CROWD_BATCH:
-                busy.discard(number)
-                continue
-            n_unacknowledged = n_sent[number] - n_acknowledged[number]
-            fits = (n_unacknowledged + _CROWD_BATCH) * (len(topic) + len(body)) <= windows[number]
-            if n_sent[number] < rounds * _CROWD_BATCH and (fits or not n_unacknowledged):
-                identity = f"{os.getpid()}-{number}".encode()
-                first = n_sent[number] + 1
-                events = [(topic, body)] * _CROWD_BATCH
-                socket.send(frames.encode(frames.Publish(identity, first, events)))
-                n_sent[number] += _CROWD_BATCH
-    figures = {"began": began, "ended": time.time(), "count": rounds * n * _CROWD_BATCH}
+            send_window(number)
+    figures = {"began": began, "ended": time.time(), "count": total * n}
     for socket in sockets:
         socket.close()
     context.term()
