@@ -29,7 +29,7 @@ def bus() -> Iterator[TestBus]:
         (trialbus.Event, r"'event' does not exist"),
         (int, r"<class 'int'> is not an event type \(expected an event class, such as trialbus.Ev"),
         (trialbus.StudySpec, r"StudySpec'> is not an event type"),
-        (trialbus.Stop(study="s"), r"Stop\(study='s'.* is not an event type"),
+        (trialbus.Stop(study="s", at=0.0), r"Stop\(study='s'.* is not an event type"),
         (None, r"None is not an event type"),
     ],
     ids=str,
