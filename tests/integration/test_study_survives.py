@@ -182,16 +182,3 @@ def test_a_finished_study_that_is_started_again_shows_the_best_value_so_far(bus:
     second = bus.run("second", first.command)
     assert second.wait(60) == 0, second.printed()
     assert "2/2 trials done, 0 running, best " in second.printed()
-
-
-@pytest.mark.timeout(180)
-def test_a_study_ends_with_all_its_trials_though_the_log_lost_its_tail(bus: Bus) -> None:
-    hub = bus.hub()
-    study = launch(bus, *small_study(steps=10))
-    until(lambda: finished_trials(bus) >= 3, 60)
-    hub.kill()
-    for name in ("events.db-wal", "events.db-shm"):
-        (bus.directory / "log" / name).unlink()
-    hub.start()
-    assert study.wait(120) == 0, study.printed()
-    assert finished_trials(bus) >= N_TRIALS
