@@ -179,6 +179,5 @@ def test_without_checksums_flipped_bits_are_silent(
     def is_intact(*_: object) -> int:
         return 0
 
-    monkeypatch.setattr("trialbus.hub.log.checksum", is_intact)
     monkeypatch.setattr(integrity, "checksum", is_intact)
     assert read_flipped_logs(tmp_path, seed=1)[0] > 0

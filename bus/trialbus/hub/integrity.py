@@ -14,7 +14,8 @@ import sqlite3
 import struct
 import zlib
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeAlias
 
 import msgspec
 
@@ -37,6 +38,8 @@ _PROBES = 8  # times so in one read
 _PASSING = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_NOMEM}
 
 _Row = tuple[int, bytes, int, bytes, bytes, int, int, int]
+#: A row of the table `event`, in the order of its columns.
+EventRow: TypeAlias = tuple[int, bytes, int, str, bytes, int, int, int]
 
 
 def checksum(  # noqa: PLR0917 - keywords cost time for every event
@@ -45,6 +48,26 @@ def checksum(  # noqa: PLR0917 - keywords cost time for every event
     """Return the checksum of a row of the log."""
     head = _HEAD.pack(previous, offset, seq, rare, len(publisher), len(topic))
     return zlib.crc32(b"".join((head, publisher, topic, body)))
+
+
+def chain_rows(
+    events: Iterable[tuple[int, bytes, int, str, bytes]], previous: int, rare: int
+) -> tuple[list[EventRow], int, int]:
+    """Return the rows of events, each chained to the one before, and what the next continues from.
+
+    Args:
+        events: Offset, publisher, sequence number, topic and body of each, in order.
+        previous: Checksum of the row before the first.
+        rare: Offset of the last event before the first that is no evaluation; -1 for none.
+    """
+    rows: list[EventRow] = []
+    for offset, publisher, seq, topic, body in events:
+        check = checksum(previous, offset, seq, rare, publisher, topic.encode(), body)
+        rows.append((offset, publisher, seq, topic, body, previous, rare, check))
+        previous = check
+        if is_rare(topic):
+            rare = offset
+    return rows, previous, rare
 
 
 def is_rare(topic: str) -> bool:

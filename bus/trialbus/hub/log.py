@@ -14,12 +14,12 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import msgspec
 
 from trialbus.errors import LogError
-from trialbus.hub.integrity import RARE, VerifiedReader, checksum, is_rare
+from trialbus.hub.integrity import RARE, EventRow, VerifiedReader, chain_rows, is_rare
 from trialbus.hub.log_format import Connect, Sync, open_database, take_lock
 from trialbus.hub.log_state import Reading, Span, read_state, write_state
 from trialbus.hub.small_tables import (
@@ -50,9 +50,6 @@ _SUBMITTED, _FINISHED, _ASSIGNED = "study_submitted/", "study_finished/", "trial
 _TRAINER_LOST = b"trainer_lost/"
 _LOST_SCAN = 20_000  # events that are no evaluations, searched for lost sessions
 _FREED_PAGES = 256  # handed back to the file system in one call
-
-
-_Row: TypeAlias = tuple[int, bytes, int, str, bytes, int, int, int]
 
 
 @dataclass
@@ -154,15 +151,14 @@ class EventLog:
             sqlite3.OperationalError: It could not be written, for example because the disk is
                 full; nothing of it was.
         """
-        previous, rare = self._last_checksum, self._last_rare
-        rows: list[_Row] = []
-        for offset, (publisher, seq, topic, raw) in enumerate(change.events, self.end):
-            body = bytes(raw)
-            check = checksum(previous, offset, seq, rare, publisher, topic.encode(), body)
-            rows.append((offset, publisher, seq, topic, body, previous, rare, check))
-            previous = check
-            if is_rare(topic):
-                rare = offset
+        rows, previous, rare = chain_rows(
+            [
+                (offset, publisher, seq, topic, bytes(raw))
+                for offset, (publisher, seq, topic, raw) in enumerate(change.events, self.end)
+            ],
+            self._last_checksum,
+            self._last_rare,
+        )
         size = sum(len(row[4]) for row in rows)
         spans = self._spans(rows)
         tables = self._tables
@@ -364,7 +360,7 @@ class EventLog:
         else:
             self._last_rare = offset  # readers by the index then look at all rows
 
-    def _spans(self, rows: list[_Row]) -> dict[str, Span]:
+    def _spans(self, rows: list[EventRow]) -> dict[str, Span]:
         """Return the spans that new events begin or end."""
         spans: dict[str, Span] = {}
         for offset, _, _, topic, *_ in rows:

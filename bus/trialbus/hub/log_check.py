@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trialbus.errors import LogError
-from trialbus.hub.integrity import VerifiedReader, checksum, format_offsets, is_rare
+from trialbus.hub.integrity import VerifiedReader, chain_rows, format_offsets
 from trialbus.hub.log_format import FORMAT, create, read_format, take_lock
 from trialbus.hub.log_state import LogState, Span, read_state, write_state
 from trialbus.hub.small_tables import SmallTables
@@ -219,27 +219,24 @@ class EventCopy:
 
     def __init__(self, db: sqlite3.Connection) -> None:
         self._db = db
-        self._rows: list[tuple[int, bytes, int, str, bytes, int, int, int]] = []
+        self._events: list[tuple[int, bytes, int, str, bytes]] = []
         self._previous = 0
         self._rare = -1
 
     def add(self, record: Record) -> None:
         """Add the next event."""
-        offset, seq, publisher, topic = record.offset, record.seq, record.publisher, record.topic
-        body, previous, rare = bytes(record.body), self._previous, self._rare
-        check = checksum(previous, offset, seq, rare, publisher, topic.encode(), body)
-        self._rows.append((offset, publisher, seq, topic, body, previous, rare, check))
-        self._previous = check
-        self._rare = offset if is_rare(topic) else rare
-        if len(self._rows) >= _BATCH:
+        body = bytes(record.body)
+        self._events.append((record.offset, record.publisher, record.seq, record.topic, body))
+        if len(self._events) >= _BATCH:
             self.flush()
 
     def flush(self) -> None:
         """Write the events that wait."""
+        rows, self._previous, self._rare = chain_rows(self._events, self._previous, self._rare)
         self._db.execute("BEGIN")
-        self._db.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)", self._rows)
+        self._db.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
         self._db.execute("COMMIT")
-        self._rows.clear()
+        self._events.clear()
 
 
 def _write_repaired(path: Path, repaired: Path) -> LogReport:

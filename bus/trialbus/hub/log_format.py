@@ -13,7 +13,7 @@ from typing import IO, Literal, NoReturn, TypeAlias
 
 from trialbus.errors import LogError, LogInUseError
 from trialbus.hub.checked_table import Row
-from trialbus.hub.integrity import checksum, is_rare
+from trialbus.hub.integrity import chain_rows
 from trialbus.hub.small_tables import GAP, META, TABLES, SmallTables
 from trialbus.protocol.private_folder import open_private_file
 
@@ -163,16 +163,15 @@ def _migrate_events(db: sqlite3.Connection) -> None:
         ).fetchall()
         if not rows:
             break
-        for offset, publisher, seq, topic, body in rows:
+        chained, previous, rare = chain_rows(rows, previous, rare)
+        for offset, *_ in rows:
             if offset > next_offset:
                 gaps.append((offset, next_offset, "removed"))
-            check = checksum(previous, offset, seq, rare, publisher, topic.encode(), body)
-            db.execute(
-                "UPDATE event SET previous = ?, rare = ?, checksum = ? WHERE offset = ?",
-                (previous, rare, check, offset),
-            )
-            previous, next_offset = check, offset + 1
-            rare = offset if is_rare(topic) else rare
+            next_offset = offset + 1
+        db.executemany(
+            "UPDATE event SET previous = ?, rare = ?, checksum = ? WHERE offset = ?",
+            [(*row[5:], row[0]) for row in chained],
+        )
     if max_offset is not None and int(max_offset[0]) > next_offset:
         gaps.append((int(max_offset[0]), next_offset, "removed"))
     GAP.put(db, gaps)
