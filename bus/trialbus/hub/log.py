@@ -21,7 +21,15 @@ import msgspec
 from trialbus.errors import LogError
 from trialbus.hub.integrity import RARE, EventRow, VerifiedReader, chain_rows, is_rare
 from trialbus.hub.log_format import Connect, Sync, open_database, take_lock
-from trialbus.hub.log_state import Reading, Span, read_state, write_state
+from trialbus.hub.log_state import (
+    Reading,
+    Span,
+    make_reading_rows,
+    make_session_rows,
+    make_study_rows,
+    read_state,
+    write_state,
+)
 from trialbus.hub.small_tables import (
     DURABLE,
     META,
@@ -167,9 +175,7 @@ class EventLog:
             tables.put(PUBLISHER, change.publishers.items())
             self._write_durable(change)
             self._write_sessions(change)
-            tables.put(
-                STUDY, [(name, s.first, s.finished, s.finished_at) for name, s in spans.items()]
-            )
+            tables.put(STUDY, make_study_rows(spans))
         self.end += len(rows)
         self._write_mark()
         self._last_checksum, self._last_rare = previous, rare
@@ -381,15 +387,15 @@ class EventLog:
     def _write_durable(self, change: Change) -> None:
         tables, committed = self._tables, change.committed
         tables.put(DURABLE, [(name, o) for name, o in committed.items() if o is not None])
-        tables.put(READING, [(name, r.key, r.patterns) for name, r in change.readings.items()])
+        tables.put(READING, make_reading_rows(change.readings))
         for name in [name for name, offset in committed.items() if offset is None]:
             tables.remove(DURABLE, name)
             tables.remove(READING, name)
 
     def _write_sessions(self, change: Change) -> None:
-        tables, encode, now = self._tables, msgspec.msgpack.encode, self._wall_clock()
-        sessions = change.sessions
-        tables.put(SESSION, [(id_, encode(h), now) for id_, h in sessions.items() if h is not None])
+        tables, sessions = self._tables, change.sessions
+        alive = {id_: hello for id_, hello in sessions.items() if hello is not None}
+        tables.put(SESSION, make_session_rows(alive, self._wall_clock()))
         tables.put(SESSION_KEY, change.session_keys.items())
         for id_ in [id_ for id_, hello in sessions.items() if hello is None]:
             tables.remove(SESSION, id_)

@@ -6,6 +6,7 @@ import logging
 import sqlite3
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -152,9 +153,23 @@ def read_state(
     return state
 
 
+def make_session_rows(sessions: Mapping[str, Hello], now: float) -> list[Row]:
+    """Return the rows of sessions that were seen at a time, in seconds since the epoch."""
+    return [(id_, msgspec.msgpack.encode(hello), now) for id_, hello in sessions.items()]
+
+
+def make_reading_rows(readings: Mapping[str, Reading]) -> list[Row]:
+    """Return the rows of durable names."""
+    return [(name, reading.key, reading.patterns) for name, reading in readings.items()]
+
+
+def make_study_rows(studies: Mapping[str, Span]) -> list[Row]:
+    """Return the rows of studies."""
+    return [(name, s.first, s.finished, s.finished_at) for name, s in studies.items()]
+
+
 def write_state(tables: SmallTables, state: LogState) -> None:
     """Write a state as the content of the small tables."""
-    now = time.time()
     tables.n_commits = state.n_commits
     tables.replace_all(
         {
@@ -166,14 +181,10 @@ def write_state(tables: SmallTables, state: LogState) -> None:
             ],
             PUBLISHER.name: list(state.publishers.items()),
             DURABLE.name: list(state.durable.items()),
-            READING.name: [(name, r.key, r.patterns) for name, r in state.readings.items()],
+            READING.name: make_reading_rows(state.readings),
             SESSION_KEY.name: list(state.session_keys.items()),
-            SESSION.name: [
-                (id_, msgspec.msgpack.encode(hello), now) for id_, hello in state.sessions.items()
-            ],
-            STUDY.name: [
-                (name, s.first, s.finished, s.finished_at) for name, s in state.studies.items()
-            ],
+            SESSION.name: make_session_rows(state.sessions, time.time()),
+            STUDY.name: make_study_rows(state.studies),
             GAP.name: state.gaps,
         }
     )
