@@ -108,7 +108,7 @@ def test_no_point_is_lost_or_doubled_while_hub_monitor_and_browser_come_and_go(
     page = rough_page
     hub = bus.hub()
     service = start_optimizer(bus)
-    worker = client(ttl_s=60)
+    worker = client()
     worker.submit(msgspec.structs.replace(SPEC, budget=200))
     trial = worker.ask()
     monitor = Page(bus)
@@ -142,7 +142,7 @@ def test_the_printed_url_brings_the_buttons_and_its_token_leaves_the_address_bar
 ) -> None:
     bus.hub()
     start_optimizer(bus)
-    worker = client(ttl_s=60)
+    worker = client()
     worker.submit()
     worker.report(worker.ask(), 0, loss=2.0)
     monitor = Page(bus)
@@ -164,7 +164,7 @@ def test_a_study_is_steered_by_clicks(
     page = rough_page
     bus.hub()
     start_optimizer(bus, "optimizer.ahead=0")  # else one suggestion comes before what is enqueued
-    worker = client(ttl_s=60)
+    worker = client()
     worker.submit()
     trial = worker.ask()
     worker.report(trial, 0, loss=2.0)
@@ -226,7 +226,7 @@ def test_the_page_is_readable_in_light_and_dark_and_on_a_phone(
 ) -> None:
     bus.hub()
     start_optimizer(bus)
-    worker = client(ttl_s=60)
+    worker = client()
     worker.submit()
     worker.run_one()
     worker.finish(worker.ask(), "failed", error="Traceback:\nValueError: it exploded")

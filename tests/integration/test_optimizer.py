@@ -117,7 +117,7 @@ def test_a_lost_worker_s_trial_is_handed_out_again_and_its_late_events_are_not_a
 ) -> None:
     bus.hub()
     start_optimizer(bus)
-    lost, other = client(), client()
+    lost, other = client(ttl_s=1), client()
     lost.submit()
     trial = lost.ask()
     # Sends no heartbeat from now on, like a machine without power.

@@ -203,7 +203,7 @@ def test_lost_preempted_and_failed_trials_are_told_apart(
 ) -> None:
     bus.hub()
     start_optimizer(bus)
-    worker, lost = client(), client()
+    worker, lost = client(), client(ttl_s=1)
     lost.submit(msgspec.structs.replace(SPEC, n_trials=3, max_retries=0, max_failures=None))
     lost.ask()
     lost.link.detach(lost.presence)

@@ -33,7 +33,7 @@ E = TypeVar("E", bound=trialbus.Event)
 class Client:
     """A scripted worker and listener in the test's own process."""
 
-    def __init__(self, bus: Bus, ttl_s: float = 1.0) -> None:
+    def __init__(self, bus: Bus, ttl_s: float = 60.0) -> None:
         self.link = trialbus.Link(bus.endpoint)
         self.presence = trialbus.Presence(
             link=self.link, kind="worker", name="scripted", ttl_s=ttl_s

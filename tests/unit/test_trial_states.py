@@ -37,7 +37,7 @@ def event(kind: str, trial: int, attempt: int) -> trialbus.Event:
         "lose worker": lambda: trialbus.TrainerLost(session=ids["session"], kind="worker"),
         "lose trainer": lambda: trialbus.TrainerLost(session="t", kind="trainer", **of),
         "withdraw": lambda: trialbus.RequestWithdrawn(request=ids["request"]),
-        "complete": lambda: trialbus.TrialFinished(state="complete", **of),
+        "complete": lambda: trialbus.TrialFinished(state="complete", values=[0.5], **of),
         "pruned": lambda: trialbus.TrialFinished(state="pruned", **of),
         "failed": lambda: trialbus.TrialFinished(state="failed", **of),
         "preempted": lambda: trialbus.TrialFinished(state="preempted", **of),
