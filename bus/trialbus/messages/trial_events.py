@@ -8,6 +8,17 @@ from trialbus.messages.event import Count, Event, TrialEvent
 from trialbus.study.spec import Evaluation
 
 TrialState: TypeAlias = Literal["complete", "pruned", "failed", "preempted"]
+FailureCause: TypeAlias = Literal[
+    "exception", "killed", "out_of_memory", "lost", "timed_out", "silent", "preempted"
+]
+"""Why an attempt ended without being complete or pruned.
+
+`exception`: the training raised, or exited with a code other than 0. `killed`: a signal that
+nobody of trialbus sent ended the training. `out_of_memory`: the training was killed for the memory
+it used. `lost`: the session of the trainer or the worker fell silent. `timed_out`: the attempt took
+longer than `study.trial_timeout_s`. `silent`: no report came for `study.silence_s`. `preempted`: the
+worker, or the engine that runs the worker, was told to stop.
+"""
 
 
 class TrialRequested(Event, frozen=True, kw_only=True):
@@ -75,6 +86,12 @@ class TrialAssigned(TrialEvent, frozen=True, kw_only=True):
     slot: int = 0
     """Index of the slot within the worker, copied from the request."""
 
+    timeout_s: float | None = None
+    """Seconds after which the worker ends the attempt as `timed_out`; None for no limit."""
+
+    silence_s: float | None = None
+    """Seconds without a report after which the worker ends the attempt; None for no limit."""
+
 
 class TrialStarted(TrialEvent, frozen=True, kw_only=True):
     """A trainer attached to a trial and starts the training."""
@@ -132,6 +149,9 @@ class TrialFinished(TrialEvent, frozen=True, kw_only=True):
     state: TrialState
     """How the attempt ended: `complete`, `pruned`, `failed` or `preempted`."""
 
+    cause: FailureCause | None = None
+    """Why a `failed` or `preempted` attempt ended; None for others, and where it is not known."""
+
     values: list[float] | None = None
     """Objective values that the trainer gave; None takes the values from the evaluations."""
 
@@ -140,3 +160,29 @@ class TrialFinished(TrialEvent, frozen=True, kw_only=True):
 
     exit_code: int | None = None
     """Exit code of the training process, negative for a signal; None if the trainer sent this."""
+
+
+class TrialClosed(TrialEvent, frozen=True, kw_only=True):
+    """The optimizer recorded how a trial ended: the verdict, which every view shows.
+
+    `trial_finished` is what the trainer says of its attempt; whether the trial is complete is
+    decided by the optimizer, which knows constraints, missing metrics and retries.
+    """
+
+    state: Literal["complete", "pruned", "failed"]
+    """State of the trial in the Optuna storage."""
+
+    values: list[float] | None = None
+    """Objective values of a complete trial; None for others."""
+
+    cause: FailureCause | None = None
+    """Why the last attempt of a failed trial ended; None for others."""
+
+    error: str | None = None
+    """For `failed`, why; None otherwise."""
+
+    is_feasible: bool = True
+    """Whether the trial meets the study's constraints."""
+
+    attempts: int = 1
+    """Number of attempts that were handed out."""

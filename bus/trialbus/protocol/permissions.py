@@ -64,6 +64,7 @@ ROUTES: Mapping[str, Route] = {
     "resume": Route(("client",), ("optimizer", "listener")),
     "enqueue": Route(("client",), ("optimizer", "listener")),
     "trial_finished": Route(("trainer", "worker"), ("optimizer", "listener")),
+    "trial_closed": Route(("optimizer",), ("listener",)),
     "trainer_lost": Route(("hub",), ("optimizer", "worker", "listener")),
     "report_ready": Route(("reporter",), ("client", "listener")),
 }
