@@ -182,3 +182,18 @@ def test_a_finished_study_that_is_started_again_shows_the_best_value_so_far(bus:
     second = bus.run("second", first.command)
     assert second.wait(60) == 0, second.printed()
     assert "2/2 trials done, 0 running, best " in second.printed()
+
+
+@pytest.mark.parametrize("lost", ["the tail", "everything"])
+def test_a_study_that_the_log_has_lost_is_submitted_again_and_goes_on(bus: Bus, lost: str) -> None:
+    hub = bus.hub()
+    study = launch(bus, *small_study(step_s=0.2), "worker.ttl_s=2")
+    until(lambda: finished_trials(bus) >= 2, 40, "two trials")
+    hub.kill()
+    for file in (bus.directory / "log").glob("events.*"):
+        if lost == "everything" or file.suffix in {".db-wal", ".db-shm"}:
+            file.unlink()
+    hub.start()
+    assert study.wait(50) == 0, study.printed()
+    assert "the study is submitted again" in study.printed()
+    assert_complete(bus)

@@ -16,8 +16,8 @@ FailureCause: TypeAlias = Literal[
 `exception`: the training raised, or exited with a code other than 0. `killed`: a signal that
 nobody of trialbus sent ended the training. `out_of_memory`: the training was killed for the memory
 it used. `lost`: the session of the trainer or the worker fell silent. `timed_out`: the attempt took
-longer than `study.trial_timeout_s`. `silent`: no report came for `study.silence_s`. `preempted`: the
-worker, or the engine that runs the worker, was told to stop.
+longer than `study.trial_timeout_s`. `silent`: no report came for `study.silence_s`. `preempted`:
+the worker, or the engine that runs the worker, was told to stop.
 """
 
 

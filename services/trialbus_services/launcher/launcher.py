@@ -17,6 +17,7 @@ from rich.console import Console
 
 from trialbus.client.publisher import Publisher
 from trialbus.client.subscriber import Subscriber, subscribe
+from trialbus.errors import LogResetError
 from trialbus.messages import events
 from trialbus.protocol.endpoint import check_reachable
 from trialbus.study.spec import StudySpec
@@ -25,6 +26,7 @@ from trialbus_services.config.composing import ComposedConfig
 from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.launcher.interruption import Interruption
 from trialbus_services.launcher.provenance import collect_origin
+from trialbus_services.launcher.submission import Submission
 from trialbus_services.launcher.supervisor import Services
 from trialbus_services.notify.factory import build_notifiers
 from trialbus_services.optimizer import allowed_modules
@@ -184,26 +186,16 @@ def _submit(
     spec = submitted.spec
     started_at = time.monotonic()
     view = StudyView(spec.name)
-    history = read_histories(services.link).get(spec.name)
-    start = "now" if history is None else history.start
-    with (
-        subscribe(study=spec.name, start=start, link=services.link) as subscriber,
-        Publisher(link=services.link) as publisher,
-    ):
-        subscriber.wait_ready()
-        if history is not None:
-            _replay(history, subscriber, view)
-        publisher.publish(submitted)
-        finished: events.StudyFinished | None = None
-        try:
-            with TerminalView(view, console=console) as terminal:
-                finished = _follow(subscriber, view, terminal, services, submitted.submission)
-            report_page = _await_report(subscriber, services) if report else None
-        except KeyboardInterrupt:
-            if finished is None:
-                console.print("interrupted; the same command resumes the study", style="yellow")
-                raise
-            report_page = None
+    with Publisher(link=services.link) as publisher:
+        submission = Submission(submitted, publisher, services)
+        while True:
+            try:
+                finished, report_page = _await_end(
+                    submission, view, services, console, report=report
+                )
+                break
+            except LogResetError as error:
+                services.print(f"{error}; the study is submitted again")
     print_summary(
         console,
         finished,
@@ -213,6 +205,34 @@ def _submit(
         report=report_page,
     )
     return finished
+
+
+def _await_end(
+    submission: Submission, view: StudyView, services: Services, console: Console, *, report: bool
+) -> tuple[events.StudyFinished, Path | None]:
+    """Submit a study, and return the end of the study and the page of the report.
+
+    Raises:
+        LogResetError: The hub serves another log than before.
+    """
+    study = submission.event.study
+    history = read_histories(services.link).get(study)
+    start = "now" if history is None else history.start
+    with subscribe(study=study, start=start, link=services.link) as subscriber:
+        subscriber.wait_ready()
+        if history is not None:
+            _replay(history, subscriber, view)
+        submission.publish()
+        finished: events.StudyFinished | None = None
+        try:
+            with TerminalView(view, console=console) as terminal:
+                finished = _follow(subscriber, view, terminal, services, submission)
+            return finished, _await_report(subscriber, services) if report else None
+        except KeyboardInterrupt:
+            if finished is None:
+                console.print("interrupted; the same command resumes the study", style="yellow")
+                raise
+            return finished, None
 
 
 def _replay(history: History, subscriber: Subscriber[events.AnyEvent], view: StudyView) -> None:
@@ -230,21 +250,22 @@ def _follow(
     view: StudyView,
     terminal: TerminalView,
     services: Services,
-    submission: str,
+    submission: Submission,
 ) -> events.StudyFinished:
     """Show the progress of a study until the study has ended."""
     is_started = False
+    id_ = submission.event.submission
     while True:
         event = subscriber.next(_POLL_S)
         services.supervise()
+        if submission.renew():
+            services.print("the log has lost the study's submission; the study is submitted again")
         if event is not None:
             view.apply(event)
         terminal.update()
         if isinstance(event, events.StudyStarted):
-            is_started = is_started or event.submission == submission
-        if isinstance(event, events.StudyFinished) and (
-            is_started or event.submission == submission
-        ):
+            is_started = is_started or event.submission == id_
+        if isinstance(event, events.StudyFinished) and (is_started or event.submission == id_):
             return event
 
 

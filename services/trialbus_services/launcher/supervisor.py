@@ -60,6 +60,8 @@ class Services:
         self._children: dict[str, Child] = {}
         self._checked_at = 0.0
         self.link = Link(bus.endpoint)
+        #: What changes when the log may have lost events; None before the hub was asked.
+        self.log_state: tuple[object, ...] | None = None
 
     def __enter__(self) -> Services:
         return self
@@ -110,7 +112,7 @@ class Services:
         except HubUnavailableError:
             # A hub of this launcher is restarted as a child; a hub of another may be gone for ever.
             if "hub" not in self._children and self._may_start_hub:
-                self._print("the hub has ended; starting another")
+                self.print("the hub has ended; starting another")
                 self._spawn("hub")
 
     def stop(self) -> None:
@@ -126,7 +128,7 @@ class Services:
 
     def hurry(self) -> None:
         """End all child processes at once, but for the hub, while `stop` waits for them."""
-        self._print("ending the services; this process ends when all of them have ended")
+        self.print("ending the services; this process ends when all of them have ended")
         for name, child in self._children.items():
             if name != "hub":  # the others end faster with a hub
                 child.terminate()
@@ -148,14 +150,16 @@ class Services:
 
     def _check_children(self) -> None:
         for name, child in list(self._children.items()):
-            if not child.supervise(self._print):
+            if not child.supervise(self.print):
                 del self._children[name]  # another process serves already
 
     def _start_missing(self, timeout_s: float) -> None:
+        status = hub_status(self.link, timeout_s)
+        # Another process at the same endpoint may have an older copy of the log.
+        lost_by_publishers = status.counters.get("lost", 0)
+        self.log_state = (status.log_id, status.pid, status.lost, lost_by_publishers)
         sessions = [
-            s
-            for s in hub_status(self.link, timeout_s).sessions
-            if s.confirmed and s.silent_s < _MAX_SILENCE_S + s.ttl_s / 3
+            s for s in status.sessions if s.confirmed and s.silent_s < _MAX_SILENCE_S + s.ttl_s / 3
         ]
         for optimizer in (s for s in sessions if s.kind == "optimizer"):
             if optimizer.info.get("storage") != self._storage:
@@ -180,5 +184,6 @@ class Services:
         log = self._bus.logs / f"{name}.log"
         self._children[name] = Child(name, overrides, mask_secrets(overrides), log)
 
-    def _print(self, line: str) -> None:
-        self._console.print(line, style="yellow", highlight=False, markup=False)
+    def print(self, line: str) -> None:
+        """Show a line about the services to the user."""
+        self._console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
