@@ -1,4 +1,4 @@
-"""Long runs of chaos: `./scripts/chaos --seconds 600|--outage 120|--optimizer 50|--damage 900`."""
+"""Long runs of chaos: `./scripts/chaos --seconds N`, or of another kind."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
-from chaos import optimizer_chaos, outage
-from chaos.bus_chaos import Chaos
+from chaos import optimizer_chaos, outage, study_chaos
+from chaos.bus_chaos import Chaos, Outcome
 from chaos.damage import DamagedLogs
 from support.processes import Bus
 
@@ -31,10 +31,17 @@ def main() -> int:
     parser.add_argument(
         "--damage", type=int, metavar="IMAGES", help="instead, damage the files of a log"
     )
+    parser.add_argument(
+        "--studies", type=int, metavar="STUDIES", help="instead, kill every process of studies"
+    )
+    parser.add_argument("--kills", type=int, help="of --studies (default: 12 for each)")
     parser.add_argument("--seed", type=int, default=random.randrange(1000))
     parser.add_argument("--json", action="store_true", help="one JSON object as the last line")
     arguments = parser.parse_args()
     print(f"seed {arguments.seed}")
+    if arguments.studies is not None:
+        outcome = study_chaos.run(arguments.studies, arguments.seed, arguments.kills)
+        return _print_outcome(outcome, as_json=arguments.json)
     with tempfile.TemporaryDirectory(prefix="trialbus-") as folder:
         if arguments.damage is not None:
             logging.disable()  # every image logs its damage
@@ -52,8 +59,16 @@ def main() -> int:
                 outcome = Chaos(bus, seed=arguments.seed).run(kills, long_stops=True)
         finally:
             bus.stop()
+    return _print_outcome(outcome, as_json=arguments.json)
+
+
+def _print_outcome(
+    outcome: Outcome | outage.Outage | optimizer_chaos.Outcome | study_chaos.Outcome,
+    *,
+    as_json: bool,
+) -> int:
     print(outcome)
-    if arguments.json:
+    if as_json:
         print(json.dumps(asdict(outcome)))
     return 0 if outcome.is_harmless else 1
 
