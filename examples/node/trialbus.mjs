@@ -11,6 +11,17 @@ const NOW = -1, WAIT_MS = 30_000, RESEND_MS = 1000, ANSWER_MS = 5000, TTL_MS = 3
 export class Pruned extends Error {}
 export class Lost extends Error {}
 
+// JSON has no infinities and no NaN: these numbers stand beside the event, by JSON Pointer.
+function parseTrial(text) {
+  const assigned = JSON.parse(text);
+  for (const [pointer, number] of Object.entries(assigned.non_finite ?? {})) {
+    const path = pointer.split("/").slice(1).map(part => part.replaceAll("~1", "/").replaceAll("~0", "~"));
+    const last = path.pop();
+    path.reduce((place, part) => place[part], assigned)[last] = Number(number);
+  }
+  return assigned;
+}
+
 export class Trial {
   #socket = new Dealer({ immediate: true, probeRouter: true, linger: 0 });
   #publisher = randomBytes(16);
@@ -32,7 +43,7 @@ export class Trial {
   /** The trial that a worker started this process for. */
   constructor(endpoint = process.env.TRIALBUS_ENDPOINT, trial = process.env.TRIALBUS_TRIAL) {
     if (!endpoint || !trial) throw new Error("start this with a worker: TRIALBUS_ENDPOINT and TRIALBUS_TRIAL are missing");
-    const assigned = JSON.parse(trial); // the trial_assigned event of this trial
+    const assigned = parseTrial(trial); // the trial_assigned event of this trial
     for (const name of ["study", "trial", "attempt", "params", "seed", "budget", "config"]) this[name] = assigned[name];
     this.#socket.connect(endpoint);
     this.#listen();

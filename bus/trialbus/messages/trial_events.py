@@ -53,7 +53,9 @@ class RequestWithdrawn(Event, frozen=True, kw_only=True):
 class TrialAssigned(TrialEvent, frozen=True, kw_only=True):
     """The optimizer hands out a trial, in answer to a `trial_requested`.
 
-    The event reaches the training as JSON in `$TRIALBUS_TRIAL`.
+    The event reaches the training as JSON in `$TRIALBUS_TRIAL`. JSON has no infinities and no NaN:
+    such a number is null there, and the further key `non_finite` has its text by JSON Pointer
+    (`{"/params/clip": "Infinity"}`).
     """
 
     request: str = ""
@@ -64,6 +66,9 @@ class TrialAssigned(TrialEvent, frozen=True, kw_only=True):
 
     params: dict[str, Any]
     """Value of each param by name."""
+
+    labels: dict[str, str] = {}
+    """Label of each param with labelled choices, which views show in place of the value."""
 
     seed: int = 0
     """Seed for the training."""

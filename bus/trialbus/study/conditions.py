@@ -14,6 +14,7 @@ from typing import Any
 
 from trialbus.study.search_space import CategoricalParam, Choice, FloatParam, Param
 from trialbus.study.validation import format_expected
+from trialbus.study.values import is_same
 
 
 def find_unmet_condition(param: Param, values: Mapping[str, Any]) -> str | None:
@@ -75,8 +76,11 @@ def _check_condition(key: str, param: Param, name: str, space: Mapping[str, Para
             "categorical param, an int, or a float with a step)"
         )
     for value in allowed:
-        if not other.contains(value):
-            choices = isinstance(other, CategoricalParam) and ", ".join(map(repr, other.choices))
+        is_label = not isinstance(other, CategoricalParam) or any(
+            _is_equal(label, value) for label in other.labels
+        )
+        if not (other.contains(value) and is_label):
+            choices = isinstance(other, CategoricalParam) and ", ".join(map(repr, other.labels))
             raise ValueError(
                 f"{key} {value!r} is not a value of {name} (expected one of {choices or other})"
             )
@@ -88,6 +92,8 @@ def _get_allowed_values(param: Param, name: str) -> tuple[Choice, ...]:
 
 
 def _is_equal(value: Choice, allowed: Choice) -> bool:
+    if is_same(value, allowed):
+        return True
     if isinstance(value, float) and isinstance(allowed, int | float):
         return math.isclose(value, allowed, abs_tol=1e-12)
     return value == allowed and isinstance(value, bool) == isinstance(allowed, bool)

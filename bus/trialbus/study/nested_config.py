@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 from trialbus.study.validation import is_mapping
+from trialbus.study.values import check_value
 
 
 class Params(Mapping[str, Any]):
@@ -53,14 +53,18 @@ class Params(Mapping[str, Any]):
     def nested(self) -> dict[str, Any]:
         """Return the params as a new nested dict.
 
-        Raises:
-            ValueError: A name is the beginning of another name (`a` and `a.b`).
+        A name that lies below another param keeps its full name: `model` may choose a group of
+        Hydra, in which `model.width` is a value.
+
+        Example:
+            >>> Params({"model": "large", "model.width": 64, "optimizer.lr": 0.1}).nested()
+            {'model': 'large', 'model.width': 64, 'optimizer': {'lr': 0.1}}
         """
         nested: dict[str, Any] = {}
         for name, value in self._values.items():
-            for parent in _list_parents(name):
-                if parent in self._values:
-                    raise ValueError(f"param {name!r} lies below {parent!r}, which has a value")
+            if not self._values.keys().isdisjoint(_list_parents(name)):
+                nested[name] = value
+                continue
             section = nested
             *parts, last = name.split(".")
             for part in parts:
@@ -76,7 +80,7 @@ def flatten_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         ValueError: A key is no text, a name occurs twice or lies below another name with a value,
-            or JSON cannot hold a value.
+            or a value cannot travel (see `values.check_value`).
 
     Example:
         >>> flatten_config({"model": {"width": 64, "sizes": [3, 5]}, "env.name": "maze"})
@@ -118,31 +122,8 @@ def _walk_values(prefix: str, config: Mapping[Any, Any]) -> Iterator[tuple[str, 
         if is_mapping(value) and value:
             yield from _walk_values(f"{name}.", value)
         else:
-            _check_value(name, value)
+            check_value(name, value)
             yield name, value
-
-
-def _check_value(name: str, value: Any) -> None:
-    match value:
-        case None | bool() | str():
-            return
-        case int() if -(2**63) <= value < 2**64:
-            return
-        case float() if math.isfinite(value):
-            return
-        case list():
-            for i, entry in enumerate(cast(Any, value)):
-                _check_value(f"{name}[{i}]", entry)
-        case dict():
-            for key, entry in cast(Any, value).items():
-                if not isinstance(key, str):
-                    raise ValueError(f"{name} has the key {key!r} (expected text)")  # noqa: TRY004
-                _check_value(f"{name}.{key}", entry)
-        case _:
-            raise ValueError(
-                f"{name} is {value!r} (expected a finite number, text, true, false, null, a list "
-                "or a mapping by names)"
-            )
 
 
 def _list_parents(name: str) -> list[str]:

@@ -7,7 +7,7 @@ which samplers and pruners exist; the optimizer checks their names and arguments
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
@@ -15,8 +15,20 @@ import msgspec
 
 from trialbus.study.conditions import find_unmet_condition, order_by_conditions
 from trialbus.study.nested_config import Params, flatten_config, merge_configs
-from trialbus.study.search_space import Choice, Param, make_fixed_param
+from trialbus.study.search_space import CategoricalParam, Choice, Param, make_fixed_param
+from trialbus.study.spec_limits import (
+    check_arguments,
+    check_config_size,
+    check_count,
+    check_metric_name,
+    check_param_name,
+    check_params_size,
+    check_seed,
+    check_spec_size,
+    check_study_name,
+)
 from trialbus.study.validation import format_expected
+from trialbus.study.values import check_value
 
 Direction: TypeAlias = Literal["minimize", "maximize"]
 NanPolicy: TypeAlias = Literal["fail", "prune", "ignore", "worst"]
@@ -32,14 +44,6 @@ _COUNTS = (
     ("max_failures", 1, "a number of trials, or null"),
     ("early_stop_patience", 1, "a number of trials, or null"),
 )
-
-# Names stand in file names, log lines and terminals.
-_CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
-# Characters of a name in topics: a pattern, of 256 at most, holds a type and a trial as well.
-_MAX_NAME_LENGTH = 200
-
-# A worker hands the trial to its process in an environment variable, which Linux limits to 128 KiB.
-_MAX_CONFIG_BYTES = 64 * 1024
 
 
 class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,6 +65,7 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def __post_init__(self) -> None:
         if not self.metric:
             raise ValueError("metric is empty (expected the name of a metric the trainer reports)")
+        check_metric_name("metric", self.metric)
 
 
 class PruneBy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,8 +90,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     def __post_init__(self) -> None:
         for name in ("interval", "episodes"):
             count = getattr(self, name)
-            if count is not None and count < 1:
-                raise ValueError(f"{name} {count} is below 1 (expected 1 or more, or null)")
+            check_count(name, count, 1, "1 or more, or null")
 
 
 class Inherited(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,8 +108,8 @@ class Inherited(msgspec.Struct, frozen=True, kw_only=True):
     values: list[float]
     """Objective values of that trial."""
 
-    params: dict[str, Choice]
-    """Params of that trial, also those that this study searches again."""
+    params: dict[str, Any]
+    """Value of each param of that trial, also those that this study searches again."""
 
 
 class Component(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,11 +160,13 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     prune_by: PruneBy | None = None
     """Metric that the pruner judges; None takes the only objective of the study."""
 
-    fixed: dict[str, Choice] = {}
+    fixed: dict[str, Any] = {}
     """Params with the same value in every trial; Optuna sees each as a param with one choice."""
 
-    enqueue: tuple[dict[str, Choice], ...] = ()
+    enqueue: tuple[dict[str, Any], ...] = ()
     """Params of trials to run first; the sampler suggests the params that are left out.
+
+    A labelled choice is named by its label or its value.
 
     Entries equal to a trial that the study already has are skipped.
     """
@@ -228,28 +234,18 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     """Where values of `fixed` come from, if an earlier phase gave them; None otherwise."""
 
     def __post_init__(self) -> None:
-        if not self.name:
-            raise ValueError("name is empty (expected the name of the study)")
-        if _CONTROL_CHARACTER.search(self.name):
-            raise ValueError(
-                f"name {self.name!r} has a control character (expected printable characters)"
-            )
-        length = len(self.name) + 2 * sum(map(self.name.count, "/*%"))  # as escaped in topics
-        if length > _MAX_NAME_LENGTH:
-            raise ValueError(
-                f"name {self.name[:40]!r}... has {length} characters (expected at most "
-                f"{_MAX_NAME_LENGTH}; each '/', '*' and '%' counts as three)"
-            )
+        check_study_name(self.name)
         if not self.objectives:
             raise ValueError("objective is missing (expected at least one)")
         for name, least, expected in _COUNTS:
-            count = getattr(self, name)
-            if count is not None and count < least:
-                raise ValueError(f"{name} {count} is below {least} (expected {expected})")
-        if self.timeout_s is not None and self.timeout_s <= 0:
+            check_count(name, getattr(self, name), least, expected)
+        check_seed("seed", self.seed)
+        if self.timeout_s is not None and not self.timeout_s > 0:
             raise ValueError(
                 f"timeout_s {self.timeout_s:g} is not above zero (expected seconds, or null)"
             )
+        if self.target is not None and math.isnan(self.target):
+            raise ValueError("target nan is no value (expected a number, or null)")
         if self.target is not None and len(self.objectives) > 1:
             raise ValueError(
                 f"target {self.target:g} needs one objective (there are {len(self.objectives)}; "
@@ -262,6 +258,13 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
         order_by_conditions(self._get_all_params())
         self._check_enqueued()
         self._check_config()
+        check_arguments("sampler", self.sampler.args)
+        check_arguments("pruner", {} if self.pruner is None else self.pruner.args)
+        check_params_size(
+            {f"params.{name}": param for name, param in self.params.items()}
+            | {f"fixed.{name}": make_fixed_param(value) for name, value in self.fixed.items()}
+        )
+        check_spec_size(self)
 
     def check_params(self, params: Mapping[str, Any], key: str = "params") -> None:
         """Check that params are in the search space; params may be left out.
@@ -274,17 +277,52 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
             ValueError: A param or a value is outside of the search space; the message begins with
                 `key.name`.
         """
+        given = self.encode_params({k: v for k, v in params.items() if self._has_value(k, v)})
         for name, value in params.items():
             if name not in self.params:
                 raise ValueError(f"{key}.{name} is not a param{format_expected(name, self.params)}")
             if not self.params[name].contains(value):
                 raise ValueError(f"{key}.{name} {value!r} is outside of {self.params[name]}")
-            unmet = find_unmet_condition(self.params[name], {**self.fixed, **params})
+            unmet = find_unmet_condition(
+                self.params[name], {**self.encode_params(self.fixed), **given}
+            )
             if unmet is not None:
                 raise ValueError(
                     f"{key}.{name} {value!r} would not be in the trial: "
                     f"params.{name}.when needs {unmet} (expected {unmet} in {key}, too)"
                 )
+
+    def encode_params(self, params: Mapping[str, Any]) -> dict[str, Choice]:
+        """Return what the Optuna storage keeps of params: labels in place of labelled values.
+
+        Raises:
+            ValueError: A value is not among the choices of its param.
+        """
+        space = self._get_all_params()
+        return {
+            name: space[name].encode(value) if name in space else value
+            for name, value in params.items()
+        }
+
+    def decode_params(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values that a training gets for the params of a trial in the storage."""
+        space = self._get_all_params()
+        return {
+            name: space[name].decode(value) if name in space else value
+            for name, value in stored.items()
+        }
+
+    def find_labels(self, stored: Mapping[str, Any]) -> dict[str, str]:
+        """Return the label of each param of a trial in the storage whose choices are labelled."""
+        space = self._get_all_params()
+        return {
+            name: value
+            for name, value in stored.items()
+            if isinstance(param := space.get(name), CategoricalParam) and param.is_labelled
+        }
+
+    def _has_value(self, name: str, value: Any) -> bool:
+        return name in self.params and self.params[name].contains(value)
 
     def _check_pruning(self) -> None:
         if self.pruner is None or self.pruner.type == "NopPruner":
@@ -306,10 +344,10 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
         for name, value in self.fixed.items():
             if name in self.params:
                 raise ValueError(f"fixed.{name} {value!r} is searched too, by params.{name}")
-            try:
-                make_fixed_param(value)
-            except ValueError as error:
-                raise ValueError(f"fixed.{name}: {error}") from None
+            check_param_name("fixed", name)
+            check_value(f"fixed.{name}", value)
+        for name in self.params:
+            check_param_name("params", name)
 
     def _check_enqueued(self) -> None:
         for i, params in enumerate(self.enqueue):
@@ -324,12 +362,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
                 flatten_config(config)
             except ValueError as error:
                 raise ValueError(f"{name}.{error}") from None
-        size = len(msgspec.json.encode(self.config))
-        if size > _MAX_CONFIG_BYTES:
-            raise ValueError(
-                f"base_config and trial_overrides are {size} bytes of JSON (expected at most "
-                f"{_MAX_CONFIG_BYTES}; let the training read a file of that size itself)"
-            )
+        check_config_size(self.config)
 
     @property
     def config(self) -> dict[str, Any]:

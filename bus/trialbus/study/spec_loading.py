@@ -8,6 +8,7 @@ from typing import Any, cast
 from trialbus.errors import SpecError
 from trialbus.study.search_space import Param
 from trialbus.study.spec import NOT_WRITTEN, Component, Objective, StudySpec
+from trialbus.study.spec_limits import check_arguments
 from trialbus.study.validation import convert, format_expected, is_mapping
 
 
@@ -93,4 +94,9 @@ def _load_component(key: str, data: Any) -> Component:
             f"{key}.type",
             f"missing in {data!r} (expected a class of Optuna, or package.module.Class)",
         )
-    return Component(type=data[names[0]], args={k: v for k, v in data.items() if k != names[0]})
+    args = {k: v for k, v in data.items() if k != names[0]}
+    try:
+        check_arguments(key, args)
+    except ValueError as error:
+        raise SpecError(key, str(error).removeprefix(f"{key}.")) from None
+    return Component(type=data[names[0]], args=args)

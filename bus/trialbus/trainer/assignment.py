@@ -7,6 +7,7 @@ import math
 import socket
 import time
 import uuid
+from typing import Any
 
 import msgspec
 
@@ -17,12 +18,17 @@ from trialbus.client.subscriber import Subscriber, subscribe
 from trialbus.errors import SpecError, TrialbusError
 from trialbus.messages import events
 from trialbus.protocol.endpoint import ENDPOINT_VARIABLE
+from trialbus.study.validation import is_mapping
+from trialbus.study.values import restore_non_finite, separate_non_finite
 
 #: Environment variable of a trial's process, set by the worker: the `TrialAssigned` as JSON.
 TRIAL_VARIABLE = "TRIALBUS_TRIAL"
 
 #: Seconds of silence after which a trainer counts as lost.
 TTL_S = 30.0
+
+#: Key of the JSON beside the fields: numbers that JSON lacks, by `values.separate_non_finite`.
+_NON_FINITE = "non_finite"
 
 _CONNECT_S = 10.0
 _FIRST_NOTE_S = 1.0
@@ -33,10 +39,10 @@ logger = logging.getLogger(__name__)
 
 def make_environment(assigned: events.TrialAssigned, endpoint: str) -> dict[str, str]:
     """Return the environment variables with which `attach` in another process returns the trial."""
-    return {
-        ENDPOINT_VARIABLE: endpoint,
-        TRIAL_VARIABLE: msgspec.json.encode(assigned).decode(),
-    }
+    data, non_finite = separate_non_finite(msgspec.to_builtins(assigned, enc_hook=_encode_scalar))
+    if non_finite:
+        data[_NON_FINITE] = non_finite
+    return {ENDPOINT_VARIABLE: endpoint, TRIAL_VARIABLE: msgspec.json.encode(data).decode()}
 
 
 def parse_assignment(text: str) -> events.TrialAssigned:
@@ -46,9 +52,19 @@ def parse_assignment(text: str) -> events.TrialAssigned:
         SpecError: The text is not JSON, or lacks a field without a default.
     """
     try:
-        return msgspec.json.decode(text, type=events.TrialAssigned)
-    except msgspec.DecodeError as error:
+        data: Any = msgspec.json.decode(text)
+        if is_mapping(data):
+            restore_non_finite(data, msgspec.convert(data.get(_NON_FINITE, {}), dict[str, str]))
+        return msgspec.convert(data, events.TrialAssigned)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise SpecError(f"${TRIAL_VARIABLE}", f"{text!r} is not a trial: {error}") from None
+
+
+def _encode_scalar(value: Any) -> Any:
+    """Return a scalar of NumPy, or of another library with NumPy's interface, as Python's own."""
+    if hasattr(value, "item") and getattr(value, "shape", None) == ():
+        return value.item()
+    raise TypeError(f"{value!r} cannot be sent to another process (expected a plain value)")
 
 
 def request_trial(

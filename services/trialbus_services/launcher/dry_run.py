@@ -12,11 +12,11 @@ import optuna
 import yaml
 from omegaconf import OmegaConf
 
-from trialbus.messages import events
 from trialbus.study.spec import StudySpec
 from trialbus_services.config import settings
 from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.launcher.launcher import Plan
+from trialbus_services.optimizer.assignment import build_assignment
 from trialbus_services.optimizer.distributions import suggest_params
 from trialbus_services.optimizer.registry import build_sampler
 from trialbus_services.process import paths
@@ -53,19 +53,8 @@ def _describe_first_trial(
     """Return the params, environment and command of the first trial, as lines of text."""
     study = optuna.create_study(sampler=build_sampler(spec), directions=spec.directions)
     for params in spec.enqueue:
-        study.enqueue_trial(params)
-    trial = events.TrialAssigned(
-        study=spec.name,
-        trial=0,
-        request="",
-        session="",
-        params=suggest_params(study.ask(), spec.space),
-        seed=spec.seed,
-        budget=spec.budget,
-        evaluation=spec.evaluation,
-        config=spec.config,
-        config_name=spec.config_name,
-    )
+        study.enqueue_trial(spec.encode_params(params))
+    trial = build_assignment(spec, 0, suggest_params(study.ask(), spec.space))
     lines = [f"params: {_format_on_one_line(trial.params)}"]
     if trainer is None:
         return [*lines, "command: none; trainings ask for their trials"]

@@ -26,6 +26,7 @@ from trialbus_services.config.composing import ComposedConfig, compose_config
 from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.launcher import launcher
 from trialbus_services.optimizer.attributes import END, SPEC
+from trialbus_services.optimizer.recorded_spec import decode_recorded
 from trialbus_services.optimizer.storage import find_study
 from trialbus_services.process import exit_codes
 from trialbus_services.views.formats import format_params
@@ -141,8 +142,9 @@ def _inherit_params(composed: ComposedConfig, phase: str) -> Inherited:
     if len(study.directions) > 1:
         raise SpecError("from_phase", f"{phase!r} has several objectives, and so no best trial")
     best = study.best_trial
+    params = decode_recorded(study.user_attrs, best.params)
     return Inherited(
-        phase=phase, study=name, trial=best.number, values=list(best.values), params=best.params
+        phase=phase, study=name, trial=best.number, values=list(best.values), params=params
     )
 
 

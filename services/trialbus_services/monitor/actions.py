@@ -10,8 +10,9 @@ from typing import Any, TypeAlias
 import msgspec
 
 from trialbus.messages import events
-from trialbus.study.search_space import FloatParam, IntParam
+from trialbus.study.search_space import CategoricalParam, FloatParam, IntParam
 from trialbus_services.monitor.board import Board
+from trialbus_services.monitor.event_text import to_json_value
 
 
 class Action(
@@ -120,6 +121,10 @@ def _convert_number(key: str, value: Any, param: Any) -> Any:
         return value
     try:
         match param:
+            case CategoricalParam():
+                # The page has a text for a number that JSON or JavaScript lacks.
+                lacking = (x for x in param.labels if value == to_json_value(x) != x)
+                return value if param.contains(value) else next(lacking, value)
             case IntParam():
                 return int(value)
             case FloatParam():

@@ -18,6 +18,7 @@ from typing import Any, Literal, TypeAlias
 import msgspec
 
 from trialbus.messages import events
+from trialbus.study.search_space import CategoricalParam, Param
 from trialbus.study.spec import StudySpec
 from trialbus_services.monitor.event_text import describe_event, to_json_value
 from trialbus_services.optimizer.trial_states import AttemptEnd
@@ -256,7 +257,7 @@ class Board:
         }
         if self.spec is not None and self._spec_changed > offset:
             changes["params"] = {
-                name: msgspec.to_builtins(param) for name, param in self.spec.params.items()
+                name: _describe_param(param) for name, param in self.spec.params.items()
             }
         return changes
 
@@ -275,3 +276,11 @@ class Board:
             for step, value in row.trial.curve.items()
             if math.isfinite(value)
         ]
+
+
+def _describe_param(param: Param) -> Json:
+    """Return a param for the page: of choices the labels, in values that JSON can hold."""
+    description: Json = msgspec.to_builtins(param)
+    if isinstance(param, CategoricalParam):
+        description["choices"] = [to_json_value(label) for label in param.labels]
+    return description

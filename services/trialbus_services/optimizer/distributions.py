@@ -29,7 +29,7 @@ def make_distribution(param: Param) -> BaseDistribution:
         case IntParam():
             return IntDistribution(param.low, param.high, log=param.log, step=param.step)
         case CategoricalParam():
-            return CategoricalDistribution(param.choices)
+            return CategoricalDistribution(param.labels)
         case _:
             assert_never(param)
 
@@ -102,6 +102,6 @@ def _suggest(trial: optuna.Trial, name: str, param: Param) -> Any:
         case IntParam():
             return trial.suggest_int(name, param.low, param.high, log=param.log, step=param.step)
         case CategoricalParam():
-            return trial.suggest_categorical(name, param.choices)
+            return trial.suggest_categorical(name, param.labels)
         case _:
             assert_never(param)

@@ -181,7 +181,7 @@ def _parse_component(data: Mapping[str, Any]) -> Component:
 def _list_points(name: str, param: Param) -> list[Any]:
     match param:
         case CategoricalParam():
-            return list(param.choices)
+            return list(param.labels)
         case IntParam() | FloatParam() if param.low == param.high:
             return [param.low]
         case IntParam(log=False):

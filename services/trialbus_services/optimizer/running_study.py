@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import logging
 
+import msgspec
+
 from trialbus.messages import events
 from trialbus_services.optimizer.allowed_modules import AllowedModules
+from trialbus_services.optimizer.assignment import build_assignment
 from trialbus_services.optimizer.attributes import REQUEST
 from trialbus_services.optimizer.convergence import Progress
 from trialbus_services.optimizer.evaluations import OpenEvaluations
@@ -65,7 +68,7 @@ class RunningStudy:
         self.failures.restore(ended, self._recorder.n_failed_before)
         self.progress.restore(ended)
         for params in spec.enqueue:
-            self._recorder.study.enqueue_trial(params, skip_if_exists=True)
+            self._recorder.study.enqueue_trial(spec.encode_params(params), skip_if_exists=True)
         self._decider = PruneDecider(spec, self._recorder, self.evaluations)
         self._supply = TrialSupply(spec, self._recorder, start_sampler)
         # Optuna keeps one curve of a trial, and none in a study with several objectives.
@@ -136,25 +139,14 @@ class RunningStudy:
         else:
             return None
         self._decider.begin(trial)
-        return events.TrialAssigned(
-            study=self.spec.name,
-            trial=trial.number,
-            attempt=attempt,
-            request=request.request,
-            session=request.session,
-            params=trial.params,
-            seed=self.spec.seed + trial.number,
-            budget=self.spec.budget,
-            evaluation=self.spec.evaluation,
-            config=self.spec.config,
-            config_name=self.spec.config_name,
-            worker=request.worker,
-            slot=request.slot,
+        return build_assignment(
+            self.spec, trial.number, trial.params, request=request, attempt=attempt
         )
 
     def enqueue(self, event: events.Enqueue) -> None:
         """Let a trial with params of the study's search space wait in the study."""
-        self._supply.enqueue(event)
+        params = self.spec.encode_params(event.params)
+        self._supply.enqueue(msgspec.structs.replace(event, params=params))
 
     def restore(self, event: events.EvaluationComplete) -> None:
         """Add an evaluation of an open trial that was recorded before a restart."""

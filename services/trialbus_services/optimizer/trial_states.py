@@ -110,7 +110,7 @@ class TrialStates:
             OpenTrial(
                 number=event.trial,
                 attempt=event.attempt,
-                params=event.params,
+                params={**event.params, **event.labels},
                 request=event.request,
                 session=event.session,
                 worker=event.worker,

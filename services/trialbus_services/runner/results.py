@@ -56,8 +56,9 @@ def write_results(
     files = [_write(paths.locate_results_file(directory, spec.name), _to_json(results))]
     if best is not None:
         folder = paths.locate_results_directory(directory, spec.name)
-        files.append(_write(folder / "best_params.json", _to_json(best.params)))
-        config = Params(merge_configs(flatten_config(spec.config), best.params)).nested()
+        params = spec.decode_params(best.params)
+        files.append(_write(folder / "best_params.json", _to_json(params)))
+        config = Params(merge_configs(flatten_config(spec.config), params)).nested()
         # Quoted, so that whatever the name is, it ends with the line.
         text = (
             "# @package _global_\n"

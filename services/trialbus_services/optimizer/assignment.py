@@ -1,0 +1,44 @@
+"""Assignment: what a trainer gets of a trial of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from trialbus.messages import events
+from trialbus.study.spec import StudySpec
+
+
+def build_assignment(
+    spec: StudySpec,
+    number: int,
+    stored: Mapping[str, Any],
+    *,
+    request: events.TrialRequested | None = None,
+    attempt: int = 0,
+) -> events.TrialAssigned:
+    """Return the assignment of a trial, with values in place of the labels in the storage.
+
+    Args:
+        spec: Specification of the study.
+        number: Number of the trial.
+        stored: Params of the trial, as the Optuna storage has them.
+        request: Request that the assignment answers; None for an assignment that is not published.
+        attempt: Attempt at the trial, from 0.
+    """
+    return events.TrialAssigned(
+        study=spec.name,
+        trial=number,
+        attempt=attempt,
+        request=request.request if request else "",
+        session=request.session if request else "",
+        params=spec.decode_params(stored),
+        labels=spec.find_labels(stored),
+        seed=spec.seed + number,
+        budget=spec.budget,
+        evaluation=spec.evaluation,
+        config=spec.config,
+        config_name=spec.config_name,
+        worker=request.worker if request else "",
+        slot=request.slot if request else 0,
+    )
