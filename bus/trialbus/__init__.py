@@ -15,6 +15,7 @@ from trialbus.errors import (
     LogResetError,
     OutboxFullError,
     SpecError,
+    StudyEndedError,
     TrialbusError,
     TrialPruned,
 )
@@ -28,6 +29,7 @@ from trialbus.messages.events import (
     Proceed,
     Prune,
     ReportReady,
+    RequestRefused,
     RequestWithdrawn,
     Resume,
     Stop,
@@ -46,7 +48,8 @@ from trialbus.messages.events import (
 from trialbus.study.search_space import CategoricalParam, FloatParam, IntParam
 from trialbus.study.spec import Component, Evaluation, Objective, PruneBy, StudySpec
 from trialbus.study.spec_loading import load_spec
-from trialbus.trainer.trial import Trial, attach
+from trialbus.trainer.attachment import attach, trials
+from trialbus.trainer.trial import Trial
 
 __all__ = [
     "ArtifactLogged",
@@ -74,10 +77,12 @@ __all__ = [
     "Publisher",
     "Record",
     "ReportReady",
+    "RequestRefused",
     "RequestWithdrawn",
     "Resume",
     "SpecError",
     "Stop",
+    "StudyEndedError",
     "StudyFinished",
     "StudySpec",
     "StudyStarted",
@@ -99,4 +104,5 @@ __all__ = [
     "register",
     "replay",
     "subscribe",
+    "trials",
 ]

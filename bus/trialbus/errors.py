@@ -8,6 +8,7 @@ TrialbusError
 ├── LogError             the event log on disk cannot be used
 │   └── LogInUseError    another hub has the event log open
 ├── LogResetError        the hub now serves another log than before
+├── StudyEndedError      the study has ended, so that no trial of it is handed out
 ├── OutboxFullError      the hub takes no events and the outbox is full
 └── ClosedError          a publisher or subscriber was used after `close()`
 TrialPruned              not an error: ends the training of a trial that was pruned
@@ -105,6 +106,41 @@ class LogResetError(TrialbusError):
         self.old = old
         self.new = new
         super().__init__(f"the hub's log changed from {old} to {new}: earlier offsets are invalid")
+
+
+class StudyEndedError(TrialbusError):
+    """The study has ended: no trial of the study is handed out until somebody submits it again.
+
+    Attributes:
+        study: Name of the study.
+        reason: `exhausted`, `timeout`, `stopped`, `converged` or `failed`.
+        error: Details of the reason; None where the reason needs none.
+    """
+
+    def __init__(self, study: str, reason: str, error: str | None = None) -> None:
+        self.study = study
+        self.reason = reason
+        self.error = error
+        text = _END_TEXTS.get(reason, reason)
+        if error:
+            text = f"{text}: {error}"
+        super().__init__(
+            f"study {study!r} has ended ({text}), so that no trial is left; "
+            "submit the study again, with more trials, to go on"
+        )
+
+    def __reduce__(self) -> tuple[type[StudyEndedError], tuple[str, str, str | None]]:
+        """Pickle the three attributes, for the other ranks of a training."""
+        return type(self), (self.study, self.reason, self.error)
+
+
+_END_TEXTS = {
+    "exhausted": "all of its trials are done",
+    "timeout": "its time is over",
+    "stopped": "somebody stopped it",
+    "converged": "it has converged",
+    "failed": "it failed",
+}
 
 
 class OutboxFullError(TrialbusError):

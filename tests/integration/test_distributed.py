@@ -57,7 +57,7 @@ def test_a_prune_stops_every_rank_at_the_same_step(
 def test_the_error_for_ranks_without_a_process_group_says_how_to_make_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(trialbus.TrialbusError, match=r"init_process_group\(\) before"):
         trialbus.attach()

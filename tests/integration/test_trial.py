@@ -14,7 +14,7 @@ import torch
 import trialbus
 from support.processes import Bus, Managed
 from trialbus.messages import events
-from trialbus.trainer import assignment
+from trialbus.trainer import assignment, request
 
 ASSIGNED = trialbus.TrialAssigned(
     study="s", trial=7, attempt=2, request="r", session="w", params={"lr": 0.5}, seed=11, budget=4
@@ -202,7 +202,7 @@ def test_a_trainer_that_waits_for_a_trial_says_what_it_waits_for(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.delenv("TRIALBUS_TRIAL")
-    monkeypatch.setattr(assignment, "_FIRST_NOTE_S", 0.3)
+    monkeypatch.setattr(request, "_FIRST_NOTE_S", 0.3)
     with pytest.raises(trialbus.TrialbusError, match="no trial was assigned"):
         trialbus.attach(study="nostudy", timeout_s=2, endpoint=bus.endpoint)
     note = "waiting for a trial of study 'nostudy', which nobody has submitted on this bus"

@@ -76,6 +76,29 @@ def test_a_trial_that_was_created_before_a_crash_and_not_handed_out_answers_the_
     assert len(bus.trials()) == 1
 
 
+def test_a_request_that_ends_with_its_study_is_refused_once_the_study_has_ended(
+    bus: SimulatedBus,
+) -> None:
+    bus.submit(n_trials=1)
+    first = bus.request("r1")
+    bus.turn(
+        events.TrialRequested(study="s", request="r2", session="v", ends_with_study=True),
+        events.TrialRequested(study="s", request="patient", session="v"),
+        events.TrialRequested(study="unknown", request="r3", session="v", ends_with_study=True),
+    )
+    assert bus.log.select(events.RequestRefused) == []
+    bus.turn(evaluate(first, 0, 1.0), complete(first))
+    [refused] = bus.log.select(events.RequestRefused)
+    assert (refused.request, refused.session, refused.reason) == ("r2", "v", "exhausted")
+    bus.start()  # what was refused is not refused again
+    bus.turn()
+    assert len(bus.log.select(events.RequestRefused)) == 1
+    bus.turn(events.TrialRequested(study="s", request="r4", session="v", ends_with_study=True))
+    assert [event.request for event in bus.log.select(events.RequestRefused)] == ["r2", "r4"]
+    bus.submit(n_trials=2)
+    assert bus.log.select(events.TrialAssigned)[-1].request == "patient"
+
+
 def test_evaluations_of_an_attempt_that_was_given_up_change_nothing(bus: SimulatedBus) -> None:
     bus.submit(max_retries=1)
     first = bus.request("r1")

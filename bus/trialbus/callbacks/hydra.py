@@ -22,7 +22,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from trialbus.trainer.assignment import TRIAL_VARIABLE
-from trialbus.trainer.trial import Trial, attach
+from trialbus.trainer.attachment import attach
+from trialbus.trainer.trial import Trial
 
 logger = logging.getLogger(__name__)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, TypeAlias
 
 from trialbus.messages.event import Count, Event, TrialEvent
+from trialbus.messages.study_events import FinishReason
 from trialbus.study.spec import Evaluation
 
 TrialState: TypeAlias = Literal["complete", "pruned", "failed", "preempted"]
@@ -41,6 +42,26 @@ class TrialRequested(Event, frozen=True, kw_only=True):
 
     resources: dict[str, float] = {}
     """Resources of the slot: `gpus`, `cpus`, and `memory_gb` where that is known."""
+
+    ends_with_study: bool = False
+    """Whether the request is refused once the study has ended; else it waits for the study to be
+    submitted again. Needs a `study`."""
+
+
+class RequestRefused(Event, frozen=True, kw_only=True):
+    """The optimizer will not hand out a trial for a request, since the study has ended."""
+
+    request: str
+    """Id of the `trial_requested` that is refused."""
+
+    session: str = ""
+    """Session of the requester, copied from the request."""
+
+    reason: FinishReason
+    """Reason of the study's end."""
+
+    error: str | None = None
+    """Details of the reason; None where the reason needs none."""
 
 
 class RequestWithdrawn(Event, frozen=True, kw_only=True):

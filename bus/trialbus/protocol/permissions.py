@@ -53,6 +53,7 @@ ROUTES: Mapping[str, Route] = {
     "study_finished": Route(("optimizer",), ("client", "reporter", "trainer", "listener")),
     "trial_requested": Route(("worker", "trainer"), ("optimizer", "listener")),
     "request_withdrawn": Route(("worker", "trainer"), ("optimizer", "listener")),
+    "request_refused": Route(("optimizer",), ("worker", "trainer", "listener")),
     "trial_assigned": Route(("optimizer",), ("worker", "trainer", "listener")),
     "trial_started": Route(("trainer",), ("listener",)),
     "evaluation_complete": Route(("trainer",), ("optimizer", "listener")),
@@ -65,7 +66,7 @@ ROUTES: Mapping[str, Route] = {
     "enqueue": Route(("client",), ("optimizer", "listener")),
     "trial_finished": Route(("trainer", "worker"), ("optimizer", "listener")),
     "trial_closed": Route(("optimizer",), ("listener",)),
-    "trainer_lost": Route(("hub",), ("optimizer", "worker", "listener")),
+    "trainer_lost": Route(("hub", "optimizer"), ("optimizer", "worker", "listener")),
     "report_ready": Route(("reporter",), ("client", "listener")),
 }
 """Route of every type of event that trialbus defines."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from typing import Protocol
@@ -11,6 +12,8 @@ from trialbus.client.presence import Presence
 from trialbus.client.publisher import Publisher
 from trialbus.client.subscriber import subscribe
 from trialbus.messages import events
+
+logger = logging.getLogger(__name__)
 
 _FLUSH_S = 10.0
 
@@ -31,13 +34,11 @@ class Channel(Protocol):
         """Hand over the events that are left and close the connection."""
 
 
-class BusChannel:
-    """A trial's channel over a link: outbox, commands and presence share the link's thread."""
+class _ReceivingChannel:
+    """Part of a channel: receives the commands for a trial over a link."""
 
-    def __init__(self, link: Link, presence: Presence, assigned: events.TrialAssigned) -> None:
+    def __init__(self, link: Link, assigned: events.TrialAssigned) -> None:
         self._link = link
-        self._presence = presence
-        # Subscribed before the publisher is made: the hub knows the subscription before any report.
         self._commands = subscribe(
             events.Prune,
             events.Proceed,
@@ -47,11 +48,6 @@ class BusChannel:
         )
         self._has_new_command = False  # since the last call of `find_prune`
         self._commands.wake_on_arrival(self._note_arrival)
-        self._publisher = Publisher(link=link)
-
-    def publish(self, event: events.Event, *, at_once: bool = True) -> None:
-        """Put an event into the outbox."""
-        self._publisher.publish(event, at_once=at_once)
 
     def find_prune(self, attempt: int) -> events.Prune | None:
         """Return the prune command for an attempt, or None if no such command has arrived."""
@@ -79,14 +75,67 @@ class BusChannel:
                     continue
         return None
 
+    def _note_arrival(self) -> None:
+        self._has_new_command = True
+
+
+class BusChannel(_ReceivingChannel):
+    """A trial's channel over a link: outbox, commands and presence share the link's thread."""
+
+    def __init__(self, link: Link, presence: Presence, assigned: events.TrialAssigned) -> None:
+        # Subscribed before the publisher is made: the hub knows the subscription before any report.
+        super().__init__(link, assigned)
+        self._presence = presence
+        self._publisher = Publisher(link=link)
+
+    def publish(self, event: events.Event, *, at_once: bool = True) -> None:
+        """Put an event into the outbox."""
+        self._publisher.publish(event, at_once=at_once)
+
     def close(self) -> None:
         """Send the events of the outbox, end the session and close the link."""
         self._publisher.close(_FLUSH_S)
         self._presence.close()
         self._link.close()
 
-    def _note_arrival(self) -> None:
-        self._has_new_command = True
+
+class SilentChannel:
+    """The channel of a process that does not speak for its trial, since another process does.
+
+    Args:
+        warning: What is logged when an evaluation or an artifact is dropped; empty where that is
+            how it should be, as on the other ranks of a distributed training.
+    """
+
+    def __init__(self, warning: str = "") -> None:
+        self._warning = warning
+
+    def publish(self, event: events.Event, *, at_once: bool = True) -> None:
+        """Drop the event, which the other process publishes if anybody does."""
+        if self._warning and isinstance(event, events.EvaluationComplete | events.ArtifactLogged):
+            logger.warning("%s", self._warning)
+            self._warning = ""
+
+    def find_prune(self, attempt: int) -> events.Prune | None:
+        """Return None: the other process receives the command."""
+
+    def wait_for_decision(self, attempt: int, step: int, wait_s: float) -> events.Prune | None:
+        """Return None: the other process waits."""
+
+    def close(self) -> None:
+        """Return at once: there is no connection."""
+
+
+class ListeningChannel(_ReceivingChannel, SilentChannel):
+    """The channel of a process that receives the commands for a trial and publishes nothing."""
+
+    def __init__(self, link: Link, assigned: events.TrialAssigned, warning: str = "") -> None:
+        _ReceivingChannel.__init__(self, link, assigned)
+        SilentChannel.__init__(self, warning)
+
+    def close(self) -> None:
+        """Close the link."""
+        self._link.close()
 
 
 class PrintingChannel:
@@ -111,22 +160,6 @@ class PrintingChannel:
 
     def close(self) -> None:
         """Return at once: a stand-alone trial has no connection."""
-
-
-class SilentChannel:
-    """The channel of every rank but 0 in distributed training: rank 0 speaks for the trial."""
-
-    def publish(self, event: events.Event, *, at_once: bool = True) -> None:
-        """Drop the event, which rank 0 publishes too."""
-
-    def find_prune(self, attempt: int) -> None:
-        """Return None: rank 0 receives the command and shares the result."""
-
-    def wait_for_decision(self, attempt: int, step: int, wait_s: float) -> None:
-        """Return None: rank 0 waits and shares the decision."""
-
-    def close(self) -> None:
-        """Return at once: rank 0 alone has a connection."""
 
 
 def print_line(line: str) -> None:

@@ -10,41 +10,27 @@ with trialbus.attach(defaults={"lr": 1e-3}, budget=20) as trial:
 
 from __future__ import annotations
 
+import itertools
 import os
-import random
 import socket
 import time
 import traceback
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import weakref
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Any, SupportsFloat, cast
+from typing import Any, SupportsFloat
 
 import msgspec
 
-from trialbus.client.link import Link
-from trialbus.client.presence import Presence
 from trialbus.errors import SpecError, TrialPruned
 from trialbus.messages import events
 from trialbus.study.nested_config import Params, flatten_config, merge_configs
-from trialbus.study.validation import is_mapping
 from trialbus.trainer.artifacts import store_artifact
-from trialbus.trainer.assignment import (
-    TRIAL_VARIABLE,
-    TTL_S,
-    parse_assignment,
-    request_trial,
-)
-from trialbus.trainer.channel import (
-    BusChannel,
-    Channel,
-    PrintingChannel,
-    SilentChannel,
-    print_line,
-)
+from trialbus.trainer.channel import Channel, SilentChannel
 from trialbus.trainer.checkpoint import Checkpoints, locate_checkpoints
+from trialbus.trainer.defaults import add_defaults, check_defaults
 from trialbus.trainer.distributed import Ranks
 from trialbus.trainer.metrics import MAX_STEP, convert_step, flatten_metrics
 from trialbus.trainer.termination import Termination
@@ -73,12 +59,14 @@ class Trial:
             else None.
         prune_command: Prune command that `report` or `should_prune` received for this attempt, with
             `step`, `reason` and `by`; else None.
-        rank: Rank of this process in distributed training, else 0.
+        is_closed: Whether the `with` block was left.
+        pid: Id of the process that attached to the trial.
     """
 
     def __init__(
         self, assigned: events.TrialAssigned, channel: Channel, budget: int | None, ranks: Ranks
     ) -> None:
+        self._assigned = assigned
         self.study = assigned.study
         self.number = assigned.trial
         self.attempt = assigned.attempt
@@ -88,12 +76,16 @@ class Trial:
         self._config = flatten_config(assigned.config)
         self.seed = assigned.seed
         self._budget = budget if assigned.budget is None else assigned.budget
-        self.rank = ranks.rank
         self._ranks = ranks
         self._channel = channel
         self._attached_mono_s = time.monotonic()
         self.prune_command: events.Prune | None = None
+        self.is_closed = False
         self._is_finished = False
+        self._is_copy = False
+        self.pid = os.getpid()
+        self._token = next(_tokens)
+        _trials[self._token] = self
         self._termination = Termination()
         channel.publish(
             events.TrialStarted(
@@ -114,6 +106,8 @@ class Trial:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> bool:
+        if self._is_copy or self.is_closed:
+            return False
         if self._termination.is_requested:
             self._finish("preempted", error="ended by SIGTERM")
         elif error is None or (isinstance(error, SystemExit) and not error.code):
@@ -125,11 +119,23 @@ class Trial:
         else:
             lines = "".join(traceback.format_exception(error)).splitlines()
             self._finish("failed", error="\n".join(lines[-_TRACEBACK_LINES:]))
-        self._channel.close()
-        self._termination.release()
-        if _attached.trial is self:
-            _attached.trial = None
+        self._close()
         return isinstance(error, TrialPruned)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the params of the trial, not the right to speak for the trial."""
+        assigned = msgspec.structs.replace(self._assigned, params=dict(self.params))
+        return _restore_trial, (self.pid, self._token, assigned, self._budget)
+
+    @property
+    def rank(self) -> int:
+        """Rank of this process in distributed training, else 0."""
+        return self._ranks.rank
+
+    @property
+    def is_speaker(self) -> bool:
+        """Whether this process speaks for the trial; else its reports and its end are dropped."""
+        return not isinstance(self._channel, SilentChannel)
 
     @property
     def config(self) -> Params:
@@ -147,7 +153,8 @@ class Trial:
         The folder lies in `$TRIALBUS_CHECKPOINTS`, by default `.trialbus/checkpoints`.
         """
         number = self.number if self.study else self.seed  # stand-alone runs share no checkpoints
-        return Checkpoints(locate_checkpoints(self.study, number), fresh=self.attempt == 0)
+        is_fresh = self.attempt == 0 and self.is_speaker
+        return Checkpoints(locate_checkpoints(self.study, number), fresh=is_fresh)
 
     @property
     def budget(self) -> int:
@@ -211,7 +218,7 @@ class Trial:
 
         The copy lies in `$TRIALBUS_ARTIFACTS`, by default `.trialbus/artifacts`, with the id as its
         name. `optuna.artifacts.FileSystemArtifactStore` and `optuna-dashboard --artifact-dir` read
-        that folder.
+        that folder. A process that does not speak for the trial stores nothing; the id is empty.
 
         Args:
             path: File to copy.
@@ -219,6 +226,17 @@ class Trial:
         Raises:
             OSError: The file cannot be read, or the folder cannot be written.
         """
+        if not self.is_speaker:
+            self._channel.publish(
+                events.ArtifactLogged(
+                    study=self.study,
+                    trial=self.number,
+                    artifact="",
+                    filename=Path(path).name,
+                    mimetype="",
+                )
+            )
+            return ""
         event = store_artifact(
             Path(path), study=self.study, trial=self.number, attempt=self.attempt
         )
@@ -255,9 +273,34 @@ class Trial:
         Raises:
             SpecError: `defaults` is not a mapping of names, or `budget` is not a number of steps.
         """
-        _check_arguments(defaults, budget)
-        self.params = Params(_add_defaults(self.params, defaults, self._config))
+        check_defaults(defaults, budget)
+        self.params = Params(add_defaults(self.params, defaults, self._config))
         self._budget = budget if self._budget is None else self._budget
+
+    def abandon(self, error: str) -> None:
+        """End a trial whose training was left, unless the trial has ended.
+
+        The trial is pruned if a prune command has arrived, and fails otherwise.
+        """
+        if not (self._is_copy or self.is_closed):
+            self._finish("pruned" if self.prune_command else "failed", error=error)
+            self._close()
+
+    def become_copy(self, pid: int) -> None:
+        """Let the trial speak for nobody, since the trial belongs to the process `pid`."""
+        self._is_copy = True
+        self.pid = pid
+        self._channel = SilentChannel(
+            f"this process has a copy of the trial of process {pid}, which speaks for the trial: "
+            "what the copy reports is dropped"
+        )
+        self._ranks.leave()
+        self._termination.release()
+
+    def _close(self) -> None:
+        self.is_closed = True
+        self._channel.close()
+        self._termination.release()
 
     def _make_pruned_error(self) -> TrialPruned:
         prune = self.prune_command
@@ -293,115 +336,6 @@ class Trial:
             )
 
 
-@dataclass
-class _Attached:
-    """The trial of the worker to which this process is attached."""
-
-    trial: Trial | None = None
-    text: str = ""  # value of `$TRIALBUS_TRIAL`
-    pid: int = 0  # a forked child is not attached
-
-
-_attached = _Attached()
-
-
-def attach(
-    study: str | None = None,
-    *,
-    defaults: Mapping[str, Any] | None = None,
-    budget: int | None = None,
-    endpoint: str | None = None,
-    timeout_s: float | None = None,
-) -> Trial:
-    """Return the trial that this process runs.
-
-    In a process that a worker started, this is the worker's trial, and further calls return the
-    same object. In any other process the optimizer is asked for a trial of `study`. Without `study`
-    the trial is stand-alone: `defaults` are the params and reports are printed, so that the same
-    script also runs by hand.
-
-    In distributed training (`torch.distributed`) every rank attaches, after
-    `init_process_group()`, and every rank makes the same reports: rank 0 speaks for the trial, and
-    a prune reaches all ranks at the same report.
-
-    Args:
-        study: Study from which to request a trial, unless a worker has given a trial.
-        defaults: Params of a stand-alone trial; in a study, params that the study does not search.
-            Values may be of any type; in distributed training pickle has to know the type.
-        budget: Number of steps to train if the study has no budget.
-        endpoint: Address of the hub; None means `$TRIALBUS_ENDPOINT` or the default.
-        timeout_s: Seconds to wait for a requested trial; None means no limit.
-
-    Raises:
-        SpecError: `$TRIALBUS_TRIAL` is malformed, `defaults` is not a mapping of names, or `budget`
-            is not a number of steps.
-        HubUnavailableError: No hub answered within `timeout_s`.
-        TrialbusError: No trial was handed out within `timeout_s`, or `torchrun` started several
-            processes and there is no process group yet.
-
-    Example:
-        >>> with attach(defaults={"lr": 1e-3}, budget=20) as trial:  # doctest: +SKIP
-        ...     trial.report(0, {"loss": train(trial.params["lr"])})
-    """
-    _check_arguments(defaults, budget)
-    text = os.environ.get(TRIAL_VARIABLE)
-    if _attached.trial is not None and (_attached.text, _attached.pid) == (text, os.getpid()):
-        _attached.trial.set_defaults(defaults, budget)
-        return _attached.trial
-    ranks = Ranks()
-    channel: Channel
-    if ranks.rank:
-        assigned, channel = events.TrialAssigned(trial=0, params={}), SilentChannel()
-    elif text:
-        assigned = parse_assignment(text)
-        link, presence = _register(assigned, endpoint)
-        channel = BusChannel(link, presence, assigned)
-    elif study is not None:
-        link, presence, assigned = request_trial(study, endpoint, timeout_s)
-        channel = BusChannel(link, presence, assigned)
-    else:
-        assigned, channel = _make_stand_alone(), PrintingChannel()
-    trial = Trial(ranks.share(_with_defaults(assigned, defaults)), channel, budget, ranks)
-    if text:
-        _attached.trial, _attached.text, _attached.pid = trial, text, os.getpid()
-    return trial
-
-
-def _check_arguments(defaults: object, budget: object) -> None:
-    """Check the arguments of `attach`, which a script may take from its command line."""
-    if defaults is not None and not is_mapping(defaults):
-        raise SpecError("defaults", f"{defaults!r} is not a mapping (expected params by name)")
-    for name in cast("Iterable[object]", defaults or ()):
-        if not isinstance(name, str) or not name:
-            raise SpecError("defaults", f"{name!r} is not the name of a param (expected text)")
-    if budget is not None and not (isinstance(budget, int) and budget >= 0):
-        raise SpecError("budget", f"{budget!r} is not a number of steps (expected an integer)")
-
-
-def _register(assigned: events.TrialAssigned, endpoint: str | None) -> tuple[Link, Presence]:
-    """Register this process with the hub as the trainer of a trial."""
-    link = Link(endpoint)
-    presence = Presence(
-        link=link,
-        kind="trainer",
-        ttl_s=TTL_S,
-        study=assigned.study,
-        trial=assigned.trial,
-        attempt=assigned.attempt,
-        info={"host": socket.gethostname(), "pid": str(os.getpid())},
-    )
-    return link, presence
-
-
-def _make_stand_alone() -> events.TrialAssigned:
-    print_line(
-        f"stand-alone (no ${TRIAL_VARIABLE} and no study given): "
-        "default params, reports are printed"
-    )
-    seed = random.SystemRandom().randrange(2**31)
-    return events.TrialAssigned(trial=0, params={}, seed=seed)
-
-
 def _convert_values(values: SupportsFloat | Sequence[SupportsFloat]) -> list[float]:
     sequence = list(values) if isinstance(values, Sequence) else [values]
     try:
@@ -418,19 +352,25 @@ def _convert_values(values: SupportsFloat | Sequence[SupportsFloat]) -> list[flo
         ) from None
 
 
-def _with_defaults(
-    assigned: events.TrialAssigned, defaults: Mapping[str, Any] | None
-) -> events.TrialAssigned:
-    params = _add_defaults(assigned.params, defaults, flatten_config(assigned.config))
-    return msgspec.structs.replace(assigned, params=params)
+_tokens = itertools.count()
+#: The trials of this process by a number that is never given twice.
+_trials: weakref.WeakValueDictionary[int, Trial] = weakref.WeakValueDictionary()
 
 
-def _add_defaults(
-    params: Mapping[str, Any], defaults: Mapping[str, Any] | None, config: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Add defaults for the params that the study does not search.
+def _make_copies() -> None:
+    for trial in list(_trials.values()):
+        trial.become_copy(trial.pid)
 
-    A value of the study's configuration takes precedence over a default of the same name.
-    """
-    defaults = {name: config.get(name, default) for name, default in (defaults or {}).items()}
-    return {**defaults, **params}
+
+os.register_at_fork(after_in_child=_make_copies)
+
+
+def _restore_trial(
+    pid: int, token: int, assigned: events.TrialAssigned, budget: int | None
+) -> Trial:
+    """Return the trial that was pickled in this process, or a copy of another process's trial."""
+    trial = _trials.get(token) if pid == os.getpid() else None
+    if trial is None:
+        trial = Trial(assigned, SilentChannel(), budget, Ranks(is_given=True))
+        trial.become_copy(pid)
+    return trial

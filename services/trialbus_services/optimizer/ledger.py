@@ -27,10 +27,16 @@ class StudyState:
     trials: TrialStates
     origin: dict[str, Any] = field(default_factory=dict[str, Any])
     """Origin of the study, as `StudySubmitted.origin` has it."""
-    is_finished: bool = False
+    end: events.StudyFinished | None = None
+    """The end of that submission; None while the study runs."""
     stop_reason: str | None = None
     """Reason of the `stop` command; None without one."""
     is_paused: bool = False
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the newest submission has ended."""
+        return self.end is not None
 
 
 class Ledger:
@@ -45,6 +51,7 @@ class Ledger:
         events.Prune,
         events.TrialRequested,
         events.RequestWithdrawn,
+        events.RequestRefused,
         events.TrialAssigned,
         events.TrialFinished,
         events.TrainerLost,
@@ -66,6 +73,7 @@ class Ledger:
             events.Prune: self._prune_trial,
             events.TrialRequested: self._add_request,
             events.RequestWithdrawn: self._withdraw_request,
+            events.RequestRefused: self._refuse_request,
             events.TrialAssigned: self._assign_trial,
             events.TrialFinished: self._finish_attempt,
             events.TrainerLost: self._lose_session,
@@ -81,6 +89,22 @@ class Ledger:
             return []
         self._offset = offset
         return [end for end in apply(event) if end.is_closed]
+
+    def find_refused(self) -> list[events.RequestRefused]:
+        """Return the answers to the requests that end with a study which has ended."""
+        return [
+            events.RequestRefused(
+                study=request.study,
+                request=request.request,
+                session=request.session,
+                reason=state.end.reason,
+                error=state.end.error,
+            )
+            for request in self.requests.values()
+            if request.ends_with_study
+            and (state := self.studies.get(request.study)) is not None
+            and state.end is not None
+        ]
 
     def discard_trials(self, study: str, numbers: Iterable[int]) -> None:
         """Discard open trials that the storage does not have, or has as finished."""
@@ -99,7 +123,7 @@ class Ledger:
     def _finish_study(self, event: events.StudyFinished) -> Iterable[AttemptEnd]:
         state = self.studies.get(event.study)
         if state and state.submission == event.submission:
-            state.is_finished = True
+            state.end = event
         return ()
 
     def _stop_study(self, event: events.Stop) -> Iterable[AttemptEnd]:
@@ -135,6 +159,11 @@ class Ledger:
         return [
             end for state in self.studies.values() for end in state.trials.withdraw(event.request)
         ]
+
+    def _refuse_request(self, event: events.RequestRefused) -> Iterable[AttemptEnd]:
+        self._answered.add(event.request)
+        self.requests.pop(event.request, None)
+        return ()
 
     def _assign_trial(self, event: events.TrialAssigned) -> Iterable[AttemptEnd]:
         self.requests.pop(event.request, None)

@@ -53,7 +53,14 @@ class OptimizerLoop:
         wall_clock: Seconds since the epoch.
     """
 
-    TYPES = (events.EvaluationComplete, events.ArtifactLogged, events.Enqueue, *Ledger.TYPES)
+    TYPES = (
+        events.EvaluationComplete,
+        events.ArtifactLogged,
+        events.Enqueue,
+        # Left out, since the durable name of an optimizer keeps the types that it began with: a
+        # request may be refused twice after a crash, which changes nothing.
+        *(type_ for type_ in Ledger.TYPES if type_ is not events.RequestRefused),
+    )
     """Types of the events that the inbox has to return."""
 
     def __init__(
@@ -326,7 +333,10 @@ class OptimizerLoop:
                 )
 
     def _answer_requests(self) -> None:
-        """Hand out trials to the requests that wait."""
+        """Hand out trials to the requests that wait, and refuse requests of ended studies."""
+        for refused in self._ledger.find_refused():
+            self._ledger.apply(refused, self._inbox.offset or 0)
+            self._announcer.announce(refused)
         waiting = list(self._ledger.requests.values())
         if not waiting:
             return

@@ -1,0 +1,239 @@
+"""Attachment: how a process gets the handle of its trial, from a worker or from the optimizer."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import socket
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from trialbus.client.link import Link
+from trialbus.client.presence import Presence
+from trialbus.errors import StudyEndedError, TrialbusError
+from trialbus.messages import events
+from trialbus.trainer.assignment import TRIAL_VARIABLE, TTL_S, parse_assignment
+from trialbus.trainer.channel import (
+    BusChannel,
+    Channel,
+    ListeningChannel,
+    PrintingChannel,
+    SilentChannel,
+    print_line,
+)
+from trialbus.trainer.defaults import assign_defaults, check_defaults
+from trialbus.trainer.distributed import Ranks
+from trialbus.trainer.request import request_trial
+from trialbus.trainer.trial import Trial
+
+#: Environment variable that a process sets for its children when it attaches to a worker's trial.
+SPEAKER_VARIABLE = "TRIALBUS_SPEAKER"
+
+
+@dataclass
+class _Attached:
+    """The trial of the worker to which this process is attached."""
+
+    trial: Trial | None = None
+    text: str = ""  # value of `$TRIALBUS_TRIAL`
+    pid: int = 0  # a forked child is not attached
+
+
+_attached = _Attached()
+
+
+def attach(
+    study: str | None = None,
+    *,
+    defaults: Mapping[str, Any] | None = None,
+    budget: int | None = None,
+    endpoint: str | None = None,
+    timeout_s: float | None = None,
+) -> Trial:
+    """Return the trial that this process runs.
+
+    In a process that a worker started, this is the worker's trial, and further calls return the
+    same object. In any other process the optimizer is asked for a trial of `study`. Without `study`
+    the trial is stand-alone: `defaults` are the params and reports are printed, so that the same
+    script also runs by hand.
+
+    One process speaks for a worker's trial: the first that attaches, and in distributed training
+    rank 0. A child of this process, and any other rank, gets a handle that listens: it has the
+    params and receives a prune, and what it reports is dropped. In a process group of
+    `torch.distributed` every rank makes the same reports, and a prune reaches all ranks at the same
+    report. Without a worker, call `init_process_group()` before `attach()`.
+
+    Args:
+        study: Study from which to request a trial, unless a worker has given a trial.
+        defaults: Params of a stand-alone trial; in a study, params that the study does not search.
+            Values may be of any type; in distributed training pickle has to know the type.
+        budget: Number of steps to train if the study has no budget.
+        endpoint: Address of the hub; None means `$TRIALBUS_ENDPOINT` or the default.
+        timeout_s: Seconds to wait for a requested trial; None means no limit.
+
+    Raises:
+        SpecError: `$TRIALBUS_TRIAL` is malformed, `defaults` is not a mapping of names, or `budget`
+            is not a number of steps.
+        HubUnavailableError: No hub answered within `timeout_s`.
+        StudyEndedError: The study has ended, so that no trial of the study is handed out.
+        TrialbusError: No trial was handed out within `timeout_s`, or a launcher started several
+            processes and there is no process group yet.
+
+    Example:
+        >>> with attach(defaults={"lr": 1e-3}, budget=20) as trial:  # doctest: +SKIP
+        ...     trial.report(0, {"loss": train(trial.params["lr"])})
+    """
+    check_defaults(defaults, budget)
+    text = os.environ.get(TRIAL_VARIABLE, "")
+    attached = _attached.trial
+    is_attached = attached is not None and not attached.is_closed
+    if (
+        attached is not None
+        and is_attached
+        and (_attached.text, _attached.pid)
+        == (
+            text,
+            os.getpid(),
+        )
+    ):
+        attached.set_defaults(defaults, budget)
+        return attached
+    ranks = Ranks(is_given=bool(text))
+    try:
+        assigned, channel = _open_channel(text, study, ranks, endpoint, timeout_s)
+    except StudyEndedError as error:
+        ranks.share(error)
+        raise
+    except TrialbusError as error:
+        ranks.share(TrialbusError(str(error)))
+        raise
+    shared = ranks.share(assign_defaults(assigned, defaults))
+    if isinstance(shared, TrialbusError):  # of rank 0
+        raise shared
+    trial = Trial(shared, channel, budget, ranks)
+    if text:
+        _attached.trial, _attached.text, _attached.pid = trial, text, os.getpid()
+    return trial
+
+
+def trials(
+    study: str,
+    *,
+    defaults: Mapping[str, Any] | None = None,
+    budget: int | None = None,
+    endpoint: str | None = None,
+    timeout_s: float | None = None,
+) -> Iterator[Trial]:
+    """Yield one trial of a study after the other until the study has ended.
+
+    The loop makes a plain script a worker with a single slot. Each trial is as `attach` returns it;
+    `with trial:` around the training ends the trial quietly when it is pruned. A trial that the
+    body of the loop has not ended is completed when the loop goes on. If the loop is left instead,
+    by `break` or by an exception, the trial fails, or is pruned if a prune command has arrived.
+
+    In a process that a worker started, the only trial is the worker's.
+
+    Args:
+        study: Study from which the trials are requested.
+        defaults: As for `attach`.
+        budget: As for `attach`.
+        endpoint: As for `attach`.
+        timeout_s: Seconds to wait for each trial; None means no limit.
+
+    Raises:
+        HubUnavailableError: No hub answered within `timeout_s`.
+        TrialbusError: No trial was handed out within `timeout_s`.
+
+    Example:
+        >>> for trial in trials("digits"):  # doctest: +SKIP
+        ...     with trial:
+        ...         trial.report(0, {"loss": train(trial.params["lr"])})
+    """
+    is_given = bool(os.environ.get(TRIAL_VARIABLE))
+    while True:
+        try:
+            trial = attach(
+                study, defaults=defaults, budget=budget, endpoint=endpoint, timeout_s=timeout_s
+            )
+        except StudyEndedError as error:
+            print_line(str(error))
+            return
+        try:
+            yield trial
+        except GeneratorExit:
+            trial.abandon("the loop over trials was left before the trial had ended")
+            raise
+        with trial:  # unless the body of the loop has ended the trial
+            pass
+        if is_given:
+            return
+
+
+def _open_channel(
+    text: str, study: str | None, ranks: Ranks, endpoint: str | None, timeout_s: float | None
+) -> tuple[events.TrialAssigned, Channel]:
+    """Return the assignment of this process's trial, and a channel for the trial."""
+    if ranks.is_grouped and ranks.rank:  # rank 0 shares the assignment, and every command
+        return events.TrialAssigned(trial=0, params={}), SilentChannel()
+    if text:
+        assigned = parse_assignment(text)
+        speaker = _find_speaker(text)
+        if ranks.rank or speaker:
+            warning = "" if ranks.rank else _describe_speaker(speaker)
+            return assigned, ListeningChannel(Link(endpoint), assigned, warning)
+        link, presence = _register(assigned, endpoint)
+        os.environ[SPEAKER_VARIABLE] = f"{_digest(text)} {socket.gethostname()} {os.getpid()}"
+        return assigned, BusChannel(link, presence, assigned)
+    if study is not None:
+        link, presence, assigned = request_trial(study, endpoint, timeout_s)
+        return assigned, BusChannel(link, presence, assigned)
+    return _make_stand_alone(), PrintingChannel()
+
+
+def _register(assigned: events.TrialAssigned, endpoint: str | None) -> tuple[Link, Presence]:
+    """Register this process with the hub as the trainer of a trial."""
+    link = Link(endpoint)
+    presence = Presence(
+        link=link,
+        kind="trainer",
+        ttl_s=TTL_S,
+        study=assigned.study,
+        trial=assigned.trial,
+        attempt=assigned.attempt,
+        info={"host": socket.gethostname(), "pid": str(os.getpid())},
+    )
+    return link, presence
+
+
+def _find_speaker(text: str) -> str:
+    """Return the process above this one that has attached to the same trial; empty if none has.
+
+    Args:
+        text: Value of `$TRIALBUS_TRIAL`.
+    """
+    digest, _, speaker = os.environ.get(SPEAKER_VARIABLE, "").partition(" ")
+    is_other = speaker != f"{socket.gethostname()} {os.getpid()}"
+    return speaker if digest == _digest(text) and is_other else ""
+
+
+def _describe_speaker(speaker: str) -> str:
+    host, _, pid = speaker.rpartition(" ")
+    return (
+        f"process {pid} on {host} has attached to this trial and speaks for it: what this process "
+        "reports is dropped; call trialbus.attach() only in the process that trains"
+    )
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _make_stand_alone() -> events.TrialAssigned:
+    print_line(
+        f"stand-alone (no ${TRIAL_VARIABLE} and no study given): "
+        "default params, reports are printed"
+    )
+    seed = random.SystemRandom().randrange(2**31)
+    return events.TrialAssigned(trial=0, params={}, seed=seed)

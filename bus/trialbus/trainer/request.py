@@ -1,0 +1,143 @@
+"""Request: how a free-standing training gets a trial of a study from the optimizer."""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket
+import time
+import uuid
+
+from trialbus.client.link import Link
+from trialbus.client.presence import Presence
+from trialbus.client.publisher import Publisher
+from trialbus.client.subscriber import Subscriber, subscribe
+from trialbus.errors import HubUnavailableError, StudyEndedError, TrialbusError
+from trialbus.messages import events
+from trialbus.trainer.assignment import TTL_S
+
+_CONNECT_S = 10.0
+_FIRST_NOTE_S = 1.0
+_CHECK_EVERY_S = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+def request_trial(
+    study: str, endpoint: str | None, timeout_s: float | None
+) -> tuple[Link, Presence, events.TrialAssigned]:
+    """Request a trial of a study from the optimizer and wait for the assignment.
+
+    Returns:
+        An open link, a session registered as the trial's trainer, and the assignment.
+
+    Raises:
+        HubUnavailableError: No hub answered within `timeout_s` seconds.
+        StudyEndedError: The study has ended.
+        TrialbusError: No trial was handed out within `timeout_s` seconds; the request is
+            withdrawn.
+    """
+    link = Link(endpoint)
+    presence = Presence(
+        link=link, kind="trainer", ttl_s=TTL_S, study=study, info={"host": socket.gethostname()}
+    )
+    request = events.TrialRequested(
+        study=study,
+        request=uuid.uuid4().hex,
+        session=presence.session,
+        worker=socket.gethostname(),
+        ends_with_study=True,
+    )
+    try:
+        with (
+            subscribe(
+                events.TrialAssigned, events.RequestRefused, study=study, link=link
+            ) as answers,
+            Publisher(link=link) as publisher,
+        ):
+            _wait_for_hub(link, study, _CONNECT_S if timeout_s is None else timeout_s)
+            answers.wait_ready(_CONNECT_S)
+            # A trial of a process that the hub does not know would never be handed out again.
+            presence.wait_registered(_CONNECT_S)
+            publisher.publish(request)
+            try:
+                assigned = _wait_for_answer(answers, request, link, timeout_s)
+            except StudyEndedError:
+                raise
+            except BaseException:
+                publisher.publish(events.RequestWithdrawn(study=study, request=request.request))
+                raise
+    except BaseException:
+        presence.close()
+        link.close()
+        raise
+    presence.assign(study, assigned.trial, assigned.attempt)
+    return link, presence, assigned
+
+
+def _wait_for_hub(link: Link, study: str, timeout_s: float) -> None:
+    """Wait until the hub answers, and log after a second what is waited for.
+
+    Raises:
+        HubUnavailableError: No hub answered within `timeout_s` seconds.
+    """
+    try:
+        link.wait_connected(min(timeout_s, _FIRST_NOTE_S))
+    except HubUnavailableError:
+        if timeout_s <= _FIRST_NOTE_S:
+            raise
+        logger.warning(
+            "no hub answers at %s; waiting %g s for one, which `trialbus hub` or `trialbus study` "
+            "starts, to get a trial of study %r",
+            link.endpoint,
+            timeout_s,
+            study,
+        )
+        link.wait_connected(timeout_s - _FIRST_NOTE_S)
+
+
+def _wait_for_answer(
+    answers: Subscriber[events.TrialAssigned | events.RequestRefused],
+    request: events.TrialRequested,
+    link: Link,
+    timeout_s: float | None,
+) -> events.TrialAssigned:
+    """Wait for the assignment, and log what is waited for whenever that changes."""
+    deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+    check_at = time.monotonic() + _FIRST_NOTE_S
+    noted = ""
+    while True:
+        now = time.monotonic()
+        event = answers.next(max(0.0, min(deadline, check_at) - now))
+        now = time.monotonic()
+        if event is None and now >= check_at and now < deadline:
+            note = _describe_wait(link, request.study)
+            if note != noted:
+                logger.warning("%s", note)
+                noted = note
+            check_at = time.monotonic() + _CHECK_EVERY_S
+        if event is None and now >= deadline:
+            raise TrialbusError(
+                f"no trial was assigned within {timeout_s:g} s; is the optimizer running, "
+                "and is the study submitted and not finished?"
+            )
+        if event is None or event.request != request.request:
+            continue
+        if isinstance(event, events.RequestRefused):
+            raise StudyEndedError(event.study, event.reason, event.error)
+        return event
+
+
+def _describe_wait(link: Link, study: str) -> str:
+    """Return what a request for a trial waits for: a hub, a submission, or an optimizer."""
+    waiting = f"waiting for a trial of study {study!r}"
+    if not link.connected:
+        return f"no hub answers at {link.endpoint}; {waiting}"
+    try:
+        with subscribe(events.StudySubmitted, study=study, start="earliest", link=link) as log:
+            is_submitted = any(True for _ in log.read_to(None, _FIRST_NOTE_S))
+    except TrialbusError:  # also for a trainer's key, which does not read submissions
+        return waiting
+    if not is_submitted:
+        return f"{waiting}, which nobody has submitted on this bus"
+    return f"{waiting}: all are running, the study is paused, or no optimizer serves this bus"
