@@ -93,6 +93,17 @@ class CheckedTable:
         row = tuple(values)
         return row if self.checksum(row) == stored[-1] else None
 
+    def verify_carved(self, values: Row) -> Row | None:
+        """Return a row that was read from a page without SQLite; None if it is of another table."""
+        if len(values) != len(self._types) + 1:
+            return None
+        # SQLite stores a whole number of a column of numbers as an integer.
+        floats = [
+            float(value) if type_ is float and isinstance(value, int) else value
+            for value, type_ in zip(values, self._types, strict=False)
+        ]
+        return self.verify((*floats, values[-1]))
+
     def checksum(self, row: Row) -> int:
         """Return the checksum of a row, which is never 0."""
         return zlib.crc32(_encode((self.name, *row))) or 1

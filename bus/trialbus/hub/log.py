@@ -21,6 +21,7 @@ import msgspec
 from trialbus.errors import LogError
 from trialbus.hub.integrity import RARE, EventRow, VerifiedReader, chain_rows, is_rare
 from trialbus.hub.log_format import Connect, Sync, open_database, take_lock
+from trialbus.hub.log_repair import recover_tail
 from trialbus.hub.log_state import (
     Reading,
     Span,
@@ -125,11 +126,12 @@ class EventLog:
                     "choose a folder that this user may write"
                 ) from None
             try:
+                n_damaged = recover_tail(self.path, self._watermark.read())
                 mark = self._watermark.read()
                 former_id = mark.log_id.hex() if mark else None
                 db = open_database(self.path, sync, former_id=former_id, connect=connect)
                 self._db = opened.enter_context(closing(db))
-                self._load()
+                self._load(n_damaged)
             except (sqlite3.Error, OSError) as error:
                 is_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
                 advice = (
@@ -327,13 +329,14 @@ class EventLog:
             self._drop_tail(stop - self._tail_start)
         return removed
 
-    def _load(self) -> None:
+    def _load(self, n_damaged: int) -> None:
+        """Load the state, after the repair of a number of damaged places."""
         self._reader = VerifiedReader(self._db)
         self._tables = SmallTables(self._db)
         state = read_state(self._db, self._tables, self._reader, self._watermark.read())
         if state.problems:
             write_state(self._tables, state)
-        self._n_damaged_entries = state.n_damaged
+        self._n_damaged_entries = state.n_damaged + n_damaged
         self.lost = state.lost  #: number of offsets whose events are known to be lost
         self.log_id: str = state.log_id
         self._log_id_bytes = bytes.fromhex(state.log_id)

@@ -1,23 +1,21 @@
-"""Check of a whole log, and repair: a new log of the intact events."""
+"""Check of a whole log: what is damaged, and which studies the damage touches."""
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trialbus.errors import LogError
-from trialbus.hub.integrity import VerifiedReader, chain_rows, format_offsets
-from trialbus.hub.log_format import FORMAT, create, read_format, take_lock
-from trialbus.hub.log_state import LogState, Span, read_state, write_state
-from trialbus.hub.small_tables import SmallTables
-from trialbus.hub.watermark import Mark, Watermark, read_mark
+from trialbus.hub.integrity import VerifiedReader, format_offsets
+from trialbus.hub.log_format import FORMAT, read_format
+from trialbus.hub.log_state import LogState, Span, read_state
+from trialbus.hub.small_tables import SmallTables, read_commit_count
+from trialbus.hub.wal import name_wal, read_wal
+from trialbus.hub.watermark import Mark, read_mark
 from trialbus.protocol.frames import Record
-from trialbus.protocol.private_folder import open_private_file
 
 _BATCH = 10_000
 
@@ -77,58 +75,47 @@ def check_log(directory: Path | str) -> LogReport:
         >>> check_log(".trialbus").is_intact  # doctest: +SKIP
         True
     """
-    path = _find_log(directory)
+    path = find_log(directory)
     report = LogReport(path)
+    mark = read_watermark(path)
     try:
-        with closing(_open_to_read(path)) as db:
-            _check_format(db, path)
-            _read_log(db, report, _read_watermark(path))
+        with closing(open_to_read(path)) as db:
+            check_format(db, path)
+            read_log(db, report, mark)
+            if mark is not None and read_commit_count(db) < mark.n_commits:
+                report.problems += _check_wal(path)
             report.problems += _check_pages(db)
     except sqlite3.DatabaseError as error:
         report.problems.append(f"{path.name} cannot be read as a database: {error}")
+        report.problems += _check_wal(path)
     return report
 
 
-def repair_log(directory: Path | str) -> LogReport:
-    """Write a new log of the intact events of a damaged log, and put the damaged file aside.
-
-    Events keep their offsets. The offsets of the others stay empty and count as lost, as far as the
-    watermark knows of them. A log in which nothing is damaged is left as it is.
+def find_log(directory: Path | str) -> Path:
+    """Return the file of the log in a directory.
 
     Raises:
-        LogError: A hub has the log open, or there is no log, or no space for another.
+        LogError: There is none.
     """
-    path = _find_log(directory)
-    with take_lock(path):
-        report = check_log(directory)
-        if report.is_intact:
-            return report
-        repaired = path.with_suffix(".repaired")
-        repaired.unlink(missing_ok=True)
-        try:
-            report = _write_repaired(path, repaired)
-            report.backup = _put_aside(path)
-        except (OSError, sqlite3.Error) as error:
-            repaired.unlink(missing_ok=True)
-            raise LogError(f"{path} cannot be repaired: {error}") from error
-        repaired.replace(path)
-    return report
-
-
-def _find_log(directory: Path | str) -> Path:
     path = Path(directory) / "events.db"
     if not path.is_file():
         raise LogError(f"there is no log at {path}; name its folder, as bus.dir does")
     return path
 
 
-def _open_to_read(path: Path) -> sqlite3.Connection:
+def open_to_read(path: Path) -> sqlite3.Connection:
+    """Open a log without changing anything; a hub may be running."""
     db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
     db.text_factory = bytes
     return db
 
 
-def _check_format(db: sqlite3.Connection, path: Path) -> None:
+def check_format(db: sqlite3.Connection, path: Path) -> None:
+    """Raise an error for a log of another version.
+
+    Raises:
+        LogError: The log has the format of an older or of a newer version.
+    """
     format_ = read_format(db)
     if format_ in {"2", "3"}:
         raise LogError(f"{path} has format {format_!r}; start a hub on it once, which converts it")
@@ -136,17 +123,16 @@ def _check_format(db: sqlite3.Connection, path: Path) -> None:
         raise LogError(f"{path} has format {format_!r}; this version reads {FORMAT!r}")
 
 
-def _read_watermark(path: Path) -> Mark | None:
+def read_watermark(path: Path) -> Mark | None:
+    """Return how far a log had come; None if nothing is known."""
     try:
         return read_mark(path.with_suffix(".end").read_bytes())
     except OSError:
         return None
 
 
-def _read_log(
-    db: sqlite3.Connection, report: LogReport, mark: Mark | None, copy: EventCopy | None = None
-) -> LogState:
-    """Read all events and tables into a report, and the events into a copy."""
+def read_log(db: sqlite3.Connection, report: LogReport, mark: Mark | None) -> LogState:
+    """Read all events and tables of an open log into a report, and return the state."""
     ranges: list[tuple[int, int, str]] = []
 
     def add(first: int, stop: int, reason: str) -> None:
@@ -155,10 +141,8 @@ def _read_log(
     db.execute("BEGIN")  # one state of the log, whatever a hub writes meanwhile
     reader = VerifiedReader(db, add)
     state = read_state(db, SmallTables(db), reader, mark, salvage=True)
-    for record in _read_events(reader, state.end):
+    for _ in _read_events(reader, state.end):
         report.n_events += 1
-        if copy is not None:
-            copy.add(record)
     report.log_id, report.end, report.lost = state.log_id, state.end, state.lost
     report.problems += state.problems
     report.damaged = [
@@ -200,6 +184,19 @@ def _find_studies(studies: dict[str, Span], first: int, stop: int) -> list[str]:
     )
 
 
+def _check_wal(path: Path) -> list[str]:
+    """Return what is wrong with the write-ahead log of a log that lacks commits."""
+    try:
+        wal = read_wal(path)
+    except OSError as error:
+        return [f"{name_wal(path).name} cannot be read: {error.strerror}"]
+    if wal is None or not wal.n_corrected + wal.n_damaged:
+        return []
+    n_places = wal.n_corrected + wal.n_damaged
+    advice = "a hub that starts brings back what is intact behind the damage"
+    return [f"{name_wal(path).name} is damaged in {n_places} places; {advice}"]
+
+
 def _check_pages(db: sqlite3.Connection) -> list[str]:
     """Return the first errors of SQLite's integrity check of the file."""
     try:
@@ -208,90 +205,3 @@ def _check_pages(db: sqlite3.Connection) -> list[str]:
         return [f"SQLite: {error}"]
     lines = [line for row in rows for line in row.splitlines() if not line.startswith("***")]
     return [f"SQLite: {line}" for line in lines if line != "ok"][:5]
-
-
-class EventCopy:
-    """Writer of events into a new log, under the same offsets and with new checksums.
-
-    Args:
-        db: The new log.
-    """
-
-    def __init__(self, db: sqlite3.Connection) -> None:
-        self._db = db
-        self._events: list[tuple[int, bytes, int, str, bytes]] = []
-        self._previous = 0
-        self._rare = -1
-
-    def add(self, record: Record) -> None:
-        """Add the next event."""
-        body = bytes(record.body)
-        self._events.append((record.offset, record.publisher, record.seq, record.topic, body))
-        if len(self._events) >= _BATCH:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write the events that wait."""
-        rows, self._previous, self._rare = chain_rows(self._events, self._previous, self._rare)
-        self._db.execute("BEGIN")
-        self._db.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?, ?, ?)", rows)
-        self._db.execute("COMMIT")
-        self._events.clear()
-
-
-def _write_repaired(path: Path, repaired: Path) -> LogReport:
-    report = LogReport(path)
-    mark = _read_watermark(path)
-    os.close(open_private_file(repaired))
-    with closing(sqlite3.connect(repaired, isolation_level=None)) as new:
-        new.execute("PRAGMA auto_vacuum=INCREMENTAL")
-        create(new, mark.log_id.hex() if mark else "")
-        new.text_factory = bytes
-        copy = EventCopy(new)
-        try:
-            with closing(_open_to_read(path)) as db:
-                _check_format(db, path)
-                state = _read_log(db, report, mark, copy)
-        except sqlite3.DatabaseError as error:
-            report.problems.append(f"{path.name} cannot be read as a database: {error}")
-            state = _begin_anew(mark)
-            report.log_id, report.end, report.lost = state.log_id, state.end, state.lost
-        copy.flush()
-        tables = SmallTables(new)
-        tables.load()
-        state.n_commits += 1
-        write_state(tables, state)
-    with closing(Watermark(path.with_suffix(".end"))) as watermark:
-        for _ in range(2):  # slots
-            watermark.write(Mark(bytes.fromhex(state.log_id), state.end, state.n_commits))
-    return report
-
-
-def _begin_anew(mark: Mark | None) -> LogState:
-    """Return the state of a lost log, from the watermark if the file is left."""
-    mark = mark or Mark(os.urandom(16), 0, 0)
-    return LogState(
-        log_id=mark.log_id.hex(),
-        end=mark.end,
-        publishers={},
-        durable={},
-        readings={},
-        sessions={},
-        session_keys={},
-        studies={},
-        gaps=[(mark.end, 0, "lost")] if mark.end else [],
-        created=f"{time.time():.3f}",
-        n_commits=mark.n_commits,
-        problems=[],
-    )
-
-
-def _put_aside(path: Path) -> Path:
-    """Move the files of a log into a folder beside the log and return the folder."""
-    folder = path.with_name(time.strftime("damaged-%Y%m%d-%H%M%S"))
-    folder.mkdir(mode=0o700)
-    for suffix in ("-wal", "-shm", ""):
-        file = path.with_name(path.name + suffix)
-        if file.exists():
-            file.replace(folder / file.name)
-    return folder

@@ -153,6 +153,15 @@ def read_state(
     return state
 
 
+def add_entries(state: LogState, db: sqlite3.Connection) -> None:
+    """Add the publishers and the studies of all events of a log to its state."""
+    _add_from_events(state, VerifiedReader(db, _ignore_damage), state.end)
+
+
+def _ignore_damage(_first: int, _stop: int, _reason: str) -> None:
+    """Report no damage, which was reported before."""
+
+
 def make_session_rows(sessions: Mapping[str, Hello], now: float) -> list[Row]:
     """Return the rows of sessions that were seen at a time, in seconds since the epoch."""
     return [(id_, msgspec.msgpack.encode(hello), now) for id_, hello in sessions.items()]
@@ -199,6 +208,19 @@ def _mend(state: LogState, damaged: dict[str, list[Row]], reader: VerifiedReader
         f"the log's tables are damaged ({described}): publishers and studies are read from the"
         " events, damaged durable names begin again"
     )
+    _add_from_events(state, reader, end)
+    for name, *_ in damaged.get(DURABLE.name, []):
+        try:
+            # Twice is better than never.
+            state.durable.setdefault(bytes(name).decode(), 0)
+        except (TypeError, UnicodeDecodeError):
+            continue
+    # A session that is dropped would leave its trial running for ever; one too many expires.
+    state.sessions.update(_decode_sessions(damaged.get(SESSION.name, [])))
+
+
+def _add_from_events(state: LogState, reader: VerifiedReader, end: int) -> None:
+    """Add the publishers and the studies of the events before an offset."""
     position, now = 0, time.time()
     while position < end:
         for record in reader.read(position, end, end):
@@ -210,14 +232,6 @@ def _mend(state: LogState, damaged: dict[str, list[Row]], reader: VerifiedReader
                 is_end = type_ == _FINISHED
                 state.studies[study] = Span(first, record.offset, now) if is_end else Span(first)
         position = reader.position
-    for name, *_ in damaged.get(DURABLE.name, []):
-        try:
-            # Twice is better than never.
-            state.durable.setdefault(bytes(name).decode(), 0)
-        except (TypeError, UnicodeDecodeError):
-            continue
-    # A session that is dropped would leave its trial running for ever; one too many expires.
-    state.sessions.update(_decode_sessions(damaged.get(SESSION.name, [])))
 
 
 def _compare(state: LogState, mark: Mark) -> None:

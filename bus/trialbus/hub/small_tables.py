@@ -33,6 +33,23 @@ _DIGEST = "digest"
 _Key: TypeAlias = tuple[str, Any]
 
 
+def read_commit_count(db: sqlite3.Connection) -> int:
+    """Return the number of transactions since a log was made; 0 if the number is damaged.
+
+    Raises:
+        sqlite3.Error: The log cannot be read.
+    """
+    stored = db.execute(f"{META.select} WHERE key = ?", (_DIGEST,)).fetchone()
+    row = None if stored is None else META.verify(stored)
+    return 0 if row is None else _parse_digest(row[1])[0]
+
+
+def _parse_digest(value: str) -> tuple[int, str]:
+    """Return the number of transactions and the digest of the rows."""
+    n_commits, _, digest = value.partition(" ")
+    return int(n_commits), digest
+
+
 class SmallTables:
     """The small tables of an open log; `load` comes first.
 
@@ -71,7 +88,7 @@ class SmallTables:
             if rows:
                 damaged[table.name] = rows
         meta: dict[str, str] = {row[0]: row[1] for row in intact[META.name]}
-        n_commits, _, digest = meta.get(_DIGEST, "0 ").partition(" ")
+        n_commits, digest = _parse_digest(meta.get(_DIGEST, "0 "))
         intact[META.name] = [row for row in intact[META.name] if row[0] != _DIGEST]
         self._checksums = {
             (table.name, row[0]): table.checksum(row)
@@ -81,7 +98,7 @@ class SmallTables:
         self._digest = 0
         for checksum in self._checksums.values():
             self._digest ^= checksum
-        self.n_commits = int(n_commits)
+        self.n_commits = n_commits
         if not damaged and digest != str(self._digest):
             damaged = {table.name: [] for table in TABLES}
         return intact, damaged

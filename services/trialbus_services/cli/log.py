@@ -6,7 +6,8 @@ import argparse
 import json
 from dataclasses import asdict
 
-from trialbus.hub.log_check import LogReport, check_log, repair_log
+from trialbus.hub.log_check import LogReport, check_log
+from trialbus.hub.log_repair import repair_log
 from trialbus_services.process import exit_codes
 
 _SHOWN = 20  # damaged ranges
