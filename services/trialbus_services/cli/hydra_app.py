@@ -116,7 +116,8 @@ def _run_hydra(arguments: Sequence[str], task: Callable[[ComposedConfig], int]) 
             codes.append(exit_codes.get_error_code(error))
 
     composing.register()
-    sys.argv = [sys.argv[0], *_move_options_first(arguments)]
+    hydra_arguments = composing.list_hydra_arguments(arguments)
+    sys.argv = [sys.argv[0], *_move_options_first(hydra_arguments)]
     hydra.main(
         version_base=composing.VERSION_BASE,
         config_path=composing.TREE,

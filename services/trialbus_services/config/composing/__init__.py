@@ -7,6 +7,7 @@ from trialbus_services.config.composing.compose import (
     ComposedConfig,
     compose_config,
     format_arguments,
+    list_hydra_arguments,
     parse_arguments,
 )
 from trialbus_services.config.composing.errors import ConfigError
@@ -20,6 +21,7 @@ __all__ = [
     "ConfigError",
     "compose_config",
     "format_arguments",
+    "list_hydra_arguments",
     "parse_arguments",
     "register",
 ]

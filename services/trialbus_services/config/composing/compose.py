@@ -29,6 +29,13 @@ from trialbus_services.config.composing.errors import (
 )
 from trialbus_services.config.composing.provenance import ConfigSources
 from trialbus_services.config.composing.schema import register
+from trialbus_services.config.composing.study_file import (
+    STUDY_FILE,
+    find_study_file,
+    is_study_file,
+    read_study_file,
+    store_study_file,
+)
 from trialbus_services.config.secrets import remember_secrets
 
 VERSION_BASE = "1.3"
@@ -55,7 +62,8 @@ def compose_config(arguments: Sequence[str]) -> Generator[ComposedConfig]:
     blocks can be nested, and used in an application of Hydra.
 
     Args:
-        arguments: Overrides, and Hydra's `--config-dir`, `--config-name` and `--config-path`.
+        arguments: Overrides, a study file, and Hydra's `--config-dir`, `--config-name` and
+            `--config-path`.
 
     Raises:
         ConfigError: The config cannot be composed; also in place of any `SpecError` that is raised
@@ -67,13 +75,16 @@ def compose_config(arguments: Sequence[str]) -> Generator[ComposedConfig]:
         8
     """
     options = parse_arguments(arguments)
-    name = options.config_name or PRIMARY
+    name, files = options.config_name or PRIMARY, dict[str, Path]()
     state_before = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
     GlobalHydra.instance().clear()
     register()
+    if options.study_file is not None:
+        store_study_file(read_study_file(options.study_file))
+        files[STUDY_FILE] = options.study_file
     version.setbase(VERSION_BASE)
     hydra = Hydra.create_main_hydra2("trialbus", _build_search_path(options))
-    sources = ConfigSources(hydra.config_loader, name, options.overrides)
+    sources = ConfigSources(hydra.config_loader, name, options.overrides, files)
     try:
         try:
             with warnings.catch_warnings():
@@ -103,18 +114,57 @@ def compose_config(arguments: Sequence[str]) -> Generator[ComposedConfig]:
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
-    """Parse arguments with Hydra's parser, options and overrides in any order."""
-    return get_args_parser().parse_intermixed_args(list(arguments))
+    """Parse arguments with Hydra's parser, options and overrides in any order.
+
+    Returns:
+        Options of Hydra, and `study_file`, the path of a study file among the overrides, or None.
+
+    Raises:
+        ConfigError: There are several study files, or one beside `--config-name`.
+    """
+    options = get_args_parser().parse_intermixed_args(list(arguments))
+    options.study_file = find_study_file(options.overrides)
+    options.overrides = [text for text in options.overrides if not is_study_file(text)]
+    if options.study_file is not None:
+        if options.config_name is not None:
+            raise ConfigError(
+                "--config-name",
+                f"{options.config_name!r} beside {str(options.study_file)!r} (expected either)",
+                None,
+            )
+        options.config_name = STUDY_FILE
+    return options
+
+
+def list_hydra_arguments(arguments: Sequence[str]) -> list[str]:
+    """Return arguments for `hydra.main`, which knows a study file as a config of its store.
+
+    Raises:
+        ConfigError: See `parse_arguments` and `read_study_file`.
+    """
+    file = parse_arguments(arguments).study_file
+    if file is None:
+        return list(arguments)
+    store_study_file(read_study_file(file))
+    return [
+        f"--config-name={STUDY_FILE}",
+        *(argument for argument in arguments if not is_study_file(argument)),
+    ]
 
 
 def format_arguments(options: argparse.Namespace, overrides: Sequence[str]) -> list[str]:
     """Return the arguments with which another command composes the same config."""
+    file = options.study_file
     options_by_name = {
         "--config-path": options.config_path,
-        "--config-name": options.config_name,
+        "--config-name": None if file else options.config_name,
         "--config-dir": options.config_dir,
     }
-    return [*(f"{name}={value}" for name, value in options_by_name.items() if value), *overrides]
+    return [
+        *([str(file)] if file else ()),
+        *(f"{name}={value}" for name, value in options_by_name.items() if value),
+        *overrides,
+    ]
 
 
 def _build_search_path(options: argparse.Namespace) -> ConfigSearchPath:

@@ -77,7 +77,7 @@ def explain_error(error: Exception, sources: ConfigSources) -> ConfigError:
         case MissingConfigException():
             return _explain_missing_config(error, sources)
         case yaml.MarkedYAMLError():
-            return _explain_yaml_error(error)
+            return explain_yaml_error(error)
         case _:
             pass
     cause = error if isinstance(error, OmegaConfBaseException) else _get_cause(error)
@@ -95,6 +95,16 @@ def explain_search_path(warning: UserWarning, sources: ConfigSources) -> ConfigE
         "__init__.py)"
     )
     return ConfigError("hydra.searchpath", problem, sources.describe_value("hydra.searchpath"))
+
+
+def explain_yaml_error(error: yaml.MarkedYAMLError) -> ConfigError:
+    """Return an error of a YAML parser as an error with the file and the line."""
+    mark = error.problem_mark or error.context_mark
+    if mark is None:
+        return ConfigError("config", _get_first_line(str(error)), None)
+    file = Path(mark.name)
+    problem = f"is not valid YAML: {error.problem or error.context}"
+    return ConfigError(file.stem, problem, f"in {shorten_path(file)}, line {mark.line + 1}")
 
 
 def _explain_text(text: str, sources: ConfigSources) -> ConfigError:
@@ -183,15 +193,6 @@ def _explain_missing_config(error: MissingConfigException, sources: ConfigSource
     if source is None and config_match:
         source = sources.describe_file(config_match[1])
     return ConfigError(group, problem, source)
-
-
-def _explain_yaml_error(error: yaml.MarkedYAMLError) -> ConfigError:
-    mark = error.problem_mark or error.context_mark
-    if mark is None:
-        return ConfigError("config", _get_first_line(str(error)), None)
-    file = Path(mark.name)
-    problem = f"is not valid YAML: {error.problem or error.context}"
-    return ConfigError(file.stem, problem, f"in {shorten_path(file)}, line {mark.line + 1}")
 
 
 def _extend_key(error: SpecError, config: DictConfig) -> tuple[str, str]:

@@ -32,10 +32,18 @@ class ConfigSources:
         loader: Loader with which Hydra composed the config.
         config_name: Name of the primary config.
         overrides: Overrides of the command line.
+        files: Files of configs that are in no folder of Hydra's search path, by name.
     """
 
-    def __init__(self, loader: ConfigLoader, config_name: str, overrides: Sequence[str]) -> None:
+    def __init__(
+        self,
+        loader: ConfigLoader,
+        config_name: str,
+        overrides: Sequence[str],
+        files: Mapping[str, Path],
+    ) -> None:
         self._loader = loader
+        self._files = files
         self._config_name = config_name
         self._overrides = list(overrides)
 
@@ -70,7 +78,10 @@ class ConfigSources:
         for config in reversed(configs):
             file = self._find_file(config)
             for path, text in iterate_values(file) if file else ():
-                if path[:1] == ("defaults",) and text == name:
+                is_choice = path[:1] == ("defaults",) or (
+                    config in self._files and path == (group,)
+                )
+                if is_choice and text == name:
                     return self.describe_file(config, path)
         return None
 
@@ -82,7 +93,7 @@ class ConfigSources:
             path: Path of the value in the file; empty for the file as a whole.
         """
         source = self._find_source(config)
-        file = _find_local_file(source, config) if source else None
+        file = self._find_file(config)
         if source is None or file is None:
             return None
         if source.scheme() == "pkg":
@@ -138,6 +149,8 @@ class ConfigSources:
 
     def _has_missing_marks(self, choices: Mapping[str, str]) -> bool:
         """Tell whether a file may contain `???`: to parse all files takes as long as composing."""
+        if any(_MISSING.encode() in file.read_bytes() for file in self._files.values()):
+            return True
         chosen = {f"{group.partition('@')[0]}/{name}" for group, name in choices.items()}
         for source in self._loader.get_sources():
             folder = _find_folder(source)
@@ -178,6 +191,8 @@ class ConfigSources:
         return next((s for s in self._loader.get_sources() if s.is_config(config)), None)
 
     def _find_file(self, config: str) -> Path | None:
+        if config in self._files:
+            return self._files[config]
         source = self._find_source(config)
         return _find_local_file(source, config) if source else None
 

@@ -1,0 +1,113 @@
+"""Collector: publishes the metrics that an untouched program leaves, while the program trains."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from trialbus.messages import events
+from trialbus.trainer.metrics import MAX_STEP
+from trialbus_services.config.metric_source import MetricSource
+from trialbus_services.worker.collectors.readers import Reader, Reading, open_reader
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.2
+
+
+class Collector:
+    """Publishes an evaluation for each step whose metrics a program leaves.
+
+    Args:
+        trial: Trial that the program runs.
+        sources: Sources of the metrics.
+        paths: File or folder of each source.
+        publish: Publishes an event; called from another thread.
+
+    Raises:
+        ImportError: A source needs a package that is not installed.
+    """
+
+    def __init__(
+        self,
+        trial: events.TrialAssigned,
+        sources: Sequence[MetricSource],
+        paths: Sequence[Path],
+        publish: Callable[[events.EvaluationComplete], object],
+    ) -> None:
+        self._trial = trial
+        self._publish = publish
+        self._began_s = time.monotonic()
+        self._sources = [
+            _SourceState(source, open_reader(source, path))
+            for source, path in zip(sources, paths, strict=True)
+        ]
+
+    async def follow(self) -> None:
+        """Publish what the program leaves until the task is cancelled."""
+        while True:
+            await asyncio.to_thread(self.collect)
+            await asyncio.sleep(_POLL_S)
+
+    async def finish(self) -> None:
+        """Publish what is left after the program has ended, and name sources without metrics."""
+        await asyncio.to_thread(self.collect, is_complete=True)
+        for state in self._sources:
+            if not state.n_readings:
+                logger.warning(
+                    "trial %d of %r left no metrics in trainer.metrics (%s)",
+                    self._trial.trial,
+                    self._trial.study,
+                    state.source,
+                )
+
+    def collect(self, *, is_complete: bool = False) -> None:
+        """Publish what is new in all sources."""
+        for state in self._sources:
+            for reading in state.read(is_complete=is_complete):
+                metrics = _rename(reading.metrics, state.source.names)
+                step = state.last_step + 1 if reading.step is None else reading.step
+                if not metrics or step > MAX_STEP:
+                    continue
+                state.last_step = step
+                state.n_readings += 1
+                self._publish(
+                    events.EvaluationComplete(
+                        study=self._trial.study,
+                        trial=self._trial.trial,
+                        attempt=self._trial.attempt,
+                        step=step,
+                        metrics=metrics,
+                        elapsed_s=time.monotonic() - self._began_s,
+                    )
+                )
+
+
+class _SourceState:
+    """A source, its reader, and how far the source was read."""
+
+    def __init__(self, source: MetricSource, reader: Reader) -> None:
+        self.source = source
+        self.last_step = -1
+        self.n_readings = 0
+        self._reader = reader
+        self._is_readable = True
+
+    def read(self, *, is_complete: bool) -> list[Reading]:
+        """Return the new readings; log the first of several errors in a row."""
+        try:
+            readings = self._reader.read(is_complete=is_complete)
+        except OSError as error:
+            if self._is_readable:
+                logger.warning("trainer.metrics (%s) cannot be read: %s", self.source, error)
+            self._is_readable = False
+            return []
+        self._is_readable = True
+        return readings
+
+
+def _rename(metrics: Mapping[str, float], names: Mapping[str, str]) -> dict[str, float]:
+    return {names.get(name, name): value for name, value in metrics.items()}
