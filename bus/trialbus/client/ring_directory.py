@@ -1,7 +1,9 @@
 """The folder of a hub's rings on this host: creates rings, and adopts the rings of dead processes.
 
 The owning process holds a lock on the file of a ring while it lives; a ring without a lock belongs
-to a dead process.
+to a dead process. The rings of the processes that a worker starts for an attempt lie in a folder of
+their own, a group. Whoever holds the lock of a folder adopts its rings: of a group its worker, and
+anybody once the worker is dead.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -23,7 +26,13 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_BYTES = 4 << 20
 
+#: Environment variable of the processes of an attempt, set by the worker: their group of rings.
+GROUP_VARIABLE = "TRIALBUS_OUTBOX_GROUP"
+
 _SUFFIX = ".ring"
+_LOCK = "adopter"
+_GROUP_NAME = re.compile(r"[0-9a-f]{1,64}")
+_N_TRIES = 3  # to create a file in a group's folder that another process removes as empty
 _DAMAGED, _REFUSED = ".damaged", ".refused"
 
 
@@ -35,19 +44,40 @@ def locate_ring_directory(endpoint: str) -> Path:
     return base / f"trialbus-{os.geteuid()}" / name
 
 
+def locate_group(endpoint: str, group: str) -> Path:
+    """Return the folder of a group of rings; the hub's own folder for the group without a name."""
+    return locate_ring_directory(endpoint) / group
+
+
+def find_group() -> str:
+    """Return the name of this process's group of rings; empty outside of a worker's training."""
+    name = os.environ.get(GROUP_VARIABLE, "")
+    return name if _GROUP_NAME.fullmatch(name) else ""
+
+
+def list_groups(endpoint: str) -> list[str]:
+    """Return the names of the groups that have a folder on this host."""
+    try:
+        return [
+            entry.name
+            for entry in os.scandir(locate_ring_directory(endpoint))
+            if _GROUP_NAME.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False)
+        ]
+    except OSError:
+        return []
+
+
 def create_ring(
     endpoint: str, publisher: bytes, capacity: int = DEFAULT_BYTES
 ) -> SharedRing | None:
     """Create the ring of a publisher; None if memory is short or the folder is another user's."""
-    directory = locate_ring_directory(endpoint)
-    path = directory / f"{publisher.hex()}{_SUFFIX}"
+    group = find_group()
+    path = locate_group(endpoint, group) / f"{publisher.hex()}{_SUFFIX}"
     unfinished = path.with_suffix(".new")
     capacity = -(-capacity // 8) * 8
     header = encode_header(capacity, publisher)
     try:
-        make_directory(directory.parent)
-        make_directory(directory)
-        file = os.open(unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        file = _create_file(unfinished, endpoint, group)
         try:
             if sys.platform == "linux":
                 # Reserve the memory now: a write to a full memory file system kills the process.
@@ -72,37 +102,88 @@ def create_ring(
         return None
 
 
-def lock_directory(endpoint: str) -> int | None:
-    """Lock the folder of the rings and return the descriptor; None if the lock is not available."""
+def _create_file(path: Path, endpoint: str, group: str) -> int:
+    for n_left in reversed(range(_N_TRIES)):
+        _make_group(endpoint, group)
+        try:
+            return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            if not n_left:
+                raise
+    raise AssertionError(path)
+
+
+def _check_group(endpoint: str, group: str) -> None:
     directory = locate_ring_directory(endpoint)
-    path = directory / "adopter"
+    check_directory(directory.parent)
+    check_directory(directory)
+    if group:
+        check_directory(directory / group)
+
+
+def _make_group(endpoint: str, group: str) -> None:
+    directory = locate_ring_directory(endpoint)
+    make_directory(directory.parent)
+    make_directory(directory)
+    if group:
+        make_directory(directory / group)
+
+
+def lock_directory(endpoint: str, group: str = "", *, create: bool = False) -> int | None:
+    """Lock a folder of rings and return the descriptor; None if the lock is not available.
+
+    Args:
+        endpoint: Address of the hub.
+        group: Name of a group of rings; empty for the rings of processes without a group.
+        create: Whether to create the folder if there is none.
+    """
+    path = locate_group(endpoint, group) / _LOCK
     try:
-        check_directory(directory.parent)
-        check_directory(directory)
-        with contextlib.suppress(FileExistsError):
-            path.touch(mode=0o600, exist_ok=False)
+        if create:
+            os.close(_create_file(path, endpoint, group))
+        else:
+            _check_group(endpoint, group)
+            with contextlib.suppress(FileExistsError):
+                path.touch(mode=0o600, exist_ok=False)
         return try_lock(path)
     except OSError:
         return None  # no shared memory, or not this user's: `create_ring` has warned
 
 
-def adopt_rings(
-    endpoint: str, *, without: Collection[Path] = ()
-) -> Iterator[tuple[SharedRing, list[RingEvent]]]:
-    """Lock and yield every ring of a dead process on this host, with the events of the ring.
+def remove_group(endpoint: str, group: str) -> None:
+    """Remove the folder of a group whose lock this process holds, unless rings are left in it."""
+    directory = locate_group(endpoint, group)
+    with contextlib.suppress(OSError):
+        names = {path.suffix: path for path in directory.iterdir()}
+        if not names.keys() & {_SUFFIX, _DAMAGED, _REFUSED}:
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def list_rings(endpoint: str, group: str = "") -> list[Path]:
+    """Return the files of the rings in a folder; empty if the folder is not this user's.
 
     Args:
         endpoint: Address of the hub.
+        group: Name of a group of rings; empty for the rings of processes without a group.
+    """
+    try:
+        _check_group(endpoint, group)
+        return [path for path in locate_group(endpoint, group).iterdir() if path.suffix == _SUFFIX]
+    except OSError:
+        return []
+
+
+def adopt_rings(
+    endpoint: str, group: str = "", *, without: Collection[Path] = ()
+) -> Iterator[tuple[SharedRing, list[RingEvent]]]:
+    """Lock and yield every ring of a dead process in a folder, with the events of the ring.
+
+    Args:
+        endpoint: Address of the hub.
+        group: Name of a group of rings; empty for the rings of processes without a group.
         without: Files of rings that stay for another adopter.
     """
-    directory = locate_ring_directory(endpoint)
-    try:
-        check_directory(directory.parent)
-        check_directory(directory)
-        paths = [path for path in directory.iterdir() if path.suffix == _SUFFIX]
-    except OSError:
-        return
-    for path in paths:
+    for path in list_rings(endpoint, group):
         if path in without:
             continue
         adopted = _adopt_ring(path)

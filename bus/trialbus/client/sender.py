@@ -11,7 +11,12 @@ from trialbus.client.link import Link
 from trialbus.client.outbox import Outbox
 from trialbus.client.part_driver import Send
 from trialbus.client.private_files import unlock
-from trialbus.client.ring_directory import adopt_rings, lock_directory
+from trialbus.client.ring_directory import (
+    adopt_rings,
+    list_groups,
+    lock_directory,
+    remove_group,
+)
 from trialbus.client.shared_ring import RingEvent, SharedRing
 from trialbus.errors import HubRefusedError
 from trialbus.protocol import frames, limits
@@ -121,6 +126,7 @@ class Adopter:
     """Sends the events that dead publishers on this host left in shared memory.
 
     One adopter at a time does so for each hub: the holder of the lock in the folder of the rings.
+    The rings of a training are left to its worker while the worker lives (see `handover`).
     An adopter whose key does not allow the events leaves the ring and, for a while, the lock to
     others on this host.
     """
@@ -129,7 +135,7 @@ class Adopter:
         self._link = link
         self._lock: int | None = None
         self._due = 0.0
-        self._rings: list[_AdoptedRing] = []
+        self._rings: list[AdoptedRing] = []
         self._forbidden: set[Path] = set()  # rings that the key of this process may not send
         self._yields_until = 0.0
         self.damaged = 0  #: number of events in adopted rings that were damaged and are not sent
@@ -149,10 +155,13 @@ class Adopter:
         self._rings = [ring for ring in self._rings if ring.attach_next()]
         self._leave_forbidden(now)
         if now >= self._yields_until and self._is_adopter():
-            for ring, events in adopt_rings(self._link.endpoint, without=self._forbidden):
-                logger.info("sending %d events of a publisher that died", len(events))
-                self.damaged += ring.damaged
-                self._rings.append(_AdoptedRing(self._link, ring, events))
+            self._adopt()
+            for group in list_groups(self._link.endpoint):
+                lock = lock_directory(self._link.endpoint, group)
+                if lock is not None:  # the worker of the group is dead
+                    self._adopt(group)
+                    remove_group(self._link.endpoint, group)
+                    unlock(lock)
         return self._due
 
     def on_close(self) -> None:
@@ -160,6 +169,12 @@ class Adopter:
         for ring in self._rings:
             ring.close()
         self._unlock()
+
+    def _adopt(self, group: str = "") -> None:
+        for ring, events in adopt_rings(self._link.endpoint, group, without=self._forbidden):
+            logger.info("sending %d events of a publisher that died", len(events))
+            self.damaged += ring.damaged
+            self._rings.append(AdoptedRing(self._link, ring, events))
 
     def _leave_forbidden(self, now: float) -> None:
         """Leave the rings whose events the hub does not take from this process to others."""
@@ -184,7 +199,7 @@ class Adopter:
         return self._lock is not None
 
 
-class _AdoptedRing:
+class AdoptedRing:
     """The ring of a dead publisher, sent in runs: an outbox's numbers have no gap, a ring's may."""
 
     def __init__(self, link: Link, ring: SharedRing, events: list[RingEvent]) -> None:
@@ -212,6 +227,11 @@ class _AdoptedRing:
     def path(self) -> Path:
         """File of the ring."""
         return self._ring.path
+
+    @property
+    def n_left(self) -> int:
+        """Number of events that the hub has not acknowledged."""
+        return len(self._sender.outbox) + sum(map(len, self._runs))
 
     @property
     def is_forbidden(self) -> bool:

@@ -193,6 +193,17 @@ class SharedRing:
         return position + self._capacity - position % self._capacity
 
 
+def read_last(path: Path) -> int:
+    """Return the number of the newest event in a ring that another process may be writing.
+
+    Raises:
+        OSError: There is no such file any more.
+    """
+    with path.open("rb") as file:
+        header = file.read(_START)
+    return _HEADER.unpack(header)[_LAST] if len(header) == _START else 0
+
+
 def encode_header(capacity: int, publisher: bytes) -> bytes:
     """Return the header of an empty ring; `capacity` is a multiple of 8."""
     constants = crc32(_CONSTANTS.pack(_MAGIC, capacity, publisher))

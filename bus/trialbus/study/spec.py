@@ -151,6 +151,12 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     timeout_s: float | None = None
     """Seconds from submission after which no trial is handed out any more; None for no limit."""
 
+    trial_timeout_s: float | None = None
+    """Seconds after which an attempt at a trial is ended as `timed_out`; None for no limit."""
+
+    silence_s: float | None = None
+    """Seconds without a report after which an attempt is ended as `silent`; None for no limit."""
+
     sampler: Component = Component(type="TPESampler")
     """The Optuna sampler."""
 
@@ -237,13 +243,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
         check_study_name(self.name)
         if not self.objectives:
             raise ValueError("objective is missing (expected at least one)")
-        for name, least, expected in _COUNTS:
-            check_count(name, getattr(self, name), least, expected)
-        check_seed("seed", self.seed)
-        if self.timeout_s is not None and not self.timeout_s > 0:
-            raise ValueError(
-                f"timeout_s {self.timeout_s:g} is not above zero (expected seconds, or null)"
-            )
+        self._check_limits()
         if self.target is not None and math.isnan(self.target):
             raise ValueError("target nan is no value (expected a number, or null)")
         if self.target is not None and len(self.objectives) > 1:
@@ -323,6 +323,17 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
 
     def _has_value(self, name: str, value: Any) -> bool:
         return name in self.params and self.params[name].contains(value)
+
+    def _check_limits(self) -> None:
+        for name, least, expected in _COUNTS:
+            check_count(name, getattr(self, name), least, expected)
+        check_seed("seed", self.seed)
+        for name in ("timeout_s", "trial_timeout_s", "silence_s"):
+            seconds = getattr(self, name)
+            if seconds is not None and not seconds > 0:
+                raise ValueError(
+                    f"{name} {seconds:g} is not above zero (expected seconds, or null)"
+                )
 
     def _check_pruning(self) -> None:
         if self.pruner is None or self.pruner.type == "NopPruner":

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Protocol
 
+from trialbus.client.handover import note_signal
 from trialbus.client.link import Link
 from trialbus.client.presence import Presence
 from trialbus.client.publisher import Publisher
@@ -30,6 +31,10 @@ class Channel(Protocol):
     def wait_for_decision(self, attempt: int, step: int, wait_s: float) -> events.Prune | None:
         """Wait at most `wait_s` for the decision about a step; None means to go on."""
 
+    def note_signal(self) -> bool:
+        """Tell the worker that a signal ends this process; False if no worker will know."""
+        ...
+
     def close(self) -> None:
         """Hand over the events that are left and close the connection."""
 
@@ -46,6 +51,7 @@ class _ReceivingChannel:
             trial=assigned.trial,
             link=link,
         )
+        self._request = assigned.request
         self._has_new_command = False  # since the last call of `find_prune`
         self._commands.wake_on_arrival(self._note_arrival)
 
@@ -92,6 +98,10 @@ class BusChannel(_ReceivingChannel):
         """Put an event into the outbox."""
         self._publisher.publish(event, at_once=at_once)
 
+    def note_signal(self) -> bool:
+        """Tell the worker that a signal ends this process; False if no worker will know."""
+        return note_signal(self._link.endpoint, self._request)
+
     def close(self) -> None:
         """Send the events of the outbox, end the session and close the link."""
         self._publisher.close(_FLUSH_S)
@@ -121,6 +131,10 @@ class SilentChannel:
 
     def wait_for_decision(self, attempt: int, step: int, wait_s: float) -> events.Prune | None:
         """Return None: the other process waits."""
+
+    def note_signal(self) -> bool:
+        """Return False: the other process tells the worker."""
+        return False
 
     def close(self) -> None:
         """Return at once: there is no connection."""
@@ -157,6 +171,10 @@ class PrintingChannel:
 
     def wait_for_decision(self, attempt: int, step: int, wait_s: float) -> None:
         """Return None: no optimizer decides about a stand-alone trial."""
+
+    def note_signal(self) -> bool:
+        """Return False: no worker started a stand-alone trial."""
+        return False
 
     def close(self) -> None:
         """Return at once: a stand-alone trial has no connection."""

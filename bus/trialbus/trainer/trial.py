@@ -37,6 +37,11 @@ from trialbus.trainer.termination import Termination
 
 _TRACEBACK_LINES = 20
 
+_CAUSES: dict[events.TrialState, events.FailureCause] = {
+    "failed": "exception",
+    "preempted": "preempted",
+}
+
 
 class Trial:
     """A trial of a study, as the training script sees the trial. Made by `attach`.
@@ -109,13 +114,13 @@ class Trial:
         if self._is_copy or self.is_closed:
             return False
         if self._termination.is_requested:
-            self._finish("preempted", error="ended by SIGTERM")
+            self._leave_or_preempt("ended by SIGTERM")
         elif error is None or (isinstance(error, SystemExit) and not error.code):
             self.complete()
         elif isinstance(error, TrialPruned):
             self._finish("pruned")
         elif isinstance(error, KeyboardInterrupt):
-            self._finish("preempted", error="interrupted from the keyboard")
+            self._leave_or_preempt("interrupted from the keyboard")
         else:
             lines = "".join(traceback.format_exception(error)).splitlines()
             self._finish("failed", error="\n".join(lines[-_TRACEBACK_LINES:]))
@@ -315,6 +320,12 @@ class Trial:
             by=prune.by,
         )
 
+    def _leave_or_preempt(self, reason: str) -> None:
+        """Leave the verdict to the worker, which knows who sent the signal; else hand it back."""
+        if self._is_finished or not self._channel.note_signal():
+            self._finish("preempted", error=reason)
+        self._is_finished = True
+
     def _finish(
         self,
         state: events.TrialState,
@@ -330,6 +341,7 @@ class Trial:
                     trial=self.number,
                     attempt=self.attempt,
                     state=state,
+                    cause=_CAUSES.get(state),
                     values=values,
                     error=error,
                 )

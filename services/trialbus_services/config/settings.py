@@ -153,7 +153,7 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Name, slots, time limits and GPUs of a worker."""
+    """Name, slots, limits and GPUs of a worker."""
 
     name: str | None = None
     """Name of the worker in views and logs; null for `<host>-<pid>`."""
@@ -161,6 +161,12 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Number of trials that run at the same time."""
     grace_s: float = 5.0
     """Seconds between SIGTERM and SIGKILL when a training is ended."""
+    exit_grace_s: float | None = 30.0
+    """Seconds that the process of a training has to exit after the end of its trial, before the
+    worker ends the process; null for no limit."""
+    memory_gb: float | None = None
+    """Memory in 10^9 bytes that the processes of one training may use together, measured once a
+    second; null for no limit. A training that uses more is ended, as `out_of_memory`."""
     ttl_s: float = 10.0
     """Seconds of silence after which the worker and its trials count as lost."""
     gpus: int | list[int | str] | Literal["auto"] | None = None
@@ -174,6 +180,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             raise ValueError(f"slots {self.slots} is below 1 (expected a number of trials)")
         if self.grace_s < 0:
             raise ValueError(f"grace_s {self.grace_s:g} is below 0 (expected seconds)")
+        for name in ("exit_grace_s", "memory_gb"):
+            limit = getattr(self, name)
+            if limit is not None and not limit > 0:
+                raise ValueError(f"{name} {limit:g} is not above zero (expected a limit, or null)")
         if self.ttl_s <= 0:
             raise ValueError(f"ttl_s {self.ttl_s:g} is not above zero (expected seconds)")
         if self.ttl_s * 1000 > limits.MAX_TTL_MS:

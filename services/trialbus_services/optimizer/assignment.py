@@ -41,4 +41,6 @@ def build_assignment(
         config_name=spec.config_name,
         worker=request.worker if request else "",
         slot=request.slot if request else 0,
+        timeout_s=spec.trial_timeout_s,
+        silence_s=spec.silence_s,
     )

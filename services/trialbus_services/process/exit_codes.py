@@ -23,17 +23,31 @@ ALREADY_SERVED: Final = 3
 #: Ctrl-C, as in shells: 128 and the number of SIGINT.
 INTERRUPTED: Final = 130
 
-#: Exit codes of a training after a signal to terminate: negative for death by the signal, 128 and
-#: the number where a shell or the trainer handled the signal.
-TERMINATED: Final = frozenset(
-    {
-        -signal.SIGTERM,
-        -signal.SIGINT,
-        -signal.SIGHUP,
-        128 + signal.SIGTERM,
-        128 + signal.SIGINT,
-    }
-)
+# Where a shell started the program: 128 and the number of the signal. Not SIGHUP, whose 129 other
+# programs use.
+_SHELL_CODES: Final = {
+    128 + number: number
+    for number in (
+        signal.SIGINT,
+        signal.SIGILL,
+        signal.SIGABRT,
+        signal.SIGBUS,
+        signal.SIGFPE,
+        signal.SIGKILL,
+        signal.SIGSEGV,
+        signal.SIGTERM,
+    )
+}
+
+
+def find_signal(code: int) -> int | None:
+    """Return the number of the signal that ended a program with an exit code; None without one.
+
+    Args:
+        code: Exit code; negative for death by the signal, 128 and the number where a shell or the
+            program handled the signal.
+    """
+    return -code if code < 0 else _SHELL_CODES.get(code)
 
 
 def get_error_code(error: TrialbusError) -> int:

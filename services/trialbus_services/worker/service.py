@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
+import time
 import uuid
-from pathlib import Path
 from typing import Any
 
 from trialbus.client.link import Link
@@ -18,16 +19,20 @@ from trialbus.messages import events
 from trialbus.protocol.endpoint import resolve
 from trialbus.trainer.assignment import make_environment
 from trialbus_services.config.settings import BusSettings, WorkerSettings
-from trialbus_services.process import exit_codes, gpus, paths
+from trialbus_services.process import gpus, paths
+from trialbus_services.worker.attempt import Attempt
+from trialbus_services.worker.memory import MemoryLimit, OutOfMemoryKills
 from trialbus_services.worker.resources import measure_slot
 from trialbus_services.worker.trainers import Trainer
-from trialbus_services.worker.training_process import TrainingExit
 
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.5
 _REGISTER_POLL_S = 0.02
 _STOP_NOTICE_S = 1.0
+_SEND_POLL_S = 0.02
+_SEND_NOTE_S = 2.0
+_LAST_SEND_S = 5.0  # of a worker that stops: a hub that is away may stay away
 
 
 class Worker:
@@ -40,7 +45,7 @@ class Worker:
         study: Study whose trials are run; empty for any study.
 
     Raises:
-        SpecError: There are too few GPUs for the slots.
+        SpecError: There are too few GPUs for the slots, or no limit of memory can be applied here.
 
     Example:
         >>> await Worker(bus, settings, trainer, study="digits").run(stop)  # doctest: +SKIP
@@ -58,7 +63,10 @@ class Worker:
         gpus_per_slot = settings.gpus_per_trial if self._gpus else 0.0
         self._resources = measure_slot(settings.slots, gpus_per_slot)
         self._assignments: dict[str, asyncio.Future[events.TrialAssigned]] = {}  # by request
-        self._trainings: dict[tuple[str, int], tuple[int, asyncio.Task[TrainingExit]]] = {}
+        self._attempts: dict[tuple[str, int], Attempt] = {}
+        self._memory = MemoryLimit(settings.memory_gb)
+        self._kernel_kills = OutOfMemoryKills()
+        self._offset = 0  # of the log, up to which events were read
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run trials until `stop` is set, then end the trainings and give the trials back.
@@ -72,7 +80,7 @@ class Worker:
             link.wait_connected(self._bus.connect_s)
             await self._trainer.start()
             logger.info(
-                "worker %s on %s: %d slots, study %r",
+                "%s on %s: %d slots, study %r",
                 self.name,
                 link.endpoint,
                 self._settings.slots,
@@ -81,6 +89,8 @@ class Worker:
             with (
                 subscribe(
                     events.TrialAssigned,
+                    events.TrialFinished,
+                    events.TrialClosed,
                     events.TrainerLost,
                     study=self._study or None,
                     link=link,
@@ -101,32 +111,37 @@ class Worker:
         self, link: Link, publisher: Publisher, reader: asyncio.Task[None], stop: asyncio.Event
     ) -> None:
         """Run the slots until `stop` is set or the hub declares the presence session lost."""
+        info = {
+            "study": self._study,
+            "host": socket.gethostname(),
+            "slots": str(self._settings.slots),
+            **{name: f"{amount:g}" for name, amount in self._resources.items()},
+        }
         presence = Presence(
             link=link,
             kind="worker",
             name=self.name,
             ttl_s=self._settings.ttl_s,
             study=self._study,
-            info={
-                "study": self._study,
-                "host": socket.gethostname(),
-                "slots": str(self._settings.slots),
-                **{name: f"{amount:g}" for name, amount in self._resources.items()},
-            },
+            info=info,
         )
         tasks = [
             asyncio.create_task(stop.wait()),
             *(
-                asyncio.create_task(self._run_slot(slot, presence, publisher))
+                asyncio.create_task(self._run_slot(slot, link, presence, publisher))
                 for slot in range(self._settings.slots)
             ),
         ]
         done: set[asyncio.Task[Any]] = set()
+        waits = ""
         try:
             while not (done or presence.lost):
                 done, _ = await asyncio.wait(
                     {reader, *tasks}, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED
                 )
+                self._kernel_kills.sample()
+                if waits != (waits := self._describe_waits()):
+                    presence.inform({**info, "waits": waits})
             if not done:
                 logger.warning("the hub declared this worker lost; its trials are assigned again")
         finally:
@@ -137,7 +152,9 @@ class Worker:
         for task in done:
             task.result()
 
-    async def _run_slot(self, slot: int, presence: Presence, publisher: Publisher) -> None:
+    async def _run_slot(
+        self, slot: int, link: Link, presence: Presence, publisher: Publisher
+    ) -> None:
         # A trial of a process that the hub does not know would never be handed out again.
         while not presence.is_registered:  # noqa: ASYNC110 - set by the link's thread
             await asyncio.sleep(_REGISTER_POLL_S)
@@ -163,69 +180,82 @@ class Worker:
                 raise
             finally:
                 del self._assignments[request]
-            publisher.publish(await self._run_trial(trial, publisher))
+            await self._run_trial(trial, link, publisher)
 
     async def _run_trial(
-        self, trial: events.TrialAssigned, publisher: Publisher
-    ) -> events.TrialFinished:
-        """Run a trial and return `trial_finished`, which the trainer has usually sent before."""
+        self, trial: events.TrialAssigned, link: Link, publisher: Publisher
+    ) -> None:
+        """Run a trial and publish `trial_finished`, which the trainer has usually sent before."""
         log = paths.locate_trial_log(
             self._bus.logs / "trials", trial.study, trial.trial, trial.attempt
         )
-        logger.info("%s", _describe(trial))
         env = make_environment(trial, resolve(self._bus.endpoint))
         if self._gpus:
             env[gpus.VARIABLE] = self._gpus[trial.slot]
-        training = asyncio.create_task(self._trainer.run(trial, env, log))
+        attempt = Attempt(
+            trial,
+            link=link,
+            log=log,
+            memory=self._memory,
+            exit_grace_s=self._settings.exit_grace_s,
+            since=self._offset,
+        )
+        logger.info("%s", attempt)
         key = (trial.study, trial.trial)
-        self._trainings[key] = (trial.attempt, training)
+        self._attempts[key] = attempt
+        kernel_killed = False
         try:
-            await asyncio.wait([training])
-            if not training.cancelled() and not training.exception():
-                # A scheduler that ends every process of a job signals the training a moment before
-                # the worker: such an end is no failure, and the worker is cancelled in this pause.
-                is_terminated = training.result().code in exit_codes.TERMINATED
-                await asyncio.sleep(_STOP_NOTICE_S if is_terminated else 0)
+            await attempt.run(self._trainer, env)
+            kernel_killed = self._kernel_kills.has_grown
+            # A scheduler that ends every process of a job signals the training a moment before the
+            # worker: such an end is no failure, and the worker is cancelled in this pause.
+            await asyncio.sleep(_STOP_NOTICE_S if attempt.is_told_to_end else 0)
+            await self._send_left(attempt)
         except asyncio.CancelledError:
-            training.cancel()
-            await asyncio.wait([training])
-            error = f"worker {self.name} stopped and ended this attempt"
-            publisher.publish(_build_finished(trial, "preempted", error=error))
+            attempt.hand_back(f"worker {self.name} stopped and ended this attempt")
+            await self._send_left(attempt, _LAST_SEND_S)
             raise
         finally:
-            if self._trainings.get(key, (None, None))[1] is training:
-                del self._trainings[key]
-        return self._conclude(trial, training, log)
+            if self._attempts.get(key) is attempt:
+                del self._attempts[key]
+            try:
+                finished = attempt.conclude(kernel_killed=kernel_killed)
+            finally:
+                attempt.handover.close()
+            logger.info("%s: %s", attempt, _describe_end(finished))
+            if attempt.end_reason != "lingering":  # the trainer has published the end
+                publisher.publish(finished)
 
-    def _conclude(
-        self, trial: events.TrialAssigned, training: asyncio.Task[TrainingExit], log: Path
-    ) -> events.TrialFinished:
-        """Return the `trial_finished` of a training that has ended."""
-        if training.cancelled():
-            logger.info("%s was abandoned", _describe(trial))
-            return _build_finished(trial, "preempted", error="this attempt was abandoned")
-        failure = training.exception()
-        if isinstance(failure, OSError | ValueError):
-            logger.warning("%s: %s", _describe(trial), failure)
-            error = f"the trainer could not be started: {failure} (log {log}, worker {self.name})"
-            return _build_finished(trial, "failed", error=error)
-        training_exit = training.result()
-        logger.info("%s: exit code %d", _describe(trial), training_exit.code)
-        return _build_finished(
-            trial,
-            "failed" if training_exit.code else "complete",
-            error=training_exit.error,
-            exit_code=training_exit.code,
+    async def _send_left(self, attempt: Attempt, timeout_s: float = math.inf) -> None:
+        """Wait until the hub has what the training left unsent, which the verdict must follow."""
+        begun = time.monotonic()
+        while not attempt.handover.send_left() and time.monotonic() < begun + timeout_s:
+            if time.monotonic() > begun + _SEND_NOTE_S:
+                n_left = attempt.handover.n_left
+                attempt.wait_for(f"the hub, to send {n_left} events that {attempt} left unsent")
+            await asyncio.sleep(_SEND_POLL_S)
+
+    def _describe_waits(self) -> str:
+        """Return what the slots wait for whose trials have ended; empty if no slot waits."""
+        return "; ".join(
+            f"slot {attempt.assigned.slot} for {attempt.waits_for}"
+            for attempt in self._attempts.values()
+            if attempt.waits_for
         )
 
     async def _read_events(self, subscriber: Subscriber[events.Event]) -> None:
         async for event in subscriber:
+            self._offset = subscriber.offset or 0
             match event:
                 case events.TrialAssigned():
                     assignment = self._assignments.get(event.request)
                     if assignment is not None and not assignment.done():
                         assignment.set_result(event)
                     self._end_attempts(event.study, event.trial, before=event.attempt)
+                case events.TrialFinished() | events.TrialClosed():
+                    attempt = self._attempts.get((event.study, event.trial))
+                    if attempt is not None and attempt.assigned.attempt == event.attempt:
+                        attempt.note_finish()
                 case events.TrainerLost(trial=int(trial), attempt=int(attempt)):
                     # The training hangs and would occupy the slot for ever.
                     self._end_attempts(event.study, trial, before=attempt + 1)
@@ -234,27 +264,11 @@ class Worker:
 
     def _end_attempts(self, study: str, trial: int, *, before: int) -> None:
         """End the training of a trial if the training belongs to an earlier attempt."""
-        attempt, training = self._trainings.get((study, trial), (before, None))
-        if training is not None and attempt < before:
-            training.cancel()
+        attempt = self._attempts.get((study, trial))
+        if attempt is not None and attempt.assigned.attempt < before:
+            attempt.end("abandoned", "this attempt was abandoned")
 
 
-def _build_finished(
-    trial: events.TrialAssigned,
-    state: events.TrialState,
-    *,
-    error: str | None,
-    exit_code: int | None = None,
-) -> events.TrialFinished:
-    return events.TrialFinished(
-        study=trial.study,
-        trial=trial.trial,
-        attempt=trial.attempt,
-        state=state,
-        error=error,
-        exit_code=exit_code,
-    )
-
-
-def _describe(trial: events.TrialAssigned) -> str:
-    return f"trial {trial.trial} of {trial.study!r}, attempt {trial.attempt}"
+def _describe_end(finished: events.TrialFinished) -> str:
+    code = "" if finished.exit_code is None else f", exit code {finished.exit_code}"
+    return f"{finished.cause or finished.state}{code}"

@@ -14,7 +14,12 @@ from trialbus_services.config.settings import ParamsAs
 from trialbus_services.process import paths
 from trialbus_services.process.search_path import build_search_path
 from trialbus_services.worker.command_line import build_environment, collect_values, fill_command
-from trialbus_services.worker.training_process import TrainingExit, run_training
+from trialbus_services.worker.training_process import (
+    OnStart,
+    TrainingExit,
+    ignore_start,
+    run_training,
+)
 
 
 class Trainer(Protocol):
@@ -27,13 +32,20 @@ class Trainer(Protocol):
             SpecError: The trainer cannot run any trial.
         """
 
-    async def run(self, trial: TrialAssigned, env: Mapping[str, str], log: Path) -> TrainingExit:
+    async def run(
+        self,
+        trial: TrialAssigned,
+        env: Mapping[str, str],
+        log: Path,
+        on_start: OnStart = ignore_start,
+    ) -> TrainingExit:
         """Run a trial until the training has ended; a cancellation ends the training first.
 
         Args:
             trial: The trial.
             env: Environment variables by which the training finds the trial.
             log: File to which the output of the training is appended.
+            on_start: Called with the process id of the training.
 
         Raises:
             OSError: No process could be started, or a file could not be written.
@@ -65,7 +77,13 @@ class CommandTrainer:
     async def start(self) -> None:
         """Return at once: a program needs no preparation."""
 
-    async def run(self, trial: TrialAssigned, env: Mapping[str, str], log: Path) -> TrainingExit:
+    async def run(
+        self,
+        trial: TrialAssigned,
+        env: Mapping[str, str],
+        log: Path,
+        on_start: OnStart = ignore_start,
+    ) -> TrainingExit:
         """Run the program for a trial, see `Trainer.run`."""
         by_environment = self.params_as == "environment"
         params = build_environment(collect_values(trial)) if by_environment else {}
@@ -81,6 +99,7 @@ class CommandTrainer:
             cwd=self.cwd,
             log=log,
             grace_s=self.grace_s,
+            on_start=on_start,
         )
 
     async def close(self) -> None:

@@ -7,15 +7,24 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from trialbus.protocol.private_folder import open_private_log
-from trialbus_services.process import guard
+from trialbus_services.process import exit_codes, guard
 
 _TAIL_LINES = 20
 _TAIL_BYTES = 16 << 10
+_CHUNK = 4096
+
+OnStart: TypeAlias = Callable[[int], None]
+"""Called with the process id of a training, which leads a session and a process group."""
+
+
+def ignore_start(_: int) -> None:
+    """Do nothing with the process id of a training."""
 
 
 @dataclass(frozen=True)
@@ -28,19 +37,31 @@ class TrainingExit:
     """Last lines that the training printed."""
 
     @property
+    def signal(self) -> int | None:
+        """Number of the signal that ended the training; None if the training ended by itself."""
+        return exit_codes.find_signal(self.code)
+
+    @property
     def error(self) -> str | None:
         """Last lines and reason of the end, as text; None for exit code 0."""
         if self.code == 0:
             return None
+        name = "" if self.signal is None else _name_signal(self.signal)
         if self.code < 0:
-            reason = f"the trainer was killed by {_name_signal(-self.code)}"
+            reason = f"the trainer was killed by {name}"
         else:
-            reason = f"the trainer exited with code {self.code}"
+            reason = f"the trainer exited with code {self.code}{name and f', as after {name}'}"
         return f"{self.log_tail}\n{reason}".strip()
 
 
 async def run_training(
-    command: Sequence[str], *, env: Mapping[str, str], cwd: str | None, log: Path, grace_s: float
+    command: Sequence[str],
+    *,
+    env: Mapping[str, str],
+    cwd: str | None,
+    log: Path,
+    grace_s: float,
+    on_start: OnStart = ignore_start,
 ) -> TrainingExit:
     """Run a training and return the exit code and the last output.
 
@@ -52,16 +73,18 @@ async def run_training(
         cwd: Working directory; None for that of this process.
         log: File to which the output is appended.
         grace_s: Seconds between SIGTERM and SIGKILL after a cancellation.
+        on_start: Called with the process id of the training.
 
     Raises:
         OSError: No process could be started in `cwd`, or `log` cannot be written.
     """
     guarded_command = [sys.executable, "-I", "-S", str(guard.__file__), str(grace_s), *command]
     connection, guard_end = socket.socketpair()
+    connection.settimeout(0)
     with connection:
         # A separate task: a cancellation must not interrupt the start of the process.
         guard_task = asyncio.create_task(
-            _run_guard(guarded_command, env, cwd, log, (connection, guard_end))
+            _run_guard(guarded_command, env, cwd, log, (connection, guard_end), on_start=on_start)
         )
         try:
             code = await asyncio.shield(guard_task)
@@ -78,6 +101,8 @@ async def _run_guard(
     cwd: str | None,
     log: Path,
     ends: tuple[socket.socket, socket.socket],
+    *,
+    on_start: OnStart,
 ) -> int:
     connection, guard_end = ends
     with guard_end, open_private_log(log) as output:
@@ -91,13 +116,22 @@ async def _run_guard(
             # Ctrl-C in a terminal reaches only the worker, which then returns its trials.
             start_new_session=True,
         )
-    code = await process.wait()
+    kill_unguarded_group(await read_messages(connection, on_start))
+    return await process.wait()
+
+
+async def read_messages(connection: socket.socket, on_start: OnStart) -> bytes:
+    """Return all messages of a guard when the guard has ended, and call `on_start` at the first."""
+    messages = b""
     try:
-        messages = connection.recv(64, socket.MSG_DONTWAIT)
-    except OSError:
-        messages = b""
-    kill_unguarded_group(messages)
-    return code
+        while chunk := await asyncio.get_running_loop().sock_recv(connection, _CHUNK):
+            training = chunk.partition(guard.GROUP_ENDED)[0]
+            if not messages and training:
+                on_start(int(training))
+            messages += chunk
+    except OSError:  # guard or fork server were killed
+        return messages
+    return messages
 
 
 def kill_unguarded_group(messages: bytes) -> None:

@@ -16,7 +16,14 @@ from trialbus.messages.events import TrialAssigned
 from trialbus.protocol.private_folder import open_private_log
 from trialbus_services.process import guard
 from trialbus_services.worker import fork_server
-from trialbus_services.worker.training_process import TrainingExit, kill_unguarded_group, read_tail
+from trialbus_services.worker.training_process import (
+    OnStart,
+    TrainingExit,
+    ignore_start,
+    kill_unguarded_group,
+    read_messages,
+    read_tail,
+)
 
 _CHUNK = 4096
 _MAX_TRIES = 2
@@ -51,10 +58,16 @@ class WarmTrainer:
             if self._server is None:
                 self._server = await self._start_server()
 
-    async def run(self, trial: TrialAssigned, env: Mapping[str, str], log: Path) -> TrainingExit:
+    async def run(
+        self,
+        trial: TrialAssigned,
+        env: Mapping[str, str],
+        log: Path,
+        on_start: OnStart = ignore_start,
+    ) -> TrainingExit:
         """Run the function for a trial, see `Trainer.run`."""
         for _ in range(_MAX_TRIES):
-            messages = await self._request_training(env, log)
+            messages = await self._request_training(env, log, on_start)
             kill_unguarded_group(messages)
             if messages:
                 _, ended, code = messages.partition(guard.GROUP_ENDED)
@@ -71,7 +84,9 @@ class WarmTrainer:
             requests.close()
             await process.wait()
 
-    async def _request_training(self, env: Mapping[str, str], log: Path) -> bytes:
+    async def _request_training(
+        self, env: Mapping[str, str], log: Path, on_start: OnStart
+    ) -> bytes:
         """Run a training and return all messages of the guard; empty if no training was started."""
         connection, guard_end = socket.socketpair()
         connection.settimeout(0)
@@ -85,7 +100,7 @@ class WarmTrainer:
                 except OSError:
                     return b""
             # A separate task: a cancellation must not interrupt the request to the guard.
-            exchange = asyncio.create_task(self._exchange_messages(connection, env))
+            exchange = asyncio.create_task(self._exchange_messages(connection, env, on_start))
             try:
                 return await asyncio.shield(exchange)
             except asyncio.CancelledError:
@@ -94,18 +109,16 @@ class WarmTrainer:
                 kill_unguarded_group(exchange.result())
                 raise
 
-    async def _exchange_messages(self, connection: socket.socket, env: Mapping[str, str]) -> bytes:
+    async def _exchange_messages(
+        self, connection: socket.socket, env: Mapping[str, str], on_start: OnStart
+    ) -> bytes:
         """Send the request to a guard, and return all messages that the guard sends."""
-        loop = asyncio.get_running_loop()
         request = json.dumps({"env": dict(env), "grace_s": self._grace_s}).encode()
-        messages = b""
         try:
-            await loop.sock_sendall(connection, request + b"\n")
-            while chunk := await loop.sock_recv(connection, _CHUNK):
-                messages += chunk
+            await asyncio.get_running_loop().sock_sendall(connection, request + b"\n")
         except OSError:  # guard or fork server were killed
-            return messages
-        return messages
+            return b""
+        return await read_messages(connection, on_start)
 
     async def _start_server(self) -> tuple[asyncio.subprocess.Process, socket.socket]:
         requests, server_end = socket.socketpair()
