@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import psutil
 import pytest
@@ -140,7 +141,7 @@ def test_what_a_killed_training_left_comes_before_the_verdict_of_its_worker(
 
 
 #: Training, settings of the worker, limits of the trial, and the key that the error names.
-LIMITS: dict[str, tuple[str, dict[str, float], dict[str, float], str]] = {
+LIMITS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
     "timed_out": ("sleeps", {}, {"timeout_s": 0.5}, "study.trial_timeout_s=0.5"),
     "silent": ("sleeps", {}, {"silence_s": 0.5}, "study.silence_s=0.5"),
     "out_of_memory": ("grows", {"memory_gb": 0.3}, {}, "worker.memory_gb=0.3"),
