@@ -14,7 +14,7 @@ from trialbus.study.validation import convert
 from trialbus_services.config.metric_source import MetricSource
 from trialbus_services.worker.collectors.collector import Collector
 from trialbus_services.worker.collectors.growing_file import GrowingFile
-from trialbus_services.worker.collectors.readers import Reading, make_reading, open_reader
+from trialbus_services.worker.collectors.readers import StepReading, make_reading, open_reader
 
 EPOCHS = r"epoch (?P<step>\d+) .*acc=(?P<acc>\S+)"
 TRIAL = trialbus.TrialAssigned(study="s", trial=3, attempt=1, params={})
@@ -30,10 +30,10 @@ def test_a_line_of_output_is_read_once_it_has_ended(tmp_path: Path) -> None:
     reader = open_reader(MetricSource(stdout=EPOCHS), path)
     assert reader.read(is_complete=False) == []
     append(path, "Loading\nepoch 1 | loss=0.5 acc=0.25\nepoch 2 | loss=0.4 acc=0.")
-    assert reader.read(is_complete=False) == [Reading(1, {"acc": 0.25})]
+    assert reader.read(is_complete=False) == [StepReading(1, {"acc": 0.25})]
     append(path, "75\r\nepoch 3 | loss=0.3 acc=95%")
-    assert reader.read(is_complete=False) == [Reading(2, {"acc": 0.75})]
-    assert reader.read(is_complete=True) == [Reading(3, {"acc": 95.0})]
+    assert reader.read(is_complete=False) == [StepReading(2, {"acc": 0.75})]
+    assert reader.read(is_complete=True) == [StepReading(3, {"acc": 95.0})]
 
 
 def test_the_lines_of_a_progress_bar_end_with_a_carriage_return(tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ def test_what_an_earlier_attempt_left_in_a_file_is_left_out(tmp_path: Path) -> N
     reader = open_reader(MetricSource(file=str(path)), path)
     assert reader.read(is_complete=False) == []
     append(path, "2,0.7\n")
-    assert reader.read(is_complete=False) == [Reading(2, {"acc": 0.7})]
+    assert reader.read(is_complete=False) == [StepReading(2, {"acc": 0.7})]
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 9], ids=["shorter", "as long", "longer"])
@@ -59,7 +59,7 @@ def test_a_file_that_is_written_anew_is_read_from_its_start(tmp_path: Path, n_ro
     reader = open_reader(MetricSource(file=str(path)), path)
     path.write_text("epoch,val\n" + "".join(f"{i},0.1\n" for i in range(n_rows)))
     readings = reader.read(is_complete=False)
-    assert readings == [Reading(i, {"val": 0.1}) for i in range(n_rows)]
+    assert readings == [StepReading(i, {"val": 0.1}) for i in range(n_rows)]
 
 
 def test_columns_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_columns_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
     first, second = reader.read(is_complete=False)
     assert (first.step, first.metrics["train/box_loss"]) == (1, 1.25)
     assert math.isnan(first.metrics["metrics/mAP50(B)"])
-    assert second == Reading(2, {"metrics/mAP50(B)": 0.5})
+    assert second == StepReading(2, {"metrics/mAP50(B)": 0.5})
 
 
 def test_json_lines_among_other_output_are_read(tmp_path: Path) -> None:
@@ -78,8 +78,8 @@ def test_json_lines_among_other_output_are_read(tmp_path: Path) -> None:
     reader = open_reader(MetricSource(stdout="json"), path)
     append(path, 'start\n{"val": {"acc": 0.5}, "global_step": 10, "ok": true}\n[1]\n{"loss": 1}\n')
     assert reader.read(is_complete=False) == [
-        Reading(10, {"val/acc": 0.5}),
-        Reading(None, {"loss": 1.0}),
+        StepReading(10, {"val/acc": 0.5}),
+        StepReading(None, {"loss": 1.0}),
     ]
 
 
@@ -98,11 +98,11 @@ def test_a_json_file_that_is_written_anew_gives_what_is_new(
     path = tmp_path / "history.json"
     reader = open_reader(MetricSource(file=str(path)), path)
     path.write_text(json.dumps(first))
-    assert reader.read(is_complete=False) == [Reading(1, {"acc": 0.5})]
+    assert reader.read(is_complete=False) == [StepReading(1, {"acc": 0.5})]
     path.write_text(json.dumps(second)[:-3])
     assert reader.read(is_complete=False) == []
     path.write_text(json.dumps(second))
-    assert reader.read(is_complete=True) == [Reading(2, {"acc": 0.6})]
+    assert reader.read(is_complete=True) == [StepReading(2, {"acc": 0.6})]
 
 
 def test_scalars_of_tensorboard_are_read_by_step(tmp_path: Path) -> None:
@@ -115,11 +115,11 @@ def test_scalars_of_tensorboard_are_read_by_step(tmp_path: Path) -> None:
         writer.add_scalar("val/acc", step / 2, step)
         writer.add_scalar("loss", 1.0, step)
     writer.flush()
-    assert reader.read(is_complete=False) == [Reading(0, {"val/acc": 0.0, "loss": 1.0})]
-    assert reader.read(is_complete=False) == [Reading(1, {"val/acc": 0.5, "loss": 1.0})]
+    assert reader.read(is_complete=False) == [StepReading(0, {"val/acc": 0.0, "loss": 1.0})]
+    assert reader.read(is_complete=False) == [StepReading(1, {"val/acc": 0.5, "loss": 1.0})]
     writer.add_scalar("loss", 0.5, 2)
     writer.close()
-    assert reader.read(is_complete=True) == [Reading(2, {"loss": 0.5})]
+    assert reader.read(is_complete=True) == [StepReading(2, {"loss": 0.5})]
 
 
 def test_a_collector_publishes_one_evaluation_a_step_and_counts_where_there_is_none(
@@ -149,17 +149,17 @@ def test_a_line_without_an_end_and_without_a_limit_is_not_kept(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("row", "step", "expected"),
     [
-        ({"epoch": "3", "step": "7", "a": "1"}, None, Reading(7, {"epoch": 3.0, "a": 1.0})),
-        ({"it": "3.0", "a": "1e-3"}, "it", Reading(3, {"a": 0.001})),
-        ({"step": "-1", "a": 2}, None, Reading(None, {"step": -1.0, "a": 2.0})),
-        ({"step": "0.5", "a": 2}, None, Reading(None, {"step": 0.5, "a": 2.0})),
-        ({"a": None, "b": True, "c": [1], "": 1}, None, Reading(None, {})),
-        ({"a": 10**400, "b": "inf"}, None, Reading(None, {"b": math.inf})),
+        ({"epoch": "3", "step": "7", "a": "1"}, None, StepReading(7, {"epoch": 3.0, "a": 1.0})),
+        ({"it": "3.0", "a": "1e-3"}, "it", StepReading(3, {"a": 0.001})),
+        ({"step": "-1", "a": 2}, None, StepReading(None, {"step": -1.0, "a": 2.0})),
+        ({"step": "0.5", "a": 2}, None, StepReading(None, {"step": 0.5, "a": 2.0})),
+        ({"a": None, "b": True, "c": [1], "": 1}, None, StepReading(None, {})),
+        ({"a": 10**400, "b": "inf"}, None, StepReading(None, {"b": math.inf})),
     ],
     ids=["usual", "named", "negative", "fraction", "no numbers", "beyond a float"],
 )
 def test_the_numbers_of_a_row_are_metrics_and_one_is_the_step(
-    row: dict[str, object], step: str | None, expected: Reading
+    row: dict[str, object], step: str | None, expected: StepReading
 ) -> None:
     assert make_reading(row, step) == expected
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from trialbus.messages import events
 from trialbus.trainer.metrics import MAX_STEP
 from trialbus_services.config.metric_source import MetricSource
-from trialbus_services.worker.collectors.readers import Reader, Reading, open_reader
+from trialbus_services.worker.collectors.readers import Reader, StepReading, open_reader
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ class _SourceState:
         self._reader = reader
         self._is_readable = True
 
-    def read(self, *, is_complete: bool) -> list[Reading]:
+    def read(self, *, is_complete: bool) -> list[StepReading]:
         """Return the new readings; log the first of several errors in a row."""
         try:
             readings = self._reader.read(is_complete=is_complete)

@@ -18,7 +18,7 @@ _STEP_NAMES = ("step", "epoch", "global_step", "iteration")
 
 
 @dataclass(frozen=True)
-class Reading:
+class StepReading:
     """Metrics of one step that a program left."""
 
     step: int | None
@@ -30,7 +30,7 @@ class Reading:
 class Reader(Protocol):
     """Reads what a program has left since the last call."""
 
-    def read(self, *, is_complete: bool) -> list[Reading]:
+    def read(self, *, is_complete: bool) -> list[StepReading]:
         """Return the new readings, in order.
 
         Args:
@@ -54,7 +54,7 @@ class PatternReader:
         self._file = GrowingFile(path)
         self._pattern = re.compile(pattern)
 
-    def read(self, *, is_complete: bool) -> list[Reading]:
+    def read(self, *, is_complete: bool) -> list[StepReading]:
         """Return a reading for each line that matches."""
         matches = map(self._pattern.search, self._file.read_lines(is_complete=is_complete))
         return [make_reading(match.groupdict(), STEP_GROUP) for match in matches if match]
@@ -72,7 +72,7 @@ class JsonLinesReader:
         self._file = GrowingFile(path)
         self._step = step
 
-    def read(self, *, is_complete: bool) -> list[Reading]:
+    def read(self, *, is_complete: bool) -> list[StepReading]:
         """Return a reading for each line that is a mapping."""
         rows = map(_parse_json, self._file.read_lines(is_complete=is_complete))
         return [make_reading(row, self._step) for row in rows if is_mapping(row)]
@@ -90,7 +90,7 @@ class CsvReader:
         self._file = GrowingFile(path)
         self._step = step
 
-    def read(self, *, is_complete: bool) -> list[Reading]:
+    def read(self, *, is_complete: bool) -> list[StepReading]:
         """Return a reading for each row."""
         header = self._file.read_first_line()
         if header is None:
@@ -121,7 +121,7 @@ class JsonReader:
         self._state: tuple[int, int, int] | None = None
         self._state = self._look()
 
-    def read(self, *, is_complete: bool) -> list[Reading]:
+    def read(self, *, is_complete: bool) -> list[StepReading]:
         """Return a reading for each mapping that is new."""
         state = self._look()
         if state is None or state == self._state:
@@ -175,7 +175,7 @@ def open_reader(source: MetricSource, path: Path) -> Reader:
             return JsonLinesReader(path, source.step)
 
 
-def make_reading(row: Mapping[str, Any], step_name: str | None) -> Reading:
+def make_reading(row: Mapping[str, Any], step_name: str | None) -> StepReading:
     """Return the numbers of a row by name; what is no number is left out.
 
     Numbers may be text, also with a percent sign or a comma behind them. Names of nested mappings
@@ -187,7 +187,7 @@ def make_reading(row: Mapping[str, Any], step_name: str | None) -> Reading:
 
     Example:
         >>> make_reading({"epoch": "3", "acc": "0.9,", "lr": "high"}, None)
-        Reading(step=3, metrics={'acc': 0.9})
+        StepReading(step=3, metrics={'acc': 0.9})
     """
     numbers = dict(_flatten_numbers("", row))
     names = _STEP_NAMES if step_name is None else (step_name,)
@@ -195,8 +195,8 @@ def make_reading(row: Mapping[str, Any], step_name: str | None) -> Reading:
         value = numbers.get(name)
         if value is not None and value >= 0 and value.is_integer():
             del numbers[name]
-            return Reading(int(value), numbers)
-    return Reading(None, numbers)
+            return StepReading(int(value), numbers)
+    return StepReading(None, numbers)
 
 
 def _flatten_numbers(prefix: str, row: Mapping[str, Any]) -> Iterable[tuple[str, float]]:

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from trialbus_services.worker.collectors.readers import Reading
+from trialbus_services.worker.collectors.readers import StepReading
 
 _FILES = "**/*tfevents*"
 
@@ -33,9 +33,9 @@ class TensorBoardReader:
         self._step: int | None = None
         self._metrics: dict[str, float] = {}
 
-    def read(self, *, is_complete: bool) -> list[Reading]:
+    def read(self, *, is_complete: bool) -> list[StepReading]:
         """Return a reading for each step that is finished."""
-        readings: list[Reading] = []
+        readings: list[StepReading] = []
         has_new = False
         for path in sorted(set(self._folder.glob(_FILES)) - self._earlier):
             loader = self._loaders.get(path)
@@ -54,7 +54,7 @@ class TensorBoardReader:
             readings.append(self._flush())
         return readings
 
-    def _flush(self) -> Reading:
-        reading = Reading(self._step, self._metrics)
+    def _flush(self) -> StepReading:
+        reading = StepReading(self._step, self._metrics)
         self._step, self._metrics = None, {}
         return reading
