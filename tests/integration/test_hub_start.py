@@ -82,7 +82,7 @@ def test_an_endpoint_that_strangers_can_reach_is_refused(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("damage", ["truncated", "overwritten"])
-def test_a_last_write_that_was_torn_is_taken_back_and_the_log_goes_on(
+def test_a_last_write_that_was_torn_costs_at_most_its_events_and_the_log_goes_on(
     bus: Bus, damage: str
 ) -> None:
     hub = bus.hub()
@@ -97,7 +97,7 @@ def test_a_last_write_that_was_torn_is_taken_back_and_the_log_goes_on(
     wal.write_bytes(torn)
     hub.start()
     kept = list_logged_steps(bus)
-    assert 0 < len(kept) < 100
+    assert 0 < len(kept) <= 100
     assert kept == list(range(len(kept)))
     with trialbus.Publisher(bus.endpoint) as publisher:
         publisher.publish(make_evaluation(1000))

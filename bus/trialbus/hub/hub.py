@@ -46,6 +46,7 @@ logger = logging.getLogger(__name__)
 
 _PUBLISHER = b"hub"
 _PRESENCE_TICK_S = 0.25
+_FILES_TICK_MS = 500
 _PUBLISHER_IDS = 1 << 16  # remembered
 _LOSSY = 1000  # publishers whose missing events are reported
 _SKIPPED = 1 << 20  # offsets; more than a tail that was lost is likely to have had
@@ -100,6 +101,7 @@ class Hub:
         self._replies: list[tuple[bytes, frames.ToClient]] = []
         self._started = clock()
         self._next_presence = 0.0
+        self._files_due = 0.0
         self._stopping = False
         self._lossy: set[bytes] = set()  # publishers that miss acknowledged events
         self._has_skipped = False  # offsets, for events that a publisher misses
@@ -115,7 +117,11 @@ class Hub:
         self._fetches = Fetches(self.log, self._router, self._names, clock)
 
     def run(self) -> None:
-        """Serve until `stop` is called."""
+        """Serve until `stop` is called.
+
+        Raises:
+            LogError: A file of the log was deleted or replaced.
+        """
         try:
             while not self._stopping:
                 poller = zmq.Poller()
@@ -124,6 +130,7 @@ class Hub:
                 while not self._stopping and not self._router.is_flooded:
                     poller.poll(self._poll_ms())
                     self.turn()
+                    self._check_files()
                 if self._router.is_flooded:
                     self._hang_up()
         finally:
@@ -166,7 +173,14 @@ class Hub:
 
     def _poll_ms(self) -> int:
         due = self.due
-        return -1 if due == float("inf") else max(0, int((due - self._clock()) * 1000) + 1)
+        left_s = min(due - self._clock(), _FILES_TICK_MS / 1000)
+        return max(0, int(left_s * 1000) + 1)
+
+    def _check_files(self) -> None:
+        now = self._clock()
+        if now >= self._files_due:
+            self._files_due = now + _FILES_TICK_MS / 1000
+            self.log.check_files()
 
     def turn(self) -> None:
         """Handle the messages that have arrived, write the log, and answer."""

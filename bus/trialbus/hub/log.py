@@ -20,7 +20,8 @@ import msgspec
 
 from trialbus.errors import LogError
 from trialbus.hub.integrity import RARE, EventRow, VerifiedReader, chain_rows, is_rare
-from trialbus.hub.log_format import Connect, Sync, open_database, take_lock
+from trialbus.hub.log_files import LogFiles, write_again
+from trialbus.hub.log_format import Connect, Sync, open_database
 from trialbus.hub.log_repair import recover_tail
 from trialbus.hub.log_state import (
     Reading,
@@ -116,7 +117,7 @@ class EventLog:
         with ExitStack() as opened:
             try:
                 make_private_folder(self.path.parent)
-                opened.enter_context(take_lock(self.path))
+                self._files = opened.enter_context(LogFiles(self.path))
                 self._watermark = opened.enter_context(
                     closing(Watermark(self.path.with_suffix(".end")))
                 )
@@ -132,6 +133,7 @@ class EventLog:
                 db = open_database(self.path, sync, former_id=former_id, connect=connect)
                 self._db = opened.enter_context(closing(db))
                 self._load(n_damaged)
+                self._files.watch()
             except (sqlite3.Error, OSError) as error:
                 is_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
                 advice = (
@@ -153,6 +155,28 @@ class EventLog:
     def damaged(self) -> int:
         """Number of events and entries found damaged or gone since the log was opened."""
         return self._reader.damage.count + self._n_damaged_entries
+
+    def check_files(self) -> None:
+        """Write the log again, and raise an error, if a file of the log was deleted or replaced.
+
+        What is written to a deleted file would be gone with this process.
+
+        Raises:
+            LogError: A file was deleted or replaced; says where the events are.
+        """
+        file = self._files.find_changed()
+        if file is None:
+            return
+        rescue = "no event is lost"  # SQLite closes the database with all of them
+        if file == self.path:
+            try:
+                rescue = f"all its events are in {write_again(self._db, self.path)}"
+            except (OSError, sqlite3.Error) as error:
+                rescue = f"it cannot be written again: {error}"
+        raise LogError(
+            f"{file} was deleted or replaced while the hub had it open; {rescue}."
+            " Start the hub again"
+        )
 
     def append(self, change: Change) -> list[Record]:
         """Write a change in a transaction and return the records of the events.

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import sqlite3
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Literal, NoReturn, TypeAlias
+from typing import Literal, NoReturn, TypeAlias
 
-from trialbus.errors import LogError, LogInUseError
+from trialbus.errors import LogError
 from trialbus.hub.checked_table import Row
 from trialbus.hub.integrity import chain_rows
 from trialbus.hub.small_tables import GAP, META, TABLES, SmallTables
@@ -73,27 +72,6 @@ def open_database(
         db.close()
         raise
     return db
-
-
-def take_lock(path: Path) -> IO[str]:
-    """Lock the log in a file for this process, until the returned file is closed.
-
-    Raises:
-        LogInUseError: Another process holds the lock.
-        OSError: The lock's file cannot be made.
-    """
-    lock = os.fdopen(open_private_file(path.with_suffix(".lock"), os.O_RDWR | os.O_APPEND), "a+")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        lock.seek(0)
-        owner = lock.read().strip() or "unknown"
-        lock.close()
-        raise LogInUseError(str(path), owner) from None
-    lock.truncate(0)
-    lock.write(f"{os.getpid()}\n")
-    lock.flush()
-    return lock
 
 
 def create(db: sqlite3.Connection, log_id: str) -> None:

@@ -10,7 +10,6 @@ import logging
 import os
 import shutil
 import sqlite3
-import time
 from collections.abc import Iterable
 from contextlib import closing
 from itertools import islice
@@ -29,7 +28,8 @@ from trialbus.hub.log_check import (
     read_log,
     read_watermark,
 )
-from trialbus.hub.log_format import create, take_lock
+from trialbus.hub.log_files import LogFiles, make_folder_beside
+from trialbus.hub.log_format import create
 from trialbus.hub.log_state import LogState, add_entries, write_state
 from trialbus.hub.small_tables import TABLES, SmallTables, read_commit_count
 from trialbus.hub.wal import Wal, name_wal, read_wal
@@ -51,7 +51,7 @@ def repair_log(directory: Path | str) -> LogReport:
         LogError: A hub has the log open, or there is no log, or no space for another.
     """
     path = find_log(directory)
-    with take_lock(path):
+    with LogFiles(path):
         report = check_log(directory)
         if report.is_intact:
             return report
@@ -127,7 +127,7 @@ def _correct_wal(path: Path, wal: Wal | None, mark: Mark | None) -> Path | None:
     """
     if wal is None or not wal.n_corrected or mark is None:
         return None
-    backup = _make_backup_folder(path)
+    backup = make_folder_beside(path, "damaged")
     wal_path = name_wal(path)
     shutil.copy2(wal_path, backup)
     _write_wal(wal_path, bytes(wal.content))
@@ -210,19 +210,9 @@ def _write_mark(path: Path, state: LogState) -> None:
             watermark.write(Mark(bytes.fromhex(state.log_id), state.end, state.n_commits))
 
 
-def _make_backup_folder(path: Path) -> Path:
-    name = time.strftime("damaged-%Y%m%d-%H%M%S")
-    for i in range(1000):
-        folder = path.with_name(f"{name}-{i}" if i else name)
-        if not folder.exists():
-            folder.mkdir(mode=0o700)
-            return folder
-    raise FileExistsError(name)
-
-
 def _put_aside(path: Path) -> Path:
     """Move the files of a log into a folder beside the log and return the folder."""
-    folder = _make_backup_folder(path)
+    folder = make_folder_beside(path, "damaged")
     for suffix in ("-wal", "-shm", ""):
         file = path.with_name(path.name + suffix)
         if file.exists():

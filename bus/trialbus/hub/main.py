@@ -68,5 +68,9 @@ def main() -> int:
     except TrialbusError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         return 1
-    serve(hub)
+    try:
+        serve(hub)
+    except TrialbusError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        return 1
     return 0
