@@ -9,7 +9,7 @@ refused: two at once would move each other's offset.
 from __future__ import annotations
 
 from trialbus.hub.log import Change, EventLog
-from trialbus.hub.log_state import Reading
+from trialbus.hub.log_state import NameUse
 from trialbus.protocol import frames, limits
 from trialbus.protocol.permissions import Role
 
@@ -57,7 +57,7 @@ class DurableNames:
         if name not in self._log.durable:
             change.committed[name] = offset
         if known is None:
-            change.readings[name] = Reading(key, patterns)
+            change.readings[name] = NameUse(key, patterns)
         return change, None
 
     def find_refusal(
@@ -86,5 +86,5 @@ class DurableNames:
         return None
 
 
-def _is_owner(reading: Reading, key: str, role: Role | None) -> bool:
+def _is_owner(reading: NameUse, key: str, role: Role | None) -> bool:
     return role == "service" or not reading.key or reading.key == key

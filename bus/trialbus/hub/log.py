@@ -24,7 +24,7 @@ from trialbus.hub.log_files import LogFiles, write_again
 from trialbus.hub.log_format import Connect, Sync, open_database
 from trialbus.hub.log_repair import recover_tail
 from trialbus.hub.log_state import (
-    Reading,
+    NameUse,
     Span,
     make_reading_rows,
     make_session_rows,
@@ -74,7 +74,7 @@ class Change:
     #: Offsets of durable names, and None for those that are forgotten.
     committed: dict[str, int | None] = field(default_factory=dict[str, int | None])
     #: What is read under durable names that are new.
-    readings: dict[str, Reading] = field(default_factory=dict[str, Reading])
+    readings: dict[str, NameUse] = field(default_factory=dict[str, NameUse])
     #: Names of the keys that registered new sessions, if there are keys.
     session_keys: dict[str, str] = field(default_factory=dict[str, str])
     #: Sessions that began, or went on under a new `Hello`, and None for those that ended.

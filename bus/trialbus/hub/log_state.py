@@ -48,7 +48,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Reading:
+class NameUse:
     """The key and the patterns of a durable name."""
 
     key: str
@@ -69,7 +69,7 @@ class LogState:
     """Sequence number of the newest event of every publisher."""
     durable: dict[str, int]
     """Committed offset of every durable name."""
-    readings: dict[str, Reading]
+    readings: dict[str, NameUse]
     """Key and patterns of every durable name."""
     sessions: dict[str, Hello]
     """Sessions that are alive."""
@@ -126,7 +126,7 @@ def read_state(
         end=int(meta.get("end", 0)),
         publishers={row[0]: row[1] for row in intact[PUBLISHER.name]},
         durable={row[0]: row[1] for row in intact[DURABLE.name]},
-        readings={name: Reading(*reading) for name, *reading in intact[READING.name]},
+        readings={name: NameUse(*reading) for name, *reading in intact[READING.name]},
         sessions=_decode_sessions(intact[SESSION.name]),
         session_keys={row[0]: row[1] for row in intact[SESSION_KEY.name]},
         studies={name: Span(*span) for name, *span in intact[STUDY.name]},
@@ -167,7 +167,7 @@ def make_session_rows(sessions: Mapping[str, Hello], now: float) -> list[Row]:
     return [(id_, msgspec.msgpack.encode(hello), now) for id_, hello in sessions.items()]
 
 
-def make_reading_rows(readings: Mapping[str, Reading]) -> list[Row]:
+def make_reading_rows(readings: Mapping[str, NameUse]) -> list[Row]:
     """Return the rows of durable names."""
     return [(name, reading.key, reading.patterns) for name, reading in readings.items()]
 
