@@ -173,6 +173,23 @@ def test_the_config_s_callbacks_reach_a_training_through_services_of_the_same_tr
     assert stored.user_attrs[ORIGIN]["config"]["callbacks"]["optuna"]["metric_name"]
 
 
+def test_a_multirun_of_jobs_with_one_study_is_refused_before_any_job_runs(bus: Bus) -> None:
+    study = bus.service(
+        "study",
+        "--multirun",
+        *small_study(steps=1, step_s=0.0, n_trials=1),
+        "sampler=random,tpe",
+        f"hydra.sweep.dir={bus.directory}/sweep",
+    )
+    assert study.wait(60) == 2
+    assert (
+        "error: study.name: 'quadratic' is the study of two jobs of --multirun, the job of "
+        "sampler=random and the job of sampler=tpe; give each job a study of its own, for example "
+        "by 'study.name=quadratic-${hydra:job.num}'"
+    ) in study.printed()
+    assert not (bus.directory / "sweep").exists()
+
+
 def test_several_studies_run_one_after_the_other(bus: Bus) -> None:
     study = bus.service(
         "study",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -295,6 +296,33 @@ async def test_a_hydra_application_ends_its_trial_by_what_it_returns(
     assert len(memory_bus.events(trialbus.TrialStarted)) == 1
     (folder,) = (tmp_path / "runs").glob("*/7")
     assert (folder / ".hydra" / "overrides.yaml").exists()
+
+
+@pytest.mark.parametrize("has_callback", [True, False], ids=["callback", "attach"])
+@pytest.mark.parametrize(
+    "overrides", [["--multirun"], ["hydra.mode=MULTIRUN"]], ids=["option", "mode"]
+)
+def test_a_sweep_of_a_hydra_application_is_no_trial(
+    memory_bus: TestBus, tmp_path: Path, overrides: list[str], has_callback: bool
+) -> None:
+    trial = make_assignment({})
+    callback = "++hydra.callbacks.trialbus._target_=trialbus.callbacks.hydra.TrialCallback"
+    ending = "+ending=value,values" if has_callback else "+ending=report,prune"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", ENDING, *overrides, ending),
+            *([callback] if has_callback else []),
+        ],
+        cwd=tmp_path,
+        env=os.environ | make_environment(trial, memory_bus.endpoint),
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "this Hydra application runs a sweep" in done.stderr
+    assert memory_bus.events(trialbus.TrialFinished) == []
 
 
 def test_without_a_trial_the_callback_does_nothing(tmp_path: Path) -> None:

@@ -73,6 +73,7 @@ def test_keys_and_artifacts_are_closed_to_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRIALBUS_FOLDER", str(tmp_path))
     (tmp_path / "model").write_text("weights")
     security.create_keys(Path(".trialbus/keys"), "hub", "service")
     store_artifact(tmp_path / "model", study="s", trial=0, attempt=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,15 @@ def test_another_attempt_finds_the_newest_checkpoint(
     checkpoint = Checkpoints(checkpoints.directory, fresh=False).latest()
     assert checkpoint
     assert (checkpoint.step, checkpoint.path.read_text()) == (10, "step 10")
+
+
+def test_the_step_of_a_checkpoint_is_an_integer(checkpoints: Checkpoints) -> None:
+    wrong: Any = 0.5
+    with (
+        pytest.raises(TypeError, match=r"step is 0.5, .*; write save\(3\)"),
+        checkpoints.save(wrong),
+    ):
+        pass
 
 
 def test_an_interrupted_save_leaves_the_earlier_checkpoint(checkpoints: Checkpoints) -> None:

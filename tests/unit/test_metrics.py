@@ -140,6 +140,27 @@ def test_metrics_without_a_number_are_refused_where_they_are_reported(
     assert not any(isinstance(event, trialbus.EvaluationComplete) for event in channel.events)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((0.5, 0), r"step is 0.5, expected an integer"),
+        ((0, 0.5), r"metrics is 0.5, expected a mapping"),
+        (({"loss": 0.5},), r"step is \{'loss': 0.5\}, expected an integer"),
+        (({"loss": 0.5}, 3), r"step is \{'loss': 0.5\}, expected an integer"),
+        ((3,), r"metrics is missing"),
+    ],
+    ids=repr,
+)
+def test_a_report_called_the_wrong_way_round_says_what_to_write(
+    arguments: tuple[Any, ...], message: str
+) -> None:
+    expected = message + r'.*; write report\(3, \{"loss": 0.5\}\): the step first, then the metrics'
+    with make_trial(KeepingChannel()) as trial:
+        for report in (trial.report, Callbacks(trial=trial).report):
+            with pytest.raises(TypeError, match=expected):
+                report(*arguments)
+
+
 @pytest.mark.parametrize("step", [3, True, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3)])
 def test_an_integer_of_any_library_is_a_step(step: Any) -> None:
     channel = KeepingChannel()

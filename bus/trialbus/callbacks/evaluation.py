@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from trialbus.errors import TrialPruned
 from trialbus.messages.events import EvaluationComplete
-from trialbus.trainer.metrics import convert_step, flatten_metrics
+from trialbus.trainer.metrics import NO_METRICS, convert_step, flatten_metrics
 from trialbus.trainer.trial import Trial
 
 logger = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class Callbacks(EvaluationCallback):
             raise KeyError(f"no callback is called {name!r}, there are {sorted(self._callbacks)}")
         self._callbacks[name].enabled = enabled
 
-    def report(self, step: int, metrics: Mapping[str, Any]) -> None:
+    def report(self, step: int, metrics: Mapping[str, Any] = NO_METRICS) -> None:
         """Call `on_evaluation_complete` of every callback with an evaluation.
 
         Args:

@@ -22,7 +22,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from trialbus.trainer.assignment import TRIAL_VARIABLE
-from trialbus.trainer.attachment import attach
+from trialbus.trainer.attachment import MULTIRUN_ERROR, attach
 from trialbus.trainer.trial import Trial
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,15 @@ class TrialCallback(Callback):
 
     def __init__(self) -> None:
         self._trial: Trial | None = None
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """End the process if the application begins a sweep in the process of one trial.
+
+        Raises:
+            SystemExit: Hydra only warns of other exceptions in a callback.
+        """
+        if os.environ.get(TRIAL_VARIABLE):
+            raise SystemExit(f"error: {MULTIRUN_ERROR}")
 
     def on_job_start(self, config: DictConfig, **_: Any) -> None:
         """Attach to the trial of this process."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import zmq
 
 from trialbus.errors import SpecError
+from trialbus.protocol.start_folder import resolve_from_start
 
 ENDPOINT_VARIABLE = "TRIALBUS_ENDPOINT"
 DEFAULT_ENDPOINT = "ipc://.trialbus/hub.sock"
@@ -26,7 +27,7 @@ def resolve(endpoint: str | None = None) -> str:
         SpecError: It is neither `ipc://<path>` nor `tcp://<host>:<port>`, or the path is too long
             for a socket.
     """
-    text = endpoint or os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT
+    text = endpoint or _find_endpoint()
     key = find_endpoint_source(text) or "bus.endpoint"
     if text.startswith(_IPC):
         path = _make_absolute(text).removeprefix(_IPC)
@@ -41,6 +42,21 @@ def resolve(endpoint: str | None = None) -> str:
     if not text.startswith("tcp://") or not host or not (port.isdigit() and 0 < int(port) < 65536):
         raise SpecError(key, f"{text!r} is not ipc://<path> or tcp://<host>:<port>")
     return text
+
+
+def resolve_at_start(endpoint: str | None) -> str | None:
+    """Return an endpoint for `resolve`, where the process may have changed its directory.
+
+    The path of `$TRIALBUS_ENDPOINT`, or of the default, counts from where the process started.
+
+    Args:
+        endpoint: Endpoint of a caller, which is returned as it is; None means the environment's.
+    """
+    text = _find_endpoint()
+    if endpoint or not text.startswith(_IPC):
+        return endpoint
+    path = resolve_from_start(text.removeprefix(_IPC))
+    return None if path == Path(_make_absolute(text).removeprefix(_IPC)) else f"{_IPC}{path}"
 
 
 def find_endpoint_source(endpoint: str | None = None) -> str:
@@ -64,6 +80,10 @@ def is_local(endpoint: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _find_endpoint() -> str:
+    return os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT
 
 
 def _make_absolute(endpoint: str) -> str:

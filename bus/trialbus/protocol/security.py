@@ -32,6 +32,7 @@ from trialbus.messages.topics import escape_study
 from trialbus.protocol import frames
 from trialbus.protocol.permissions import ROLES, SERVICES, USER_PREFIX, Permissions, Role
 from trialbus.protocol.private_folder import make_private_folder, open_private_file
+from trialbus.protocol.start_folder import resolve_from_start
 
 logger = logging.getLogger(__name__)
 
@@ -157,23 +158,24 @@ def load_client_keys() -> ClientKeys | None:
         return None
     if not own or not hub:
         raise SpecError(f"${KEY_VARIABLE}, ${HUB_KEY_VARIABLE}", "set both of them, or neither")
-    if len(hub) != _KEY_LENGTH or Path(hub).exists():
+    hub_file = resolve_from_start(hub)
+    if len(hub) != _KEY_LENGTH or hub_file.exists():
         try:
-            hub = Path(hub).read_text().strip()
+            hub = hub_file.read_text().strip()
         except OSError as error:
             raise SpecError(
                 f"${HUB_KEY_VARIABLE}",
                 f"{hub!r} is neither a key nor a file with one ({error.strerror}); "
                 "`trialbus keys init` makes the keys that a bus needs",
             ) from None
-    return ClientKeys(own=load_keys(own), hub=hub)
+    return ClientKeys(own=load_keys(resolve_from_start(own)), hub=hub)
 
 
 def locate_keys() -> dict[str, str]:
     """Return the variables of the environment that name keys, with absolute paths."""
     values = {name: os.environ.get(name) for name in (KEY_VARIABLE, HUB_KEY_VARIABLE)}
     return {
-        name: str(Path(value).absolute()) if Path(value).exists() else value
+        name: str(path) if (path := resolve_from_start(value)).exists() else value
         for name, value in values.items()
         if value
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from trialbus.messages import events
 from trialbus.protocol.private_folder import make_private_folder, open_private_file
+from trialbus.protocol.start_folder import resolve_from_start
 
 #: Environment variable with the folder of artifacts.
 ARTIFACTS_VARIABLE = "TRIALBUS_ARTIFACTS"
@@ -18,8 +19,8 @@ _UNKNOWN_MIMETYPE = "application/octet-stream"
 
 
 def locate_artifacts() -> Path:
-    """Return the folder of artifacts."""
-    return Path(os.environ.get(ARTIFACTS_VARIABLE, _DEFAULT))
+    """Return the absolute path of the folder of artifacts."""
+    return resolve_from_start(os.environ.get(ARTIFACTS_VARIABLE, _DEFAULT))
 
 
 def store_artifact(path: Path, *, study: str, trial: int, attempt: int) -> events.ArtifactLogged:
@@ -32,13 +33,14 @@ def store_artifact(path: Path, *, study: str, trial: int, attempt: int) -> event
         `optuna.artifacts.upload_artifact`.
     """
     folder = locate_artifacts()
-    if folder == Path(_DEFAULT):
+    is_private = ARTIFACTS_VARIABLE not in os.environ
+    if is_private:
         make_private_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     artifact = str(uuid.uuid4())
     draft = folder / f".{artifact}"
     try:
-        if folder == Path(_DEFAULT):
+        if is_private:
             os.close(open_private_file(draft))
         shutil.copyfile(path, draft)
         draft.replace(folder / artifact)

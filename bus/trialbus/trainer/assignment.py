@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -9,6 +10,7 @@ import msgspec
 from trialbus.errors import SpecError
 from trialbus.messages import events
 from trialbus.protocol.endpoint import ENDPOINT_VARIABLE
+from trialbus.protocol.start_folder import FOLDER_VARIABLE
 from trialbus.study.validation import is_mapping
 from trialbus.study.values import restore_non_finite, separate_non_finite
 from trialbus.trainer.launchers import OUTER_RANKS_VARIABLE, describe_outer_ranks
@@ -31,6 +33,7 @@ def make_environment(assigned: events.TrialAssigned, endpoint: str) -> dict[str,
     return {
         ENDPOINT_VARIABLE: endpoint,
         TRIAL_VARIABLE: msgspec.json.encode(data).decode(),
+        FOLDER_VARIABLE: str(Path.cwd()),
         OUTER_RANKS_VARIABLE: describe_outer_ranks(),
     }
 

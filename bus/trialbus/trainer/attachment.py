@@ -6,14 +6,16 @@ import hashlib
 import os
 import random
 import socket
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from trialbus.client.link import Link
 from trialbus.client.presence import Presence
-from trialbus.errors import StudyEndedError, TrialbusError
+from trialbus.errors import SpecError, StudyEndedError, TrialbusError
 from trialbus.messages import events
+from trialbus.protocol.endpoint import resolve_at_start
 from trialbus.trainer.assignment import TRIAL_VARIABLE, TTL_S, parse_assignment
 from trialbus.trainer.channel import (
     BusChannel,
@@ -30,6 +32,14 @@ from trialbus.trainer.trial import Trial
 
 #: Environment variable that a process sets for its children when it attaches to a worker's trial.
 SPEAKER_VARIABLE = "TRIALBUS_SPEAKER"
+
+
+#: Why a sweep of Hydra cannot be one trial.
+MULTIRUN_ERROR = (
+    "this Hydra application runs a sweep (hydra.mode=MULTIRUN, or -m in trainer.command), which "
+    "cannot be one trial: each of its jobs has a value of its own; set hydra.mode=RUN, and let the "
+    "study search what the sweep varies"
+)
 
 
 @dataclass
@@ -74,8 +84,8 @@ def attach(
         timeout_s: Seconds to wait for a requested trial; None means no limit.
 
     Raises:
-        SpecError: `$TRIALBUS_TRIAL` is malformed, `defaults` is not a mapping of names, or `budget`
-            is not a number of steps.
+        SpecError: `$TRIALBUS_TRIAL` is malformed, the process runs a sweep of Hydra, `defaults` is
+            not a mapping of names, or `budget` is not a number of steps.
         HubUnavailableError: No hub answered within `timeout_s`.
         StudyEndedError: The study has ended, so that no trial of the study is handed out.
         TrialbusError: No trial was handed out within `timeout_s`, or a launcher started several
@@ -86,6 +96,7 @@ def attach(
         ...     trial.report(0, {"loss": train(trial.params["lr"])})
     """
     check_defaults(defaults, budget)
+    endpoint = resolve_at_start(endpoint)
     text = os.environ.get(TRIAL_VARIABLE, "")
     attached = _attached.trial
     is_attached = attached is not None and not attached.is_closed
@@ -100,6 +111,8 @@ def attach(
     ):
         attached.set_defaults(defaults, budget)
         return attached
+    if text and _is_multirun():
+        raise SpecError("hydra.mode", MULTIRUN_ERROR)
     ranks = Ranks(is_given=bool(text))
     try:
         assigned, channel = _open_channel(text, study, ranks, endpoint, timeout_s)
@@ -224,6 +237,15 @@ def _describe_speaker(speaker: str) -> str:
         f"process {pid} on {host} has attached to this trial and speaks for it: what this process "
         "reports is dropped; call trialbus.attach() only in the process that trains"
     )
+
+
+def _is_multirun() -> bool:
+    """Tell whether this process runs a job of a sweep of Hydra, which is not imported here."""
+    module = sys.modules.get("hydra.core.hydra_config")
+    if module is None or not module.HydraConfig.initialized():
+        return False
+    mode = module.HydraConfig.get().mode
+    return getattr(mode, "name", mode) == "MULTIRUN"
 
 
 def _digest(text: str) -> str:

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from trialbus.protocol.private_folder import make_private_folder
+from trialbus.protocol.start_folder import resolve_from_start
 from trialbus.study.folder_name import name_folder
+from trialbus.trainer.metrics import convert_step
 
 #: Environment variable with the folder of checkpoints, which every machine of a study must see.
 CHECKPOINTS_VARIABLE = "TRIALBUS_CHECKPOINTS"
@@ -73,8 +75,9 @@ class Checkpoints:
                 first.
             value: Value by which `best` and `keep_best_n` rank the checkpoint.
         """
+        step = convert_step(step, "write save(3), or save(3, value=0.5)")
         if CHECKPOINTS_VARIABLE not in os.environ:
-            make_private_folder(Path(_DEFAULT).parent)
+            make_private_folder(resolve_from_start(_DEFAULT).parent)
         self.directory.mkdir(parents=True, exist_ok=True)
         draft = self.directory / f"{uuid.uuid4().hex}{_DRAFT}"
         try:
@@ -119,10 +122,17 @@ class Checkpoints:
             _remove(checkpoint.path)
 
 
-def locate_checkpoints(study: str, trial: int) -> Path:
-    """Return the folder of a trial's checkpoints."""
-    root = os.environ.get(CHECKPOINTS_VARIABLE, _DEFAULT)
-    return Path(root).absolute() / name_folder(study) / str(trial)
+def locate_checkpoints(study: str, trial: int, start: Path | None = None) -> Path:
+    """Return the absolute path of the folder of a trial's checkpoints.
+
+    Args:
+        study: Name of the study.
+        trial: Number of the trial.
+        start: Folder of the worker that ran the trial; None in the training itself.
+    """
+    path = os.environ.get(CHECKPOINTS_VARIABLE, _DEFAULT)
+    root = resolve_from_start(path) if start is None else start / path
+    return root / name_folder(study) / str(trial)
 
 
 def _get_value(checkpoint: Checkpoint) -> float:

@@ -12,8 +12,18 @@ from trialbus.study.validation import is_mapping
 MAX_STEP = 2**31 - 1
 
 
-def convert_step(step: SupportsIndex) -> int:
+#: Default of an argument that has to be given; a call without it is explained.
+NO_METRICS: Mapping[str, Any] = {}
+
+_EXAMPLE = 'write report(3, {"loss": 0.5}): the step first, then the metrics by name'
+
+
+def convert_step(step: SupportsIndex, example: str = _EXAMPLE) -> int:
     """Convert the step of an evaluation to a Python integer.
+
+    Args:
+        step: The step.
+        example: What to write, for the error.
 
     Raises:
         TypeError: The step is not an integer of Python, NumPy or torch.
@@ -22,7 +32,9 @@ def convert_step(step: SupportsIndex) -> int:
     try:
         number = operator.index(step)
     except TypeError:
-        raise TypeError(f"step is {step!r}, expected an integer from 0 to {MAX_STEP}") from None
+        raise TypeError(
+            f"step is {step!r}, expected an integer from 0 to {MAX_STEP}; {example}"
+        ) from None
     if not 0 <= number <= MAX_STEP:
         raise ValueError(f"step is {step!r}, expected an integer from 0 to {MAX_STEP}")
     return number
@@ -50,7 +62,11 @@ def flatten_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     except AttributeError:
         if hasattr(metrics, "items"):
             raise
-        raise TypeError(f"metrics is {metrics!r}, expected a mapping of names to numbers") from None
+        raise TypeError(
+            f"metrics is {metrics!r}, expected a mapping of names to numbers; {_EXAMPLE}"
+        ) from None
+    if metrics is NO_METRICS:
+        raise TypeError(f"metrics is missing; {_EXAMPLE}")
     if not flat:
         raise ValueError(f"metrics is {metrics!r}, expected one number or more by name")
     return flat

@@ -32,7 +32,7 @@ from trialbus.trainer.channel import Channel, SilentChannel
 from trialbus.trainer.checkpoint import Checkpoints, locate_checkpoints
 from trialbus.trainer.defaults import add_defaults, check_defaults
 from trialbus.trainer.distributed import Ranks
-from trialbus.trainer.metrics import MAX_STEP, convert_step, flatten_metrics
+from trialbus.trainer.metrics import MAX_STEP, NO_METRICS, convert_step, flatten_metrics
 from trialbus.trainer.termination import Termination
 
 _TRACEBACK_LINES = 20
@@ -175,7 +175,9 @@ class Trial:
             )
         return self._budget
 
-    def report(self, step: int, metrics: Mapping[str, Any], *, wait: float = 0.0) -> None:
+    def report(
+        self, step: int, metrics: Mapping[str, Any] = NO_METRICS, *, wait: float = 0.0
+    ) -> None:
         """Publish an evaluation and return in microseconds, also while the hub is unavailable.
 
         Args:

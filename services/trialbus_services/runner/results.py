@@ -81,7 +81,7 @@ def tidy_checkpoints(study: optuna.Study, config: StudyConfig) -> None:
         complete.sort(key=lambda trial: trial.value or 0.0, reverse=best_first)
         kept_numbers = {trial.number for trial in complete[: config.keep_best_n]}
     for trial in trials:
-        folder = locate_checkpoints(config.study_name, trial.number)
+        folder = locate_checkpoints(config.study_name, trial.number, Path.cwd())
         if trial.number not in kept_numbers and folder.is_dir():
             shutil.rmtree(folder)
 
