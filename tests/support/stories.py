@@ -32,7 +32,7 @@ def make_study_start(
 
 
 def make_trial(number: int, study: str = SPEC.name, steps: int = 3) -> Iterator[events.Event]:
-    """Yield the events of a trial, from the assignment to the end."""
+    """Yield the events of a trial, from the assignment to the optimizer's verdict."""
     yield events.TrialAssigned(
         study=study, trial=number, request=f"r{number}", session="s", params={"x": 0.5}
     )
@@ -41,6 +41,9 @@ def make_trial(number: int, study: str = SPEC.name, steps: int = 3) -> Iterator[
             study=study, trial=number, step=step, metrics={"loss": 1 / (number + step + 1)}
         )
     yield events.TrialFinished(study=study, trial=number, state="complete")
+    yield events.TrialClosed(
+        study=study, trial=number, state="complete", values=[1 / (number + steps)]
+    )
 
 
 def make_study_end(

@@ -33,11 +33,13 @@ def event(kind: str, trial: int, attempt: int, step: int, value: float) -> trial
         "pruned": lambda: trialbus.TrialFinished(state="pruned", **of),
         "failed": lambda: trialbus.TrialFinished(state="failed", error="a\nb", **of),
         "preempted": lambda: trialbus.TrialFinished(state="preempted", **of),
+        "close": lambda: trialbus.TrialClosed(state="complete", values=[value], **of),
     }[kind]()
 
 
 KINDS = (
-    "assign evaluate evaluate evaluate prune lose withdraw pause complete pruned failed preempted"
+    "assign evaluate evaluate evaluate prune lose withdraw pause complete pruned failed preempted "
+    "close"
 )
 
 EVENTS = st.lists(

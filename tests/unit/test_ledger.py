@@ -54,7 +54,7 @@ def test_a_request_waits_until_it_is_answered_and_not_again() -> None:
 def test_the_first_end_of_an_attempt_counts() -> None:
     ledger = fold(SUBMITTED, assigned("r"))
     (closed,) = ledger.apply(finished(state="pruned"))
-    assert closed.cause == "pruned"
+    assert closed.state == "pruned"
     assert ledger.apply(finished(state="complete")) == []
 
 
@@ -84,7 +84,7 @@ def test_a_withdrawn_request_gets_no_trial_and_frees_its_trial() -> None:
 def test_a_trial_lost_too_often_is_closed_as_lost() -> None:
     ledger = fold(SUBMITTED, assigned("r"), lost(), assigned("r2", attempt=1, session="v"))
     (closed,) = ledger.apply(lost("v"))
-    assert closed.cause == "lost"
+    assert (closed.state, closed.cause) == ("failed", "lost")
     assert "study.max_retries=1" in str(closed.error)
 
 

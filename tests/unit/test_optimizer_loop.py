@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from support.simulated_bus import Sampler, SimulatedBus
 from trialbus import CategoricalParam, Component, Objective
 from trialbus.messages import events
 from trialbus_services.optimizer.announcer import Announcer
+from trialbus_services.optimizer.attributes import CAUSE, CAUSES
 from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.latency import Latency
 from trialbus_services.optimizer.prune_decider import PruneDecider
@@ -382,3 +384,114 @@ def test_a_trial_left_by_a_crash_begins_another_attempt_for_another_request(
     bus.turn(events.RequestWithdrawn(study="s", request="r1"))
     second = bus.request("r2")
     assert (second.trial, second.attempt) == (0, 1)
+
+
+def find_verdicts(bus: SimulatedBus) -> list[tuple[int, str]]:
+    """Return number and state of each verdict in the log, after everything is recorded."""
+    assert bus.storage.flush(20)
+    bus.turn()
+    return [(event.trial, event.state) for event in bus.log.select(events.TrialClosed)]
+
+
+def test_a_verdict_is_published_behind_the_storage_with_the_optimizer_s_reason(
+    bus: SimulatedBus,
+) -> None:
+    bus.submit(constraints=("size <= 10",))
+    trial = bus.request()
+    nan = {"loss": 0.5, "size": math.nan}
+    bus.storage.is_held = True
+    bus.turn(events.EvaluationComplete(study="s", trial=0, step=0, metrics=nan), complete(trial))
+    assert bus.log.select(events.TrialClosed) == []
+    bus.storage.is_held = False
+    assert find_verdicts(bus) == [(0, "failed")]
+    [verdict] = bus.log.select(events.TrialClosed)
+    assert verdict.error == "study.constraints[0] 'size <= 10' is nan"
+    assert verdict.counts == events.TrialCounts(failed=1)
+
+
+def test_a_verdict_that_was_recorded_and_not_published_before_a_crash_is_published_after(
+    bus: SimulatedBus,
+) -> None:
+    bus.submit()
+    trial = bus.request()
+    bus.storage.flush(20)
+    bus.turn()
+    bus.storage.is_held = True
+    bus.turn(evaluate(trial, 0, 0.5), complete(trial))
+    assert bus.storage.flush(20)
+    assert bus.log.select(events.TrialClosed) == []
+    bus.start()  # killed with the trial recorded and its verdict unpublished
+    bus.turn()
+    assert find_verdicts(bus) == [(0, "complete")]
+    [verdict] = bus.log.select(events.TrialClosed)
+    assert (verdict.values, verdict.counts) == ([0.5], events.TrialCounts(complete=1))
+
+
+def test_a_trial_whose_training_was_killed_is_handed_out_again_and_keeps_its_causes(
+    bus: SimulatedBus,
+) -> None:
+    bus.submit(max_retries=1)
+    for attempt in range(2):
+        trial = bus.request(f"r{attempt}")
+        assert (trial.trial, trial.attempt) == (0, attempt)
+        bus.turn(
+            events.TrialFinished(
+                study="s", trial=0, attempt=attempt, state="failed", exit_code=-9, error="SIGKILL"
+            )
+        )
+    assert find_verdicts(bus) == [(0, "failed")]
+    [verdict] = bus.log.select(events.TrialClosed)
+    assert (verdict.cause, verdict.causes, verdict.attempts) == ("killed", ["killed"], 2)
+    assert verdict.error == "SIGKILL (2 times, study.max_retries=1)"
+    attributes = bus.trials()[0].user_attrs
+    assert attributes[CAUSE] == "killed"
+    assert attributes[CAUSES] == ["killed"]
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_a_trial_that_is_given_back_without_end_is_closed_and_new_steps_are_free(
+    bus: SimulatedBus, is_restarted: bool
+) -> None:
+    bus.submit(max_retries=0, retries={"preempted": 1})
+    for attempt, step in enumerate([0, 1, 1, 2, 0]):
+        trial = bus.request(f"r{attempt}")
+        assert (trial.trial, trial.attempt) == (0, attempt)
+        bus.turn(evaluate(trial, step, 0.5))
+        if is_restarted:
+            bus.storage.flush(20)
+            bus.turn()
+            bus.start()
+        preempted = events.TrialFinished(study="s", trial=0, attempt=attempt, state="preempted")
+        bus.turn(preempted)
+        if is_restarted:
+            bus.start()
+        assert find_verdicts(bus) == []
+    trial = bus.request("last")
+    bus.turn(events.TrialFinished(study="s", trial=0, attempt=5, state="preempted"))
+    assert find_verdicts(bus) == [(0, "failed")]
+    [verdict] = bus.log.select(events.TrialClosed)
+    assert verdict.cause == "preempted"
+    assert str(verdict.error).startswith("given back 2 times in a row without a new step")
+    assert bus.request("next").trial == 1
+
+
+def test_a_resumed_study_tells_what_is_recorded(bus: SimulatedBus) -> None:
+    bus.submit(n_trials=1)
+    trial = bus.request()
+    bus.turn(evaluate(trial, 0, 0.5), complete(trial))
+    bus.clock.now += 100.0
+    bus.submit(n_trials=2)
+    started = bus.log.select(events.StudyStarted)[-1]
+    assert started.counts == events.TrialCounts(complete=1)
+    assert [best.values for best in started.best_trials] == [[0.5]]
+    assert 0 < started.elapsed_s < 100
+
+
+def test_a_submission_that_fails_tells_what_is_recorded(bus: SimulatedBus) -> None:
+    bus.submit(n_trials=1)
+    trial = bus.request()
+    bus.turn(evaluate(trial, 0, 0.5), complete(trial))
+    bus.submit(sampler=Component(type="NoSampler"))
+    end = bus.log.select(events.StudyFinished)[-1]
+    assert (end.reason, end.counts) == ("failed", events.TrialCounts(complete=1))
+    assert [best.values for best in end.best_trials] == [[0.5]]

@@ -55,6 +55,10 @@ def finished(trial: int, state: str = "complete", attempt: int = 0, **more: Any)
     return trialbus.TrialFinished(study="s", trial=trial, attempt=attempt, state=state, **more)  # type: ignore[arg-type]
 
 
+def closed(trial: int, state: str = "complete", attempt: int = 0, **more: Any) -> events.Event:
+    return trialbus.TrialClosed(study="s", trial=trial, attempt=attempt, state=state, **more)  # type: ignore[arg-type]
+
+
 def lost(trial: int, attempt: int = 0) -> trialbus.TrainerLost:
     return trialbus.TrainerLost(
         study="s", session="x", kind="trainer", trial=trial, attempt=attempt
@@ -82,42 +86,97 @@ def told(seen: StudyView) -> list[str]:
     return [note.text for note in seen.take_notes()]
 
 
-def test_it_counts_what_ended_and_what_was_done_before() -> None:
+def test_it_counts_what_the_optimizer_recorded_and_what_was_done_before() -> None:
     seen = view(
         STARTED,
         assigned(2),
         assigned(3),
         evaluation(2, 0, 0.5),
         finished(2),
-        finished(3, "pruned"),
-        finished(3, "pruned"),
+        closed(2),
+        closed(3, "pruned"),
+        closed(3, "pruned"),
     )
     assert (seen.n_done, dict(seen.counts), seen.running) == (4, {"complete": 1, "pruned": 1}, {})
 
 
-def test_a_trial_that_never_reported_the_objective_failed_whatever_its_trainer_says() -> None:
-    misspelt = trialbus.EvaluationComplete(study="s", trial=3, step=0, metrics={"acuracy": 1.0})
-    seen = view(STARTED, assigned(2), assigned(3), assigned(4), misspelt)
-    (end,) = seen.apply(finished(2))
-    assert (end.cause, end.error) == ("failed", "accuracy was never reported")
-    seen.apply(finished(3))
-    seen.apply(finished(4, values=[0.5]))
-    assert told(seen)[1:] == [
-        "trial 2 failed: accuracy was never reported",
-        "trial 3 failed: accuracy was never reported",
-        "trial 4 complete: 0.5",
+def test_a_training_that_ended_is_not_counted_before_its_verdict_and_then_as_the_verdict_is() -> (
+    None
+):
+    seen = view(STARTED, assigned(2), evaluation(2, 0, 0.5), finished(2))
+    assert (list(seen.ended), seen.running, dict(seen.counts)) == ([2], {}, {})
+    nan = "study.constraints[0] 'size <= 10' is nan"
+    seen.apply(closed(2, "failed", cause="exception", error=nan))
+    assert (seen.ended, dict(seen.counts), seen.best) == ({}, {"failed": 1}, None)
+    assert told(seen)[1:] == [f"trial 2 failed: {nan}"]
+
+
+def test_the_counts_of_the_optimizer_replace_those_of_a_view_that_missed_verdicts() -> None:
+    counts = [events.TrialCounts(complete=n, failed=3) for n in range(3)]
+    seen = view(STARTED, closed(7, counts=counts[2]), closed(6, counts=counts[1]))
+    assert (dict(seen.counts), seen.n_done) == ({"complete": 2, "failed": 3}, 5)
+
+
+def test_a_view_begins_from_what_is_recorded() -> None:
+    best = events.BestTrial(number=4, values=[0.347], params={"lr": 0.2})
+    counts = events.TrialCounts(complete=3, pruned=4)
+    begun = msgspec.structs.replace(
+        STARTED, n_done=7, counts=counts, best_trials=[best], elapsed_s=50.0
+    )
+    seen = view(begun)
+    assert (seen.n_done, dict(seen.counts)) == (7, {"complete": 3, "pruned": 4})
+    assert seen.best is not None
+    assert (seen.best.value, seen.best.number, seen.best.params) == (0.347, 4, {"lr": 0.2})
+    assert seen.elapsed_s == 50.0
+    end = msgspec.structs.replace(ended(), at=begun.at + 7.0)
+    seen.apply(end)
+    assert seen.elapsed_s == pytest.approx(57.0)
+
+
+def test_a_study_with_more_trials_than_it_is_to_have_is_not_told_as_14_of_5() -> None:
+    begun = msgspec.structs.replace(STARTED, n_trials=5, n_done=14)
+    assert told(view(begun)) == ["resumed with 14 trials done, and study.n_trials=5"]
+
+
+def test_a_trial_that_violates_a_constraint_is_complete_and_never_best() -> None:
+    seen = view(STARTED, closed(2, values=[0.5]), closed(3, values=[0.9], is_feasible=False))
+    assert seen.best is not None
+    assert seen.best.value == 0.5
+    assert told(seen)[-1] == "trial 3 complete: 0.9, which violates a constraint"
+
+
+def test_reports_without_the_objective_are_told_once_with_the_nearest_name() -> None:
+    misspelt = [
+        trialbus.EvaluationComplete(study="s", trial=n, step=0, metrics={"acuracy": 1.0, "loss": 2})
+        for n in (2, 3)
     ]
-    assert dict(seen.counts) == {"failed": 2, "complete": 1}
+    seen = view(STARTED, assigned(2), assigned(3), *misspelt)
+    [note] = told(seen)[1:]
+    assert note == (
+        "'accuracy' is missing in the report of trial 2 at step 0, which has: acuracy, loss; "
+        "did you mean 'acuracy'?"
+    )
+    late = view(STARTED, assigned(2), assigned(3), evaluation(2, 0, 0.5), misspelt[1])
+    assert told(late)[1:] == []
 
 
-def test_a_later_attempt_keeps_what_an_earlier_one_reported() -> None:
-    seen = view(STARTED, assigned(2), evaluation(2, 0, 0.5), lost(2), assigned(2, attempt=1))
-    seen.apply(finished(2, attempt=1))
-    assert dict(seen.counts) == {"complete": 1}
-
-
-def test_a_view_that_joined_in_the_middle_of_a_trial_does_not_call_it_failed() -> None:
-    assert dict(view(STARTED, finished(2)).counts) == {"complete": 1}
+@pytest.mark.parametrize(
+    ("cause", "text"),
+    [
+        ("killed", "trial 2 was killed; it is assigned again"),
+        ("out_of_memory", "trial 2 ran out of memory; it is assigned again"),
+        ("timed_out", "trial 2 timed out; it is assigned again"),
+        ("silent", "trial 2 was silent for too long; it is assigned again"),
+        ("exception", "trial 2 failed; it is assigned again"),
+    ],
+)
+def test_an_attempt_that_is_followed_by_another_is_told_with_its_cause(
+    cause: events.FailureCause, text: str
+) -> None:
+    study = submitted(spec(retries={cause: 1}))
+    seen = view(study, STARTED, assigned(2), finished(2, "failed", cause=cause))
+    assert told(seen)[1:] == [text]
+    assert (seen.running, seen.ended, dict(seen.counts)) == ({}, {}, {})
 
 
 def test_each_event_seen_twice_changes_nothing_but_their_count() -> None:
@@ -131,6 +190,7 @@ def test_each_event_seen_twice_changes_nothing_but_their_count() -> None:
         assigned(2, 1),
         evaluation(2, 0, 0.7, 1),
         finished(2, attempt=1),
+        closed(2, attempt=1, values=[0.7]),
         assigned(3),
         evaluation(3, 0, 0.4),
     ]
@@ -144,7 +204,7 @@ def test_each_event_seen_twice_changes_nothing_but_their_count() -> None:
         )
         assert list(seen.running) == [3]
         assert seen.running[3].curve == {0: 0.4}
-    assert (once.n_events, twice.n_events) == (11, 33)
+    assert (once.n_events, twice.n_events) == (12, 36)
     assert told(once) == told(twice)
 
 
@@ -166,31 +226,11 @@ def test_a_complete_trial_is_best_before_a_better_one_that_runs_or_was_pruned() 
         STARTED,
         *(assigned(number) for number in (2, 3, 4)),
         *(evaluation(number, 0, value) for number, value in ((2, 0.5), (3, 0.9), (4, 0.8))),
-        finished(2),
-        finished(3, "pruned"),
+        closed(2, values=[0.5]),
+        closed(3, "pruned"),
     )
     assert seen.best is not None
     assert (seen.best.value, seen.best.number) == (0.5, 2)
-
-
-@pytest.mark.parametrize(
-    ("aggregate", "value"),
-    [("last", 0.4), ("best", 0.8), ("mean_last(2)", 0.6), ("at_step(0)", 0.2)],
-)
-def test_a_complete_trial_has_the_value_that_the_rules_of_the_study_give(
-    aggregate: str, value: float
-) -> None:
-    curve = [evaluation(2, step, reported) for step, reported in enumerate([0.2, 0.8, 0.4])]
-    seen = view(submitted(spec(aggregate)), STARTED, assigned(2), *curve, finished(2))
-    assert seen.best is not None
-    assert seen.best.value == pytest.approx(value)
-
-
-def test_values_that_a_trainer_gives_itself_come_before_its_evaluations() -> None:
-    seen = view(STARTED, assigned(2), evaluation(2, 0, 0.5), finished(2, values=[0.7, 3.0]))
-    assert seen.best is not None
-    assert seen.best.value == 0.7
-    assert told(seen)[-1] == "trial 2 complete: 0.7"
 
 
 def test_a_lost_trial_leaves_and_comes_back_as_another_attempt() -> None:
@@ -206,12 +246,11 @@ def test_a_lost_trial_leaves_and_comes_back_as_another_attempt() -> None:
     assert (seen.n_lost, seen.n_retried, seen.n_done) == (1, 1, 2)
 
 
-def test_a_trial_lost_once_too_often_is_failed() -> None:
-    seen = view(submitted(spec(max_retries=1)), STARTED, assigned(2, 1), lost(2, 1))
-    assert (seen.counts["failed"], told(seen)[-1]) == (
-        1,
-        "trial 2 failed: lost 2 times (study.max_retries=1)",
-    )
+def test_a_trial_lost_once_too_often_is_not_told_as_assigned_again() -> None:
+    seen = view(submitted(spec(max_retries=0)), STARTED, assigned(2), lost(2))
+    assert (list(seen.ended), told(seen)[1:]) == ([2], [])
+    seen.apply(closed(2, "failed", cause="lost", error="lost 1 times (study.max_retries=0)"))
+    assert told(seen) == ["trial 2 failed: lost 1 times (study.max_retries=0)"]
 
 
 def test_a_lost_worker_takes_all_its_trials_along() -> None:
@@ -234,7 +273,8 @@ def test_one_that_joins_late_shows_what_it_sees() -> None:
     seen = view(evaluation(7, 3, 0.5), trialbus.TrialStarted(study="s", trial=8))
     assert (seen.running[7].step, seen.n_trials, seen.best) == (3, None, None)
     seen.apply(finished(7))
-    seen.apply(finished(9, "failed"))
+    seen.apply(closed(7))
+    seen.apply(closed(9, "failed"))
     seen.apply(evaluation(7, 4, 0.5))
     assert (list(seen.running), seen.n_done, seen.left_s) == ([8], 2, None)
 
@@ -277,7 +317,7 @@ def test_the_best_trial_of_an_earlier_run_counts_while_the_storage_has_the_trial
 def test_the_time_left_of_a_resumed_study_is_unknown_until_a_trial_of_this_run_has_ended() -> None:
     now = [0.0]
     seen = StudyView("s", clock=lambda: now[0])
-    for event in (submitted(spec()), STARTED, finished(2), finished(3)):  # and an interrupt
+    for event in (submitted(spec()), STARTED, closed(2), closed(3)):  # and an interrupt
         seen.apply(event)
     seen.apply(trialbus.StudySubmitted(study="s", submission="2", spec=spec()))
     now[0] = 5.0
@@ -285,7 +325,7 @@ def test_the_time_left_of_a_resumed_study_is_unknown_until_a_trial_of_this_run_h
     seen.apply(msgspec.structs.replace(STARTED, submission="2", n_done=4))
     assert seen.left_s is None
     now[0] = 10.0
-    seen.apply(finished(4))
+    seen.apply(closed(4))
     assert seen.left_s == pytest.approx(25.0)
 
 
@@ -296,24 +336,32 @@ def test_the_time_left_follows_the_pace_and_stands_still_at_the_end() -> None:
     assert seen.left_s is None
     now[0] = 10.0
     for number in (2, 3):
-        seen.apply(finished(number))
+        seen.apply(closed(number))
     assert seen.left_s == pytest.approx(30.0)
-    seen.apply(ended())
+    seen.apply(msgspec.structs.replace(ended(), at=STARTED.at + 10.0))
     now[0] = 99.0
     assert (seen.elapsed_s, seen.left_s) == (10.0, None)
 
 
 def test_a_failed_trial_is_told_with_the_last_line_of_its_error() -> None:
-    seen = view(finished(1, "failed", error="Traceback\n  boom: 1\n"), finished(2, "failed"))
+    seen = view(closed(1, "failed", error="Traceback\n  boom: 1\n"), closed(2, "failed"))
     assert told(seen) == ["trial 1 failed: boom: 1", "trial 2 failed: no reason given"]
     assert told(seen) == []
 
 
-def test_a_pruned_trial_is_told_with_the_step_that_was_judged() -> None:
+def test_a_pruned_trial_is_told_with_the_reason_that_the_optimizer_recorded() -> None:
+    reason = "step 1: 0.243 < median 0.271 of 11 trials"
+    seen = view(
+        STARTED, closed(2, "pruned", reason=reason), closed(3, "pruned", reason="ada: slow")
+    )
+    assert told(seen)[1:] == [f"trial 2 pruned at {reason}", "trial 3 pruned: ada: slow"]
+
+
+def test_a_pruned_trial_without_a_reason_is_told_with_the_step_that_was_judged() -> None:
     pruned = trialbus.Prune(study="s", trial=2, step=5)
-    curve = [evaluation(2, step, 0.25) for step in range(7)]
-    seen = view(STARTED, assigned(2), *curve, pruned, finished(2, "pruned"))
-    assert told(seen)[-1] == "trial 2 pruned at step 5: 0.25"
+    curve = [evaluation(2, step, step / 10) for step in range(7)]
+    seen = view(STARTED, assigned(2), *curve, pruned, finished(2, "pruned"), closed(2, "pruned"))
+    assert told(seen)[-1] == "trial 2 pruned at step 5: 0.5"
 
 
 def test_what_is_kept_of_a_curve_and_of_notes_is_bounded() -> None:
@@ -321,5 +369,5 @@ def test_what_is_kept_of_a_curve_and_of_notes_is_bounded() -> None:
     assert len(seen.running[2].curve) < 300
     assert max(seen.running[2].curve) == 999
     for number in range(3, 3000):
-        seen.apply(finished(number))
+        seen.apply(closed(number))
     assert len(seen.take_notes()) <= 1000

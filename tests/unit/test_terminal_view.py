@@ -68,8 +68,8 @@ def evaluation(trial: int, step: int, value: float) -> events.EvaluationComplete
     )
 
 
-def finished(trial: int, state: events.TrialState = "complete", **more: Any) -> events.Event:
-    return trialbus.TrialFinished(study="s", trial=trial, state=state, **more)
+def closed(trial: int, state: str = "complete", **more: Any) -> events.Event:
+    return trialbus.TrialClosed(study="s", trial=trial, state=state, **more)  # type: ignore[arg-type]
 
 
 def ended(reason: events.FinishReason = "exhausted", **more: Any) -> events.StudyFinished:
@@ -82,13 +82,13 @@ BEST = events.BestTrial(number=4, values=[0.9875], params={"lr": 0.25, "optimize
 def test_a_terminal_shows_progress_best_and_running_trials() -> None:
     stage = Stage()
     with stage.terminal:
+        stage.view.apply(started())
         stage.now += 65
         for event in (
-            started(),
             assigned(2, slot=1, budget=20),
             assigned(3),
             evaluation(2, 4, 0.75),
-            finished(3, "failed", error="a\nboom"),
+            closed(3, "failed", error="a\nboom"),
         ):
             stage.view.apply(event)
         stage.terminal.update()
@@ -117,7 +117,7 @@ def test_a_trial_that_was_handed_out_again_or_told_to_stop_is_marked() -> None:
         ):
             stage.view.apply(event)
         stage.terminal.update()
-    assert re.search(r"try 2 2 +0 +stopping", stage.console.export_text())
+    assert re.search(r"2 \(attempt 1\) +0 +stopping", stage.console.export_text())
 
 
 def test_it_is_drawn_at_most_eight_times_a_second() -> None:
@@ -153,7 +153,7 @@ def test_where_drawing_is_slow_it_is_drawn_less_often() -> None:
 def test_what_ended_since_the_last_drawing_is_told_at_the_end_too() -> None:
     stage = Stage()
     with stage.terminal:
-        stage.see(started(), finished(0), finished(1, "pruned"))
+        stage.see(started(), closed(0), closed(1, "pruned"))
     shown = stage.console.export_text()
     assert "trial 0 complete" in shown
     assert "trial 1 pruned" in shown
@@ -177,7 +177,13 @@ def test_a_hundred_running_trials_fit_the_screen(width: int, height: int) -> Non
 def test_without_a_terminal_there_are_plain_lines_only() -> None:
     stage = Stage(terminal=False)
     with stage.terminal:
-        stage.see(started(n_done=2), assigned(2), evaluation(2, 4, 0.75), finished(2), finished(3))
+        stage.see(
+            started(n_done=2),
+            assigned(2),
+            evaluation(2, 4, 0.75),
+            closed(2, values=[0.75]),
+            closed(3),
+        )
     assert stage.lines() == [
         "resumed with 2 of 10 trials done",
         "s: 2/10 trials done, 0 running, no value yet",
@@ -187,10 +193,25 @@ def test_without_a_terminal_there_are_plain_lines_only() -> None:
     ]
 
 
+def test_a_training_that_ended_is_counted_until_its_verdict_arrives() -> None:
+    stage = Stage(terminal=False)
+    with stage.terminal:
+        stage.see(
+            started(), assigned(2), trialbus.TrialFinished(study="s", trial=2, state="complete")
+        )
+        stage.now += 10
+        stage.see(assigned(3))
+        stage.see(closed(2, "failed", error="the metric is NaN"))
+    assert stage.lines()[1:] == [
+        "s: 0/10 trials done, 1 running, 1 ended, no value yet",
+        "trial 2 failed: the metric is NaN",
+    ]
+
+
 def test_plain_progress_is_told_for_every_tenth_of_the_study() -> None:
     stage = Stage(terminal=False)
     with stage.terminal:
-        stage.see(started(n_trials=200), *map(finished, range(200)))
+        stage.see(started(n_trials=200), *map(closed, range(200)))
     assert sum("trials done" in line for line in stage.lines()) == 11
 
 
@@ -213,7 +234,7 @@ def test_words_of_users_are_neither_markup_nor_do_they_steer_the_terminal(
 ) -> None:
     stage = Stage(terminal=terminal, width=200)
     with stage.terminal:
-        stage.see(started(), finished(0, "failed", error="\x1b[2J\x1b]0;title\x07[/x] \x9b31mout"))
+        stage.see(started(), closed(0, "failed", error="\x1b[2J\x1b]0;title\x07[/x] \x9b31mout"))
     print_summary(
         stage.console,
         trialbus.StudyFinished(

@@ -10,7 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import trialbus
+from trialbus.messages import events
 from trialbus_services.optimizer.ledger import Ledger
+from trialbus_services.optimizer.trial_states import AttemptEnd, TrialStates
 from trialbus_services.views.study_view import StudyView
 
 SPEC = trialbus.StudySpec(
@@ -19,6 +21,7 @@ SPEC = trialbus.StudySpec(
     objectives=(trialbus.Objective(metric="m"),),
     n_trials=10,
     max_retries=1,
+    retries={"silent": 1, "preempted": 2},
 )
 SUBMITTED = trialbus.StudySubmitted(study="s", spec=SPEC, submission="1")
 STARTED = trialbus.StudyStarted(
@@ -40,7 +43,11 @@ def event(kind: str, trial: int, attempt: int) -> trialbus.Event:
         "complete": lambda: trialbus.TrialFinished(state="complete", values=[0.5], **of),
         "pruned": lambda: trialbus.TrialFinished(state="pruned", **of),
         "failed": lambda: trialbus.TrialFinished(state="failed", **of),
+        "killed": lambda: trialbus.TrialFinished(state="failed", exit_code=-9, **of),
+        "silent": lambda: trialbus.TrialFinished(state="failed", cause="silent", **of),
+        "timed out": lambda: trialbus.TrialFinished(state="failed", cause="timed_out", **of),
         "preempted": lambda: trialbus.TrialFinished(state="preempted", **of),
+        "terminated": lambda: trialbus.TrialFinished(state="preempted", cause="killed", **of),
     }[kind]()
 
 
@@ -55,11 +62,15 @@ KINDS = (
     "complete",
     "pruned",
     "failed",
+    "killed",
+    "silent",
+    "timed out",
     "preempted",
+    "terminated",
 )
 HISTORIES = st.lists(
-    st.tuples(st.sampled_from(("assign", *KINDS)), st.integers(0, 2), st.integers(0, 2)),
-    max_size=40,
+    st.tuples(st.sampled_from(("assign", *KINDS)), st.integers(0, 2), st.integers(0, 4)),
+    max_size=60,
 )
 
 
@@ -72,7 +83,7 @@ def possible(history: list[tuple[str, int, int]]) -> list[trialbus.Event]:
     ledger = Ledger()
     ledger.apply(SUBMITTED)
     known: set[tuple[int, int]] = set()
-    events: list[trialbus.Event] = []
+    found: list[trialbus.Event] = []
     for kind, trial, attempt in history:
         waiting = ledger.studies["s"].trials.open.get(trial)
         due = waiting.attempt + 1 if waiting and waiting.is_waiting else 0
@@ -83,22 +94,36 @@ def possible(history: list[tuple[str, int, int]]) -> list[trialbus.Event]:
             continue
         if kind == "assign":
             known.add((trial, attempt))
-        events.append(event(kind, trial, attempt))
-        ledger.apply(events[-1])
-    return events
+        found.append(event(kind, trial, attempt))
+        ledger.apply(found[-1])
+    return found
 
 
-@given(HISTORIES)
-@example([("assign", 0, 0), ("person prunes", 0, 0), ("lose worker", 0, 0)])
-@example([("assign", 0, 0), ("lose worker", 0, 0), ("person prunes", 0, 0)])
-@example([("assign", 0, 0), ("lose trainer", 0, 0), ("assign", 0, 1), ("lose trainer", 0, 1)])
-@example([("withdraw", 0, 0), ("assign", 0, 0), ("evaluate", 0, 0)])
-@example([("assign", 0, 0), ("withdraw", 0, 0), ("evaluate", 0, 0), ("assign", 0, 1)])
+def build_verdict(end: AttemptEnd, counts: Counter[str]) -> trialbus.TrialClosed:
+    """Return what the optimizer publishes of a trial that it recorded as ended."""
+    return trialbus.TrialClosed(
+        study="s",
+        trial=end.trial.number,
+        attempt=end.trial.attempt,
+        state=end.state,  # type: ignore[arg-type]
+        cause=end.cause,
+        error=end.error,
+        counts=events.TrialCounts(**counts),
+    )
+
+
+@given(HISTORIES, st.data())
+@example([("assign", 0, 0), ("person prunes", 0, 0), ("lose worker", 0, 0)], None)
+@example([("assign", 0, 0), ("lose worker", 0, 0), ("person prunes", 0, 0)], None)
+@example([("assign", 0, 0), ("lose trainer", 0, 0), ("assign", 0, 1), ("lose trainer", 0, 1)], None)
+@example([("withdraw", 0, 0), ("assign", 0, 0), ("evaluate", 0, 0)], None)
+@example([("assign", 0, 0), ("withdraw", 0, 0), ("evaluate", 0, 0), ("assign", 0, 1)], None)
 def test_ledger_and_view_agree_on_which_trials_are_open_waiting_and_closed_and_how(
-    history: list[tuple[str, int, int]],
+    history: list[tuple[str, int, int]], data: st.DataObject | None
 ) -> None:
     ledger, view = Ledger(), StudyView("s", clock=lambda: 0.0)
-    causes: Counter[str] = Counter()
+    states: Counter[str] = Counter()
+    verdicts: list[trialbus.TrialClosed] = []
     withdrawn: set[str] = set()
     for happened in (SUBMITTED, STARTED, *possible(history)):
         if isinstance(happened, trialbus.RequestWithdrawn):
@@ -107,16 +132,90 @@ def test_ledger_and_view_agree_on_which_trials_are_open_waiting_and_closed_and_h
             late = f"{happened.trial}.{happened.attempt}" in withdrawn
             if late and ledger.studies["s"].trials.find_running(happened) is None:
                 continue  # whoever withdraws a request does not train its trial
-        closed = ledger.apply(happened)
-        ends = view.apply(happened)
-        assert [(end.trial.number, end.cause, end.error) for end in closed] == [
-            (end.trial.number, end.cause, end.error) for end in ends if end.is_closed
-        ]
-        causes.update("failed" if end.cause == "lost" else end.cause for end in closed)
+        ends = ledger.apply(happened)
+        assert view.apply(happened) == ends
+        for end in ends:
+            if end.is_closed:
+                states[end.state] += 1
+                verdicts.append(build_verdict(end, states))
         trials = ledger.studies["s"].trials.open
         running = {n: trial.attempt for n, trial in trials.items() if not trial.is_waiting}
         assert {n: trial.attempt for n, trial in view.running.items()} == running
-        assert view.counts == causes
+        assert view.ended.keys() | view.running.keys() == running.keys() | {
+            verdict.trial for verdict in verdicts
+        }
+        # Verdicts come behind the storage, together and late, and some of them twice.
+        if verdicts and (data is None or data.draw(st.booleans())):
+            for verdict in (*verdicts, *verdicts[:1]):
+                assert (ledger.apply(verdict), view.apply(verdict)) == ([], [])
+            verdicts.clear()
+            assert (view.counts, view.ended) == (states, {})
+
+
+@given(
+    st.lists(st.sampled_from(("killed", "lost", "silent", "exception", "preempted")), max_size=12)
+)
+def test_a_trial_is_handed_out_again_as_often_as_the_causes_of_its_ends_allow(
+    causes: list[events.FailureCause],
+) -> None:
+    limits = {"killed": 1, "lost": 1, "silent": 1, "exception": 0}
+    ledger = Ledger()
+    ledger.apply(SUBMITTED)
+    for attempt, cause in enumerate(causes):
+        ledger.apply(event("assign", 0, attempt))
+        trial = ledger.studies["s"].trials.open[0]
+        assert trial.causes == causes[:attempt]
+        [end] = ledger.apply(
+            trialbus.TrialFinished(study="s", trial=0, attempt=attempt, state="failed", cause=cause)
+        )
+        is_over = causes[: attempt + 1].count(cause) > limits.get(cause, 100)
+        assert (end.is_closed, end.cause) == (is_over, cause)
+        if is_over:
+            return
+
+
+def test_a_trial_that_is_given_back_again_and_again_without_a_new_step_is_closed() -> None:
+    trials = TrialStates("s")
+    trials.spec = SPEC
+    steps: list[int | None] = [None, 3, 3, 2, 4, None, 4, 1]
+    n_idle, end = 0, None
+    for attempt, step in enumerate(steps):
+        of: dict[str, Any] = {"study": "s", "trial": 0, "attempt": attempt}
+        before = trials.open.get(0)
+        trial = trials.assign(
+            trialbus.TrialAssigned(
+                **of,
+                request=str(attempt),
+                params={},
+                n_idle=0 if before is None else before.count_idle(),
+                last_step=None if before is None else before.last_step,
+            )
+        )
+        assert trial is not None
+        assert trial.n_idle == n_idle
+        if step is not None:
+            trial.add_step(step)
+        n_idle = 0 if attempt in (1, 4) else n_idle + 1
+        [end] = trials.finish(trialbus.TrialFinished(**of, state="preempted"))
+        assert not end.is_closed
+        end = trials.give_up(end)
+        assert end.is_closed == (attempt == len(steps) - 1)
+    assert end is not None
+    assert (end.state, end.cause) == ("failed", "preempted")
+    assert end.error == "given back 3 times in a row without a new step (study.retries.preempted=2)"
+
+
+def test_a_request_that_was_withdrawn_does_not_count_as_an_attempt_without_a_new_step() -> None:
+    trials = TrialStates("s")
+    for attempt in range(50):
+        trial = trials.assign(
+            trialbus.TrialAssigned(
+                study="s", trial=0, attempt=attempt, request=str(attempt), params={}
+            )
+        )
+        assert trial is not None
+        [end] = trials.withdraw(str(attempt))
+        assert (trial.count_idle(), trials.give_up(end).is_closed, trial.causes) == (0, False, [])
 
 
 @pytest.mark.parametrize(
@@ -131,10 +230,11 @@ def test_a_trial_that_a_person_pruned_counts_as_pruned_however_its_attempt_ends(
     history: list[tuple[str, int, int]],
 ) -> None:
     view = StudyView("s", clock=lambda: 0.0)
+    ends: list[AttemptEnd] = []
     for happened in (SUBMITTED, STARTED, *possible(history)):
-        view.apply(happened)
-    assert dict(view.counts) == {"pruned": 1}
-    assert view.running == {}
+        ends = view.apply(happened)
+    assert [end.state for end in ends] == ["pruned"]
+    assert (list(view.ended), view.running) == ([0], {})
 
 
 def test_a_trial_of_a_study_that_is_submitted_again_keeps_its_worker() -> None:

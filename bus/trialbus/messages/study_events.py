@@ -29,25 +29,6 @@ class StudySubmitted(Event, frozen=True, kw_only=True):
     """
 
 
-class StudyStarted(Event, frozen=True, kw_only=True):
-    """The optimizer accepted a study; trials of the study can be requested."""
-
-    submission: str
-    """Id of the `study_submitted` that the optimizer accepted."""
-
-    directions: list[Direction]
-    """Direction of each objective: `minimize` or `maximize`."""
-
-    metrics: list[str]
-    """Metric of each objective, in the order of `directions`."""
-
-    n_trials: int
-    """Total number of trials that the study is to have."""
-
-    n_done: int = 0
-    """Number of trials that had already finished, when a study is resumed."""
-
-
 class BestTrial(msgspec.Struct, frozen=True, kw_only=True):
     """A best trial of a study; with several objectives, a trial of the Pareto front."""
 
@@ -72,6 +53,34 @@ class TrialCounts(msgspec.Struct, frozen=True, kw_only=True):
 
     failed: int = 0
     """Number of failed trials."""
+
+
+class StudyStarted(Event, frozen=True, kw_only=True):
+    """The optimizer accepted a study; trials of the study can be requested."""
+
+    submission: str
+    """Id of the `study_submitted` that the optimizer accepted."""
+
+    directions: list[Direction]
+    """Direction of each objective: `minimize` or `maximize`."""
+
+    metrics: list[str]
+    """Metric of each objective, in the order of `directions`."""
+
+    n_trials: int
+    """Total number of trials that the study is to have."""
+
+    n_done: int = 0
+    """Number of trials that had already finished, when a study is resumed."""
+
+    counts: TrialCounts = TrialCounts()
+    """Numbers of the trials that had already finished, by state."""
+
+    best_trials: list[BestTrial] = []
+    """The best of those trials, or their Pareto front; empty if no trial is complete."""
+
+    elapsed_s: float = 0.0
+    """Seconds that the study ran before, in all its earlier submissions."""
 
 
 class StudyFinished(Event, frozen=True, kw_only=True):

@@ -5,21 +5,11 @@ from __future__ import annotations
 from typing import Any, Literal, TypeAlias
 
 from trialbus.messages.event import Count, Event, TrialEvent
-from trialbus.messages.study_events import FinishReason
+from trialbus.messages.study_events import FinishReason, TrialCounts
+from trialbus.study.retries import FailureCause
 from trialbus.study.spec import Evaluation
 
 TrialState: TypeAlias = Literal["complete", "pruned", "failed", "preempted"]
-FailureCause: TypeAlias = Literal[
-    "exception", "killed", "out_of_memory", "lost", "timed_out", "silent", "preempted"
-]
-"""Why an attempt ended without being complete or pruned.
-
-`exception`: the training raised, or exited with a code other than 0. `killed`: a signal that
-nobody of trialbus sent ended the training. `out_of_memory`: the training was killed for the memory
-it used. `lost`: the session of the trainer or the worker fell silent. `timed_out`: the attempt took
-longer than `study.trial_timeout_s`. `silent`: no report came for `study.silence_s`. `preempted`:
-the worker, or the engine that runs the worker, was told to stop.
-"""
 
 
 class TrialRequested(Event, frozen=True, kw_only=True):
@@ -118,6 +108,12 @@ class TrialAssigned(TrialEvent, frozen=True, kw_only=True):
     silence_s: float | None = None
     """Seconds without a report after which the worker ends the attempt; None for no limit."""
 
+    n_idle: int = 0
+    """Attempts in a row, before this one, that were given back without a new step."""
+
+    last_step: int | None = None
+    """Highest step that an earlier attempt reported; None if there is none."""
+
 
 class TrialStarted(TrialEvent, frozen=True, kw_only=True):
     """A trainer attached to a trial and starts the training."""
@@ -207,8 +203,17 @@ class TrialClosed(TrialEvent, frozen=True, kw_only=True):
     error: str | None = None
     """For `failed`, why; None otherwise."""
 
+    reason: str = ""
+    """For `pruned`, why: the reason of the `prune`, and the person who sent it; empty otherwise."""
+
     is_feasible: bool = True
     """Whether the trial meets the study's constraints."""
 
     attempts: int = 1
     """Number of attempts that were handed out."""
+
+    causes: list[FailureCause] = []
+    """Why the attempts ended that were followed by another one, the newest 100."""
+
+    counts: TrialCounts | None = None
+    """Numbers of the study's finished trials, this one included; None where it is not known."""

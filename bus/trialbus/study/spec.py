@@ -15,6 +15,7 @@ import msgspec
 
 from trialbus.study.conditions import find_unmet_condition, order_by_conditions
 from trialbus.study.nested_config import Params, flatten_config, merge_configs
+from trialbus.study.retries import FailureCause
 from trialbus.study.search_space import CategoricalParam, Choice, Param, make_fixed_param
 from trialbus.study.spec_limits import (
     check_arguments,
@@ -208,7 +209,15 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     """Seed of the study; trial n gets `seed + n`."""
 
     max_retries: int = 3
-    """How often a trial whose trainer was lost is handed out again."""
+    """How often a trial is handed out again whose training was lost or killed."""
+
+    retries: dict[FailureCause, int] = {}
+    """How often a trial is handed out again, by the cause that ended its attempts.
+
+    A cause that is not named gets `max_retries` if it is `lost` or `killed`, and 0 if it is
+    `exception`, `out_of_memory`, `timed_out` or `silent`. Attempts that were `preempted` are free,
+    but at most 10 in a row, or the number given here, may end without a new step.
+    """
 
     max_failures: int | None = 5
     """Failed trials in a row that end the study as failed; None for no limit."""
@@ -244,8 +253,6 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
         if not self.objectives:
             raise ValueError("objective is missing (expected at least one)")
         self._check_limits()
-        if self.target is not None and math.isnan(self.target):
-            raise ValueError("target nan is no value (expected a number, or null)")
         if self.target is not None and len(self.objectives) > 1:
             raise ValueError(
                 f"target {self.target:g} needs one objective (there are {len(self.objectives)}; "
@@ -327,7 +334,11 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     def _check_limits(self) -> None:
         for name, least, expected in _COUNTS:
             check_count(name, getattr(self, name), least, expected)
+        for cause, count in self.retries.items():
+            check_count(f"retries.{cause}", count, 0, "a number of retries")
         check_seed("seed", self.seed)
+        if self.target is not None and math.isnan(self.target):
+            raise ValueError("target nan is no value (expected a number, or null)")
         for name in ("timeout_s", "trial_timeout_s", "silence_s"):
             seconds = getattr(self, name)
             if seconds is not None and not seconds > 0:

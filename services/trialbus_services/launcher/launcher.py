@@ -184,7 +184,6 @@ def _submit(
 ) -> events.StudyFinished:
     """Submit a study, show the progress of trials, and return the `study_finished` event."""
     spec = submitted.spec
-    started_at = time.monotonic()
     view = StudyView(spec.name)
     with Publisher(link=services.link) as publisher:
         submission = Submission(submitted, publisher, services)
@@ -201,7 +200,7 @@ def _submit(
         finished,
         metrics=spec.metrics,
         directions=spec.directions,
-        wall_s=time.monotonic() - started_at,
+        wall_s=view.elapsed_s,
         report=report_page,
     )
     return finished

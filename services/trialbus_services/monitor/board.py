@@ -22,10 +22,10 @@ from trialbus.study.search_space import CategoricalParam, Param
 from trialbus.study.spec import StudySpec
 from trialbus_services.monitor.event_text import describe_event, to_json_value
 from trialbus_services.optimizer.trial_states import AttemptEnd
-from trialbus_services.views.study_view import RunningTrial, StudyView
+from trialbus_services.views.study_view import RunningTrial, StudyView, get_last_line
 
 Json: TypeAlias = dict[str, Any]
-State: TypeAlias = Literal["running", "complete", "pruned", "failed", "waiting"]
+State: TypeAlias = Literal["running", "ended", "complete", "pruned", "failed", "waiting"]
 
 BEGINNING = -1  # offset before the first event
 
@@ -33,11 +33,16 @@ _MAX_POINTS = 20_000  # newest points kept for browsers that catch up
 _MAX_EVENTS = 200  # newest events kept of each study
 _MAX_CURVES = 24  # curves kept of ended trials
 _MAX_ERROR = 4000  # characters kept of an error
-#: Reason why a trial waits for the next attempt, by the event that ended the attempt before.
-_WAITING_REASONS: dict[type, str] = {
-    events.TrainerLost: "the trainer was lost",
-    events.RequestWithdrawn: "given back",
-    events.TrialFinished: "interrupted",
+#: Reason why a trial waits for the next attempt, by the cause that ended the attempt before.
+_WAITING_REASONS: dict[events.FailureCause | None, str] = {
+    "exception": "the training failed",
+    "killed": "the training was killed",
+    "lost": "the trainer was lost",
+    "out_of_memory": "out of memory",
+    "preempted": "interrupted",
+    "silent": "the training was silent",
+    "timed_out": "timed out",
+    None: "given back",
 }
 
 
@@ -52,7 +57,7 @@ class Row:
     """Newest attempt; kept after the end."""
 
     state: State = "running"
-    """State of the trial."""
+    """State of the trial; `ended` until the optimizer has recorded how the trial ended."""
 
     reason: str = ""
     """Reason of the state in one line; empty where there is none."""
@@ -145,6 +150,8 @@ class Board:
                     self._end_row(row, "waiting", "the study ended", offset)
             case events.ReportReady():
                 self.report = event.paths[0] if event.paths else ""
+            case events.TrialClosed():
+                self._close_row(event, offset)
             case events.TrialEvent() if not isinstance(event, events.TrialFinished):
                 self._update_row(event, step_before, offset)
             case _:
@@ -186,25 +193,36 @@ class Board:
             return
         # A loss is noticed after the trainer's end, and carries the time of the hub's clock.
         at = event.at if isinstance(event, events.TrialFinished) else None
-        if end.cause == "waiting":
-            reason = end.error or _WAITING_REASONS.get(type(event), "")
-            self._end_row(row, "waiting", reason, offset, at)
-            return
         row.error = (end.error or "")[-_MAX_ERROR:]
-        if row.error:
-            row.reason = row.error.strip().splitlines()[-1].strip()
-        elif end.trial.pruned_by:
-            row.reason = end.trial.pruned_by
-        state = "failed" if end.cause == "lost" else end.cause
-        self._end_row(row, state, row.reason, offset, at)
+        if end.is_closed:
+            self._end_row(row, "ended", row.reason, offset, at)
+        else:
+            reason = get_last_line(end.error) if end.error else _WAITING_REASONS[end.cause]
+            self._end_row(row, "waiting", reason, offset, at)
+
+    def _close_row(self, event: events.TrialClosed, offset: int) -> None:
+        """Record the verdict about a trial in the row of the trial."""
+        row = self.rows.get(event.trial)
+        if row is None:
+            row = self.rows[event.trial] = Row(
+                event.trial, RunningTrial(event.trial, event.attempt)
+            )
+        row.trial.value = event.values[0] if event.values else None
+        row.error = (event.error or "")[-_MAX_ERROR:]
+        reason = get_last_line(event.error) if event.error else event.reason
+        if not event.is_feasible:
+            reason = "violates a constraint"
+        self._end_row(row, event.state, reason, offset, row.ended_at)
 
     def _end_row(
         self, row: Row, state: State, reason: str, offset: int, at: float | None = None
     ) -> None:
+        is_first = row.state in ("running", "waiting")
         row.state, row.reason = state, reason
         row.ended_at = self.now() if at is None else at
         self._mark_changed(row, offset)
-        self._ended.append(row)
+        if is_first:
+            self._ended.append(row)
         if len(self._ended) > _MAX_CURVES:
             self._ended.popleft().trial.curve.clear()
 
@@ -228,6 +246,7 @@ class Board:
             "n_done": view.n_done,
             "counts": view.counts,
             "running": len(view.running),
+            "ended": len(view.ended),
             "lost": view.n_lost,
             "retried": view.n_retried,
             "metrics": view.metrics,

@@ -71,15 +71,19 @@ class Announcer:
         self._pending_commit: _PendingCommit | None = None
         self._commit_began_at = 0.0
 
-    def announce(self, event: events.Event, requested_at: float | None = None) -> None:
+    def announce(
+        self, event: events.Event, requested_at: float | None = None, *, hurry: bool = True
+    ) -> None:
         """Publish an event as soon as the storage has every earlier change.
 
         Args:
             event: The event.
             requested_at: Time of the request that the event answers, by the clock.
+            hurry: Whether to write the changes now; else they are written with the next batch.
         """
         self._announcements.append(_Announcement(self._storage.mark(), event, requested_at))
-        self._storage.request_write()
+        if hurry:
+            self._storage.request_write()
 
     def publish_recorded(self) -> None:
         """Publish announcements in order, up to the first with changes that are not recorded."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from trialbus.messages import events
 from trialbus.study.spec import StudySpec
+from trialbus_services.optimizer.trial_states import OpenTrial
 
 
 def build_assignment(
@@ -16,6 +18,8 @@ def build_assignment(
     *,
     request: events.TrialRequested | None = None,
     attempt: int = 0,
+    before: OpenTrial | None = None,
+    at: float | None = None,
 ) -> events.TrialAssigned:
     """Return the assignment of a trial, with values in place of the labels in the storage.
 
@@ -25,9 +29,12 @@ def build_assignment(
         stored: Params of the trial, as the Optuna storage has them.
         request: Request that the assignment answers; None for an assignment that is not published.
         attempt: Attempt at the trial, from 0.
+        before: The attempt before, if there was one.
+        at: Time in seconds since the epoch; None for now.
     """
     return events.TrialAssigned(
         study=spec.name,
+        at=time.time() if at is None else at,
         trial=number,
         attempt=attempt,
         request=request.request if request else "",
@@ -43,4 +50,6 @@ def build_assignment(
         slot=request.slot if request else 0,
         timeout_s=spec.trial_timeout_s,
         silence_s=spec.silence_s,
+        n_idle=before.count_idle() if before else 0,
+        last_step=before.last_step if before and before.last_step >= 0 else None,
     )

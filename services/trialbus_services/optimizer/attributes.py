@@ -28,6 +28,9 @@ FOREIGN: Final = "trialbus:foreign"
 END: Final = "trialbus:end"
 """Reason why the study ended, as `StudyFinished.reason`; None while the study runs."""
 
+ELAPSED: Final = "trialbus:elapsed_s"
+"""Seconds that the study has run in all its submissions: a float, without a run that was killed."""
+
 # User attributes of a trial
 
 REQUEST: Final = "trialbus:request"
@@ -45,6 +48,18 @@ PRUNED_BY: Final = "trialbus:pruned_by"
 ATTEMPT: Final = "trialbus:attempt"
 """Attempt at which the trial ended, from 0."""
 
+CAUSE: Final = "trialbus:cause"
+"""Why the last attempt of a failed trial ended, as `TrialClosed.cause`; absent on others."""
+
+CAUSES: Final = "trialbus:causes"
+"""Why the attempts ended that were followed by another one: a list, the oldest first.
+
+Absent for a trial with one attempt; of more than 100 attempts the newest are kept.
+"""
+
+PRUNE_REASON: Final = "trialbus:prune_reason"
+"""Why a pruned trial was pruned: step, value, and what it was compared with; absent on others."""
+
 WORKER: Final = "trialbus:worker"
 """Name of the worker that ran the last attempt; empty for a free-standing trainer."""
 
@@ -55,7 +70,7 @@ METRICS: Final = "trialbus:metrics"
 """Newest value of every metric that the last attempt reported: a mapping from name to float."""
 
 STATE: Final = "trialbus:state"
-"""State of a failed trial: `failed` (its trainer reported this) or `lost`; absent on others."""
+"""State of a failed trial: `lost`, or `failed` for every other cause; absent on others."""
 
 ERROR: Final = "trialbus:error"
 """Error of a failed trial: a text of one or more lines; absent on others."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus.study.spec import StudySpec
+from trialbus_services.optimizer.verdict import is_feasible
 
 
 class Progress:
@@ -54,8 +55,7 @@ class Progress:
     def restore(self, trials: Iterable[FrozenTrial]) -> None:
         """Add trials that ended before, sorted by the time of the end."""
         for trial in trials:
-            is_feasible = all(violation <= 0 for violation in trial.constraints.values())
-            self.add_trial(trial.state, trial.values, is_feasible=is_feasible)
+            self.add_trial(trial.state, trial.values, is_feasible=is_feasible(trial))
 
     def add_trial(
         self, state: TrialState, values: Sequence[float] | None, *, is_feasible: bool = True

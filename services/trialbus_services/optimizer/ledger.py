@@ -29,6 +29,8 @@ class StudyState:
     """Origin of the study, as `StudySubmitted.origin` has it."""
     end: events.StudyFinished | None = None
     """The end of that submission; None while the study runs."""
+    started: events.StudyStarted | None = None
+    """The event that declared this submission started; None before."""
     stop_reason: str | None = None
     """Reason of the `stop` command; None without one."""
     is_paused: bool = False
@@ -44,6 +46,7 @@ class Ledger:
 
     TYPES: ClassVar[tuple[type[events.Event], ...]] = (
         events.StudySubmitted,
+        events.StudyStarted,
         events.StudyFinished,
         events.Stop,
         events.Pause,
@@ -54,6 +57,7 @@ class Ledger:
         events.RequestRefused,
         events.TrialAssigned,
         events.TrialFinished,
+        events.TrialClosed,
         events.TrainerLost,
     )
     """Types of the events that change a ledger."""
@@ -66,6 +70,7 @@ class Ledger:
         self._offset = 0
         self._apply: dict[type, Callable[[Any], Iterable[AttemptEnd]]] = {
             events.StudySubmitted: self._submit_study,
+            events.StudyStarted: self._start_study,
             events.StudyFinished: self._finish_study,
             events.Stop: self._stop_study,
             events.Pause: self._pause_study,
@@ -76,11 +81,12 @@ class Ledger:
             events.RequestRefused: self._refuse_request,
             events.TrialAssigned: self._assign_trial,
             events.TrialFinished: self._finish_attempt,
+            events.TrialClosed: self._close_trial,
             events.TrainerLost: self._lose_session,
         }
 
     def apply(self, event: events.AnyEvent, offset: int = 0) -> list[AttemptEnd]:
-        """Apply an event that lies at an offset of the log, and return the ends that close trials.
+        """Apply an event that lies at an offset of the log, and return the ends of attempts.
 
         An event that was applied before changes nothing.
         """
@@ -88,7 +94,7 @@ class Ledger:
         if apply is None:
             return []
         self._offset = offset
-        return [end for end in apply(event) if end.is_closed]
+        return list(apply(event))
 
     def find_refused(self) -> list[events.RequestRefused]:
         """Return the answers to the requests that end with a study which has ended."""
@@ -106,18 +112,19 @@ class Ledger:
             and state.end is not None
         ]
 
-    def discard_trials(self, study: str, numbers: Iterable[int]) -> None:
-        """Discard open trials that the storage does not have, or has as finished."""
-        for number in numbers:
-            self.studies[study].trials.discard(number)
-
     def _submit_study(self, event: events.StudySubmitted) -> Iterable[AttemptEnd]:
         state = self.studies.get(event.study)
         trials = state.trials if state else TrialStates(event.study, self._answered, self._lost)
-        trials.max_retries = event.spec.max_retries
+        trials.spec = event.spec
         self.studies[event.study] = StudyState(
             event.spec, event.submission, event.at, trials, origin=event.origin
         )
+        return ()
+
+    def _start_study(self, event: events.StudyStarted) -> Iterable[AttemptEnd]:
+        state = self.studies.get(event.study)
+        if state and state.submission == event.submission and state.started is None:
+            state.started = event
         return ()
 
     def _finish_study(self, event: events.StudyFinished) -> Iterable[AttemptEnd]:
@@ -176,6 +183,12 @@ class Ledger:
     def _finish_attempt(self, event: events.TrialFinished) -> Iterable[AttemptEnd]:
         state = self.studies.get(event.study)
         return state.trials.finish(event) if state else ()
+
+    def _close_trial(self, event: events.TrialClosed) -> Iterable[AttemptEnd]:
+        state = self.studies.get(event.study)
+        if state:
+            state.trials.close(event)
+        return ()
 
     def _lose_session(self, event: events.TrainerLost) -> Iterable[AttemptEnd]:
         self._lost.add(event.session)  # for good: a late request gets no trial

@@ -30,7 +30,13 @@ from trialbus_services.optimizer.running_study import RunningStudy
 from trialbus_services.optimizer.status import OptimizerStatus
 from trialbus_services.optimizer.status_collector import StatusCollector
 from trialbus_services.optimizer.storage_writer import WriteBehind
-from trialbus_services.optimizer.study_end import conclude, conclude_failed, find_end
+from trialbus_services.optimizer.study_end import (
+    conclude,
+    conclude_failed,
+    find_end,
+    read_recorded_trials,
+)
+from trialbus_services.optimizer.trial_states import AttemptEnd
 from trialbus_services.optimizer.trial_supply import StartSampler
 
 logger = logging.getLogger(__name__)
@@ -137,8 +143,10 @@ class OptimizerLoop:
 
     def close(self, flush_s: float) -> None:
         """End the samplers, record pending changes within `flush_s` seconds, and publish."""
-        for study in self._studies.values():
+        for study in list(self._studies.values()):
             study.close_sampler()
+            with self._guard(study):
+                study.record_elapsed(self._wall_clock())
         self._storage.close(flush_s)
         self._announcer.publish_recorded()
 
@@ -165,7 +173,12 @@ class OptimizerLoop:
         for end in ends:
             if study := self._studies.get(end.study):
                 with self._guard(study):
-                    study.close_trial(end)
+                    self._close_trial(study, study.state.trials.give_up(end))
+
+    def _close_trial(self, study: RunningStudy, end: AttemptEnd) -> None:
+        """Record the end of a trial, and announce the verdict; ignore an end before a retry."""
+        if end.is_closed:
+            self._announcer.announce(study.close_trial(end), hurry=False)
 
     def _dispatch(self, event: events.AnyEvent, offset: int) -> None:
         """Pass an event on to the study that the event is about."""
@@ -209,7 +222,7 @@ class OptimizerLoop:
         study = self._studies.get(event.study)
         if study is None:
             self._reject("its study does not run", f"event {offset}, study {event.study!r}")
-        elif study.state.trials.find_running(event) is None:
+        elif (trial := study.state.trials.find_running(event)) is None:
             self._reject(
                 "its trial, or this attempt of it, does not run",
                 f"event {offset}, trial {event.trial} of {event.study!r}, attempt {event.attempt}",
@@ -218,6 +231,7 @@ class OptimizerLoop:
                 study.record_late_evaluation(event, offset)
         else:
             began = time.perf_counter()
+            trial.add_step(event.step)
             try:
                 prune = study.evaluate(event)
             except ValueError as error:
@@ -256,7 +270,7 @@ class OptimizerLoop:
         self._open_study(name)
         if study := self._studies.get(name):
             with self._guard(study):
-                self._publisher.publish(study.declare_started())
+                self._announcer.announce(study.declare_started(self._wall_clock()))
 
     def _open_study(self, name: str) -> None:
         """Open a study; a study that waits for the storage is opened later."""
@@ -271,7 +285,8 @@ class OptimizerLoop:
                 before.evaluations if before is not None else None,
                 allowed=self._allowed,
             )
-            self._ledger.discard_trials(name, study.find_stale_trials())
+            for verdict in study.forget_stale_trials():
+                self._announcer.announce(verdict, hurry=False)
         except (StorageInternalError, sqlalchemy.exc.OperationalError) as error:
             if escape_study(name) not in self._postponed:
                 logger.warning("study %r waits for the storage: %s", name, error)
@@ -311,7 +326,13 @@ class OptimizerLoop:
             events.EvaluationComplete, study=name, start=start, end=committed
         ):
             event = self._decode(record)
-            if isinstance(event, events.EvaluationComplete) and trials.find_running(event):
+            if not isinstance(event, events.EvaluationComplete):
+                continue
+            trial = trials.open.get(event.trial)
+            if trial is None or trial.attempt != event.attempt:
+                continue
+            trial.add_step(event.step)
+            if not trial.is_waiting:
                 with self._guard(study):
                     study.restore(event)
                 if name not in self._studies:
@@ -356,7 +377,7 @@ class OptimizerLoop:
     def _assign(self, study: RunningStudy, request: events.TrialRequested) -> None:
         if not self._is_handing_out(study):
             return
-        assigned = study.assign(request)
+        assigned = study.assign(request, self._wall_clock())
         if assigned is not None:
             self._ledger.apply(assigned, self._inbox.offset or 0)
             self._announcer.announce(assigned, self._requested_at.pop(request.request, None))
@@ -370,7 +391,8 @@ class OptimizerLoop:
         if end is None or any(not trial.is_waiting for trial in trials.values()):
             return
         for trial in trials.values():
-            study.abandon_trial(trial, f"the study ended ({end.reason}) before it could run again")
+            reason = f"the study ended ({end.reason}) before it could run again"
+            self._announcer.announce(study.abandon_trial(trial, reason), hurry=False)
         self._finish(conclude(study, end))
 
     @contextmanager
@@ -387,7 +409,8 @@ class OptimizerLoop:
             logger.error("study %r: %s", name, error)
         else:
             logger.error("study %r cannot continue", name, exc_info=error)
-        self._finish(conclude_failed(self._ledger.studies[name], error))
+        recorded = read_recorded_trials(self._storage, name, is_running=name in self._studies)
+        self._finish(conclude_failed(self._ledger.studies[name], error, *recorded))
 
     def _finish(self, event: events.StudyFinished) -> None:
         """Record the end of a study, and announce the end as soon as the storage has the record."""
@@ -395,7 +418,7 @@ class OptimizerLoop:
         if study is not None:
             error = self._close(study, event.reason)
             if error is not None and event.reason != "failed":
-                event = conclude_failed(study.state, error)
+                event = conclude_failed(study.state, error, event.counts, event.best_trials)
         self._ledger.apply(event, self._inbox.offset or 0)
         self._announcer.announce(event)
         logger.info("study %r finished: %s", event.study, event.reason)
@@ -411,7 +434,7 @@ class OptimizerLoop:
         """Record the end of a study and release the study; return the error of a failure."""
         try:
             try:
-                study.record_end(reason)
+                study.record_end(reason, self._wall_clock())
             finally:
                 study.release()
         except Exception as error:

@@ -66,11 +66,11 @@ class Judge:
             last: Newest value of every metric.
             worst: Objective values that replace values that are not finite, with `study.nan=worst`.
         """
-        if end.cause not in ("complete", "pruned"):
+        if end.state not in ("complete", "pruned"):
             return Outcome(TrialState.FAIL, error=end.error or "the trainer gave no reason")
         try:
             values = (
-                self._compute_values(end, curves, last, worst) if end.cause != "pruned" else None
+                self._compute_values(end, curves, last, worst) if end.state != "pruned" else None
             )
             if values is None:
                 return Outcome(TrialState.PRUNED, constraints=self._compute_known_violations(last))

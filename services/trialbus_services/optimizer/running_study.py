@@ -94,22 +94,22 @@ class RunningStudy:
         """Number of trials that the study still has to create."""
         return self.spec.n_trials - self.n_done - len(self.state.trials.open)
 
-    def declare_started(self) -> events.StudyStarted:
-        """Return the event that declares the study started, with the trials done before."""
+    def declare_started(self, now: float) -> events.StudyStarted:
+        """Return the event that declares the study started, with what was recorded before `now`."""
         spec = self.spec
         logger.info("study %r: %d of %d trials done", spec.name, self.n_done, spec.n_trials)
         return events.StudyStarted(
             study=spec.name,
+            at=now,
             submission=self.state.submission,
             directions=spec.directions,
             metrics=spec.metrics,
             n_trials=spec.n_trials,
             n_done=self.n_done,
+            counts=self.counts,
+            best_trials=self.find_best_trials(),
+            elapsed_s=self._recorder.elapsed_s,
         )
-
-    def find_stale_trials(self) -> set[int]:
-        """Return the numbers of open trials that the ledger has to forget."""
-        return self._recorder.find_stale_trials(self.state)
 
     def request_suggestions(self, n_waiting: int) -> None:
         """Let the sampler suggest trials for a number of waiting requests.
@@ -119,8 +119,12 @@ class RunningStudy:
         """
         self._supply.request(min(n_waiting, self.n_left))
 
-    def assign(self, request: events.TrialRequested) -> events.TrialAssigned | None:
+    def assign(self, request: events.TrialRequested, now: float) -> events.TrialAssigned | None:
         """Return a trial for a request: a waiting trial, else a new trial.
+
+        Args:
+            request: The request.
+            now: Time in seconds since the epoch.
 
         Returns:
             None if no trial is left, or while the sampler has no suggestion ready.
@@ -140,7 +144,13 @@ class RunningStudy:
             return None
         self._decider.begin(trial)
         return build_assignment(
-            self.spec, trial.number, trial.params, request=request, attempt=attempt
+            self.spec,
+            trial.number,
+            trial.params,
+            request=request,
+            attempt=attempt,
+            before=waiting,
+            at=now,
         )
 
     def enqueue(self, event: events.Enqueue) -> None:
@@ -188,32 +198,51 @@ class RunningStudy:
         """Record a file that a trial kept."""
         self._recorder.record_artifact(event)
 
-    def close_trial(self, end: AttemptEnd) -> None:
-        """Record the end of a trial, and tell pruner and sampler."""
+    def close_trial(self, end: AttemptEnd) -> events.TrialClosed:
+        """Record the end of a trial, tell pruner and sampler, and return the verdict."""
         number = end.trial.number
-        if number in self._recorder.closed:
-            return
-        metrics = self.evaluations.last.get(number, {})
-        curves = self.evaluations.curves.get(number, {})
-        outcome = self._judge.determine_outcome(end, curves, metrics, self.progress.worst)
-        curve = self._decider.make_curve_attributes(number)
-        self._recorder.record_end(end, outcome, metrics, curve)
-        self._supply.finish(number, outcome)
-        self._decider.finish(number, outcome.state)
-        self.progress.add_trial(outcome.state, outcome.values, is_feasible=outcome.is_feasible)
-        self.failures.add_trial(number, outcome.state, outcome.error)
+        if number not in self._recorder.closed:
+            metrics = self.evaluations.last.get(number, {})
+            curves = self.evaluations.curves.get(number, {})
+            outcome = self._judge.determine_outcome(end, curves, metrics, self.progress.worst)
+            curve = self._decider.make_curve_attributes(number)
+            self._recorder.record_end(end, outcome, metrics, curve)
+            self._supply.finish(number, outcome)
+            self._decider.finish(number, outcome.state)
+            self.progress.add_trial(outcome.state, outcome.values, is_feasible=outcome.is_feasible)
+            self.failures.add_trial(number, outcome.state, outcome.error)
+        return self._recorder.read_verdict(number)
 
-    def abandon_trial(self, trial: OpenTrial, reason: str) -> None:
-        """Close a waiting trial as lost: no further attempt will follow."""
-        self.close_trial(AttemptEnd(self.spec.name, trial, "lost", error=reason))
+    def abandon_trial(self, trial: OpenTrial, reason: str) -> events.TrialClosed:
+        """Close a waiting trial as failed: no further attempt will follow."""
+        cause = trial.causes[-1] if trial.causes else None
+        return self.close_trial(AttemptEnd(self.spec.name, trial, "failed", cause, error=reason))
+
+    def forget_stale_trials(self) -> list[events.TrialClosed]:
+        """Forget open trials that the storage does not have, or has as finished.
+
+        Returns:
+            The verdicts of those that have ended, which may not be published.
+        """
+        stale = self._recorder.find_stale_trials(self.state)
+        for number in stale:
+            self.state.trials.discard(number)
+        return [self._recorder.read_verdict(n) for n in sorted(stale & self._recorder.closed)]
 
     def find_best_trials(self) -> list[events.BestTrial]:
         """Return the best trial, or the Pareto front; empty without a feasible trial."""
         return self._recorder.find_best_trials()
 
-    def record_end(self, reason: events.FinishReason) -> None:
-        """Record the reason why the study ended."""
+    def record_end(self, reason: events.FinishReason, now: float) -> None:
+        """Record the reason why the study ended, and how long the study has run."""
+        self.record_elapsed(now)
         self._recorder.record_study_end(reason)
+
+    def record_elapsed(self, now: float) -> None:
+        """Record how long the study has run until `now`, in seconds since the epoch."""
+        started = self.state.started
+        if started is not None:
+            self._recorder.record_elapsed(started.elapsed_s + max(0.0, now - started.at))
 
     def close_sampler(self) -> None:
         """End the sampler."""

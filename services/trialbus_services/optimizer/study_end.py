@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
+
+import optuna
 
 from trialbus.messages import events
 from trialbus_services.optimizer.ledger import StudyState
 from trialbus_services.optimizer.running_study import RunningStudy
+from trialbus_services.optimizer.storage_writer import WriteBehind
+from trialbus_services.optimizer.study_recorder import find_best_trials, make_counts
 
 
 @dataclass(frozen=True)
@@ -59,11 +64,48 @@ def conclude(study: RunningStudy, end: StudyEnd) -> events.StudyFinished:
     )
 
 
-def conclude_failed(state: StudyState, error: Exception) -> events.StudyFinished:
-    """Return the event that declares a study finished as failed because of an error."""
+def conclude_failed(
+    state: StudyState,
+    error: Exception,
+    counts: events.TrialCounts,
+    best_trials: list[events.BestTrial],
+) -> events.StudyFinished:
+    """Return the event that declares a study finished as failed because of an error.
+
+    Args:
+        state: The study as the log has it.
+        error: The error.
+        counts: Numbers of finished trials, by state.
+        best_trials: The best trials.
+    """
     return events.StudyFinished(
         study=state.spec.name,
         submission=state.submission,
         reason="failed",
+        best_trials=best_trials,
+        counts=counts,
         error=f"{type(error).__name__}: {error}",
     )
+
+
+def read_recorded_trials(
+    storage: WriteBehind, name: str, *, is_running: bool
+) -> tuple[events.TrialCounts, list[events.BestTrial]]:
+    """Read the counts and the best trials of a study that failed; empty where they are not known.
+
+    Args:
+        storage: Storage that records the study.
+        name: Name of the study.
+        is_running: Whether the study stays in memory; else it is released again.
+    """
+    try:
+        study_id = storage.get_study_id_from_name(name)
+        try:
+            study = optuna.Study(name, storage)
+            states = Counter(trial.state for trial in study.get_trials(deepcopy=False))
+            return make_counts(states), find_best_trials(study)
+        finally:
+            if not is_running:
+                storage.release(study_id)
+    except Exception:  # noqa: BLE001 - the study's own failure is what is to be published
+        return events.TrialCounts(), []

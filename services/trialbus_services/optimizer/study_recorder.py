@@ -20,12 +20,16 @@ from trialbus.messages import events
 from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.optimizer.attributes import (
     ATTEMPT,
+    CAUSE,
+    CAUSES,
+    ELAPSED,
     END,
     ERROR,
     FOREIGN,
     LATE,
     METRICS,
     ORIGIN,
+    PRUNE_REASON,
     PRUNED_BY,
     SLOT,
     SPEC,
@@ -38,7 +42,9 @@ from trialbus_services.optimizer.ledger import StudyState
 from trialbus_services.optimizer.outcome import Outcome
 from trialbus_services.optimizer.storage_writer import WriteBehind
 from trialbus_services.optimizer.trial_states import AttemptEnd
+from trialbus_services.optimizer.verdict import build_verdict
 
+_MAX_CAUSES = 100  # causes of earlier attempts that are recorded
 _ARTIFACTS = "artifacts:"  # optuna.artifacts._upload.ARTIFACTS_ATTR_PREFIX
 
 
@@ -73,7 +79,6 @@ class StudyRecorder:
         self.closed: set[int] = set()
         #: Number of failed trials before the newest submission.
         self.n_failed_before = 0
-        self._n_objectives = len(spec.objectives)
         self._counts: Counter[TrialState] = Counter()
         self._trial_ids: dict[int, int] = {}
         self._foreign: set[int] = set()
@@ -82,11 +87,11 @@ class StudyRecorder:
     @property
     def counts(self) -> events.TrialCounts:
         """Finished trials by state, over the study's whole life."""
-        return events.TrialCounts(
-            complete=self._counts[TrialState.COMPLETE],
-            pruned=self._counts[TrialState.PRUNED],
-            failed=self._counts[TrialState.FAIL],
-        )
+        return make_counts(self._counts)
+
+    def read_verdict(self, number: int) -> events.TrialClosed:
+        """Return the event that publishes how a trial that ended is recorded."""
+        return build_verdict(self.study.study_name, self.get_trial(number), self.counts)
 
     def get_trial_id(self, number: int) -> int:
         """Return the storage's id of the trial with a number."""
@@ -121,8 +126,8 @@ class StudyRecorder:
         """Return the numbers of open trials that the ledger has to forget.
 
         Trials that the storage does not have belong to a study of the same name that was deleted.
-        Trials that wait for an attempt and have ended in the storage were abandoned when the study
-        ended before.
+        Trials that wait for an attempt and have ended in the storage were closed when the study
+        ended before; their verdict may not be published.
         """
         states = {trial.number: trial.state for trial in self.study.get_trials(deepcopy=False)}
         return {
@@ -194,7 +199,13 @@ class StudyRecorder:
             attributes[PRUNED_BY] = end.trial.pruned_by
         if outcome.state is TrialState.FAIL:
             attributes[STATE] = "lost" if end.cause == "lost" else "failed"
+            attributes[CAUSE] = end.cause
             attributes[ERROR] = outcome.error
+        if outcome.state is TrialState.PRUNED and end.trial.prune_reason:
+            attributes[PRUNE_REASON] = end.trial.prune_reason
+        causes = end.trial.causes if end.cause is None else end.trial.causes[:-1]
+        if causes:
+            attributes[CAUSES] = causes[-_MAX_CAUSES:]
         with self.storage.atomic(), warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             for key, value in attributes.items():
@@ -205,20 +216,22 @@ class StudyRecorder:
         self.closed.add(number)
         self._counts[outcome.state] += 1
 
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds that the study ran in all submissions, as recorded at the end of each."""
+        return float(self.study.user_attrs.get(ELAPSED, 0.0))
+
+    def record_elapsed(self, elapsed_s: float) -> None:
+        """Record how long the study has run in all submissions."""
+        self.study.set_user_attr(ELAPSED, round(elapsed_s, 3))
+
     def record_study_end(self, reason: str) -> None:
         """Record the reason why the study ended."""
         self.study.set_user_attr(END, reason)
 
     def find_best_trials(self) -> list[events.BestTrial]:
         """Return the best trial, or the Pareto front; empty without a feasible trial."""
-        try:
-            is_multi_objective = self._n_objectives > 1
-            best = self.study.best_trials if is_multi_objective else [self.study.best_trial]
-        except ValueError:
-            return []
-        return [
-            events.BestTrial(number=t.number, values=list(t.values), params=t.params) for t in best
-        ]
+        return find_best_trials(self.study)
 
     def release(self) -> None:
         """Remove the study from memory; the storage still gets every pending change."""
@@ -252,3 +265,21 @@ class StudyRecorder:
 
     def _is_known(self, number: int) -> bool:
         return number in self.closed or number in self._trial_ids
+
+
+def make_counts(counts: Mapping[TrialState, int]) -> events.TrialCounts:
+    """Return numbers of finished trials as events carry them."""
+    return events.TrialCounts(
+        complete=counts.get(TrialState.COMPLETE, 0),
+        pruned=counts.get(TrialState.PRUNED, 0),
+        failed=counts.get(TrialState.FAIL, 0),
+    )
+
+
+def find_best_trials(study: optuna.Study) -> list[events.BestTrial]:
+    """Return the best trial of a study, or the Pareto front; empty without a feasible trial."""
+    try:
+        best = study.best_trials if len(study.directions) > 1 else [study.best_trial]
+    except ValueError:
+        return []
+    return [events.BestTrial(number=t.number, values=list(t.values), params=t.params) for t in best]

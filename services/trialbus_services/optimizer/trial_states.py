@@ -1,22 +1,22 @@
 """TrialStates: the state of each trial of a study, folded from the events of the log.
 
 No other module folds the state of a trial: the optimizer's ledger and every view use this one. A
-trial is open while an attempt runs, waits between an attempt that ended without a verdict and the
-next attempt, and is closed with a cause. No I/O and no clock.
+trial is open while an attempt runs, waits between an attempt that is to be followed by another and
+that attempt, and is closed with a state. No I/O and no clock.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from trialbus.messages import events
+from trialbus.study.retries import FailureCause, find_limit
+from trialbus.study.spec import StudySpec
 
-Cause: TypeAlias = Literal["complete", "pruned", "failed", "lost", "waiting"]
-"""How an attempt ended: with `waiting` the trial is handed out again, else it is closed.
-
-`lost` closes a trial whose last attempt was lost; its optimizer records it as failed.
-"""
+EndState: TypeAlias = Literal["complete", "pruned", "failed", "waiting"]
+"""How an attempt ended: with `waiting` the trial is handed out again, else it is closed."""
 
 
 @dataclass
@@ -41,6 +41,27 @@ class OpenTrial:
     """Offset of the assignment: every event of the attempt lies behind it."""
     pruned_by: str = ""
     """Person who pruned the trial, and the reason; such a trial is not handed out again."""
+    prune_reason: str = ""
+    """Reason of the newest `prune` of the attempt, with the person who sent it."""
+    causes: list[FailureCause] = field(default_factory=list[FailureCause])
+    """Why the attempts ended so far, the oldest first; without attempts that never ran."""
+    n_idle: int = 0
+    """Attempts in a row, before this one, that ended without a new step."""
+    last_step: int = -1
+    """Highest step that an attempt has reported; -1 before the first."""
+    has_new_step: bool = False
+    """Whether this attempt reported a step that no earlier attempt reported."""
+    was_run: bool = True
+    """Whether a training may have run; not if the request was withdrawn or its session lost."""
+
+    def add_step(self, step: int) -> None:
+        """Add a step that the attempt reported."""
+        if step > self.last_step:
+            self.last_step, self.has_new_step = step, True
+
+    def count_idle(self) -> int:
+        """Return the number of attempts in a row, up to this one, without a new step."""
+        return 0 if self.has_new_step else self.n_idle + self.was_run
 
 
 @dataclass(frozen=True)
@@ -49,7 +70,9 @@ class AttemptEnd:
 
     study: str
     trial: OpenTrial
-    cause: Cause
+    state: EndState
+    cause: FailureCause | None = None
+    """Why a failed attempt, or an attempt that is followed by another, ended."""
     values: list[float] | None = None
     """Objective values, where the trainer gave them."""
     error: str | None = None
@@ -57,7 +80,7 @@ class AttemptEnd:
     @property
     def is_closed(self) -> bool:
         """Whether the trial is closed; else the trial waits for the next attempt."""
-        return self.cause != "waiting"
+        return self.state != "waiting"
 
 
 class TrialStates:
@@ -77,8 +100,8 @@ class TrialStates:
     ) -> None:
         self.study = study
         self.open: dict[int, OpenTrial] = {}
-        #: `study.max_retries`; None, for no limit, while the specification was not seen.
-        self.max_retries: int | None = None
+        #: Specification; before it was seen, any number of attempts may be lost or killed.
+        self.spec: StudySpec | None = None
         self._answered: set[str] = set() if answered is None else answered
         self._lost: set[str] = set() if lost is None else lost
         #: Lowest attempt of each trial that may still run.
@@ -106,6 +129,7 @@ class TrialStates:
         if event.request in self._answered:
             return None
         self._answered.add(event.request)
+        before = self.open.get(event.trial)
         trial = self._open(
             OpenTrial(
                 number=event.trial,
@@ -116,34 +140,63 @@ class TrialStates:
                 worker=event.worker,
                 slot=event.slot,
                 since=offset,
+                causes=before.causes if before is not None else [],
+                n_idle=event.n_idle,
+                last_step=-1 if event.last_step is None else event.last_step,
             )
         )
         if event.session in self._lost:  # the assignment was on the way when the session was lost
+            trial.was_run = False
             self._let_wait(trial)
         return trial
 
     def prune(self, event: events.Prune) -> list[AttemptEnd]:
-        """Mark a trial as pruned by a person, and close a marked trial that waits."""
+        """Keep the reason to prune a trial; close a trial that waits and that a person pruned."""
         trial = self.open.get(event.trial)
-        if trial is None or not event.by or trial.attempt != event.attempt:
+        if trial is None or trial.attempt != event.attempt:
             return []
-        trial.pruned_by = f"{event.by}: {event.reason}" if event.reason else event.by
+        reasons = [text for text in (event.by, event.reason) if text]
+        trial.prune_reason = ": ".join(reasons)
+        if not event.by:
+            return []
+        trial.pruned_by = trial.prune_reason
         return [self._let_wait(trial)] if trial.is_waiting else []
 
     def finish(self, event: events.TrialFinished) -> list[AttemptEnd]:
-        """End an attempt and close the trial; let a preempted trial wait."""
+        """End an attempt: close the trial, or let the trial wait if the cause may be retried."""
         trial = self.find_running(event)
         if trial is None:
             return []
-        if event.state == "preempted":
-            return [self._let_wait(trial, event.error)]
-        return [self._close(trial, event.state, event.values, event.error)]
+        if event.state in ("complete", "pruned"):
+            return [self._close(trial, event.state, values=event.values, error=event.error)]
+        return [self._fail(trial, find_cause(event), event.error)]
+
+    def close(self, event: events.TrialClosed) -> None:
+        """Close a trial whose end the optimizer has recorded."""
+        trial = self.open.get(event.trial)
+        if trial is not None and trial.attempt <= event.attempt:
+            del self.open[event.trial]
+            self._next_attempts[event.trial] = event.attempt + 1
+
+    def give_up(self, end: AttemptEnd) -> AttemptEnd:
+        """Return the end of an attempt, which closes a trial that is given back again and again.
+
+        Only who has seen every step of the attempt can tell whether a step was new.
+        """
+        if end.state != "waiting" or end.cause != "preempted":
+            return end
+        n_idle = end.trial.count_idle()
+        limit, key = self._find_limit("preempted")
+        if n_idle <= limit:
+            return end
+        error = f"given back {n_idle} times in a row without a new step ({key})"
+        return self._close(end.trial, "failed", "preempted", error=error)
 
     def withdraw(self, request: str) -> list[AttemptEnd]:
         """Let the trial that was handed out for a request wait."""
         self._answered.add(request)
         return [
-            self._let_wait(trial)
+            self._take_back(trial)
             for trial in list(self.open.values())
             if trial.request == request and not trial.is_waiting
         ]
@@ -152,7 +205,7 @@ class TrialStates:
         """Let the trials of a lost session wait; close a trial that was lost too often."""
         self._lost.add(event.session)
         return [
-            self._lose(trial)
+            self._fail(trial, "lost", None)
             for trial in list(self.open.values())
             if not trial.is_waiting and self._is_lost(trial, event)
         ]
@@ -175,28 +228,60 @@ class TrialStates:
             event.attempt,
         )
 
-    def _lose(self, trial: OpenTrial) -> AttemptEnd:
-        retries = self.max_retries
-        if trial.pruned_by or retries is None or trial.attempt < retries:
-            return self._let_wait(trial)
-        error = f"lost {trial.attempt + 1} times (study.max_retries={retries})"
-        return self._close(trial, "lost", error=error)
+    def _fail(self, trial: OpenTrial, cause: FailureCause, error: str | None) -> AttemptEnd:
+        """End an attempt for a cause: let the trial wait, or close a trial that ended so too often.
 
-    def _let_wait(self, trial: OpenTrial, error: str | None = None) -> AttemptEnd:
+        A preempted trial always waits here, see `give_up`.
+        """
+        trial.causes.append(cause)
+        n_ended = trial.causes.count(cause)
+        limit, key = self._find_limit(cause)
+        if cause == "preempted" or n_ended <= limit:
+            return self._let_wait(trial, cause, error)
+        if cause == "lost":
+            error = f"lost {n_ended} times ({key})"
+        elif limit:
+            error = f"{error or cause} ({n_ended} times, {key})"
+        return self._close(trial, "failed", cause, error=error)
+
+    def _find_limit(self, cause: FailureCause) -> tuple[float, str]:
+        if self.spec is not None:
+            return find_limit(cause, self.spec.retries, self.spec.max_retries)
+        limit, key = find_limit(cause, {}, 0)
+        return (math.inf if cause in ("lost", "killed") else limit), key
+
+    def _take_back(self, trial: OpenTrial) -> AttemptEnd:
+        trial.was_run = False
+        return self._let_wait(trial)
+
+    def _let_wait(
+        self, trial: OpenTrial, cause: FailureCause | None = None, error: str | None = None
+    ) -> AttemptEnd:
         """Let a trial wait for the next attempt; close a trial that a person pruned."""
         if trial.pruned_by:
-            return self._close(trial, "pruned")
+            return self._close(trial, "pruned", cause)
         trial.is_waiting = True
         self._next_attempts[trial.number] = trial.attempt + 1
-        return AttemptEnd(self.study, trial, "waiting", error=error)
+        return AttemptEnd(self.study, trial, "waiting", cause, error=error)
 
     def _close(
         self,
         trial: OpenTrial,
-        cause: Cause,
+        state: EndState,
+        cause: FailureCause | None = None,
+        *,
         values: list[float] | None = None,
         error: str | None = None,
     ) -> AttemptEnd:
         del self.open[trial.number]
         self._next_attempts[trial.number] = trial.attempt + 1
-        return AttemptEnd(self.study, trial, cause, values, error)
+        return AttemptEnd(self.study, trial, state, cause, values, error)
+
+
+def find_cause(event: events.TrialFinished) -> FailureCause:
+    """Return why an attempt ended, for a `trial_finished` of an earlier version, too."""
+    if event.cause is not None:
+        return event.cause
+    if event.state == "preempted":
+        return "preempted"
+    return "killed" if event.exit_code is not None and event.exit_code < 0 else "exception"

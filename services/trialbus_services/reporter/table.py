@@ -6,9 +6,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from trialbus_services.optimizer.attributes import ATTEMPT, SLOT, WORKER
+from trialbus_services.optimizer.attributes import ATTEMPT, CAUSE, CAUSES, SLOT, WORKER
 from trialbus_services.reporter.snapshot import Snapshot, get_curve, is_feasible
 from trialbus_services.reporter.study_summary import get_state
+
+#: Columns behind the params, which are there if there is something in them.
+_LAST_COLUMNS = frozenset(
+    {
+        "attempt",
+        "cause",
+        "earlier causes",
+        "feasible",
+        "seconds",
+        "slot",
+        "started",
+        "steps",
+        "worker",
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +60,7 @@ def tabulate(study: Snapshot) -> Table:
     for i, metric in enumerate(study.metrics):
         name = metric if metric not in table else f"{metric} ({i})"
         table[name] = [trial.values[i] if trial.values else None for trial in trials]
-    reserved = {*table, "steps", "seconds", "started", "feasible", "worker", "slot", "attempt"}
+    reserved = {*table, *_LAST_COLUMNS}
     # In the order in which the search space names them.
     params = {name: None for trial in trials for name in trial.params}
     for param in params:
@@ -61,6 +76,8 @@ def tabulate(study: Snapshot) -> Table:
         "worker": [trial.user_attrs.get(WORKER) for trial in trials],
         "slot": [trial.user_attrs.get(SLOT) for trial in trials],
         "attempt": [trial.user_attrs.get(ATTEMPT) for trial in trials],
+        "cause": [trial.user_attrs.get(CAUSE) for trial in trials],
+        "earlier causes": [" ".join(trial.user_attrs.get(CAUSES, [])) or None for trial in trials],
     }
     return Table(table | {name: v for name, v in last.items() if any(x is not None for x in v)})
 

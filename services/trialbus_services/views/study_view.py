@@ -5,7 +5,6 @@ No I/O, and the clock is passed in, so that a terminal, a web page and a test ca
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections import Counter, deque
@@ -14,15 +13,40 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from trialbus.messages import events
-from trialbus.study.spec import Direction, Objective, StudySpec
-from trialbus_services.optimizer.objective import compute_objective
+from trialbus.study.retries import FailureCause
+from trialbus.study.spec import Direction
+from trialbus.study.validation import find_nearest
 from trialbus_services.optimizer.trial_states import AttemptEnd, OpenTrial, TrialStates
 from trialbus_services.views.formats import LIVE_DIGITS, format_value
 
 _CURVE = 256  # newest values kept of a running trial
 _NOTES = 1000  # newest notes kept while no reader takes them
 
-NoteKind: TypeAlias = Literal["complete", "pruned", "failed", "interrupted", "lost", "resumed"]
+NoteKind: TypeAlias = Literal[
+    "complete",
+    "pruned",
+    "failed",
+    "interrupted",
+    "killed",
+    "lost",
+    "memory",
+    "missing",
+    "resumed",
+    "silent",
+    "timed out",
+]
+"""Kind of a note, which is a part of the note's text as well."""
+
+#: Kind and text of the note about an attempt that is followed by another, by the cause of the end.
+_RETRIES: dict[FailureCause, tuple[NoteKind, str]] = {
+    "exception": ("failed", "failed"),
+    "killed": ("killed", "was killed"),
+    "lost": ("lost", "was lost"),
+    "out_of_memory": ("memory", "ran out of memory"),
+    "preempted": ("interrupted", "was interrupted"),
+    "silent": ("silent", "was silent for too long"),
+    "timed_out": ("timed out", "timed out"),
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +81,7 @@ class RunningTrial:
     pruned_at: int | None = None
     """Step at which the optimizer told the trial to stop; None before."""
     value: float | None = None
-    """Objective value of the trial; None until the trial is complete."""
+    """Objective value of the trial; None until the optimizer has recorded it as complete."""
 
 
 @dataclass(frozen=True)
@@ -72,9 +96,9 @@ class Best:
 class StudyView:
     """The state of a study after the events applied so far.
 
-    A view may join late, see events twice and meet unknown types. Until `study_finished`, a trial
-    that did not send its values counts with the objective value of its newest evaluations; the
-    counts and the best trial of `study_finished` replace those of the view.
+    A view may join late, see events twice and meet unknown types. Counts, states and values are
+    those that the optimizer recorded: of `study_started`, of each `trial_closed` and of
+    `study_finished`. What a trainer says of its trial only shows that the training has ended.
 
     Args:
         study: Name of the study; other studies' events are ignored.
@@ -91,7 +115,7 @@ class StudyView:
         self.study = study
         self.state: Literal["submitted", "running", "finished"] = "submitted"
         self.n_trials: int | None = None
-        self.n_before = 0  #: trials finished before this submission
+        self.n_before = 0  #: trials finished before this submission, of states that are not known
         self.n_events = 0
         self.n_lost = 0
         self.n_retried = 0
@@ -100,20 +124,25 @@ class StudyView:
         self.directions: list[Direction] = []
         self.counts: Counter[str] = Counter()
         self.running: dict[int, RunningTrial] = {}
+        #: Trials whose training has ended, and whose verdict has not arrived yet.
+        self.ended: dict[int, RunningTrial] = {}
         self.finished: events.StudyFinished | None = None
         self._clock = clock
         self._began = self._run_began = clock()
-        self._ended_at: float | None = None
+        self._elapsed_before_s = 0.0  # in earlier runs of the study
+        self._started_at: float | None = None  # by the optimizer's clock
+        self._wall_s: float | None = None
         self._notes: deque[Note] = deque(maxlen=_NOTES)
         self._best_complete: Best | None = None
-        self._spec: StudySpec | None = None
         self._submission: str | None = None  # the submission that runs
         self._ended_submissions: set[str] = set()
         self._states = TrialStates(study)
-        #: Names of the metrics reported by the open trials that the view saw from the start.
-        self._reported: dict[int, set[str]] = {}
-        #: Trials of earlier runs in `counts`, until the optimizer starts this run.
-        self._n_ended_earlier = 0
+        #: Numbers of the trials whose verdict was applied in this run.
+        self._closed: set[int] = set()
+        #: Whether a trial reported the metric of each objective, or a note says that it is missing.
+        self._is_metric_known = False
+        #: Trials in `n_done` when this run began.
+        self._n_done_earlier = 0
 
     @property
     def metric(self) -> str | None:
@@ -143,13 +172,14 @@ class StudyView:
 
     @property
     def elapsed_s(self) -> float:
-        """Seconds from the start of the view, or of a new run, until now or the run's end."""
-        return (self._clock() if self._ended_at is None else self._ended_at) - self._began
+        """Seconds that the study has run, with earlier runs, without the time between the runs."""
+        run_s = self._clock() - self._began if self._wall_s is None else self._wall_s
+        return self._elapsed_before_s + run_s
 
     @property
     def left_s(self) -> float | None:
         """Estimate of the seconds until the end; None before a trial of this run has finished."""
-        n_ended = sum(self.counts.values()) - self._n_ended_earlier
+        n_ended = self.n_done - self._n_done_earlier
         if n_ended <= 0 or self.n_trials is None or self.state == "finished":
             return None
         seconds_per_trial = (self._clock() - self._run_began) / n_ended
@@ -189,22 +219,23 @@ class StudyView:
     def _apply_to_trials(self, event: events.Event) -> list[AttemptEnd]:
         match event:
             case events.TrainerLost():
-                return self._end_attempts(self._states.lose(event), "lost")
+                return self._end_attempts(self._states.lose(event))
             case events.RequestWithdrawn():
                 return self._end_attempts(self._states.withdraw(event.request))
             case events.TrialFinished():
                 self._states.find_or_open(event)
-                return self._end_attempts(self._states.finish(event), "interrupted")
+                return self._end_attempts(self._states.finish(event))
+            case events.TrialClosed():
+                self._close_trial(event)
             case events.TrialEvent():
                 return self._follow_trial(event)
             case _:
-                return []
+                pass
+        return []
 
     def _follow_trial(self, event: events.TrialEvent) -> list[AttemptEnd]:
         if isinstance(event, events.TrialAssigned):
-            opened = self._states.assign(event)
-            if opened is not None and event.attempt == 0:
-                self._reported[event.trial] = set()
+            self._states.assign(event)
         ends = self._states.prune(event) if isinstance(event, events.Prune) else []
         state = self._states.find_or_open(event)
         if state is not None and self.state != "finished":
@@ -213,8 +244,7 @@ class StudyView:
                 case events.TrialAssigned():
                     trial.budget = event.budget
                 case events.EvaluationComplete():
-                    if event.trial in self._reported:
-                        self._reported[event.trial].update(event.metrics)
+                    self._check_metrics(event)
                     self._add_evaluation(trial, event)
                 case events.Prune():
                     trial.pruned_at = event.step
@@ -231,66 +261,79 @@ class StudyView:
         trial.worker, trial.slot, trial.params = state.worker, state.slot, state.params
         return trial
 
-    def _end_attempts(
-        self, ends: list[AttemptEnd], cause: Literal["lost", "interrupted"] | None = None
-    ) -> list[AttemptEnd]:
-        """Count and note the ends of attempts, unless the study has finished."""
-        ends = [self._check_reported(end) for end in ends]
+    def _end_attempts(self, ends: list[AttemptEnd]) -> list[AttemptEnd]:
+        """Note the ends of attempts, unless the study has finished."""
         for end in ends:
-            trial = self.running.pop(end.trial.number, None)
+            number = end.trial.number
+            trial = self.running.pop(number, None)
             if self.state == "finished":
                 continue
             if trial is None or trial.attempt != end.trial.attempt:
-                trial = RunningTrial(end.trial.number, end.trial.attempt, params=end.trial.params)
-            self.n_lost += cause == "lost"
-            if end.cause != "waiting":
-                self._close_trial(end, trial)
-            elif cause is not None:
-                self._add_note(cause, f"trial {trial.number} was {cause}; it is assigned again")
+                trial = RunningTrial(number, end.trial.attempt, params=end.trial.params)
+            self.n_lost += end.cause == "lost"
+            if end.is_closed and number not in self._closed:
+                self.ended[number] = trial
+            elif end.cause is not None:
+                kind, text = _RETRIES[end.cause]
+                self._add_note(kind, f"trial {number} {text}; it is assigned again")
         return ends
 
-    def _check_reported(self, end: AttemptEnd) -> AttemptEnd:
-        """Return the end of an attempt; failed, as the optimizer records it, without objective."""
-        if not end.is_closed:
-            return end
-        reported = self._reported.pop(end.trial.number, None)
-        if end.cause != "complete" or end.values is not None or reported is None:
-            return end
-        missing = [metric for metric in self.metrics if metric not in reported]
-        if not missing:
-            return end
-        verb = "was" if len(missing) == 1 else "were"
-        error = f"{' and '.join(missing)} {verb} never reported"
-        return dataclasses.replace(end, cause="failed", error=error)
-
-    def _close_trial(self, end: AttemptEnd, trial: RunningTrial) -> None:
-        name = f"trial {trial.number}"
-        match end.cause:
-            case "lost" | "failed":
-                lines = (end.error or "").strip().splitlines()
-                reason = lines[-1].strip() if lines else "no reason given"
-                self._add_note("failed", f"{name} failed: {reason}")
+    def _close_trial(self, event: events.TrialClosed) -> None:
+        """Count and note a verdict, unless it was applied before."""
+        self._states.close(event)
+        number = event.trial
+        running, ended = self.running.pop(number, None), self.ended.pop(number, None)
+        if self.state == "finished" or number in self._closed:
+            return
+        self._closed.add(number)
+        self._count(event)
+        trial = running or ended or RunningTrial(number, event.attempt)
+        name = f"trial {number}"
+        match event.state:
+            case "failed":
+                self._add_note("failed", f"{name} failed: {get_last_line(event.error)}")
             case "pruned":
-                step = trial.step if trial.pruned_at is None else trial.pruned_at
-                last = next(reversed(trial.curve.values()), None)
-                at = "" if step is None else f" at step {step}"
-                self._add_note("pruned", f"{name} pruned{at}{_format_note_value(last)}")
+                self._add_note("pruned", f"{name} pruned{_describe_prune(event, trial)}")
             case "complete":
-                value = trial.value = self._compute_value(end, trial)
-                self._add_note("complete", f"{name} complete{_format_note_value(value)}")
-                self._update_best(value, trial)
-            case _:
-                return
-        self.counts["failed" if end.cause == "lost" else end.cause] += 1
+                trial.value = event.values[0] if event.values else None
+                limits = "" if event.is_feasible else ", which violates a constraint"
+                text = f"{name} complete{_format_note_value(trial.value)}{limits}"
+                self._add_note("complete", text)
+                if event.is_feasible:
+                    self._update_best(trial.value, trial)
+
+    def _count(self, event: events.TrialClosed) -> None:
+        """Take over the counts of the optimizer, which an old verdict does not set back."""
+        if event.counts is None:
+            self.counts[event.state] += 1
+            return
+        counts = _to_counter(event.counts)
+        if counts.total() >= self.n_done:
+            self.counts, self.n_before = counts, 0
+
+    def _check_metrics(self, event: events.EvaluationComplete) -> None:
+        """Note once that reports lack the metric of an objective, before any report had it."""
+        if self._is_metric_known or not self.metrics:
+            return
+        self._is_metric_known = True
+        missing = [metric for metric in self.metrics if metric not in event.metrics]
+        if missing:
+            near = find_nearest(missing[0], event.metrics)
+            reported = ", ".join(sorted(event.metrics)) or "nothing"
+            hint = f"; did you mean {near!r}?" if near else ""
+            self._add_note(
+                "missing",
+                f"{missing[0]!r} is missing in the report of trial {event.trial} at step "
+                f"{event.step}, which has: {reported}{hint}",
+            )
 
     def _apply_submitted(self, event: events.StudySubmitted) -> None:
-        self._spec = event.spec
-        self._states.max_retries = event.spec.max_retries
+        self._states.spec = event.spec
         if event.submission != self._submission:
-            self._n_ended_earlier = sum(self.counts.values())
+            self._n_done_earlier = self.n_done
             self._run_began = self._clock()
         if self.state == "finished":
-            self._began = self._clock()
+            self._began, self._wall_s = self._clock(), None
         self.paused = False
         if self.state != "running":
             self.state = "submitted"
@@ -301,18 +344,23 @@ class StudyView:
         if event.submission == self._submission and event.n_done <= self.n_done:
             return
         self._submission = event.submission
-        self.state, self.finished, self._ended_at = "running", None, None
-        self.n_trials, self.n_before = event.n_trials, event.n_done
+        self.state, self.finished, self._wall_s = "running", None, None
+        self.n_trials = event.n_trials
         self.metrics, self.directions = event.metrics, event.directions
-        self.counts.clear()
-        self._n_ended_earlier = 0
-        if not event.n_done:
-            self._best_complete = None  # the storage has no trial of earlier runs any more
-        self._run_began = self._clock()
+        self.counts = _to_counter(event.counts)
+        self.n_before = max(0, event.n_done - self.counts.total())
+        self._n_done_earlier = self.n_done
+        self._closed.clear()
+        self._is_metric_known = self.counts["complete"] > 0
+        if event.best_trials or not event.n_done:
+            self._best_complete = _to_best(event.best_trials)
+        self._began = self._run_began = self._clock()
+        self._started_at, self._elapsed_before_s = event.at, event.elapsed_s
         if event.n_done:
-            self._add_note(
-                "resumed", f"resumed with {event.n_done} of {event.n_trials} trials done"
-            )
+            done = f"{event.n_done} of {event.n_trials} trials done"
+            if event.n_done > event.n_trials:
+                done = f"{event.n_done} trials done, and study.n_trials={event.n_trials}"
+            self._add_note("resumed", f"resumed with {done}")
 
     def _add_evaluation(self, trial: RunningTrial, event: events.EvaluationComplete) -> None:
         if trial.step is not None and event.step <= trial.step:
@@ -327,18 +375,6 @@ class StudyView:
         if trial.best is None or self._is_better(value, trial.best):
             trial.best = value
 
-    def _compute_value(self, end: AttemptEnd, trial: RunningTrial) -> float | None:
-        if end.values:
-            return end.values[0]
-        objective = self._spec.objectives[0] if self._spec else None
-        if objective is None:
-            objective = Objective(metric=self.metric or "?", direction=self.direction)
-        return (
-            trial.best
-            if objective.aggregate == "best"
-            else compute_objective(trial.curve, objective)
-        )
-
     def _update_best(self, value: float | None, trial: RunningTrial) -> None:
         if value is None or math.isnan(value) or not self.metrics:
             return
@@ -350,22 +386,48 @@ class StudyView:
             return
         self._ended_submissions.add(event.submission)
         self.state, self.finished = "finished", event
-        self._ended_at = self._clock()
+        if self._started_at is not None:
+            self._wall_s = max(0.0, event.at - self._started_at)
+        else:
+            self._wall_s = self._clock() - self._began
         self.running.clear()
+        self.ended.clear()
         # The optimizer's counts include trials whose end this view did not see.
         self.n_before = 0
-        self.counts = Counter(
-            complete=event.counts.complete, pruned=event.counts.pruned, failed=event.counts.failed
-        )
+        self.counts = _to_counter(event.counts)
         if event.best_trials:
-            best = event.best_trials[0]
-            self._best_complete = Best(best.values[0], best.number, best.params)
+            self._best_complete = _to_best(event.best_trials)
 
     def _is_better(self, new: float, old: float) -> bool:
         return new > old if self.direction == "maximize" else new < old
 
     def _add_note(self, kind: NoteKind, text: str) -> None:
         self._notes.append(Note(kind, text))
+
+
+def get_last_line(error: str | None) -> str:
+    """Return the last line of an error, which says most."""
+    lines = (error or "").strip().splitlines()
+    return lines[-1].strip() if lines else "no reason given"
+
+
+def _describe_prune(event: events.TrialClosed, trial: RunningTrial) -> str:
+    if event.reason:
+        return f" at {event.reason}" if event.reason.startswith("step ") else f": {event.reason}"
+    step = trial.step if trial.pruned_at is None else trial.pruned_at
+    if step is None:
+        return ""
+    return f" at step {step}{_format_note_value(trial.curve.get(step))}"
+
+
+def _to_counter(counts: events.TrialCounts) -> Counter[str]:
+    return +Counter(complete=counts.complete, pruned=counts.pruned, failed=counts.failed)
+
+
+def _to_best(trials: list[events.BestTrial]) -> Best | None:
+    if not trials:
+        return None
+    return Best(trials[0].values[0], trials[0].number, trials[0].params)
 
 
 def _format_note_value(value: float | None) -> str:

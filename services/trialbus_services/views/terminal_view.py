@@ -36,8 +36,13 @@ _STYLES: dict[NoteKind, str] = {
     "pruned": "yellow",
     "failed": "red",
     "interrupted": "magenta",
+    "killed": "magenta",
     "lost": "magenta",
+    "memory": "magenta",
+    "missing": "yellow",
     "resumed": "dim",
+    "silent": "magenta",
+    "timed out": "magenta",
 }
 
 
@@ -190,7 +195,7 @@ def _build_progress_bar(view: StudyView) -> RenderableType:
 def _format_live_counts(view: StudyView) -> Text:
     if view.state == "submitted" and not view.n_done and not view.running:
         return Text("waiting for the optimizer", style="dim")
-    text = Text(f"{len(view.running)} running", no_wrap=True, overflow="ellipsis")
+    text = Text(_format_open_trials(view), no_wrap=True, overflow="ellipsis")
     states: tuple[NoteKind, ...] = ("complete", "pruned", "failed")
     for state in states:
         count = view.counts[state]
@@ -252,8 +257,8 @@ def _build_table(
 
 
 def _format_number(trial: RunningTrial) -> Text:
-    again = (f"try {trial.attempt + 1} ", "magenta") if trial.attempt else ""
-    return Text.assemble(again, str(trial.number))
+    again = (f" (attempt {trial.attempt})", "magenta") if trial.attempt else ""
+    return Text.assemble(str(trial.number), again)
 
 
 def _format_step(trial: RunningTrial) -> Text:
@@ -285,7 +290,12 @@ def _format_progress(view: StudyView) -> str:
     left = "" if view.left_s is None else f", about {format_clock(view.left_s)} left"
     done = f"{view.n_done}/{view.n_trials or '?'} trials done"
     study = strip_control_characters(view.study)
-    return f"{study}: {done}, {len(view.running)} running, {value}{left}"
+    return f"{study}: {done}, {_format_open_trials(view)}, {value}{left}"
+
+
+def _format_open_trials(view: StudyView) -> str:
+    """Format the number of running trials, and of trials whose verdict has not arrived."""
+    return f"{len(view.running)} running" + (f", {len(view.ended)} ended" if view.ended else "")
 
 
 def draw_sparkline(values: Iterable[float], width: int = _SPARK) -> str:

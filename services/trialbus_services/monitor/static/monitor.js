@@ -202,6 +202,7 @@ function drawFigures(study) {
     trials: `${study.n_done} of ${study.n_trials ?? "?"}`,
     best: study.best ? `${formatValue(study.best[1], LIVE_DIGITS)} (trial ${study.best[0]})` : "none yet",
     running: study.running,
+    ...(study.ended ? { ended: study.ended } : {}),
     complete: study.counts.complete ?? 0,
     pruned: study.counts.pruned ?? 0,
     failed: study.counts.failed ?? 0,

@@ -79,7 +79,7 @@ export class Table {
 
   #fillRow(row, trial) {
     const [, state, step, value, , slot, params, reason] = row.cells;
-    const attempt = trial.attempt ? `, try ${trial.attempt + 1}` : "";
+    const attempt = trial.attempt ? `, attempt ${trial.attempt}` : "";
     setText(state, (trial.stopping ? "stopping" : trial.state ?? "") + attempt);
     state.className = `state ${trial.state}`;
     setText(step, trial.step === null ? "" : `${trial.step + 1}${trial.budget ? `/${trial.budget}` : ""}`);
