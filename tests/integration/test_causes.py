@@ -33,6 +33,8 @@ def sleeps(trial):
 
 def dies(trial):
     begin()
+    while not os.path.exists("go"):
+        time.sleep(0.01)
     for step in range(N_REPORTS):
         trial.report(step, {"loss": 1.0})
     trial.complete(0.5)
@@ -126,6 +128,7 @@ def test_what_a_killed_training_left_comes_before_the_verdict_of_its_worker(
     optimizer.assign(request)
     (pid,) = optimizer.wait_for_family()
     bus.processes["hub"].signal(signal.SIGSTOP)
+    (optimizer.folder / "go").touch()
     until(lambda: have_ended([pid]), 20, "the end of the training")
     until(lambda: "slot 0 waits for the hub" in worker.printed(), 20, "what the slot waits for")
     bus.processes["hub"].signal(signal.SIGCONT)
@@ -142,8 +145,8 @@ def test_what_a_killed_training_left_comes_before_the_verdict_of_its_worker(
 
 #: Training, settings of the worker, limits of the trial, and the key that the error names.
 LIMITS: dict[str, tuple[str, dict[str, Any], dict[str, Any], str]] = {
-    "timed_out": ("sleeps", {}, {"timeout_s": 0.5}, "study.trial_timeout_s=0.5"),
-    "silent": ("sleeps", {}, {"silence_s": 0.5}, "study.silence_s=0.5"),
+    "timed_out": ("sleeps", {}, {"timeout_s": 2}, "study.trial_timeout_s=2"),
+    "silent": ("sleeps", {}, {"silence_s": 2}, "study.silence_s=2"),
     "out_of_memory": ("grows", {"memory_gb": 0.3}, {}, "worker.memory_gb=0.3"),
 }
 
@@ -159,11 +162,11 @@ def test_a_training_beyond_a_limit_is_ended_with_the_cause(
     else:
         optimizer.start_worker(function=f"trainings:{training}", **options)
     optimizer.assign(optimizer.receive(events.TrialRequested), **limits)
-    (pid,) = optimizer.wait_for_family()
     finished = optimizer.receive(events.TrialFinished)
     assert (finished.state, finished.cause) == ("failed", cause)
     assert reason in str(finished.error)
-    assert have_ended([pid])
+    # On a loaded machine a training may not come as far as printing its id.
+    assert have_ended([int(pid) for pid in optimizer.log().read_text().split() if pid.isdigit()])
     optimizer.receive(events.TrialRequested)
 
 
@@ -194,12 +197,14 @@ def test_reports_of_a_program_without_an_outbox_count_against_silence(optimizer:
 def test_a_process_that_does_not_exit_after_its_trial_is_named_and_ended(
     optimizer: Optimizer,
 ) -> None:
-    worker = optimizer.start_worker(run("lingers"), exit_grace_s=3)
+    worker = optimizer.start_worker(run("lingers"), exit_grace_s=6)
     optimizer.assign(optimizer.receive(events.TrialRequested))
     (pid,) = optimizer.wait_for_family()
     assert optimizer.receive(events.TrialFinished).state == "complete"
     until(lambda: f"slot 0 waits for process {pid} (" in worker.printed(), 20, "what it waits for")
     assert "train.py lingers" in worker.printed()
-    assert isinstance(optimizer.next(), events.TrialRequested)
+    until(lambda: f"slot 0 for process {pid} (" in optimizer.read_waits(), 20, "the status")
+    assert isinstance(optimizer.next(), events.TrialRequested)  # and no further trial_finished
     assert have_ended([pid])
-    assert "has not exited for worker.exit_grace_s=3: ending it" in worker.printed()
+    until(lambda: not optimizer.read_waits(), 20, "the end of the waiting")
+    assert "has not exited for worker.exit_grace_s=6: ending it" in worker.printed()

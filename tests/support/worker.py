@@ -144,6 +144,10 @@ class Optimizer:
         self.publish(assigned)
         return assigned
 
+    def read_waits(self) -> str:
+        """Return what the hub's status says of waiting slots."""
+        return str(hub_status(self._link).sessions[0].info.get("waits", ""))
+
     def list_sessions(self) -> list[str]:
         return [row.session for row in hub_status(self._link).sessions]
 

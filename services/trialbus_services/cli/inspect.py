@@ -207,15 +207,15 @@ def _list_optimizer_rows(info: Info) -> Iterator[tuple[str, str]]:
 
 
 def _build_worker_table(sessions: list[SessionStatus]) -> Table:
-    """Return a table of the workers: host, slots, and the resources of each slot."""
+    """Return a table of the workers: host, slots, resources of each slot, and waiting slots."""
     units = {"gpus": "GPUs", "cpus": "CPUs", "memory_gb": "GB"}
-    workers = Table("worker", "host", "slots", "each slot", box=None, header_style="dim")
+    workers = Table("worker", "host", "slots", "each slot", "", box=None, header_style="dim")
     for session in sessions:
         if session.kind == "worker":
             info = session.info
             slot = "  ".join(f"{info[name]} {unit}" for name, unit in units.items() if name in info)
             host, slots = str(info.get("host", "")), str(info.get("slots", ""))
-            workers.add_row(session.name, host, slots, slot)
+            workers.add_row(session.name, host, slots, slot, str(info.get("waits", "")))
     return workers
 
 

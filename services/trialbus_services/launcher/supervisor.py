@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -13,9 +13,11 @@ from trialbus.client.link import Link
 from trialbus.errors import HubUnavailableError, SpecError
 from trialbus.protocol.endpoint import is_local
 from trialbus.protocol.security import load_client_keys
+from trialbus.protocol.status import InfoValue, SessionStatus
 from trialbus_services.config import settings
 from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.process.child import Child
+from trialbus_services.process.signals import hold_signals
 
 _PROBE_S = 0.7  # a hub on this machine answers within milliseconds
 _POLL_S = 0.25
@@ -59,6 +61,7 @@ class Services:
         self._console = console
         self._children: dict[str, Child] = {}
         self._checked_at = 0.0
+        self._waits: dict[str, InfoValue] = {}  # of the slots of each worker, by session
         self.link = Link(bus.endpoint)
         #: What changes when the log may have lost events; None before the hub was asked.
         self.log_state: tuple[object, ...] | None = None
@@ -168,6 +171,7 @@ class Services:
                     f"{self._storage!r} is not the storage of the running optimizer "
                     f"({optimizer.info.get('storage')!r}); use that storage, or stop the optimizer",
                 )
+        self._print_waits(sessions)
         running = {
             s.kind
             for s in sessions
@@ -177,12 +181,22 @@ class Services:
             if name not in running and name not in self._children:
                 self._spawn(name)
 
+    def _print_waits(self, sessions: Iterable[SessionStatus]) -> None:
+        """Print what the slots of this study's workers wait for, when that has changed."""
+        for worker in sessions:
+            if worker.kind == "worker" and worker.info.get("study") == self._study:
+                waits = worker.info.get("waits", "")
+                if waits and waits != self._waits.get(worker.session):
+                    self.print(f"worker {worker.name}: {waits}")
+                self._waits[worker.session] = waits
+
     def _spawn(self, name: str) -> None:
         overrides = self._overrides
         if name == "optimizer":
             overrides = [*overrides, *self._optimizer_overrides]
         log = self._bus.logs / f"{name}.log"
-        self._children[name] = Child(name, overrides, mask_secrets(overrides), log)
+        with hold_signals():  # a Ctrl-C in between would leave a service that nobody stops
+            self._children[name] = Child(name, overrides, mask_secrets(overrides), log)
 
     def print(self, line: str) -> None:
         """Show a line about the services to the user."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from trialbus.errors import SpecError, TrialbusError
 from trialbus.protocol.private_folder import open_private_log
 from trialbus_services.process import exit_codes, paths
+from trialbus_services.process.signals import hold_signals
 
 _PARENT_VARIABLE = "TRIALBUS_PARENT_ON_STDIN"
 #: Environment variable with the arguments of a service, which only this user can read.
@@ -49,7 +50,7 @@ class Child:
         self._arguments = list(arguments)
         self._visible_arguments = list(visible_arguments)
         self._restarts = 0
-        self._process = self._start()
+        self._start()
 
     @property
     def pid(self) -> int:
@@ -83,7 +84,7 @@ class Child:
             )
         self._restarts += 1
         report(f"the {self.name} ended with code {code}; starting it again")
-        self._process = self._start()
+        self._start()
         return True
 
     def terminate(self) -> None:
@@ -101,7 +102,7 @@ class Child:
         if self._process.stdin:
             self._process.stdin.close()
 
-    def _start(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> None:
         self._started = time.monotonic()
         try:
             log = open_private_log(self.log)
@@ -110,9 +111,9 @@ class Child:
                 f"the {self.name} cannot be started: no log can be written to {self.log} "
                 f"({error.strerror}); choose a bus.dir that this user may write to"
             ) from None
-        with log:
+        with log, hold_signals():
             self._log_start = log.tell()
-            return subprocess.Popen(
+            self._process = subprocess.Popen(
                 [sys.executable, "-m", "trialbus_services", self.name, *self._visible_arguments],
                 stdin=subprocess.PIPE,
                 stdout=log,

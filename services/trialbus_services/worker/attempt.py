@@ -223,8 +223,8 @@ class Attempt:
             )
             self.end("lingering", f"the trial had ended, and {process} did not exit")
         elif waited_s > _NOTICE_S:
-            until = "" if grace_s is None else f", for {grace_s:g} s (worker.exit_grace_s)"
-            self.wait_for(f"{process} to exit, whose {self} has ended{until}")
+            limit = "" if grace_s is None else f", for {grace_s:g} s (worker.exit_grace_s)"
+            self.wait_for(f"{process} to exit after the end of {self}{limit}")
 
     def wait_for(self, text: str) -> None:
         """Log and keep what the slot waits for."""

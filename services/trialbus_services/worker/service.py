@@ -222,8 +222,8 @@ class Worker:
                 finished = attempt.conclude(kernel_killed=kernel_killed)
             finally:
                 attempt.handover.close()
-            logger.info("%s: %s", attempt, _describe_end(finished))
             if attempt.end_reason != "lingering":  # the trainer has published the end
+                logger.info("%s: %s", attempt, _describe_end(finished))
                 publisher.publish(finished)
 
     async def _send_left(self, attempt: Attempt, timeout_s: float = math.inf) -> None:
