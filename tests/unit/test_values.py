@@ -54,7 +54,7 @@ def test_an_older_reader_of_the_environment_finds_null_for_what_json_lacks(value
 
 @given(VALUES)
 def test_what_json_lacks_stands_beside_the_json_and_is_put_back(value: Any) -> None:
-    data, non_finite = separate_non_finite({"a": value}, placeholder=lambda text: f"<{text}>")
+    data, non_finite = separate_non_finite({"a": value}, placeholder=str)
     copy = json.loads(json.dumps(data, allow_nan=False))
     restore_non_finite(copy, non_finite)
     assert is_same(copy, {"a": value})

@@ -151,13 +151,21 @@ def restore_non_finite(data: Any, non_finite: Mapping[str, str]) -> None:
     """
     for pointer, text in non_finite.items():
         *parents, last = [_unescape(part) for part in pointer.split("/")[1:]]
-        place: Any = data
         try:
+            place = data
             for part in parents:
-                place = place[int(part)] if isinstance(place, list) else place[part]
-            place[int(last) if isinstance(place, list) else last] = float(text)
+                place = _enter(place, part)
+            place[_find_index(place, last)] = float(text)
         except (LookupError, TypeError, ValueError) as error:
             raise ValueError(f"non_finite has {pointer!r}: {text!r}, which is no place") from error
+
+
+def _enter(place: Any, part: str) -> Any:
+    return place[_find_index(place, part)]
+
+
+def _find_index(place: Any, part: str) -> int | str:
+    return int(part) if isinstance(place, list) else part
 
 
 def _escape(name: str) -> str:

@@ -41,6 +41,7 @@ from trialbus_services.views.study_view import StudyView
 from trialbus_services.views.summary import print_summary
 from trialbus_services.views.terminal_view import TerminalView
 from trialbus_services.worker.command_line import quote_for_hydra
+from trialbus_services.worker.params_check import check_params
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +95,10 @@ def make_plan(composed: ComposedConfig, spec: StudySpec | None = None) -> Plan:
         return Plan(composed, spec, bus, storage, None)
     worker = sections.read_section(config, settings.WorkerSettings)
     gpus.assign_gpus(worker.gpus, worker.gpus_per_trial, worker.slots)
-    return Plan(composed, spec, bus, storage, sections.read_trainer(config))
+    trainer = sections.read_trainer(config)
+    if trainer.function is None:
+        check_params(trainer.params_as, spec)
+    return Plan(composed, spec, bus, storage, trainer)
 
 
 def run_study(plan: Plan, console: Console) -> int:

@@ -5,16 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from importlib import import_module
-from typing import Any, cast
+from typing import Any
 
-import yaml
 from optuna.trial import FrozenTrial
 
+from trialbus.study.search_space import CategoricalParam
+from trialbus.study.values import separate_non_finite
 from trialbus_services.config.secrets import mask_secrets
+from trialbus_services.optimizer.recorded_spec import read_spec
 from trialbus_services.reporter.snapshot import Snapshot
 from trialbus_services.reporter.study_summary import StudySummary, get_state
 from trialbus_services.reporter.table import Table
@@ -26,9 +27,14 @@ _MOST_BEST = 10
 
 
 def to_csv(table: Table) -> str:
-    """Return the table of trials as CSV; None is an empty cell."""
+    """Return the table of trials as CSV: text in quotes, None as an empty cell.
+
+    Numbers are exact, so that `float` gives the same number back; lists and mappings are JSON.
+    """
     file = io.StringIO(newline="")
-    csv.writer(file).writerows([table.header, *table.rows])
+    csv.writer(file).writerow(table.header)
+    for row in table.rows:
+        file.write(",".join(map(_format_cell, row)) + "\r\n")
     return file.getvalue()
 
 
@@ -59,8 +65,16 @@ def to_json(study: Snapshot, summary: StudySummary) -> str:
     """Return a study with all trials as a JSON object.
 
     Durations are in seconds, times are ISO 8601. JSON has no numbers for what is not finite: such
-    values are the strings `NaN`, `Infinity` and `-Infinity`.
+    values are the strings `NaN`, `Infinity` and `-Infinity`, and `non_finite` has the JSON Pointer
+    of each, which tells them from text. Params are as in the storage: of a labelled choice the
+    label, whose value is in `choices`.
     """
+    spec = read_spec(study.user_attrs)
+    choices = {
+        name: param.choices
+        for name, param in ({} if spec is None else spec.space).items()
+        if isinstance(param, CategoricalParam) and param.is_labelled
+    }
     document: dict[str, Any] = {
         "format": FORMAT,
         "name": summary.name,
@@ -78,38 +92,15 @@ def to_json(study: Snapshot, summary: StudySummary) -> str:
         if summary.savings
         else None,
         "best": [trial.number for trial in summary.best],
+        "choices": choices,
         "config": summary.config,
         "origin": summary.origin,
         "user_attrs": mask_secrets(study.user_attrs),
         "trials": [_describe_trial(trial) for trial in study.recorded],
     }
-    return json.dumps(_encode_non_finite(document), ensure_ascii=False, default=str) + "\n"
-
-
-def to_params_yaml(trial: FrozenTrial, summary: StudySummary, folder: str) -> str:
-    """Return a trial's params as a config of Hydra that overrides an application's.
-
-    Dots in a name make groups, as they do for a worker that hands params to a Hydra application.
-
-    Args:
-        trial: The trial.
-        summary: Summary of the trial's study.
-        folder: Name of the folder that the file will be in.
-    """
-    values = ", ".join(
-        f"{metric}={format_value(value)}"
-        for metric, value in zip(summary.metrics, trial.values, strict=True)
-    )
-    role = (
-        "the best" if len(summary.best) == 1 else f"one of {len(summary.best)} on the Pareto front"
-    )
-    comment = f"trial {trial.number} of {summary.name}, {role}: {values}"
-    return (
-        "# @package _global_\n"
-        f"# {' '.join(comment.split())}\n"
-        f"# python train.py --config-dir <the folder above this one> +{folder}=best_params\n"
-        + yaml.safe_dump(_nest_params(trial.params), sort_keys=False, allow_unicode=True)
-    )
+    data, non_finite = separate_non_finite(document, placeholder=str)
+    data["non_finite"] = non_finite
+    return json.dumps(data, ensure_ascii=False, default=str) + "\n"
 
 
 def to_markdown(summary: StudySummary, importances: Mapping[str, float]) -> str:
@@ -168,30 +159,17 @@ def _describe_trial(trial: FrozenTrial) -> dict[str, Any]:
     }
 
 
-def _encode_non_finite(value: Any) -> Any:
+def _format_cell(value: Any) -> str:
     match value:
-        case float() if not math.isfinite(value):
-            return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-        case dict():
-            return {str(k): _encode_non_finite(v) for k, v in value.items()}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-        case list() | tuple():
-            return [_encode_non_finite(v) for v in value]  # pyright: ignore[reportUnknownVariableType]
+        case None:
+            return ""
+        case list() | tuple() | dict():
+            text = json.dumps(value, ensure_ascii=False, default=str)
+        case str():
+            text = value
         case _:
-            return value
-
-
-def _nest_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    config: dict[str, Any] = {}
-    for name, value in params.items():
-        *groups, last = name.split(".")
-        group_config: Any = config
-        for group in groups:
-            if isinstance(group_config, dict):
-                group_config = cast(dict[str, Any], group_config).setdefault(group, {})
-        if not isinstance(group_config, dict) or last in group_config:
-            return dict(params)  # `a` beside `a.b`: no application has both
-        group_config[last] = value
-    return config
+            return str(value)
+    return '"' + text.replace('"', '""') + '"'
 
 
 def _format_row(cells: Sequence[str]) -> str:

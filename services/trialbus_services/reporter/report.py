@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import optuna
 
-from trialbus_services.config.report_settings import ReportSettings
+from trialbus_services.config.report_settings import FILES, ReportSettings
+from trialbus_services.optimizer.recorded_spec import read_spec
 from trialbus_services.process.paths import locate_report_directory
-from trialbus_services.reporter import exports, page
+from trialbus_services.reporter import best_params, exports, page
+from trialbus_services.reporter.best_params import write_params
+from trialbus_services.reporter.figures.figure import describe_failure
 from trialbus_services.reporter.figures.importances import compute_importances
 from trialbus_services.reporter.figures.study_figures import build_figures
 from trialbus_services.reporter.file_replacement import replace_file
@@ -32,6 +35,7 @@ def write_report(
     options: ReportSettings = _DEFAULT,
     metrics: Sequence[str] | None = None,
     config: Mapping[str, Any] | None = None,
+    home: Path | None = None,
 ) -> list[Path]:
     """Write `report.html` and the exports of a study into a folder named after the study.
 
@@ -46,6 +50,7 @@ def write_report(
         options: What to write; the section `report` of the config is one.
         metrics: Name of each objective; None looks for them in the study.
         config: What the study was run with, to be shown; None looks for it in the study.
+        home: Where the study's folder will be in the end; None for `directory`.
 
     Returns:
         What was written, the page first. Without a complete trial there are no best params.
@@ -61,7 +66,8 @@ def write_report(
     figures = build_figures(snapshot, options, study)
     folder = locate_report_directory(directory, study.study_name)
     folder.mkdir(parents=True, exist_ok=True)
-    paths, notes = _write_files(folder, snapshot, summary, table, options)
+    home = locate_report_directory(home or directory, study.study_name).absolute()
+    paths, notes = _write_files(folder, _list_files(snapshot, summary, table, home, options))
     pictures, problem = write_images(figures, folder / "figures", options.images)
     if problem:
         notes.append(problem)
@@ -71,25 +77,43 @@ def write_report(
     return [*page.write_page(folder / "report.html", html, options), *paths, *pictures]
 
 
+def _list_files(
+    study: Snapshot, summary: StudySummary, table: Table, home: Path, options: ReportSettings
+) -> Iterator[tuple[str, Callable[[], Mapping[str, str | bytes]]]]:
+    """Yield each file beside the page, with the function that returns contents by name."""
+
+    def describe_best() -> Mapping[str, str]:
+        return write_params(summary.best[0], summary, read_spec(study.user_attrs), home)
+
+    def summarize() -> str:
+        return exports.to_markdown(summary, compute_importances(study))
+
+    files: dict[str, tuple[str, Callable[[], Mapping[str, str | bytes]]]] = {
+        "csv": ("trials.csv", lambda: {"trials.csv": exports.to_csv(table)}),
+        "parquet": ("trials.parquet", lambda: {"trials.parquet": exports.to_parquet(table)}),
+        "json": ("study.json", lambda: {"study.json": exports.to_json(study, summary)}),
+        "params": (best_params.YAML, describe_best),
+        "summary": ("summary.md", lambda: {"summary.md": summarize()}),
+    }
+    for format_ in FILES:
+        if format_ in options.files and (format_ != "params" or summary.best):
+            yield files[format_]
+
+
 def _write_files(
-    folder: Path, study: Snapshot, summary: StudySummary, table: Table, options: ReportSettings
+    folder: Path, files: Iterable[tuple[str, Callable[[], Mapping[str, str | bytes]]]]
 ) -> tuple[list[Path], list[str]]:
-    formats = set(options.files)
+    """Write files, and return the paths and a note for each file that could not be made."""
     paths: list[Path] = []
     notes: list[str] = []
-    if "csv" in formats:
-        paths.append(replace_file(folder / "trials.csv", exports.to_csv(table)))
-    if "parquet" in formats:
+    for name, make in files:
         try:
-            paths.append(replace_file(folder / "trials.parquet", exports.to_parquet(table)))
+            contents = make()
         except ImportError:
-            notes.append("No trials.parquet: the package pyarrow is not installed.")
-    if "json" in formats:
-        paths.append(replace_file(folder / "study.json", exports.to_json(study, summary)))
-    if "params" in formats and summary.best:
-        params = exports.to_params_yaml(summary.best[0], summary, folder.name)
-        paths.append(replace_file(folder / "best_params.yaml", params))
-    if "summary" in formats:
-        markdown = exports.to_markdown(summary, compute_importances(study))
-        paths.append(replace_file(folder / "summary.md", markdown))
+            notes.append(f"No {name}: the package pyarrow is not installed.")
+        except Exception as error:
+            logger.debug("no %s", name, exc_info=True)
+            notes.append(f"No {name}: {describe_failure(error)}.")
+        else:
+            paths += [replace_file(folder / file, text) for file, text in contents.items()]
     return paths, notes

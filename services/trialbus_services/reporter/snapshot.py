@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import optuna
+from optuna.distributions import CategoricalDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
@@ -48,7 +50,7 @@ class Snapshot(optuna.Study):
         self.study_name = name or study.study_name
         self.metrics = list(metrics or _read_metrics(study))
         self.recorded = study.get_trials(deepcopy=False)
-        self._trials = [_hide_attributes(trial) for trial in self.recorded]
+        self._trials = [_simplify(trial) for trial in self.recorded]
 
     def get_trials(
         self,
@@ -132,12 +134,27 @@ def _read_metrics(study: optuna.Study) -> list[str]:
     return ["objective"] if n == 1 else [f"objective {i}" for i in range(n)]
 
 
-def _hide_attributes(trial: FrozenTrial) -> FrozenTrial:
-    if not trial.user_attrs:
+def _simplify(trial: FrozenTrial) -> FrozenTrial:
+    """Return a copy of a trial for figures: without long attributes, lists and mappings as text."""
+    structured = [name for name, value in trial.params.items() if isinstance(value, list | dict)]
+    if not (trial.user_attrs or structured):
         return trial
     visible = copy.copy(trial)
     visible.user_attrs = {k: v for k, v in trial.user_attrs.items() if _is_short(k, v)}
+    if structured:  # Optuna's figures and importances need values that can be hashed
+        texts = {name: _format_choice(trial.params[name]) for name in structured}
+        distributions = {
+            name: CategoricalDistribution([*map(_format_choice, distribution.choices)])
+            for name, distribution in trial.distributions.items()
+            if name in texts and isinstance(distribution, CategoricalDistribution)
+        }
+        visible.params = trial.params | texts
+        visible.distributions = trial.distributions | distributions
     return visible
+
+
+def _format_choice(choice: Any) -> str:
+    return json.dumps(choice, ensure_ascii=False, default=str)
 
 
 def _is_short(name: str, value: Any) -> bool:

@@ -33,7 +33,9 @@ def make_report(study: optuna.Study, directory: Path, options: ReportSettings) -
     Returns:
         The absolute paths of what was written, the page first.
     """
-    return _stage(lambda folder: write_report(study, folder, options=options), directory)
+    return _stage(
+        lambda folder: write_report(study, folder, options=options, home=directory), directory
+    )
 
 
 def make_comparison(

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import yaml
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus.messages import events
-from trialbus.study.nested_config import Params, flatten_config, merge_configs
+from trialbus.study.nested_config import flatten_config, merge_configs
 from trialbus.study.spec import StudySpec
 from trialbus.trainer.checkpoint import locate_checkpoints
 from trialbus_services.optimizer.attributes import ERROR
 from trialbus_services.process import paths
+from trialbus_services.reporter.best_params import format_config
 from trialbus_services.runner.study_config import StudyConfig
 
 
@@ -58,12 +58,12 @@ def write_results(
         folder = paths.locate_results_directory(directory, spec.name)
         params = spec.decode_params(best.params)
         files.append(_write(folder / "best_params.json", _to_json(params)))
-        config = Params(merge_configs(flatten_config(spec.config), params)).nested()
+        config = merge_configs(flatten_config(spec.config), params)
         # Quoted, so that whatever the name is, it ends with the line.
         text = (
             "# @package _global_\n"
             f"# Trial {best.number} of the study {json.dumps(spec.name)}, {best.value}.\n"
-            f"{yaml.safe_dump(config, sort_keys=False, allow_unicode=True)}"
+            f"{format_config(config)}"
         )
         files.append(_write(folder / "best_config.yaml", text))
     return files

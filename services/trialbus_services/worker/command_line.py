@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -16,35 +17,63 @@ from trialbus.protocol.private_folder import open_private_file
 from trialbus.study.nested_config import flatten_config
 from trialbus_services.config.settings import ParamsAs
 
+#: Name of the file of params in the run directory of a trial.
+PARAMS_FILE = "params.json"
 _FILE = "{params_file}"
+
+#: Interpolation whose result is the text `???`, which OmegaConf would take for a missing value.
+_MISSING = """${oc.decode:"'???'"}"""
 
 
 def fill_command(
     command: Sequence[str], params_as: ParamsAs, trial: TrialAssigned, folder: Path
 ) -> list[str]:
-    """Return the command of a trial, with all placeholders filled in and the params added.
-
-    The placeholders are `{study}`, `{trial}`, `{attempt}`, `{seed}`, `{budget}`, `{run_dir}` and
-    `{params_file}`.
+    """Return the command of a trial, and write the file of params where the program reads a file.
 
     Args:
         command: Program and its arguments.
-        params_as: How the program takes the params. Overrides, flags and the file are added after
-            the arguments; for environment variables see `build_environment`.
+        params_as: How the program takes the params.
         trial: The trial.
         folder: Run directory of the trial, absolute; the file of params is written to this folder.
 
     Raises:
         OSError: The file of params cannot be written.
     """
-    params_file = folder / "params.json"
+    params_file = folder / PARAMS_FILE
+    if params_as == "file":
+        with os.fdopen(open_private_file(params_file, os.O_WRONLY | os.O_TRUNC), "w") as file:
+            file.write(format_params_file(collect_values(trial)))
+    return build_command(command, params_as, trial, run_dir=folder, params_file=params_file)
+
+
+def build_command(
+    command: Sequence[str],
+    params_as: ParamsAs,
+    trial: TrialAssigned,
+    *,
+    run_dir: Path,
+    params_file: Path,
+) -> list[str]:
+    """Return the command of a trial, with all placeholders filled in and the params added.
+
+    The placeholders are `{study}`, `{trial}`, `{attempt}`, `{seed}`, `{budget}`, `{run_dir}` and
+    `{params_file}`. Overrides, flags and the file are added after the arguments; for environment
+    variables see `build_environment`.
+
+    Args:
+        command: Program and its arguments.
+        params_as: How the program takes the params.
+        trial: The trial.
+        run_dir: Folder that stands for `{run_dir}`.
+        params_file: File that stands for `{params_file}`.
+    """
     placeholders = {
         "{study}": trial.study,
         "{trial}": str(trial.trial),
         "{attempt}": str(trial.attempt),
         "{seed}": str(trial.seed),
         "{budget}": "" if trial.budget is None else str(trial.budget),
-        "{run_dir}": str(folder),
+        "{run_dir}": str(run_dir),
         _FILE: str(params_file),
     }
     arguments = [_fill_placeholders(argument, placeholders) for argument in command]
@@ -56,13 +85,11 @@ def fill_command(
             return arguments + [f"{name}={quote_for_hydra(v)}" for name, v in values.items()]
         case "flags":
             return arguments + [
-                f"--{name}={_format_text(value)}"
+                f"--{name}={format_text(value)}"
                 for name, value in values.items()
                 if value is not None
             ]
         case "file":
-            with os.fdopen(open_private_file(params_file, os.O_WRONLY | os.O_TRUNC), "w") as file:
-                file.write(json.dumps(values, indent=2) + "\n")
             has_placeholder = any(_FILE in argument for argument in command)
             return arguments if has_placeholder else [*arguments, str(params_file)]
         case "environment":
@@ -89,12 +116,23 @@ def build_environment(values: Mapping[str, Any]) -> dict[str, str]:
         variable = f"TRIALBUS_PARAM_{re.sub('[^A-Z0-9]', '_', name.upper())}"
         if variable in environment:
             raise ValueError(f"params: {name!r} and another param are both ${variable}")
-        environment[variable] = "" if value is None else _format_text(value)
+        environment[variable] = "" if value is None else format_text(value)
     return environment
+
+
+def format_params_file(values: Mapping[str, Any]) -> str:
+    """Return values as the JSON of a file of params.
+
+    As in Python's `json` and in JSON5, infinities and NaN are `Infinity`, `-Infinity` and `NaN`.
+    """
+    return json.dumps(values, indent=2) + "\n"
 
 
 def quote_for_hydra(value: Any) -> str:
     """Return a value as text that Hydra's grammar of overrides parses to the same value.
+
+    The application gets text as it is, also text that OmegaConf would interpolate (`${a}`) or take
+    for a missing value (`???`).
 
     Source:
         Hydra 1.3, "Basic override syntax"; `hydra.core.override_parser`.
@@ -104,25 +142,46 @@ def quote_for_hydra(value: Any) -> str:
         "['adam',null,{deep:2}]"
     """
     match value:
-        case list():
-            return f"[{','.join(map(quote_for_hydra, cast(list[Any], value)))}]"
+        case list() | tuple():
+            return f"[{','.join(map(quote_for_hydra, cast('list[Any]', value)))}]"
         case dict():
-            entries = cast(dict[str, Any], value).items()
+            entries = cast("dict[str, Any]", value).items()
             return f"{{{','.join(f'{_escape_key(k)}:{quote_for_hydra(v)}' for k, v in entries)}}}"
         case None:
             return "null"
         case str():
-            return QuotedString(text=value, quote=Quote.single).with_quotes()
+            return QuotedString(escape_for_omegaconf(value), Quote.single).with_quotes()
+        case float() if not math.isfinite(value):
+            return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
         case _:
-            return _format_text(value)
+            return json.dumps(value)
+
+
+def format_text(value: Any) -> str:
+    """Return a value as the text of a flag or an environment variable: text as it is, else JSON."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def escape_for_omegaconf(text: str) -> str:
+    r"""Return text for a config from which an application reads the text as it is.
+
+    Source:
+        OmegaConf 2.3, "Escaping interpolation strings", `oc.decode`.
+
+    Example:
+        >>> print(escape_for_omegaconf("${a}"))
+        \${a}
+    """
+    # A backslash before `${` escapes it, and so do the backslashes before that one each other.
+    return (
+        _MISSING
+        if text == "???"
+        else re.sub(r"(\\*)\$\{", lambda match: rf"{match[1] * 2}\${{", text)
+    )
 
 
 def _escape_key(name: str) -> str:
     return re.sub(r"([\\()\[\]{}:=,\s])", r"\\\1", name)
-
-
-def _format_text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _fill_placeholders(argument: str, values: Mapping[str, str]) -> str:

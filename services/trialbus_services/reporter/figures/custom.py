@@ -1,7 +1,7 @@
 """Figures of users: registered by an installed package, or named in the config."""
 
 # Plotly is typed in part and has no stubs.
-# pyright: reportMissingTypeStubs=false
+# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from typing import Any
 import optuna
 import plotly.graph_objects as go
 
+from trialbus.errors import SpecError
 from trialbus.study.user_code import load_function
-from trialbus_services.reporter.figures.figure import Recipe
+from trialbus_services.reporter.figures.figure import Recipe, describe_failure, require_figure
 
 logger = logging.getLogger(__name__)
 
@@ -62,10 +63,18 @@ def _create_recipe(study: optuna.Study, title: str, load: Callable[[], _Draw]) -
     key = "own-" + (re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "figure")
     try:
         function = load()
-    except Exception as error:  # noqa: BLE001 - users' code
-        logger.warning("no figure %r: %s", title, error)
-        problem = f"It could not be loaded. {str(error) or type(error).__name__}"
+    except BaseException as error:  # noqa: BLE001 - users' code
+        reason = str(error) if isinstance(error, SpecError) else describe_failure(error)
+        logger.warning("no figure %r: %s", title, reason)
+        problem = f"It could not be loaded. {reason}"
         return Recipe(key, title, _ABOUT, go.Figure, missing=problem)
     doc = (function.__doc__ or "").strip()
     about = doc.splitlines()[0] if doc else _ABOUT
-    return Recipe(key, title, about, lambda: function(study))
+    return Recipe(key, title, about, lambda: _draw(function, study))
+
+
+def _draw(function: _Draw, study: optuna.Study) -> go.Figure:
+    figure: object = function(study)
+    # Here a failure leaves out this figure alone; when the page is rendered, the whole page.
+    require_figure(figure).to_json(engine="json")
+    return require_figure(figure)

@@ -85,11 +85,12 @@ class Recipe:
             return self._create_missing(self.missing)
         try:
             with ignore_expected_warnings():
-                figure = _require_figure(self.draw())
+                figure = require_figure(self.draw())
                 styled = style(figure, tall=self.tall)
-        except Exception as error:  # noqa: BLE001 - a figure may be users' code
-            logger.warning("no figure %r: %s: %s", self.key, type(error).__name__, error)
-            return self._create_missing(f"It could not be drawn. {type(error).__name__}: {error}")
+        except BaseException as error:  # noqa: BLE001 - a figure may be users' code
+            reason = describe_failure(error)
+            logger.warning("no figure %r: %s", self.key, reason)
+            return self._create_missing(f"It could not be drawn. {reason}")
         if not get_traces(figure):
             return self._create_missing("There is nothing to show in it.")
         return Figure(self.key, self.title, self.about, styled, None, self.note, self.width)
@@ -98,7 +99,26 @@ class Recipe:
         return Figure(self.key, self.title, self.about, missing=reason)
 
 
-def _require_figure(figure: object) -> go.Figure:
+def describe_failure(error: BaseException) -> str:
+    """Return the type and the text of an error of a figure.
+
+    Raises:
+        KeyboardInterrupt: That is the error: a person wants the process to end.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 - a user's class may fail to describe itself
+        return type(error).__name__
+
+
+def require_figure(figure: object) -> go.Figure:
+    """Return what a function of a figure returned, if that is a figure.
+
+    Raises:
+        TypeError: It is something else.
+    """
     if isinstance(figure, go.Figure):
         return figure
     raise TypeError(f"it is a {type(figure).__name__} (expected a plotly.graph_objects.Figure)")

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -17,15 +18,21 @@ from optuna.trial import FrozenTrial
 from trialbus_services.reporter.figures.figure import get_traces, ignore_expected_warnings
 from trialbus_services.reporter.snapshot import Snapshot
 
+logger = logging.getLogger(__name__)
+
 MOST_BARS = 20
 
 
 def compute_importances(study: Snapshot, objective: int = 0) -> dict[str, float]:
-    """Return the importance of each param, the highest first; empty if Optuna finds none."""
+    """Return the importance of each param, the highest first; empty if Optuna finds none.
+
+    The figure of the importances says why there are none; other figures do without them.
+    """
     try:
         with ignore_expected_warnings():
             return optuna.importance.get_param_importances(study, target=_target(study, objective))
-    except (ValueError, RuntimeError, ZeroDivisionError):
+    except Exception:
+        logger.debug("no importances", exc_info=True)
         return {}
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import optuna
@@ -25,6 +26,7 @@ from trialbus_services.reporter.figures.figure import (
     GOOD,
     Figure,
     Recipe,
+    describe_failure,
     get_traces,
     recolor,
 )
@@ -36,6 +38,8 @@ from trialbus_services.reporter.figures.importances import (
 )
 from trialbus_services.reporter.snapshot import Snapshot, is_finite
 from trialbus_services.views.formats import LIVE_DIGITS, format_value
+
+logger = logging.getLogger(__name__)
 
 _MOST_PARAMS = 12
 _MOST_POINTS = 1000
@@ -58,9 +62,23 @@ def build_figures(study: Snapshot, options: ReportSettings, original: optuna.Stu
     Source:
         `optuna.visualization`, except the curves and the timeline; tests compare both sources.
     """
-    recipes = _Recipes(study).make_all()
-    chosen = [recipe for recipe in recipes if options.wants(recipe.key.partition("-")[0])]
+    recipes = _Recipes(study)
+    made = [recipe for make in recipes.list_makers() for recipe in _make_safely(make)]
+    chosen = [recipe for recipe in made if options.wants(recipe.key.partition("-")[0])]
     return [recipe.build() for recipe in [*chosen, *load_custom_recipes(original, options.own)]]
+
+
+def _make_safely(make: Callable[[], Iterable[Recipe]]) -> list[Recipe]:
+    """Return the recipes that a function makes; a failure leaves out no other function's."""
+    recipes: list[Recipe] = []
+    try:
+        recipes.extend(make())
+    except Exception as error:  # noqa: BLE001 - no figure takes another one along
+        key = make.__name__.removeprefix("make_")
+        reason = f"It could not be drawn. {describe_failure(error)}"
+        logger.warning("no figure %r: %s", key, reason)
+        recipes.append(Recipe(key, key.capitalize(), "", go.Figure, missing=reason))
+    return recipes
 
 
 class _Recipes:
@@ -90,25 +108,27 @@ class _Recipes:
         two_params = None if len(params) > 1 else "It takes at least two params."
         self.two_params = self.varied or two_params
 
-    def make_all(self) -> list[Recipe]:
-        several = [] if self.single else [self._make_pareto(), self._make_hypervolume()]
+    def list_makers(self) -> list[Callable[[], Iterable[Recipe]]]:
+        """Return a function for each figure, in the order of the page."""
+        several = [] if self.single else [self.make_pareto, self.make_hypervolume]
         return [
             *several,
-            *self._make_histories(),
-            self._make_curves(),
-            self._make_importances(),
-            self._make_parallel(),
-            self._make_slices(),
-            self._make_contour(),
-            self._make_rank(),
-            self._make_edf(),
-            self._make_timeline(),
-            *([self._make_terminator()] if self.single else []),
+            self.make_history,
+            self.make_intermediate,
+            self.make_importances,
+            self.make_parallel,
+            self.make_slices,
+            self.make_contour,
+            self.make_rank,
+            self.make_edf,
+            self.make_timeline,
+            *([self.make_terminator] if self.single else []),
         ]
 
-    def _make_pareto(self) -> Recipe:
+    def make_pareto(self) -> Iterable[Recipe]:
+        """Yield the recipe of the figure `pareto`."""
         sample = self.study.sample(pareto.MOST_POINTS, self.study.best)
-        return Recipe(
+        yield Recipe(
             "pareto",
             "Pareto front",
             "No trial on the front is worse than another in every objective.",
@@ -118,10 +138,11 @@ class _Recipes:
             note=_note_sample(pareto.MOST_POINTS, self.complete, kept="the front among them"),
         )
 
-    def _make_hypervolume(self) -> Recipe:
+    def make_hypervolume(self) -> Iterable[Recipe]:
+        """Yield the recipe of the figure `hypervolume`."""
         point = pareto.compute_reference_point(self.study) if self.finite else []
         coordinates = ", ".join(format_value(value, LIVE_DIGITS) for value in point)
-        return Recipe(
+        yield Recipe(
             "hypervolume",
             "Hypervolume history",
             f"How much of the objective space the front has won, from the point ({coordinates}).",
@@ -129,7 +150,8 @@ class _Recipes:
             self.several,
         )
 
-    def _make_histories(self) -> Iterable[Recipe]:
+    def make_history(self) -> Iterable[Recipe]:
+        """Yield a recipe of the history of each objective."""
         yield Recipe(
             "history",
             "Optimization history" if self.single else f"History of {self.name}",
@@ -162,12 +184,13 @@ class _Recipes:
                 trace.update(marker={"color": GOOD, "size": 6 if n < _MANY else 3})
         return figure
 
-    def _make_curves(self) -> Recipe:
+    def make_intermediate(self) -> Iterable[Recipe]:
+        """Yield the recipe of the figure `intermediate`."""
         spec: dict[str, Any] = self.study.user_attrs.get(SPEC) or {}
         by: dict[str, str] = spec.get("prune_by") or {}
         metric = by.get("metric") or self.name
         reported = curves.get_reported_trials(self.study)
-        return Recipe(
+        yield Recipe(
             "intermediate",
             "Intermediate values",
             f"{metric} at every step; the best trial highlighted, pruned ones dotted and grey.",
@@ -176,10 +199,11 @@ class _Recipes:
             note=_note_sample(curves.MOST_CURVES, reported, noun="curves"),
         )
 
-    def _make_importances(self) -> Recipe:
+    def make_importances(self) -> Iterable[Recipe]:
+        """Yield the recipe of the figure `importances`."""
         explained = "an objective" if len(self.metrics) > 1 else self.name
         n = len(self.params)
-        return Recipe(
+        yield Recipe(
             "importances",
             "Param importances",
             f"How much of the spread of {explained} each param explains (PED-ANOVA).",
@@ -188,9 +212,10 @@ class _Recipes:
             note=f"The first {MOST_BARS} of {n} params." if n > MOST_BARS else None,
         )
 
-    def _make_parallel(self) -> Recipe:
+    def make_parallel(self) -> Iterable[Recipe]:
+        """Yield the recipe of the figure `parallel`."""
         sample = self.study.sample(parallel.MOST_LINES, self.study.best)
-        return Recipe(
+        yield Recipe(
             "parallel",
             "Parallel coordinates",
             "A line for each complete trial, from grey through blue to orange for the best.",
@@ -200,7 +225,8 @@ class _Recipes:
             note=_note_sample(parallel.MOST_LINES, self.complete) or self._note_params(),
         )
 
-    def _make_slices(self) -> Recipe:
+    def make_slices(self) -> Iterable[Recipe]:
+        """Yield the recipe of the figure `slices`."""
         sample = self.study.sample(_MOST_POINTS, self.study.best)
 
         def draw() -> go.Figure:
@@ -208,7 +234,7 @@ class _Recipes:
                 plots.plot_slice(sample, params=self._select_params(sample), **self.target)
             )
 
-        return Recipe(
+        yield Recipe(
             "slices",
             "Slices" if self.single else f"Slices of {self.name}",
             f"{self.name} over each param; early trials are grey, late ones orange.",
@@ -218,9 +244,10 @@ class _Recipes:
             note=_note_sample(_MOST_POINTS, self.complete) or self._note_params(),
         )
 
-    def _make_contour(self) -> Recipe:
+    def make_contour(self) -> Iterable[Recipe]:
+        """Yield the recipe of the figure `contour`."""
         sample = self.study.sample(_MOST_CONTOUR, self.study.best)
-        return Recipe(
+        yield Recipe(
             "contour",
             "Contour" if self.single else f"Contour of {self.name}",
             f"{self.name} over the two most important params.",
@@ -234,9 +261,10 @@ class _Recipes:
             note=_note_sample(_MOST_CONTOUR, self.complete),
         )
 
-    def _make_rank(self) -> Recipe:
+    def make_rank(self) -> Iterable[Recipe]:
+        """Yield the recipe of the figure `rank`."""
         sample = self.study.sample(_MOST_POINTS // 2, self.study.best)
-        return Recipe(
+        yield Recipe(
             "rank",
             "Rank" if self.single else f"Rank by {self.name}",
             f"Trials over the most important params, coloured by the rank of {self.name}.",
@@ -247,8 +275,9 @@ class _Recipes:
             note=_note_sample(_MOST_POINTS // 2, self.complete),
         )
 
-    def _make_edf(self) -> Recipe:
-        return Recipe(
+    def make_edf(self) -> Iterable[Recipe]:
+        """Yield the recipe of the figure `edf`."""
+        yield Recipe(
             "edf",
             "Empirical distribution",
             f"Share of the complete trials at or below each {self.name}.",
@@ -256,10 +285,11 @@ class _Recipes:
             self.several,
         )
 
-    def _make_timeline(self) -> Recipe:
+    def make_timeline(self) -> Iterable[Recipe]:
+        """Yield the recipe of the figure `timeline`."""
         started = timeline.get_started_trials(self.study)
         n = timeline.MOST_BARS
-        return Recipe(
+        yield Recipe(
             "timeline",
             "Timeline",
             "When and where each trial ran, and how it ended.",
@@ -268,7 +298,9 @@ class _Recipes:
             note=f"The last {n:,} of {len(started):,} trials." if len(started) > n else None,
         )
 
-    def _make_terminator(self) -> Recipe:
+    def make_terminator(self) -> Iterable[Recipe]:
+        """Yield the recipe of the figure `terminator`."""
+
         def draw() -> go.Figure:
             # Optuna prints a progress bar.
             with contextlib.redirect_stderr(io.StringIO()):
@@ -276,7 +308,7 @@ class _Recipes:
 
         many = len(self.finite) > _MOST_TERMINATOR
         most = f"It takes too long for more than {_MOST_TERMINATOR} complete trials."
-        return Recipe(
+        yield Recipe(
             "terminator",
             "Terminator improvement",
             f"How much {self.name} might still gain from more trials.",

@@ -1,0 +1,171 @@
+"""Best params: the params of a trial as YAML, and the command that runs the trial again."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import yaml
+from omegaconf._utils import get_yaml_loader
+from optuna.trial import FrozenTrial
+
+from trialbus.messages.events import TrialAssigned
+from trialbus.study.nested_config import Params
+from trialbus.study.spec import StudySpec
+from trialbus_services.config.settings import TrainerSettings
+from trialbus_services.optimizer.assignment import build_assignment
+from trialbus_services.reporter.study_summary import StudySummary
+from trialbus_services.views.formats import format_value
+from trialbus_services.worker.command_line import (
+    build_command,
+    build_environment,
+    collect_values,
+    escape_for_omegaconf,
+    format_params_file,
+)
+
+#: Name of the file with the params, and of the file for programs that read their params from one.
+YAML, JSON = "best_params.yaml", "best_params.json"
+
+#: Run directory of the printed command, in the folder from which the command is run.
+_RUN_DIR = Path("best_run")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text so that both PyYAML and OmegaConf read it as the same text."""
+
+    def represent_text(self, text: str) -> yaml.Node:
+        """Return the node of a text; a text with control characters is in double quotes."""
+        # In other styles PyYAML folds characters that YAML takes for line breaks.
+        style = None if text.isprintable() else '"'
+        return yaml.ScalarNode("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_text)
+
+# To OmegaConf `1e-3` is a number, to PyYAML text.
+for _first, _resolvers in get_yaml_loader().yaml_implicit_resolvers.items():
+    for _tag, _pattern in _resolvers:
+        _Dumper.add_implicit_resolver(_tag, _pattern, [_first])  # pyright: ignore[reportUnknownMemberType]
+
+
+def write_params(
+    trial: FrozenTrial, summary: StudySummary, spec: StudySpec | None, home: Path
+) -> dict[str, str]:
+    """Return the files with the params of a trial, as text by name.
+
+    `best_params.yaml` is a config that overrides a Hydra application's: dots in a name make groups,
+    and a text with values below it chooses a group. The comment has the command that runs the trial
+    again. `best_params.json` has the value of each param by name, or what the program of the trial
+    read from its file of params.
+
+    Args:
+        trial: The trial.
+        summary: Summary of the trial's study.
+        spec: Specification of the study; None for a study of plain Optuna.
+        home: Folder of the files.
+    """
+    params = dict(trial.params) if spec is None else spec.decode_params(trial.params)
+    trainer = _read_trainer(summary.config)
+    values: Mapping[str, Any] = params
+    if spec is None or trainer is None:
+        command = _suggest_command(home.name)
+    else:
+        assigned = build_assignment(spec, trial.number, trial.params)
+        command = _build_command(trainer, assigned, home / JSON)
+        values = collect_values(assigned) if trainer.params_as == "file" else params
+    comment = [_describe(trial, summary), command]
+    lines = ["# @package _global_", *(f"# {line}" for line in comment), format_config(params)]
+    return {YAML: "\n".join(lines), JSON: format_params_file(values)}
+
+
+def format_config(values: Mapping[str, Any]) -> str:
+    """Return values by dotted name as YAML of a config that overrides a Hydra application's.
+
+    A text that has values below it chooses a group of the application, in its list of defaults.
+    Text is escaped where OmegaConf would interpolate it, or take it for a missing value.
+    """
+    groups = {
+        name: value
+        for name, value in values.items()
+        if isinstance(value, str) and any(other.startswith(f"{name}.") for other in values)
+    }
+    others = {name: _escape(value) for name, value in values.items() if name not in groups}
+    chosen = [{f"override /{name}": value} for name, value in groups.items()]
+    config = {**({"defaults": chosen} if chosen else {}), **Params(others).nested()}
+    return yaml.dump(config, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def _escape(value: Any) -> Any:
+    match value:
+        case str():
+            return escape_for_omegaconf(value)
+        case list() | tuple():
+            return [_escape(entry) for entry in cast("list[Any]", value)]
+        case dict():
+            return {name: _escape(entry) for name, entry in cast("dict[str, Any]", value).items()}
+        case _:
+            return value
+
+
+def _describe(trial: FrozenTrial, summary: StudySummary) -> str:
+    values = ", ".join(
+        f"{metric}={format_value(value)}"
+        for metric, value in zip(summary.metrics, trial.values, strict=True)
+    )
+    n_best = len(summary.best)
+    role = "the best" if n_best == 1 else f"one of {n_best} on the Pareto front"
+    return " ".join(f"trial {trial.number} of {summary.name}, {role}: {values}".split())
+
+
+def _read_trainer(config: Mapping[str, Any] | None) -> TrainerSettings | None:
+    """Return the trainer of a study's config; None where it is not known or is a function."""
+    try:
+        trainer = msgspec.convert((config or {}).get("trainer"), TrainerSettings)
+    except msgspec.ValidationError:
+        return None
+    return trainer if trainer.command and trainer.function is None else None
+
+
+def _build_command(trainer: TrainerSettings, assigned: TrialAssigned, params_file: Path) -> str:
+    """Return the command of a trial for a shell, with folder and variables where needed."""
+    # Hydra's own settings, such as the run directory, are left to the application.
+    arguments = [text for text in trainer.arguments if not re.match(r"\+*hydra\.", text)]
+    command = build_command(
+        [*trainer.command, *arguments],
+        trainer.params_as,
+        assigned,
+        run_dir=_RUN_DIR,
+        params_file=params_file,
+    )
+    is_environment = trainer.params_as == "environment"
+    variables = build_environment(collect_values(assigned)) if is_environment else {}
+    words = [*(f"{name}={_quote(value)}" for name, value in variables.items())]
+    words += map(_quote, command)
+    folder = [] if trainer.cwd is None else ["cd", _quote(trainer.cwd), "&&"]
+    return " ".join([*folder, *words])
+
+
+def _suggest_command(folder: str) -> str:
+    """Return the command of a Hydra application that is given the config, of an unknown name."""
+    return f"python train.py --config-dir <the folder above this one> +{folder}=best_params"
+
+
+def _quote(text: str) -> str:
+    """Quote a word for a shell on one line: control characters as bash and zsh escape them."""
+    if "'" in text and text.isprintable() and not set(text) & set('"$`\\!'):
+        return f'"{text}"'
+    if text.isprintable():
+        return shlex.quote(text)
+    return f"$'{''.join(map(_escape_character, text))}'"
+
+
+def _escape_character(character: str) -> str:
+    if character.isprintable():
+        return {"\\": r"\\", "'": r"\'"}.get(character, character)
+    code = ord(character)
+    return rf"\x{code:02x}" if code < 0x80 else rf"\U{code:08x}"
