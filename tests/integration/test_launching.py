@@ -57,7 +57,7 @@ from omegaconf import OmegaConf
 
 @hydra.main(version_base=None, config_path=None)
 def main(config):
-    print(json.dumps(OmegaConf.to_container(config)))
+    print(json.dumps(OmegaConf.to_container(config, resolve=True)))
 
 main()
 """
