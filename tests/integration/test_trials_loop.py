@@ -118,3 +118,22 @@ def test_a_trainer_that_waits_says_once_what_it_waits_for(
         trialbus.attach(study="nostudy", timeout_s=2, endpoint=bus.endpoint)
     note = "waiting for a trial of study 'nostudy', which nobody has submitted on this bus"
     assert [r.message for r in caplog.records if "waiting" in r.message] == [note]
+
+
+@pytest.mark.timeout(120)
+def test_a_study_ends_though_a_process_that_the_hub_never_knew_requested_a_trial(
+    bus: Bus, client: Callable[[], Client]
+) -> None:
+    hub = bus.hub()
+    start_optimizer(bus)
+    listener = client()
+    listener.submit(msgspec.structs.replace(SPEC, n_trials=2))
+    orphan = trialbus.TrialRequested(study=SPEC.name, request="orphan", session="nobody")
+    listener.publisher.publish(orphan)
+    lost = listener.next(trialbus.TrialAssigned, request="orphan")
+    listener.run_one()
+    hub.restart()
+    again = listener.ask()  # waits until the optimizer has noticed
+    assert (again.trial, again.attempt) == (lost.trial, 1)
+    listener.finish(again, values=[1.0])
+    assert listener.next(trialbus.StudyFinished).counts.complete == 2

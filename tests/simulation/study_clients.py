@@ -25,6 +25,7 @@ from trialbus.messages.topics import make_pattern
 from trialbus.protocol.frames import Record
 from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.loop import OptimizerLoop
+from trialbus_services.optimizer.session_check import SessionCheck
 from trialbus_services.optimizer.status_collector import StatusCollector
 from trialbus_services.optimizer.storage_writer import WriteBehind
 
@@ -200,7 +201,13 @@ class OptimizerProcess:
         inbox = SimulatedInbox(fetcher, self.link)
         inbox.offset = committed
         self._loop = OptimizerLoop(
-            BusClients(inbox, self.publisher, self._replay, committed),
+            BusClients(
+                inbox,
+                self.publisher,
+                self._replay,
+                committed,
+                SessionCheck(self.link, clock=self._world.clock),
+            ),
             self.storage,
             start_sampler=Sampler,
             collector=StatusCollector(),

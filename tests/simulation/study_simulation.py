@@ -106,6 +106,7 @@ class StudySimulation:
                 self._pause_worker,
                 self._break_connection,
                 self._cut_off,
+                self._request_for_nobody,
             ]
         )
         world.count_fault(fault())
@@ -154,6 +155,17 @@ class StudySimulation:
         links = [self._optimizer.link, *(worker.link for worker in self._workers)]
         self.world.random.choice(links).cut_off(self.world.seconds(0.1, 15))
         return "client cut off"
+
+    def _request_for_nobody(self) -> str:
+        """Publish a request of a process that died before the hub knew its session."""
+        number = self._number()
+        study = self.world.random.choice(_STUDIES)
+        self._commands.publish(
+            events.TrialRequested(
+                study=study, request=f"orphan {number}", session=f"nobody {number}"
+            )
+        )
+        return "request of an unknown session"
 
     def _restart_dead(self) -> None:
         if self._optimizer.is_dead:

@@ -17,7 +17,7 @@ from trialbus.messages import codec, events
 from trialbus.messages.topics import make_topic
 from trialbus.study.spec import StudySpec
 from trialbus_services.optimizer.attributes import END
-from trialbus_services.optimizer.bus import BusClients
+from trialbus_services.optimizer.bus import BusClients, RequesterCheck
 from trialbus_services.optimizer.loop import OptimizerLoop
 from trialbus_services.optimizer.sampling import Suggestion
 from trialbus_services.optimizer.status_collector import StatusCollector
@@ -162,7 +162,8 @@ class Sampler:
 class SimulatedBus:
     """The loop of an optimizer on a log."""
 
-    def __init__(self) -> None:
+    def __init__(self, requesters: RequesterCheck | None = None) -> None:
+        self._requesters = requesters
         self.clock = Clock()
         self.log = SimulatedLog()
         self.database = InMemoryStorage()
@@ -173,7 +174,7 @@ class SimulatedBus:
         self.storage = PromptStorage(self.database, interval_s=3600.0)
         self.log.restart()
         self.loop = OptimizerLoop(
-            BusClients(self.log, self.log, self.log, self.log.committed),
+            BusClients(self.log, self.log, self.log, self.log.committed, self._requesters),
             self.storage,
             start_sampler=Sampler,
             collector=StatusCollector(),

@@ -103,7 +103,11 @@ class StudyFinished(Event, frozen=True, kw_only=True):
 
 
 class TrainerLost(Event, frozen=True, kw_only=True):
-    """A registered session was silent for longer than the time-to-live of the session."""
+    """A session was silent for longer than its time-to-live, or requested and is not known.
+
+    The hub publishes the loss of a session that was registered. The optimizer publishes the loss of
+    a session that requested a trial and that the hub does not know.
+    """
 
     session: str
     """Id of the session."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -63,6 +63,23 @@ class Replay(Protocol):
         ...
 
 
+class RequesterCheck(Protocol):
+    """Compares requesters with the hub's sessions; `session_check.SessionCheck` implements it."""
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time for a question."""
+        ...
+
+    def ask(self, sessions: Collection[str]) -> None:
+        """Ask the hub which of some sessions it knows."""
+        ...
+
+    def take_unknown(self) -> Collection[str]:
+        """Return the sessions that turned out to be unknown since the last call."""
+        ...
+
+
 @dataclass(frozen=True)
 class BusClients:
     """The clients by which an optimizer uses the bus."""
@@ -75,3 +92,5 @@ class BusClients:
     """Reads events before the committed offset again."""
     committed: int
     """Offset that was committed when the optimizer started."""
+    requesters: RequesterCheck | None = None
+    """Finds requesters that the hub does not know; None trusts every requester."""

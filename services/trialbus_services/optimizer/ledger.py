@@ -112,6 +112,18 @@ class Ledger:
             and state.end is not None
         ]
 
+    def list_requesters(self) -> dict[str, set[str]]:
+        """Return the sessions that wait for a trial or have an open trial, and their studies."""
+        requesters: dict[str, set[str]] = {}
+        for request in self.requests.values():
+            requesters.setdefault(request.session, set()).add(request.study)
+        for name, state in self.studies.items():
+            for trial in state.trials.open.values():
+                if not trial.is_waiting:
+                    requesters.setdefault(trial.session, set()).add(name)
+        requesters.pop("", None)  # of an assignment that nobody requested
+        return requesters
+
     def _submit_study(self, event: events.StudySubmitted) -> Iterable[AttemptEnd]:
         state = self.studies.get(event.study)
         trials = state.trials if state else TrialStates(event.study, self._answered, self._lost)

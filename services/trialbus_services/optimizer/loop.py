@@ -83,6 +83,7 @@ class OptimizerLoop:
         self._inbox = bus.inbox
         self._publisher = bus.publisher
         self._replay = bus.replay
+        self._requesters = bus.requesters
         self._storage = storage
         self._start_sampler = start_sampler
         self._collector = collector
@@ -124,6 +125,7 @@ class OptimizerLoop:
         self._is_live = self._is_live or self._inbox.caught_up
         if self._is_live:
             self._open_postponed()
+            self._check_requesters()
             self._answer_requests()
             for study in list(self._studies.values()):
                 with self._guard(study):
@@ -352,6 +354,24 @@ class OptimizerLoop:
                         reason=str(study.state.stop_reason),
                     )
                 )
+
+    def _check_requesters(self) -> None:
+        """Declare requesters lost that the hub does not know, so that their trials run again."""
+        check = self._requesters
+        if check is None:
+            return
+        if unknown := check.take_unknown():
+            requesters = self._ledger.list_requesters()
+            for session in unknown:
+                logger.warning(
+                    "the hub does not know session %s: what it requested is void", session
+                )
+                for study in requesters.get(session, ()):
+                    self._publisher.publish(
+                        events.TrainerLost(study=study, session=session, kind="worker")
+                    )
+        if check.is_due:
+            check.ask(self._ledger.list_requesters())
 
     def _answer_requests(self) -> None:
         """Hand out trials to the requests that wait, and refuse requests of ended studies."""

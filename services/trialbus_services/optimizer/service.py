@@ -19,6 +19,7 @@ from trialbus_services.optimizer.allowed_modules import AllowedModules
 from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.loop import OptimizerLoop
 from trialbus_services.optimizer.sampling import Suggester
+from trialbus_services.optimizer.session_check import SessionCheck
 from trialbus_services.optimizer.status import to_info
 from trialbus_services.optimizer.status_collector import StatusCollector
 from trialbus_services.optimizer.storage_writer import WriteBehind
@@ -105,7 +106,13 @@ class Optimizer:
             raise
         self._publisher = Publisher(link=self._link)
         self._loop = OptimizerLoop(
-            BusClients(self._inbox, self._publisher, partial(replay, link=self._link), committed),
+            BusClients(
+                self._inbox,
+                self._publisher,
+                partial(replay, link=self._link),
+                committed,
+                SessionCheck(self._link),
+            ),
             write_behind,
             start_sampler=partial(
                 Suggester, ahead=ahead, latency=collector.sampling, on_ready=self._wake.set
