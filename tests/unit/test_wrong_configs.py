@@ -187,6 +187,9 @@ WRONG = {
     "a negative budget": written("budget: 3", "budget: -3", "study.budget: -3 is below 1", at=3),
     "negative retries": line("study.max_retries=-1", says=("study.max_retries: -1 is below 0",)),
     "no time": line("study.timeout_s=0", says=("study.timeout_s: 0 is not above zero", "seconds")),
+    "an end that a worker has not": line("worker.until=idle", says=("worker.until", "finished")),
+    "a worker without trials": line("worker.max_trials=0", says=("worker.max_trials: 0 is below",)),
+    "no time to idle": line("worker.idle_s=0", says=("worker.idle_s: 0 is not above",)),
     "no slots": line("worker.slots=0", says=("worker.slots: 0 is below 1",)),
     "negative patience with the hub": line(
         "bus.connect_s=-1", says=("bus.connect_s: -1 is below 0", "expected seconds")

@@ -169,6 +169,13 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     second; null for no limit. A training that uses more is ended, as `out_of_memory`."""
     ttl_s: float = 10.0
     """Seconds of silence after which the worker and its trials count as lost."""
+    until: Literal["finished"] | None = None
+    """When the worker ends by itself: `finished` for the end of its study, also if the study has
+    ended before; null waits for the study to be submitted again."""
+    max_trials: int | None = None
+    """Number of trials that the worker runs before it ends; null for no limit."""
+    idle_s: float | None = None
+    """Seconds without a trial after which the worker ends; null for no limit."""
     gpus: int | list[int | str] | Literal["auto"] | None = None
     """GPUs that are divided among the slots by `CUDA_VISIBLE_DEVICES`: a number, a list of ids,
     `auto` for all of this machine, or null to leave the variable alone."""
@@ -184,6 +191,14 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             limit = getattr(self, name)
             if limit is not None and not limit > 0:
                 raise ValueError(f"{name} {limit:g} is not above zero (expected a limit, or null)")
+        if self.max_trials is not None and self.max_trials < 1:
+            raise ValueError(
+                f"max_trials {self.max_trials} is below 1 (expected a number, or null)"
+            )
+        if self.idle_s is not None and not self.idle_s > 0:
+            raise ValueError(
+                f"idle_s {self.idle_s:g} is not above zero (expected seconds, or null)"
+            )
         if self.ttl_s <= 0:
             raise ValueError(f"ttl_s {self.ttl_s:g} is not above zero (expected seconds)")
         if self.ttl_s * 1000 > limits.MAX_TTL_MS:

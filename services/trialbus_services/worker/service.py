@@ -24,6 +24,7 @@ from trialbus_services.worker.attempt import Attempt
 from trialbus_services.worker.memory import MemoryLimit, OutOfMemoryKills
 from trialbus_services.worker.resources import measure_slot
 from trialbus_services.worker.trainers import Trainer
+from trialbus_services.worker.worker_end import WorkerEnd
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +63,17 @@ class Worker:
         self._gpus = gpus.assign_gpus(settings.gpus, settings.gpus_per_trial, settings.slots)
         gpus_per_slot = settings.gpus_per_trial if self._gpus else 0.0
         self._resources = measure_slot(settings.slots, gpus_per_slot)
-        self._assignments: dict[str, asyncio.Future[events.TrialAssigned]] = {}  # by request
+        self._assignments: dict[str, asyncio.Future[events.TrialAssigned | None]] = {}  # by request
         self._attempts: dict[tuple[str, int], Attempt] = {}
+        self._end = WorkerEnd(settings, study)
         self._memory = MemoryLimit(settings.memory_gb)
         self._kernel_kills = OutOfMemoryKills()
         self._offset = 0  # of the log, up to which events were read
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run trials until `stop` is set, then end the trainings and give the trials back.
+
+        The worker sets `stop` itself when `worker.until`, `max_trials` or `idle_s` end it.
 
         Raises:
             HubUnavailableError: No hub answered at start.
@@ -89,6 +93,7 @@ class Worker:
             with (
                 subscribe(
                     events.TrialAssigned,
+                    events.RequestRefused,
                     events.TrialFinished,
                     events.TrialClosed,
                     events.TrainerLost,
@@ -125,20 +130,23 @@ class Worker:
             study=self._study,
             info=info,
         )
-        tasks = [
-            asyncio.create_task(stop.wait()),
-            *(
-                asyncio.create_task(self._run_slot(slot, link, presence, publisher))
-                for slot in range(self._settings.slots)
-            ),
-        ]
+        slots = {
+            asyncio.create_task(self._run_slot(slot, link, presence, publisher))
+            for slot in range(self._settings.slots)
+        }
+        tasks = {asyncio.create_task(stop.wait()), *slots}
         done: set[asyncio.Task[Any]] = set()
         waits = ""
         try:
             while not (done or presence.lost):
+                slots = {slot for slot in slots if not slot.done() or slot.exception()}
+                if self._end.is_due(n_slots=len(slots), is_busy=bool(self._attempts)):
+                    stop.set()
                 done, _ = await asyncio.wait(
                     {reader, *tasks}, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED
                 )
+                tasks -= {slot for slot in done & slots if not slot.exception()}
+                done &= {reader, *tasks}
                 self._kernel_kills.sample()
                 if waits != (waits := self._describe_waits()):
                     presence.inform({**info, "waits": waits})
@@ -158,8 +166,9 @@ class Worker:
         # A trial of a process that the hub does not know would never be handed out again.
         while not presence.is_registered:  # noqa: ASYNC110 - set by the link's thread
             await asyncio.sleep(_REGISTER_POLL_S)
-        while True:
+        while self._end.admit_request():
             request = uuid.uuid4().hex
+            assignment: asyncio.Future[events.TrialAssigned | None]
             assignment = asyncio.get_running_loop().create_future()
             self._assignments[request] = assignment
             try:
@@ -171,15 +180,19 @@ class Worker:
                         worker=self.name,
                         slot=slot,
                         resources=self._resources,
+                        ends_with_study=self._end.is_with_study,
                     )
                 )
                 trial = await assignment
             except asyncio.CancelledError:
+                self._end.withdraw_request()
                 # Also if the trial is assigned at this moment: another worker gets the trial then.
                 publisher.publish(events.RequestWithdrawn(study=self._study, request=request))
                 raise
             finally:
                 del self._assignments[request]
+            if trial is None:  # the study has ended
+                return
             await self._run_trial(trial, link, publisher)
 
     async def _run_trial(
@@ -247,10 +260,10 @@ class Worker:
         async for event in subscriber:
             self._offset = subscriber.offset or 0
             match event:
+                case events.RequestRefused():
+                    self._answer_slot(event.request, None)
                 case events.TrialAssigned():
-                    assignment = self._assignments.get(event.request)
-                    if assignment is not None and not assignment.done():
-                        assignment.set_result(event)
+                    self._answer_slot(event.request, event)
                     self._end_attempts(event.study, event.trial, before=event.attempt)
                 case events.TrialFinished() | events.TrialClosed():
                     attempt = self._attempts.get((event.study, event.trial))
@@ -261,6 +274,12 @@ class Worker:
                     self._end_attempts(event.study, trial, before=attempt + 1)
                 case _:
                     continue
+
+    def _answer_slot(self, request: str, trial: events.TrialAssigned | None) -> None:
+        """Give a slot of this worker the answer to a request; None is a refusal."""
+        assignment = self._assignments.get(request)
+        if assignment is not None and not assignment.done():
+            assignment.set_result(trial)
 
     def _end_attempts(self, study: str, trial: int, *, before: int) -> None:
         """End the training of a trial if the training belongs to an earlier attempt."""
