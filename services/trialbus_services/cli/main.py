@@ -40,6 +40,7 @@ commands:
   monitor    serve a live page about studies: trialbus monitor monitor.port=8053
   dashboard  serve Optuna's own dashboard on the storage
 
+  init       look at a training script and write a first study file: trialbus init train.py
   report     write the report of a study now: trialbus report digits
   watch      show a running study in any terminal: trialbus watch digits
   events     print the events of a bus: trialbus events --study digits --follow
@@ -272,6 +273,7 @@ TOOLS = {
     "events": "trialbus_services.cli.inspect:events",
     "status": "trialbus_services.cli.inspect:status",
     "forget": "trialbus_services.cli.inspect:forget",
+    "init": "trialbus_services.cli.starting.command:run",
     "log": "trialbus_services.cli.log:log",
     "keys": "trialbus_services.cli.keys:keys",
     "metrics": "trialbus_services.cli.metrics:metrics",

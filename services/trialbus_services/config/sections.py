@@ -113,14 +113,19 @@ def read_trainer(config: DictConfig) -> TrainerSettings:
         SpecError: See `read_section`; or the program, the module or the folder does not exist.
     """
     trainer = read_section(config, TrainerSettings)
-    folder = Path(trainer.cwd or ".")
+    folder = Path() if has_own_folder(trainer) else Path(trainer.cwd or ".")
     if not folder.is_dir():
         raise SpecError("trainer.cwd", f"{trainer.cwd!r} is not a folder")
     if trainer.function is None:
-        _check_command(trainer.command, folder)
+        _check_command(trainer.argv, folder)
     else:
         _check_function(trainer.function, trainer, folder)
     return trainer
+
+
+def has_own_folder(trainer: TrainerSettings) -> bool:
+    """Tell whether each trial runs in a folder of its own."""
+    return trainer.cwd is not None and "{" in trainer.cwd
 
 
 def read_callbacks(config: DictConfig) -> dict[str, Any]:

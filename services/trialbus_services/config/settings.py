@@ -5,6 +5,8 @@ The schema for Hydra and docs/reference/config.md are generated from these struc
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -12,6 +14,7 @@ import msgspec
 
 from trialbus.protocol import limits
 from trialbus.protocol.security import HUB_KEY_VARIABLE, KEY_VARIABLE
+from trialbus_services.config.metric_source import MetricSource
 from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.process import gpus
 from trialbus_services.process.listening import check_port
@@ -21,6 +24,9 @@ _MIN_TOKEN_LENGTH = 16  # characters; too many to guess
 #: How params reach a program: overrides of Hydra, `--name=value`, environment variables, or a
 #: JSON file.
 ParamsAs: TypeAlias = Literal["overrides", "flags", "environment", "file"]
+
+#: Options without a value, by param: for true, or for true and for false.
+Switches: TypeAlias = Mapping[str, str | list[str]]
 
 
 class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -133,15 +139,23 @@ class OptimizerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Program or function that a worker runs for each trial."""
 
-    command: list[str] = []
-    """Program and its first arguments, for example `[python, train.py]`; for `function` empty."""
+    command: list[str] | str = []
+    """Program and its first arguments, as a list or as a line of a shell: `python train.py`; for
+    `function` empty. In braces, names of params and `study`, `trial`, `attempt`, `seed`, `budget`,
+    `run_dir` and `params_file` are filled in; `{args}` is the place of all other params."""
     arguments: list[str] = []
-    """Further arguments of the program. `{study}`, `{trial}`, `{attempt}`, `{seed}`, `{budget}`,
-    `{run_dir}` and `{params_file}` are filled in, here and in `command`."""
+    """Further arguments of the program, with the same placeholders."""
     params_as: ParamsAs = "environment"
     """How params reach the program: `environment` (`TRIALBUS_PARAM_LR=0.1`), `flags` (`--lr=0.1`),
     `overrides` of Hydra (`lr=0.1`), or `file` (JSON, whose path is `{params_file}`, by default the
     last argument)."""
+    switches: dict[str, str | list[str]] = {}
+    """Options without a value, for params that are true or false and `params_as=flags`: the option
+    for true, or a list of the options for true and for false: `{amp: --amp, cache: [--cache,
+    --no-cache]}`."""
+    metrics: MetricSource | list[MetricSource] | None = None
+    """Where a program that knows nothing of trialbus leaves its metrics, one source or a list; null
+    for a program that reports them itself. A pruned program is ended by SIGTERM."""
     function: str | None = None
     """Function that runs a trial, `module:function`, in place of `command`. Its module is imported
     once, and a process is forked for each trial."""
@@ -149,7 +163,37 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Environment variables that are added to the worker's."""
     cwd: str | None = None
     """Working directory of trainings, also searched for the module of `function`; null for the
-    worker's."""
+    worker's. With `{run_dir}` each trial has a folder of its own; files that `command` names are
+    found all the same."""
+
+    def __post_init__(self) -> None:
+        try:
+            argv = self.argv
+        except ValueError as error:
+            raise ValueError(f"command {self.command!r} is no line of a shell: {error}") from None
+        if self.function is not None and self.metric_sources:
+            raise ValueError("metrics are for a command (a function reports its metrics itself)")
+        for name, forms in self.switches.items():
+            if not isinstance(forms, str) and len(forms) != 2:
+                raise ValueError(
+                    f"switches.{name} {forms!r} has not two options (expected one for true and one "
+                    "for false, or a text for true)"
+                )
+        if self.switches and self.params_as != "flags":
+            raise ValueError(f"switches need params_as=flags (params_as is {self.params_as})")
+        if argv and not argv[0]:
+            raise ValueError("command begins with an empty text (expected a program)")
+
+    @property
+    def argv(self) -> list[str]:
+        """Program and all arguments, with placeholders."""
+        command = shlex.split(self.command) if isinstance(self.command, str) else self.command
+        return [*command, *self.arguments]
+
+    @property
+    def metric_sources(self) -> list[MetricSource]:
+        """Sources of the metrics, as a list."""
+        return [self.metrics] if isinstance(self.metrics, MetricSource) else self.metrics or []
 
 
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -63,7 +63,7 @@ def _describe_first_trial(
     folder = paths.locate_run_directory(bus.runs, spec.name, 0)
     with tempfile.TemporaryDirectory() as placeholder:
         command = fill_command(
-            [*trainer.command, *trainer.arguments], trainer.params_as, trial, Path(placeholder)
+            trainer.argv, trainer.params_as, trial, Path(placeholder), switches=trainer.switches
         )
         command = [argument.replace(placeholder, str(folder)) for argument in command]
     variables = (

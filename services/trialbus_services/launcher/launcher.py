@@ -42,6 +42,7 @@ from trialbus_services.views.summary import print_summary
 from trialbus_services.views.terminal_view import TerminalView
 from trialbus_services.worker.command_line import quote_for_hydra
 from trialbus_services.worker.params_check import check_params
+from trialbus_services.worker.placeholders import check_placeholders
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +99,10 @@ def make_plan(composed: ComposedConfig, spec: StudySpec | None = None) -> Plan:
     trainer = sections.read_trainer(config)
     if trainer.function is None:
         check_params(trainer.params_as, spec)
+        check_placeholders("trainer.command", trainer.argv, spec)
+        check_placeholders("trainer.cwd", [trainer.cwd or ""], spec)
+        places = [source.file or source.tensorboard or "" for source in trainer.metric_sources]
+        check_placeholders("trainer.metrics", places, spec)
     return Plan(composed, spec, bus, storage, trainer)
 
 

@@ -134,13 +134,13 @@ def _read_trainer(config: Mapping[str, Any] | None) -> TrainerSettings | None:
 def _build_command(trainer: TrainerSettings, assigned: TrialAssigned, params_file: Path) -> str:
     """Return the command of a trial for a shell, with folder and variables where needed."""
     # Hydra's own settings, such as the run directory, are left to the application.
-    arguments = [text for text in trainer.arguments if not re.match(r"\+*hydra\.", text)]
     command = build_command(
-        [*trainer.command, *arguments],
+        [argument for argument in trainer.argv if not re.match(r"\+*hydra\.", argument)],
         trainer.params_as,
         assigned,
         run_dir=_RUN_DIR,
         params_file=params_file,
+        switches=trainer.switches,
     )
     is_environment = trainer.params_as == "environment"
     variables = build_environment(collect_values(assigned)) if is_environment else {}

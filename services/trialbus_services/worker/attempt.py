@@ -16,15 +16,17 @@ from trialbus.client.link import Link
 from trialbus.client.subscriber import replay
 from trialbus.errors import TrialbusError
 from trialbus.messages import events
+from trialbus_services.worker.collectors.collector import Collector
 from trialbus_services.worker.memory import MemoryLimit, describe_process
 from trialbus_services.worker.trainers import Trainer
 from trialbus_services.worker.training_process import TrainingExit, read_tail
 
 logger = logging.getLogger(__name__)
 
-EndReason: TypeAlias = events.FailureCause | Literal["abandoned", "lingering"]
-"""Why a worker ends a training: a cause, or since another attempt has begun, or since the training
-has published the end of the trial and goes on."""
+EndReason: TypeAlias = events.FailureCause | Literal["abandoned", "lingering", "pruned"]
+"""Why a worker ends a training: a cause, or since another attempt has begun, since the training has
+published the end of the trial and goes on, or since the trial of an untouched program was pruned.
+"""
 
 _SIGNALS_TO_END = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 _PERIOD_S = 1.0
@@ -43,6 +45,8 @@ class Attempt:
         exit_grace_s: Seconds that the process has to exit after the end of its trial; None for no
             limit.
         since: Offset of the log before every report of the attempt.
+        collector: Publishes the metrics of a program that knows nothing of trialbus; None for a
+            training that reports its metrics itself.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Attempt:
         memory: MemoryLimit,
         exit_grace_s: float | None,
         since: int,
+        collector: Collector | None = None,
     ) -> None:
         self.assigned = assigned
         self.log = log
@@ -64,6 +69,7 @@ class Attempt:
         self._memory = memory
         self._exit_grace_s = exit_grace_s
         self._since = since
+        self._collector = collector
         self._pid: int | None = None
         self._task: asyncio.Task[TrainingExit] | None = None
         self._end_text = ""
@@ -82,6 +88,8 @@ class Attempt:
             )
         )
         watch = asyncio.create_task(self._watch())
+        collector = self._collector
+        follow = asyncio.create_task(collector.follow()) if collector is not None else None
         try:
             await asyncio.wait([self._task])
         except asyncio.CancelledError:
@@ -90,6 +98,15 @@ class Attempt:
             raise
         finally:
             watch.cancel()
+            if collector is not None and follow is not None:
+                follow.cancel()
+                await asyncio.wait([follow])
+                await collector.finish()
+
+    def prune(self, reason: str) -> None:
+        """End a program whose metrics are collected; a trainer hears the command itself."""
+        if self._collector is not None:
+            self.end("pruned", reason)
 
     def end(self, reason: EndReason, text: str) -> None:
         """End the training, by SIGTERM and after the grace by SIGKILL; the first reason counts."""
@@ -122,14 +139,17 @@ class Attempt:
         Args:
             kernel_killed: Whether the kernel has just killed a process for want of memory.
         """
-        cause = self._find_cause(kernel_killed=kernel_killed)
-        state: events.TrialState = "failed" if cause else "complete"
+        state: events.TrialState = "pruned"
+        cause = None
+        if self.end_reason != "pruned":
+            cause = self._find_cause(kernel_killed=kernel_killed)
+            state = "preempted" if cause == "preempted" else "failed" if cause else "complete"
         training_exit = self._get_exit()
         return events.TrialFinished(
             study=self.assigned.study,
             trial=self.assigned.trial,
             attempt=self.assigned.attempt,
-            state="preempted" if cause == "preempted" else state,
+            state=state,
             cause=cause,
             error=self._describe_end(cause),
             exit_code=None if training_exit is None else training_exit.code,
@@ -139,7 +159,7 @@ class Attempt:
         match self.end_reason:
             case None:
                 pass
-            case "abandoned" | "lingering":
+            case "abandoned" | "lingering" | "pruned":
                 return "preempted"
             case cause:
                 return cause
@@ -153,6 +173,8 @@ class Attempt:
         return "exception" if training_exit.code else None
 
     def _describe_end(self, cause: events.FailureCause | None) -> str | None:
+        if self.end_reason == "pruned":
+            return None
         if self.end_reason is not None:
             tail = ""
             if cause != "preempted":

@@ -15,18 +15,27 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from trialbus.messages.events import TrialAssigned
 from trialbus.protocol.private_folder import open_private_file
 from trialbus.study.nested_config import flatten_config
-from trialbus_services.config.settings import ParamsAs
+from trialbus_services.config.settings import ParamsAs, Switches
+from trialbus_services.worker.placeholders import (
+    fill_placeholders,
+    list_placeholders,
+    split_at_arguments,
+)
 
 #: Name of the file of params in the run directory of a trial.
 PARAMS_FILE = "params.json"
-_FILE = "{params_file}"
 
 #: Interpolation whose result is the text `???`, which OmegaConf would take for a missing value.
 _MISSING = """${oc.decode:"'???'"}"""
 
 
 def fill_command(
-    command: Sequence[str], params_as: ParamsAs, trial: TrialAssigned, folder: Path
+    command: Sequence[str],
+    params_as: ParamsAs,
+    trial: TrialAssigned,
+    folder: Path,
+    *,
+    switches: Switches,
 ) -> list[str]:
     """Return the command of a trial, and write the file of params where the program reads a file.
 
@@ -35,15 +44,19 @@ def fill_command(
         params_as: How the program takes the params.
         trial: The trial.
         folder: Run directory of the trial, absolute; the file of params is written to this folder.
+        switches: Options without a value, by param.
 
     Raises:
         OSError: The file of params cannot be written.
+        ValueError: A placeholder has no value in this trial; names the placeholder.
     """
     params_file = folder / PARAMS_FILE
     if params_as == "file":
         with os.fdopen(open_private_file(params_file, os.O_WRONLY | os.O_TRUNC), "w") as file:
             file.write(format_params_file(collect_values(trial)))
-    return build_command(command, params_as, trial, run_dir=folder, params_file=params_file)
+    return build_command(
+        command, params_as, trial, run_dir=folder, params_file=params_file, switches=switches
+    )
 
 
 def build_command(
@@ -53,12 +66,13 @@ def build_command(
     *,
     run_dir: Path,
     params_file: Path,
+    switches: Switches,
 ) -> list[str]:
     """Return the command of a trial, with all placeholders filled in and the params added.
 
-    The placeholders are `{study}`, `{trial}`, `{attempt}`, `{seed}`, `{budget}`, `{run_dir}` and
-    `{params_file}`. Overrides, flags and the file are added after the arguments; for environment
-    variables see `build_environment`.
+    Overrides, flags and the file are put in the place of the argument `{args}`, else behind the
+    arguments; for environment variables see `build_environment`. A value that has a placeholder
+    of its own is not given a second time.
 
     Args:
         command: Program and its arguments.
@@ -66,34 +80,41 @@ def build_command(
         trial: The trial.
         run_dir: Folder that stands for `{run_dir}`.
         params_file: File that stands for `{params_file}`.
+        switches: Options without a value, by param.
+
+    Raises:
+        ValueError: A placeholder has no value in this trial; names the placeholder.
     """
-    placeholders = {
-        "{study}": trial.study,
-        "{trial}": str(trial.trial),
-        "{attempt}": str(trial.attempt),
-        "{seed}": str(trial.seed),
-        "{budget}": "" if trial.budget is None else str(trial.budget),
-        "{run_dir}": str(run_dir),
-        _FILE: str(params_file),
-    }
-    arguments = [_fill_placeholders(argument, placeholders) for argument in command]
+    used = {name for argument in command for name in list_placeholders(argument)}
     values = collect_values(trial)
+    texts = {name: format_text(value) for name, value in values.items()} | {
+        "study": trial.study,
+        "trial": str(trial.trial),
+        "attempt": str(trial.attempt),
+        "seed": str(trial.seed),
+        "budget": "" if trial.budget is None else str(trial.budget),
+        "run_dir": str(run_dir),
+        "params_file": str(params_file),
+    }
+    values = {name: value for name, value in values.items() if name not in used}
+    added: list[str] = []
     match params_as:
         case "overrides":
             if trial.config_name:
-                arguments.append(f"--config-name={trial.config_name}")
-            return arguments + [f"{name}={quote_for_hydra(v)}" for name, v in values.items()]
+                added.append(f"--config-name={trial.config_name}")
+            added += [f"{name}={quote_for_hydra(value)}" for name, value in values.items()]
         case "flags":
-            return arguments + [
-                f"--{name}={format_text(value)}"
-                for name, value in values.items()
-                if value is not None
-            ]
+            added += _list_flags(values, switches)
         case "file":
-            has_placeholder = any(_FILE in argument for argument in command)
-            return arguments if has_placeholder else [*arguments, str(params_file)]
+            added += [] if "params_file" in used else [str(params_file)]
         case "environment":
-            return arguments
+            pass
+    before, behind = split_at_arguments(command)
+    return [
+        *(fill_placeholders(argument, texts) for argument in before),
+        *added,
+        *(fill_placeholders(argument, texts) for argument in behind),
+    ]
 
 
 def collect_values(trial: TrialAssigned) -> dict[str, Any]:
@@ -184,6 +205,13 @@ def _escape_key(name: str) -> str:
     return re.sub(r"([\\()\[\]{}:=,\s])", r"\\\1", name)
 
 
-def _fill_placeholders(argument: str, values: Mapping[str, str]) -> str:
-    # In one pass, so that a study called `{seed}` keeps its name.
-    return re.sub(r"\{\w+\}", lambda match: values.get(match[0], match[0]), argument)
+def _list_flags(values: Mapping[str, Any], switches: Switches) -> list[str]:
+    flags: list[str] = []
+    for name, value in values.items():
+        if name in switches:
+            forms = switches[name]
+            on, off = (forms, "") if isinstance(forms, str) else forms
+            flags += filter(None, [on if value else off])
+        elif value is not None:
+            flags.append(f"--{name}={format_text(value)}")
+    return flags

@@ -94,9 +94,11 @@ def _build_trainer(
             grace_s=worker.grace_s,
         )
     return CommandTrainer(
-        command=[*trainer.command, *trainer.arguments],
+        command=trainer.argv,
         runs=bus.runs,
         params_as=trainer.params_as,
+        switches=trainer.switches,
+        metrics=trainer.metric_sources,
         env=env,
         cwd=trainer.cwd,
         grace_s=worker.grace_s,

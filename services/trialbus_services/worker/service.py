@@ -17,7 +17,7 @@ from trialbus.client.publisher import Publisher
 from trialbus.client.subscriber import Subscriber, subscribe
 from trialbus.messages import events
 from trialbus.protocol.endpoint import resolve
-from trialbus.trainer.assignment import make_environment
+from trialbus.trainer.assignment import RUN_DIRECTORY_VARIABLE, make_environment
 from trialbus_services.config.settings import BusSettings, WorkerSettings
 from trialbus_services.process import gpus, paths
 from trialbus_services.worker.attempt import Attempt
@@ -97,6 +97,7 @@ class Worker:
                     events.TrialFinished,
                     events.TrialClosed,
                     events.TrainerLost,
+                    events.Prune,
                     study=self._study or None,
                     link=link,
                 ) as subscriber,
@@ -203,6 +204,9 @@ class Worker:
             self._bus.logs / "trials", trial.study, trial.trial, trial.attempt
         )
         env = make_environment(trial, resolve(self._bus.endpoint))
+        env[RUN_DIRECTORY_VARIABLE] = str(
+            paths.locate_run_directory(self._bus.runs, trial.study, trial.trial)
+        )
         if self._gpus:
             env[gpus.VARIABLE] = self._gpus[trial.slot]
         attempt = Attempt(
@@ -212,6 +216,7 @@ class Worker:
             memory=self._memory,
             exit_grace_s=self._settings.exit_grace_s,
             since=self._offset,
+            collector=self._trainer.open_collector(trial, log, publisher.publish),
         )
         logger.info("%s", attempt)
         key = (trial.study, trial.trial)
@@ -269,6 +274,10 @@ class Worker:
                     attempt = self._attempts.get((event.study, event.trial))
                     if attempt is not None and attempt.assigned.attempt == event.attempt:
                         attempt.note_finish()
+                case events.Prune():
+                    attempt = self._attempts.get((event.study, event.trial))
+                    if attempt is not None and attempt.assigned.attempt == event.attempt:
+                        attempt.prune(event.reason)
                 case events.TrainerLost(trial=int(trial), attempt=int(attempt)):
                     # The training hangs and would occupy the slot for ever.
                     self._end_attempts(event.study, trial, before=attempt + 1)

@@ -8,11 +8,11 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from trialbus.errors import SpecError
-from trialbus.messages.events import TrialAssigned
+from trialbus.messages.events import EvaluationComplete, TrialAssigned
 from trialbus.protocol.private_folder import open_private_log
 from trialbus_services.process import guard
 from trialbus_services.worker import fork_server
@@ -75,6 +75,11 @@ class WarmTrainer:
                 return TrainingExit(exit_code, read_tail(log))
             await self.close()  # the fork server was killed before it had forked
         raise OSError(f"the fork server of {self._function!r} ends at once, see {self._log}")
+
+    def open_collector(
+        self, trial: TrialAssigned, log: Path, publish: Callable[[EvaluationComplete], object]
+    ) -> None:
+        """Return None: a function reports the metrics of its trial itself."""
 
     async def close(self) -> None:
         """End the fork server, but not the trainings that are still running."""

@@ -19,7 +19,7 @@ _output = ""
 
 def main() -> None:
     """Run the script of the command line with every reader of options replaced."""
-    global _output  # noqa: PLW0603 - the replaced functions take the script's arguments only
+    global _output
     _output, script = sys.argv[1], sys.argv[2]
     _replace_argparse()
     _replace_click()
@@ -36,7 +36,8 @@ def _report(kind: str, options: list[dict[str, Any]]) -> None:
 
 def _replace_argparse() -> None:
     def read(parser: argparse.ArgumentParser, *_: object, **__: object) -> None:
-        _report("argparse", [_describe_action(a) for a in parser._actions if _is_value(a)])
+        actions = parser._actions  # noqa: SLF001 - argparse has no other list of its options
+        _report("argparse", [_describe_action(a) for a in actions if _is_value(a)])
 
     argparse.ArgumentParser.parse_args = read  # type: ignore[assignment,method-assign]
     argparse.ArgumentParser.parse_known_args = read  # type: ignore[assignment,method-assign]
@@ -101,9 +102,7 @@ def _replace_hydra(folder: Path) -> None:
     except ImportError:
         return
 
-    def read(
-        version_base: Any = None, config_path: str | None = None, config_name: Any = None
-    ) -> Any:
+    def read(config_path: str | None = None, config_name: Any = None, **_: object) -> Any:
         def decorate(_: object) -> Any:
             def run(*_: object, **__: object) -> None:
                 _report("hydra", _compose(folder / (config_path or "."), config_name))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +14,9 @@ from trialbus_services.cli.starting.script_options import Option, ScriptOptions
 
 #: Words in names of options that are no hyperparameters.
 _NOT_SEARCHED = (
-    *("seed", "epoch", "step", "iter", "dir", "path", "file", "folder", "data", "root", "out"),
-    *("log", "save", "load", "resume", "checkpoint", "ckpt", "device", "cuda", "gpu", "worker"),
+    *("seed", "epoch", "epochs", "step", "steps", "iter", "iters", "dir", "path", "file", "folder"),
+    *("data", "root", "out", "output", "log", "logs", "save", "load", "resume", "checkpoint"),
+    *("ckpt", "device", "devices", "cuda", "gpu", "gpus", "worker", "workers", "nodes"),
     *("port", "host", "name", "project", "verbose", "debug", "interval", "every", "version"),
     *("rank", "world", "backend", "url", "token", "key", "tag", "wandb"),
 )
@@ -64,7 +67,7 @@ def make_starting_config(
         *_make_metrics(line),
         "",
         "study:",
-        f"  name: {json.dumps(name)}  # in the database, on the bus, and of the folder of the report",
+        f"  name: {json.dumps(name)}  # in the database, and of the folder of the report",
         "  n_trials: 20  # in all, over every start of this study",
         *_make_budget(options),
         "  objective:",
@@ -142,7 +145,7 @@ def _assign(options: ScriptOptions, name: str, value: str) -> str:
 def _make_metrics(line: PrintedLine | None) -> list[str]:
     if line is None:
         return [
-            "  # Where the metrics come from: lines of the output by a regular expression, or a file",
+            "  # Where metrics come from: lines of the output by a regular expression, or a file",
             "  # ({file: '{run_dir}/metrics.csv'}), or TensorBoard ({tensorboard: runs}).",
             "  metrics: {stdout: 'loss[=: ]+(?P<loss>[-+\\w.]+)'}",
         ]
@@ -167,12 +170,12 @@ def _make_param(option: Option) -> str | None:
     """Return the YAML of a param for an option; None if the option is not to be searched."""
     name = option.name.lower()
     if option.switch or isinstance(option.default, bool):
-        is_searched = not any(word in name for word in _NOT_SEARCHED)
+        is_searched = not _has_word(name, _NOT_SEARCHED)
         return "{type: categorical, choices: [true, false]}" if is_searched else None
     if option.choices:
         choices = ", ".join(json.dumps(choice) for choice in option.choices)
         return f"{{type: categorical, choices: [{choices}]}}"
-    if any(word in name for word in _NOT_SEARCHED):
+    if _has_word(name, _NOT_SEARCHED):
         return None
     match option.default:
         case int(value):
@@ -181,6 +184,10 @@ def _make_param(option: Option) -> str | None:
             return _make_float(name, value)
         case _:
             return None
+
+
+def _has_word(name: str, words: Sequence[str]) -> bool:
+    return not set(re.split(r"[^a-z0-9]+", name)).isdisjoint(words)
 
 
 def _make_int(value: int) -> str:
@@ -193,10 +200,10 @@ def _make_int(value: int) -> str:
 
 def _make_float(name: str, value: float) -> str:
     comment = f"  # {value!r} in the script"
-    if any(word in name for word in _FRACTION_WORDS) and 0 <= value < 1:
+    if _has_word(name, _FRACTION_WORDS) and 0 <= value < 1:
         high = 0.99 if value > 0.5 else 0.5
         return f"{{type: float, low: 0.0, high: {high}}}{comment}"
-    if value > 0 and (value <= 0.01 or any(word in name for word in _LOG_WORDS)):
+    if value > 0 and (value <= 0.01 or _has_word(name, _LOG_WORDS)):
         low, high = _format(value / 10), _format(value * 10)
         return f"{{type: float, low: {low}, high: {high}, log: true}}{comment}"
     if value == 0:
