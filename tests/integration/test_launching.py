@@ -239,8 +239,8 @@ async def test_a_hydra_application_begins_with_the_config_that_is_named(tmp_path
     }
 
 
-def test_placeholders_are_filled_in_once_and_others_left_alone() -> None:
-    command = ["run", "{study}-{trial}-{attempt}-{seed}-{budget}", "{run_dir}", "{other}", "{}"]
+def test_placeholders_are_filled_in_once_and_braces_left_alone() -> None:
+    command = ["run", "{study}-{trial}-{attempt}-{seed}-{budget}", "{run_dir}", "{{other}}", "{}"]
     trial = trialbus.TrialAssigned(
         study="{seed}", trial=7, request="", session="", params={}, seed=11
     )

@@ -28,6 +28,8 @@ PARAMS_FILE = "params.json"
 #: Interpolation whose result is the text `???`, which OmegaConf would take for a missing value.
 _MISSING = """${oc.decode:"'???'"}"""
 
+_NO_SWITCHES: Switches = {}
+
 
 def fill_command(
     command: Sequence[str],
@@ -35,7 +37,7 @@ def fill_command(
     trial: TrialAssigned,
     folder: Path,
     *,
-    switches: Switches,
+    switches: Switches = _NO_SWITCHES,
 ) -> list[str]:
     """Return the command of a trial, and write the file of params where the program reads a file.
 
@@ -66,7 +68,7 @@ def build_command(
     *,
     run_dir: Path,
     params_file: Path,
-    switches: Switches,
+    switches: Switches = _NO_SWITCHES,
 ) -> list[str]:
     """Return the command of a trial, with all placeholders filled in and the params added.
 

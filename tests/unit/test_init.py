@@ -1,0 +1,145 @@
+"""`trialbus init`: a first study file, made by looking at a script."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from trialbus.errors import SpecError
+from trialbus_services.cli.starting import command
+from trialbus_services.cli.starting.printed_metrics import find_printed_line
+from trialbus_services.cli.starting.script_options import read_options
+from trialbus_services.config import sections
+from trialbus_services.config.composing import compose_config
+from trialbus_services.launcher.launcher import make_plan
+
+ARGPARSE = """\
+import argparse
+parser = argparse.ArgumentParser()
+parser.add_argument("--lr", type=float, default=1e-3)
+parser.add_argument("--width", type=int, default=64)
+parser.add_argument("--optimizer", choices=["adam", "sgd"], default="adam")
+parser.add_argument("--nesterov", action="store_true")
+parser.add_argument("--cache", action=argparse.BooleanOptionalAction, default=True)
+parser.add_argument("--epochs", type=int, default=8)
+parser.add_argument("--seed", type=int, default=0)
+parser.add_argument("--data-dir", default="data")
+args = parser.parse_args()
+open("trained", "w").close()
+for epoch in range(args.epochs):
+    print(f"epoch {epoch}: train loss={1 / (epoch + 1):.4f} val_acc={args.lr * epoch:.2%}")
+"""
+CLICK = """\
+import click
+@click.command()
+@click.option("--lr", default=0.01)
+@click.option("--amp/--no-amp", default=False)
+def main(lr, amp):
+    open("trained", "w").close()
+main()
+"""
+HYDRA = """\
+import hydra
+@hydra.main(version_base=None, config_path="conf", config_name="app")
+def main(config):
+    open("trained", "w").close()
+main()
+"""
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "app.yaml").write_text("optimizer: {lr: 0.01, name: adam}\nsteps: 5\n")
+
+
+def write(text: str) -> Path:
+    script = Path("train.py")
+    script.write_text(text)
+    return script
+
+
+def test_the_file_for_a_script_with_options_is_a_study_that_can_run() -> None:
+    write(ARGPARSE)
+    command.run(["train.py"])
+    with compose_config(["conf/train.yaml"]) as composed:
+        plan = make_plan(composed)
+        trainer = sections.read_trainer(composed.config)
+    assert list(plan.spec.params) == ["lr", "width", "optimizer", "nesterov", "cache"]
+    assert (plan.spec.budget, plan.spec.objectives[0].metric) == (8, "val_acc")
+    assert trainer.argv == ["python", "train.py", "--epochs={budget}", "--seed={seed}"]
+    assert trainer.switches == {"nesterov": "--nesterov", "cache": ["--cache", "--no-cache"]}
+    assert not Path("trained").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "names"),
+    [
+        (ARGPARSE, "argparse", ["lr", "width"]),
+        (CLICK, "click", ["lr", "amp"]),
+        (HYDRA, "hydra", ["optimizer.lr", "optimizer.name"]),
+        ("open('trained', 'w').close()", "none", []),
+    ],
+    ids=["argparse", "click", "hydra", "none"],
+)
+def test_options_are_read_and_the_training_does_not_run(
+    text: str, kind: str, names: list[str]
+) -> None:
+    options = read_options(write(text))
+    assert options.kind == kind
+    assert [option.name for option in options.options][: len(names)] == names
+    assert not Path("trained").exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "printed", "numbers"),
+    [
+        (
+            'print(f"Epoch {epoch} | loss={loss:.3f} | val_acc {acc}")',
+            "Epoch 3 | loss=0.250 | val_acc 0.5",
+            {"step": "3", "loss": "0.250", "val_acc": "0.5"},
+        ),
+        (
+            'print("step", step, "reward", total)',
+            "step 7 reward -1e-3",
+            {"step": "7", "reward": "-1e-3"},
+        ),
+        ('logger.info(f"test f1: {f1:.2f}")', "INFO test f1: 0.91", {"f1": "0.91"}),
+    ],
+    ids=["f-string", "arguments", "log"],
+)
+def test_a_printed_line_becomes_an_expression_that_matches_it(
+    line: str, printed: str, numbers: dict[str, str]
+) -> None:
+    found = find_printed_line(write(f"print('start')\n{line}\n"))
+    assert found is not None
+    match = re.search(found.pattern, printed)
+    assert match is not None
+    assert match.groupdict() == numbers
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("import argparse\nraise RuntimeError('no GPU')\n", "failed before it read.*no GPU"),
+        ("def x(:", "is no Python script"),
+        (None, "No such file"),
+    ],
+    ids=["fails", "no Python", "missing"],
+)
+def test_a_script_that_cannot_be_read_is_an_error(text: str | None, problem: str) -> None:
+    if text is not None:
+        write(text)
+    with pytest.raises(SpecError, match=problem):
+        command.run(["train.py"])
+
+
+def test_a_file_of_a_person_is_kept() -> None:
+    write(ARGPARSE)
+    Path("conf/train.yaml").write_text("mine")
+    with pytest.raises(SpecError, match="is there already"):
+        command.run(["train.py"])
+    assert Path("conf/train.yaml").read_text() == "mine"
