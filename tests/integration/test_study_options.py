@@ -16,6 +16,7 @@ from support.client import SPEC, Client, load_study, start_optimizer
 from support.processes import Bus, Managed
 from support.until import until
 from trialbus.messages import events
+from trialbus.study.values import is_same
 from trialbus_services.optimizer.attributes import CURVE, ERROR
 
 TWO = (
@@ -116,6 +117,55 @@ def test_fixed_params_are_assigned_and_recorded(bus: Bus, worker: Client) -> Non
     assert set(trial.params) == {"x", "kind", *fixed}
     end(worker)
     assert load_study(bus).best_params == trial.params
+
+
+def test_a_labelled_choice_is_its_label_to_optuna_and_its_value_to_the_training(
+    bus: Bus, client: Callable[[], Client]
+) -> None:
+    bus.hub()
+    service = start_optimizer(bus)
+    worker = client()
+    layers = {"small": [64, 64], "large": {"n": [256, math.inf]}, "none": None}
+    params: dict[str, Any] = {
+        "layers": trialbus.CategoricalParam(choices=layers),
+        "clip": trialbus.CategoricalParam(choices=(math.inf, math.nan, 1.0)),
+        "depth": trialbus.IntParam(low=1, high=9, when={"layers": "large"}),
+    }
+    enqueue = (
+        {"layers": layers["large"], "clip": math.inf, "depth": 2},
+        {"layers": "small", "clip": math.nan},
+    )
+    labelled = study(params=params, fixed={"f": [1, {"a": -math.inf}]}, enqueue=enqueue, n_trials=4)
+    worker.submit(labelled)
+    first = worker.ask()
+    assert is_same(
+        first.params,
+        {"layers": layers["large"], "clip": math.inf, "depth": 2, "f": [1, {"a": -math.inf}]},
+    )
+    assert first.labels == {"layers": "large", "f": '[1, {"a": -Infinity}]'}
+    restart(bus, service)
+    worker.report(first, 0, loss=1.0)
+    worker.finish(first)
+    second = run(worker, 2.0)
+    assert is_same(
+        second.params, {"layers": [64, 64], "clip": math.nan, "f": [1, {"a": -math.inf}]}
+    )
+    worker.publisher.publish(
+        trialbus.Enqueue(study=labelled.name, enqueue="e", params={"layers": None, "clip": 1.0})
+    )
+    third = run(worker, 3.0)
+    fourth = run(worker, 3.0)
+    found = [third, fourth]  # a suggestion that was ready may come first
+    assert any(t.params["layers"] is None and t.params["clip"] == 1.0 for t in found)
+    best = end(worker).best_trials[0]
+    assert best.params["layers"] == "large"
+    recorded = load_study(bus)
+    assert [trial.params["layers"] for trial in recorded.trials[:2]] == ["large", "small"]
+    assert is_same([trial.params["clip"] for trial in recorded.trials[:2]], [math.inf, math.nan])
+    other = {"small": [32], **{name: layers[name] for name in ("large", "none")}}
+    params["layers"] = trialbus.CategoricalParam(choices=other)
+    worker.submit(study(params=params, fixed=labelled.fixed, n_trials=9))
+    assert "study.params.layers: small is [32]" in str(end(worker).error)
 
 
 def test_a_conditional_study_is_in_the_database_as_a_script_of_plain_optuna_leaves_it(

@@ -43,7 +43,7 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
     spec: dict[str, Any] = {
         **data,
         "params": {
-            name: convert(f"study.params.{name}", param, Param) for name, param in params.items()
+            name: _load_param(f"study.params.{name}", param) for name, param in params.items()
         },
         "objectives": tuple(
             _load_objective(
@@ -68,6 +68,27 @@ def check_keys(study: Iterable[str]) -> None:
     for key in study:
         if key not in known:
             raise SpecError(f"study.{key}", f"no such key{format_expected(key, known)}")
+
+
+def _load_param(key: str, data: Any) -> Param:
+    choices = data.get("choices") if is_mapping(data) else None
+    if is_mapping(choices):
+        for label in cast("Iterable[object]", choices):
+            if not isinstance(label, str):
+                raise SpecError(
+                    f"{key}.choices",
+                    f"has the label {label!r} (expected text, in quotes where YAML reads another "
+                    "type, as of on, off, yes, no and numbers)",
+                )
+    for i, choice in enumerate(cast("list[object]", choices) if isinstance(choices, list) else ()):
+        if isinstance(choice, list | dict):
+            raise SpecError(
+                f"{key}.choices[{i}]",
+                f"{choice!r} has no label (expected choices with labels, such as "
+                f"{{a: {choice!r}}})",
+            )
+    param: Param = convert(key, data, Param)
+    return param
 
 
 def _load_objective(key: str, data: Any) -> Objective:

@@ -35,6 +35,7 @@ from trialbus_services.optimizer.outcome import Judge
 from trialbus_services.optimizer.pruning.warm_up import find_warm_up_problem
 from trialbus_services.optimizer.registry import build_pruner, build_sampler
 from trialbus_services.optimizer.storage import check_url
+from trialbus_services.optimizer.storage_limits import check_limits
 from trialbus_services.process import exit_codes, gpus, paths
 from trialbus_services.views.history import History, read_histories
 from trialbus_services.views.study_view import StudyView
@@ -146,6 +147,7 @@ def launch_study(
         submission=uuid.uuid4().hex,
         origin=collect_origin(composed.config, ["trialbus", "study", *composed.arguments]),
     )
+    check_limits(plan.storage.url, spec, submitted.origin)
     with (
         Interruption(signals) as interruption,
         Services(

@@ -78,7 +78,8 @@ ERROR: Final = "trialbus:error"
 CURVE: Final = "trialbus:curve"
 """Values of the metric that decides about pruning, if it is not the objective's.
 
-A mapping from step, written as text, to float.
+A mapping from step, written as text, to float. Further parts of a long curve have the keys
+`trialbus:curve:1`, `trialbus:curve:2`, ...
 """
 
 THINNED: Final = "trialbus:thinned"

@@ -19,6 +19,7 @@ from trialbus.errors import SpecError
 from trialbus.study.conditions import find_unmet_condition
 from trialbus.study.search_space import CategoricalParam, FloatParam, IntParam, Param
 from trialbus.study.spec import StudySpec
+from trialbus.study.values import is_same
 
 
 def make_distribution(param: Param) -> BaseDistribution:
@@ -93,6 +94,30 @@ def check_space(spec: StudySpec, trials: Sequence[FrozenTrial]) -> None:
                 f"{new} does not fit the study {spec.name!r} in the storage, where it is "
                 f"{known[name]}; use another study.name",
             ) from None
+
+
+def check_labels(spec: StudySpec, recorded: StudySpec | None) -> None:
+    """Check that labelled choices have the values that they had in the study in the storage.
+
+    Args:
+        spec: Specification of the study.
+        recorded: Specification in the storage; None for a study of plain Optuna.
+
+    Raises:
+        SpecError: A label stands for another value: its trials would be mixed with the old ones.
+    """
+    for name, param in spec.params.items():
+        before = recorded.params.get(name) if recorded else None
+        if not (isinstance(param, CategoricalParam) and isinstance(before, CategoricalParam)):
+            continue
+        for label in param.labels:
+            value, old = param.decode(label), before.decode(label)
+            if label in before.labels and not is_same(value, old):
+                raise SpecError(
+                    f"study.params.{name}",
+                    f"{label} is {value!r}, and was {old!r} in the study {spec.name!r} in the "
+                    "storage; use another label, or another study.name",
+                )
 
 
 def _suggest(trial: optuna.Trial, name: str, param: Param) -> Any:

@@ -37,13 +37,16 @@ from trialbus_services.optimizer.attributes import (
     SUBMISSION,
     WORKER,
 )
-from trialbus_services.optimizer.distributions import check_directions, check_space
+from trialbus_services.optimizer.distributions import check_directions, check_labels, check_space
 from trialbus_services.optimizer.ledger import StudyState
 from trialbus_services.optimizer.outcome import Outcome
+from trialbus_services.optimizer.recorded_spec import read_spec
+from trialbus_services.optimizer.storage_limits import check_storage_limits
 from trialbus_services.optimizer.storage_writer import WriteBehind
 from trialbus_services.optimizer.trial_states import AttemptEnd
 from trialbus_services.optimizer.verdict import build_verdict
 
+_MAX_ERROR = 16_000  # characters of an error that are recorded, its last ones
 _MAX_CAUSES = 100  # causes of earlier attempts that are recorded
 _ARTIFACTS = "artifacts:"  # optuna.artifacts._upload.ARTIFACTS_ATTR_PREFIX
 
@@ -64,6 +67,7 @@ class StudyRecorder:
 
     def __init__(self, state: StudyState, storage: WriteBehind, pruner: BasePruner) -> None:
         spec = state.spec
+        check_storage_limits(storage.backend, spec, mask_secrets(state.origin))
         self.storage = storage
         self.study_id = storage.load_or_create_study(
             spec.name, [StudyDirection[direction.upper()] for direction in spec.directions]
@@ -71,6 +75,7 @@ class StudyRecorder:
         self.study = optuna.Study(spec.name, storage, optuna.samplers.RandomSampler(), pruner)
         try:
             check_directions(spec, [direction.name.lower() for direction in self.study.directions])
+            check_labels(spec, read_spec(self.study.user_attrs))
             check_space(spec, self.study.get_trials(deepcopy=False))
         except SpecError:
             self.release()
@@ -200,7 +205,7 @@ class StudyRecorder:
         if outcome.state is TrialState.FAIL:
             attributes[STATE] = "lost" if end.cause == "lost" else "failed"
             attributes[CAUSE] = end.cause
-            attributes[ERROR] = outcome.error
+            attributes[ERROR] = outcome.error and outcome.error[-_MAX_ERROR:]
         if outcome.state is TrialState.PRUNED and end.trial.prune_reason:
             attributes[PRUNE_REASON] = end.trial.prune_reason
         causes = end.trial.causes if end.cause is None else end.trial.causes[:-1]

@@ -13,7 +13,8 @@ from optuna.distributions import CategoricalDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from trialbus_services.optimizer.attributes import CURVE, PREFIX, SPEC
+from trialbus_services.optimizer.attributes import PREFIX, SPEC
+from trialbus_services.optimizer.curve_attributes import read_curve
 
 _LONGEST_ATTRIBUTE = 80
 
@@ -108,8 +109,7 @@ def get_curve(trial: FrozenTrial) -> dict[int, float]:
     """
     if trial.intermediate_values:
         return trial.intermediate_values
-    recorded: dict[str, float] = trial.user_attrs.get(CURVE) or {}
-    return {int(step): value for step, value in recorded.items()}
+    return read_curve(trial.user_attrs)
 
 
 def is_feasible(trial: FrozenTrial) -> bool:

@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus.study.spec import StudySpec
-from trialbus_services.optimizer.attributes import CURVE
+from trialbus_services.optimizer.curve_attributes import read_curve, write_curve
 from trialbus_services.optimizer.pruning.metric_study import MetricStudy
 from trialbus_services.optimizer.pruning.pruning_decisions import build_pruning
 
@@ -88,7 +88,7 @@ class StudyPruner:
         """Return the user attributes that keep a finished trial's curve of another metric."""
         if not self._is_separate or not values:
             return {}
-        return {CURVE: {str(step): value for step, value in sorted(values.items())}}
+        return write_curve(values)
 
     def finish(self, number: int, state: TrialState) -> None:
         """Add a trial that ended."""
@@ -105,6 +105,5 @@ class StudyPruner:
 def _replace_curve(trial: FrozenTrial) -> FrozenTrial:
     """Return a copy of a trial, with the curve of the user attribute as intermediate values."""
     replaced = copy.copy(trial)
-    curve: dict[str, float] = trial.user_attrs.get(CURVE, {})
-    replaced.intermediate_values = {int(step): value for step, value in curve.items()}
+    replaced.intermediate_values = read_curve(trial.user_attrs)
     return replaced

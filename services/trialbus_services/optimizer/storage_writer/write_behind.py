@@ -70,6 +70,11 @@ class WriteBehind(MemoryStorage):
         )
 
     @property
+    def backend(self) -> BaseStorage:
+        """The other storage."""
+        return self._backend
+
+    @property
     def n_pending(self) -> int:
         """Number of rows that are not written yet."""
         return len(self._queue) + self._flusher.n_pending
