@@ -9,6 +9,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import optuna
 import pytest
 import yaml
@@ -19,13 +20,21 @@ from omegaconf import OmegaConf
 
 from support.values import INTEGERS, SCALARS, TEXT, VALUES
 from trialbus import SpecError, StudySpec
+from trialbus.messages import codec
 from trialbus.messages.events import TrialAssigned
 from trialbus.study.nested_config import Params
 from trialbus.study.spec_loading import load_spec
 from trialbus.study.values import is_same, restore_non_finite
-from trialbus_services.reporter.best_params import format_config
+from trialbus.trainer.assignment import TRIAL_VARIABLE, make_environment, parse_assignment
+from trialbus_services.optimizer.assignment import build_assignment
+from trialbus_services.optimizer.attributes import SPEC
+from trialbus_services.optimizer.distributions import suggest_params
+from trialbus_services.optimizer.recorded_spec import read_spec
+from trialbus_services.reporter.best_params import format_config, write_params
 from trialbus_services.reporter.exports import to_csv
 from trialbus_services.reporter.report import write_report
+from trialbus_services.reporter.snapshot import Snapshot
+from trialbus_services.reporter.study_summary import summarize_study
 from trialbus_services.reporter.table import Table
 from trialbus_services.worker.command_line import (
     build_environment,
@@ -79,6 +88,60 @@ def test_the_file_of_params_has_the_values(tmp_path_factory: Any, params: dict[s
     trial = TrialAssigned(study="s", trial=0, params=params)
     assert fill_command(["run"], "file", trial, folder) == ["run", str(folder / "params.json")]
     assert is_same(json.loads((folder / "params.json").read_text()), params)
+
+
+@pytest.fixture(scope="module")
+def storage() -> optuna.storages.RDBStorage:
+    return optuna.storages.RDBStorage("sqlite:///:memory:")
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(SCALARS, min_size=1, max_size=3),
+    st.dictionaries(TEXT.filter(bool), VALUES, min_size=1, max_size=2),
+    VALUES,
+)
+def test_values_go_the_whole_way_from_yaml_to_the_files_of_the_best_trial(
+    storage: optuna.storages.RDBStorage, choices: list[Any], labelled: dict[str, Any], fixed: Any
+) -> None:
+    written = {
+        "params": {
+            "plain": {"type": "categorical", "choices": choices},
+            "labelled": {"type": "categorical", "choices": labelled},
+            "x": {"type": "float", "low": -1, "high": 1},
+        },
+        "fixed": {"group": {"value": fixed}},
+    }
+    config: Any = OmegaConf.load(io.StringIO(format_config(written)))
+    try:
+        spec = make_spec(**OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+    except SpecError as error:
+        assert "twice" in error.problem or "same" in error.problem or "label" in error.problem  # noqa: PT017
+        return
+    spec = msgspec.msgpack.decode(msgspec.msgpack.encode(spec), type=StudySpec)
+    study = optuna.create_study(storage=storage)
+    study.set_user_attr(SPEC, msgspec.to_builtins(spec))
+    label = next(iter(labelled))
+    for _ in range(2):
+        study.enqueue_trial(spec.encode_params({"plain": choices[-1], "labelled": labelled[label]}))
+        suggest_params(study.ask(), spec.space)
+        study.tell(study.trials[-1].number, 0.5)
+    loaded = optuna.load_study(study_name=study.study_name, storage=storage)
+    best = loaded.best_trial
+    assert best.params["labelled"] == label
+    recorded = read_spec(loaded.user_attrs)
+    assert recorded is not None
+    assigned = build_assignment(recorded, best.number, best.params)
+    received = codec.decode(assigned.topic, codec.encode(assigned))
+    assert isinstance(received, TrialAssigned)
+    arrived = parse_assignment(make_environment(received, "ipc://hub")[TRIAL_VARIABLE])
+    expected = {"plain": choices[-1], "labelled": labelled[label], "group": {"value": fixed}}
+    assert is_same(arrived.params, expected | {"x": best.params["x"]})
+    files = write_params(best, summarize_study(Snapshot(loaded)), recorded, Path("/reports/s"))
+    assert is_same(json.loads(files["best_params.json"]), arrived.params)
+    best_config: Any = OmegaConf.load(io.StringIO(files["best_params.yaml"]))
+    plain = OmegaConf.to_container(best_config, resolve=True, throw_on_missing=True)
+    assert is_same(plain, arrived.params)
 
 
 @given(INTEGERS | st.floats() | st.booleans())
