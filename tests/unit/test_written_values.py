@@ -113,8 +113,9 @@ def test_values_go_the_whole_way_from_yaml_to_the_files_of_the_best_trial(
         "fixed": {"group": {"value": fixed}},
     }
     config: Any = OmegaConf.load(io.StringIO(format_config(written)))
+    fields: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     try:
-        spec = make_spec(**OmegaConf.to_container(config, resolve=True, throw_on_missing=True))
+        spec = make_spec(**fields)
     except SpecError as error:
         assert "twice" in error.problem or "same" in error.problem or "label" in error.problem  # noqa: PT017
         return
