@@ -65,7 +65,7 @@ def test_several_objectives_are_pruned_by_the_metric_that_is_named(
     bad = worker.ask()
     worker.report(bad, 0, loss=9.0, speed=100.0)
     prune = worker.next(trialbus.Prune)
-    assert (prune.trial, prune.reason) == (bad.trial, "MedianPruner: loss 9")
+    assert (prune.trial, prune.reason) == (bad.trial, "step 0: 9 > median 2 of 3 trials (loss)")
     worker.finish(bad, "pruned")
     assert end(worker).counts == events.TrialCounts(complete=3, pruned=1)
     recorded = load_study(bus)
@@ -91,7 +91,7 @@ def test_recorded_curves_of_another_metric_prune_after_a_restart(
     restart(bus, service)
     hot = worker.ask()
     worker.report(hot, 0, loss=0.0, temperature=9.0)
-    assert worker.next(trialbus.Prune).reason == "MedianPruner: temperature 9"
+    assert worker.next(trialbus.Prune).reason == "step 0: 9 > median 2 of 3 trials (temperature)"
     worker.finish(hot, "pruned")
     assert end(worker).counts.pruned == 1
     # The curve that Optuna and its dashboard show stays that of the objective.
@@ -364,7 +364,7 @@ def test_a_trial_that_reports_nan_is_pruned_at_once_where_the_study_says_so(
     worker.report(trial, 0, loss=1.0)
     worker.report(trial, 1, loss=math.nan)
     prune = worker.next(trialbus.Prune)
-    assert (prune.step, prune.reason) == (1, "study.nan=prune: loss nan")
+    assert (prune.step, prune.reason) == (1, "step 1: loss is nan (study.nan=prune)")
     worker.finish(trial)  # the trainer ignored the command
     assert end(worker).counts == events.TrialCounts(complete=1, pruned=1)
 

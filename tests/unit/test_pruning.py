@@ -182,6 +182,8 @@ def replay(
             storage.set_trial_intermediate_value(number, step, entry.value)
             theirs.append(plain.decide(number))
             ours.append(pruning.report(number, step, entry.value))
+            if ours[-1]:
+                assert pruning.explain(number).startswith(f"step {max(curve.keys() | {step})}: ")
             attributes: dict[str, Any] = pruning.pop_attributes(number)
             assert attributes.items() <= storage.get_trial(number).system_attrs.items()
         else:
@@ -323,3 +325,49 @@ def test_a_warm_up_as_long_as_the_budget_is_a_problem(pruner: Component, words: 
     problem = find_warm_up_problem(spec)
     assert problem is None if words is None else words in str(problem)
     assert find_warm_up_problem(msgspec.structs.replace(spec, budget=None)) is None
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda: MedianPruner(n_startup_trials=1), "step 1: 0.2 < median 0.5 of 3 trials"),
+        (
+            lambda: PercentilePruner(25, n_startup_trials=1),
+            "step 1: 0.2 < percentile 25 0.55 of 3 trials",
+        ),
+        (lambda: ThresholdPruner(lower=0.25), "step 1: 0.2 < lower 0.25"),
+        (lambda: ThresholdPruner(upper=0.1), "step 1: 0.2 > upper 0.1"),
+        (
+            lambda: PatientPruner(None, patience=0),
+            "step 1: 0.2 < 0.7, the best of earlier steps (patience 0)",
+        ),
+        (
+            lambda: PatientPruner(MedianPruner(n_startup_trials=1), patience=0),
+            "step 1: 0.2 < 0.7, the best of earlier steps (patience 0); "
+            "best 0.7 < median 0.75 of 3 trials",
+        ),
+        (
+            lambda: SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),
+            "step 1: 0.2 < 0.6, the limit of the best 1 of 4 trials in rung 0",
+        ),
+        (
+            lambda: SuccessiveHalvingPruner(min_resource=1, bootstrap_count=9),
+            "step 1: 0.2 is among the first 9 trials of rung 0",
+        ),
+    ],
+)
+def test_a_prune_says_step_value_and_what_the_value_was_compared_with(
+    make: Callable[[], BasePruner], reason: str
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        pruner = make()
+    pruning = build_pruning(pruner, study_name=NAME, maximize=True, ask=lambda _: False)
+    is_wrapped = "; " in reason
+    for number, value in enumerate((0.4, 0.5, 0.6)):
+        pruning.report(number, 1, value + (0.25 if is_wrapped else 0))
+        pruning.finish(number, TrialState.COMPLETE)
+    if isinstance(pruner, PatientPruner):
+        pruning.report(3, 0, 0.7)
+    assert pruning.report(3, 1, 0.2)
+    assert pruning.explain(3) == reason

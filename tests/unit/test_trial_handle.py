@@ -65,7 +65,7 @@ def test_a_trial_can_be_made_from_the_environment_of_the_earlier_version() -> No
 @pytest.mark.parametrize(
     ("by", "reason", "message"),
     [
-        ("", "MedianPruner: 0.1 < 0.5", "was pruned at step 3: MedianPruner: 0.1 < 0.5"),
+        ("", "step 3: 0.1 < median 0.5 of 9 trials", "pruned at step 3: 0.1 < median 0.5 of 9"),
         ("ada@desk", "flat", "was pruned by ada@desk at step 3: flat"),
         ("ada@desk", "", "was pruned by ada@desk at step 3"),
     ],

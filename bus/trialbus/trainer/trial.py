@@ -313,10 +313,11 @@ class Trial:
         prune = self.prune_command
         assert prune is not None
         by_text = f" by {prune.by}" if prune.by else ""
-        reason_text = f": {prune.reason}" if prune.reason else ""
+        at_text = f"step {prune.step}: {prune.reason}" if prune.reason else f"step {prune.step}"
+        if prune.reason.startswith("step "):  # a pruner's reason names the step itself
+            at_text = prune.reason
         return TrialPruned(
-            f"trial {self.number} of {self.study!r} was pruned{by_text} at step {prune.step}"
-            f"{reason_text}",
+            f"trial {self.number} of {self.study!r} was pruned{by_text} at {at_text}",
             step=prune.step,
             reason=prune.reason,
             by=prune.by,

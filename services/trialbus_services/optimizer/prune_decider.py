@@ -29,7 +29,6 @@ class PruneDecider:
     ) -> None:
         trials = recorder.study.get_trials(deepcopy=False)
         self._pruner = StudyPruner(spec, recorder.study, trials, recorder.get_trial)
-        self._pruner_name = type(recorder.study.pruner).__name__
         self._metric = self._pruner.metric
         self._metrics = frozenset({*spec.metrics, self._metric})
         self._nan = spec.nan
@@ -64,14 +63,14 @@ class PruneDecider:
         if self._nan == "prune":
             for name in self._metrics & metrics.keys():
                 if not math.isfinite(metrics[name]):
-                    return f"study.nan=prune: {name} {metrics[name]:g}"
+                    return f"step {step}: {name} is {metrics[name]:g} (study.nan=prune)"
         value = metrics.get(self._metric)
         if value is None:
             return None
         is_pruned = self._pruner.report(number, step, value)
         for key, attribute in self._pruner.pop_attributes(number).items():
             self._recorder.record_system_attr(number, key, attribute)
-        return f"{self._pruner_name}: {self._metric} {value:g}" if is_pruned else None
+        return self._pruner.explain(number) if is_pruned else None
 
     def make_curve_attributes(self, number: int) -> dict[str, Any]:
         """Return the user attributes that keep a trial's curve of another metric."""

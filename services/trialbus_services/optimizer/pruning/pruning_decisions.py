@@ -80,6 +80,11 @@ class PruningDecisions:
         curve.add(step, value)
         return curve
 
+    def explain(self, number: int) -> str:
+        """Return the step, the value and what it was compared with, of a trial just pruned."""
+        curve = self._curves[number]
+        return f"step {curve.last}: {self.rule.explain(number, curve)}"
+
     def pop_attributes(self, number: int) -> dict[str, Any]:
         """Remove and return the new system attributes of a trial, which `load_trial` reads."""
         return self.rule.pop_attributes(number)

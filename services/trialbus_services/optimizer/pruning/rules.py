@@ -25,6 +25,10 @@ class Rule(Protocol):
         """Return whether a trial is pruned, after a value was added to the curve."""
         ...
 
+    def explain(self, number: int, curve: Curve) -> str:
+        """Return what a trial that `decide` just pruned was compared with, the value first."""
+        ...
+
     def finish(self, number: int, curve: Curve, state: TrialState) -> None:
         """Add a trial that ended."""
         ...
@@ -59,6 +63,10 @@ class NopRule(StatelessRule):
         """Return False."""
         return False
 
+    def explain(self, number: int, curve: Curve) -> str:
+        """Return an empty text."""
+        return ""
+
 
 class OptunaRule(StatelessRule):
     """Rule of any other pruner: ask the pruner, which reads the whole study.
@@ -73,6 +81,10 @@ class OptunaRule(StatelessRule):
     def decide(self, number: int, curve: Curve) -> bool:
         """Return whether the pruner prunes a trial."""
         return self._ask(number)
+
+    def explain(self, number: int, curve: Curve) -> str:
+        """Return the value: what the pruner compared it with is not known."""
+        return f"{curve.last_value:g}"
 
 
 @dataclass(frozen=True)
@@ -94,6 +106,13 @@ class ThresholdRule(StatelessRule):
             return False
         value = curve.last_value
         return math.isnan(value) or not self.lower <= value <= self.upper
+
+    def explain(self, number: int, curve: Curve) -> str:
+        """Return the value and the limit that the value is beyond."""
+        value = curve.last_value
+        if value < self.lower:
+            return f"{value:g} < lower {self.lower:g}"
+        return f"{value:g} > upper {self.upper:g}" if value > self.upper else "nan is no value"
 
 
 class PercentileRule(StatelessRule):
@@ -119,6 +138,7 @@ class PercentileRule(StatelessRule):
         maximize: bool,
     ) -> None:
         self._share = (100 - percentile if maximize else percentile) / 100
+        self._name = "median" if percentile == 50 else f"percentile {percentile:g}"
         self._maximize = maximize
         self._startup = startup
         self._warmup = warmup
@@ -143,6 +163,17 @@ class PercentileRule(StatelessRule):
             return True
         limit = self._compute_percentile(step)
         return curve.best < limit if self._maximize else curve.best > limit
+
+    def explain(self, number: int, curve: Curve) -> str:
+        """Return the trial's best value, and the percentile of the complete trials at the step."""
+        if math.isnan(curve.best):
+            return "nan is no value"
+        step = curve.last
+        limit = self._compute_percentile(step)
+        n_trials = len(self._values.get(step, ())) + self._n_nan.get(step, 0)
+        best = "" if curve.best == curve.last_value else "best "
+        sign = "<" if self._maximize else ">"
+        return f"{best}{curve.best:g} {sign} {self._name} {limit:g} of {n_trials} trials"
 
     def finish(self, number: int, curve: Curve, state: TrialState) -> None:
         """Add the values of a complete trial."""
@@ -222,6 +253,15 @@ class PatientRule:
         else:
             is_stuck = window.best + self._min_delta < newest
         return is_stuck and (self._wrapped is None or self._wrapped.decide(number, curve))
+
+    def explain(self, number: int, curve: Curve) -> str:
+        """Return the value, the best value before it stopped improving, and the wrapped rule's."""
+        window = self._windows[number]
+        worse = "<" if self._maximize else ">"
+        best = f"{window.best:g}, the best of earlier steps (patience {self._patience})"
+        text = f"{curve.last_value:g} {worse} {best}"
+        wrapped = "" if self._wrapped is None else self._wrapped.explain(number, curve)
+        return f"{text}; {wrapped}" if wrapped else text
 
     def finish(self, number: int, curve: Curve, state: TrialState) -> None:
         """Forget the window of a trial that ended, and add the trial to the wrapped rule."""

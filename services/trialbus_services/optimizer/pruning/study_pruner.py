@@ -80,6 +80,15 @@ class StudyPruner:
             self._metric_study.report(number, step, value)
         return self._pruning.report(number, step, value)
 
+    def explain(self, number: int) -> str:
+        """Return why a trial was just pruned: step, value, and what it was compared with.
+
+        Example: `step 1: 0.243 < median 0.271 of 11 trials`.
+        """
+        by = f", by {type(self._study.pruner).__name__}" if self._pruning.asks_pruner else ""
+        metric = f" ({self.metric})" if self._is_separate else ""
+        return f"{self._pruning.explain(number)}{by}{metric}"
+
     def pop_attributes(self, number: int) -> dict[str, Any]:
         """Remove and return the system attributes that decisions added to a trial."""
         return self._pruning.pop_attributes(number)

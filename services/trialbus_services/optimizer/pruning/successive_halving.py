@@ -70,6 +70,21 @@ class SuccessiveHalvingRule:
             if not self._is_promoted(value, self._rungs[rung]):
                 return True
 
+    def explain(self, number: int, curve: Curve) -> str:
+        """Return the value, and the worst value of the rung that is promoted."""
+        value = curve.last_value
+        if math.isnan(value):
+            return "nan is no value"
+        index = self._next[number] - 1
+        rung = self._rungs[index]
+        if len(rung) <= self._bootstrap:
+            return f"{value:g} is among the first {self._bootstrap} trials of rung {index}"
+        n_promoted = self._count_better(rung) + 1
+        limit = rung[-n_promoted] if self._maximize else rung[n_promoted - 1]
+        sign = "<" if self._maximize else ">"
+        best = f"best {n_promoted} of {len(rung)} trials in rung {index}"
+        return f"{value:g} {sign} {limit:g}, the limit of the {best}"
+
     def finish(self, number: int, curve: Curve, state: TrialState) -> None:
         """Update the highest step of complete trials."""
         if state is TrialState.COMPLETE and curve.last >= 0:
@@ -91,8 +106,12 @@ class SuccessiveHalvingRule:
     def _is_promoted(self, value: float, rung: list[float]) -> bool:
         if len(rung) <= self._bootstrap:
             return False
-        n_better = max(len(rung) // self._factor - 1, 0)
+        n_better = self._count_better(rung)
         return value >= rung[-(n_better + 1)] if self._maximize else value <= rung[n_better]
+
+    def _count_better(self, rung: list[float]) -> int:
+        """Return how many trials of a rung may be better than one that is promoted."""
+        return max(len(rung) // self._factor - 1, 0)
 
 
 class HyperbandRule:
@@ -137,6 +156,11 @@ class HyperbandRule:
         if not self._brackets and not self._build_brackets():
             return False
         return self._find_bracket(number).decide(number, curve)
+
+    def explain(self, number: int, curve: Curve) -> str:
+        """Return what the trial's bracket compared the value with, and the bracket."""
+        bracket = self._find_bracket(number)
+        return f"{bracket.explain(number, curve)} of bracket {self._brackets.index(bracket)}"
 
     def finish(self, number: int, curve: Curve, state: TrialState) -> None:
         """Update the highest step of complete trials, until the brackets are known."""
