@@ -343,8 +343,10 @@ def test_a_warm_up_as_long_as_the_budget_is_a_problem(pruner: Component, words: 
         ),
         (
             lambda: PatientPruner(MedianPruner(n_startup_trials=1), patience=0),
-            "step 1: 0.2 < 0.7, the best of earlier steps (patience 0); "
-            "best 0.7 < median 0.75 of 3 trials",
+            (
+                "step 1: 0.2 < 0.7, the best of earlier steps (patience 0); "
+                "best 0.7 < median 0.75 of 3 trials"
+            ),
         ),
         (
             lambda: SuccessiveHalvingPruner(min_resource=1, reduction_factor=3),

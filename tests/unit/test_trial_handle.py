@@ -65,7 +65,11 @@ def test_a_trial_can_be_made_from_the_environment_of_the_earlier_version() -> No
 @pytest.mark.parametrize(
     ("by", "reason", "message"),
     [
-        ("", "step 3: 0.1 < median 0.5 of 9 trials", "pruned at step 3: 0.1 < median 0.5 of 9"),
+        (
+            "",
+            "step 3: 0.1 < median 0.5 of 9 trials",
+            "was pruned at step 3: 0.1 < median 0.5 of 9 trials",
+        ),
         ("ada@desk", "flat", "was pruned by ada@desk at step 3: flat"),
         ("ada@desk", "", "was pruned by ada@desk at step 3"),
     ],
