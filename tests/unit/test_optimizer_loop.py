@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
-from support.simulated_bus import Sampler, SimulatedBus
+from support.simulated_bus import SPEC, Sampler, SimulatedBus
+from support.until import until
 from trialbus import CategoricalParam, Component, Objective
 from trialbus.messages import events
 from trialbus_services.optimizer.announcer import Announcer
@@ -20,6 +24,7 @@ from trialbus_services.optimizer.attributes import CAUSE, CAUSES
 from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.latency import Latency
 from trialbus_services.optimizer.prune_decider import PruneDecider
+from trialbus_services.optimizer.storage_writer.api_writer import ApiWriter
 from trialbus_services.optimizer.study_recorder import StudyRecorder
 
 
@@ -495,3 +500,155 @@ def test_a_submission_that_fails_tells_what_is_recorded(bus: SimulatedBus) -> No
     end = bus.log.select(events.StudyFinished)[-1]
     assert (end.reason, end.counts) == ("failed", events.TrialCounts(complete=1))
     assert [best.values for best in end.best_trials] == [[0.5]]
+
+
+def test_a_first_trial_without_the_objective_s_metric_ends_the_study(bus: SimulatedBus) -> None:
+    bus.submit()
+    trial = bus.request()
+    misspelt = events.EvaluationComplete(study="s", trial=0, step=0, metrics={"los": 0.5})
+    bus.turn(misspelt, complete(trial))
+    [end] = bus.log.select(events.StudyFinished)
+    assert (end.reason, end.counts) == ("failed", events.TrialCounts(failed=1))
+    assert end.error == (
+        "trial 0 failed: study.objective.metric 'loss' was never reported; the trainer reported: "
+        "los; did you mean 'los'? (study.on_missing_metric=stop)"
+    )
+
+
+def test_a_later_trial_without_the_objective_s_metric_only_fails(bus: SimulatedBus) -> None:
+    bus.submit()
+    first, second = bus.request("r1"), bus.request("r2")
+    bus.turn(evaluate(first, 0, 0.5))
+    bus.turn(complete(second))
+    assert bus.log.select(events.StudyFinished) == []
+    bus.turn(complete(first))
+    assert find_verdicts(bus) == [(1, "failed"), (0, "complete")]
+    assert bus.request("r3").trial == 2
+
+
+def test_with_on_missing_metric_fail_the_study_goes_on(bus: SimulatedBus) -> None:
+    bus.submit(on_missing_metric="fail")
+    bus.turn(complete(bus.request()))
+    assert bus.log.select(events.StudyFinished) == []
+    assert bus.request("r2").trial == 1
+
+
+def test_the_time_of_a_study_begins_with_its_first_trial_by_the_optimizer_s_clock(
+    bus: SimulatedBus,
+) -> None:
+    behind = events.StudySubmitted(
+        study="s",
+        spec=msgspec.structs.replace(SPEC, timeout_s=50.0),
+        submission="1",
+        at=bus.clock.now - 7200.0,  # the clock of whoever submitted is two hours behind
+    )
+    bus.turn(behind)
+    bus.clock.now += 100.0
+    bus.turn()
+    assert bus.log.select(events.StudyFinished) == []
+    trial = bus.request()
+    bus.clock.now += 40.0
+    bus.storage.flush(20)
+    bus.turn()
+    bus.start()
+    bus.turn()
+    assert bus.request("r2").trial == 1
+    bus.clock.now += 10.0
+    bus.turn(events.TrialRequested(study="s", request="r3", session="w"))
+    assert len(bus.log.select(events.TrialAssigned)) == 2
+    assert bus.log.select(events.Prune) == [], "running trials finish"
+    for number, attempt in ((trial.trial, 0), (1, 0)):
+        bus.turn(
+            events.TrialFinished(
+                study="s", trial=number, attempt=attempt, state="complete", values=[0.5]
+            )
+        )
+    [end] = bus.log.select(events.StudyFinished)
+    assert (end.reason, end.counts.complete) == ("timeout", 2)
+
+
+def test_running_trials_are_pruned_once_when_the_grace_is_over_too(bus: SimulatedBus) -> None:
+    bus.submit(timeout_s=50.0, timeout_grace_s=20.0)
+    trial = bus.request()
+    bus.clock.now += 60.0
+    bus.turn()
+    assert bus.log.select(events.Prune) == []
+    bus.clock.now += 20.0
+    bus.turn()
+    bus.turn()
+    [prune] = bus.log.select(events.Prune)
+    assert (prune.trial, prune.reason) == (
+        trial.trial,
+        "study.timeout_s=50 and timeout_grace_s=20 are over",
+    )
+    bus.turn(events.TrialFinished(study="s", trial=0, state="pruned"))
+    [end] = bus.log.select(events.StudyFinished)
+    assert (end.reason, end.counts.pruned) == ("timeout", 1)
+
+
+def test_a_study_whose_database_file_is_removed_ends_as_failed_and_is_not_committed(
+    bus: SimulatedBus, tmp_path: Path
+) -> None:
+    file = tmp_path / "folder" / "studies.db"
+    file.parent.mkdir()
+    bus.database = optuna.storages.RDBStorage(f"sqlite:///{file}")
+    bus.start()
+    bus.submit()
+    bus.turn(complete_with_value(bus.request()))
+    assert find_verdicts(bus) == [(0, "complete")]
+    shutil.rmtree(file.parent)
+    committed = bus.log.committed
+    second = bus.request("r2")
+    bus.turn(complete_with_value(second))
+    assert bus.storage.flush(20)
+    bus.turn()
+    [end] = bus.log.select(events.StudyFinished)
+    assert end.reason == "failed"
+    assert f"the database file '{file}' was removed while the study ran" in str(end.error)
+    assert bus.log.committed == committed
+    bus.submit(name="next")
+    [end] = bus.log.select(events.StudyFinished, "next")
+    assert "was removed" in str(end.error), "nothing more is written into a file without a name"
+
+
+def test_a_study_whose_end_cannot_be_recorded_for_long_ends_as_failed_and_is_recorded_later(
+    bus: SimulatedBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus.submit(n_trials=1)
+    trial = bus.request()
+    bus.storage.flush(20)
+    bus.turn()
+    committed = bus.log.committed
+    with monkeypatch.context() as context:
+        context.setattr(ApiWriter, "write", raise_disk_full)
+        bus.storage.is_held = True
+        bus.turn(complete_with_value(trial))
+        assert not bus.storage.flush(0.5)
+        until(lambda: bus.storage.failing_since is not None)
+        bus.turn()
+        assert bus.log.select(events.StudyFinished) == []
+        bus.clock.now += 61.0
+        bus.turn()
+        [end] = bus.log.select(events.StudyFinished)
+        assert end.reason == "failed"
+        assert "the study's end (exhausted) could not be recorded: OSError: disk full" in str(
+            end.error
+        )
+        assert bus.log.committed == committed
+    bus.storage.is_held = False
+    assert bus.storage.flush(20)
+    assert [trial.value for trial in bus.trials()] == [0.5]
+    bus.turn()
+    assert len(bus.log.select(events.StudyFinished)) == 1
+    bus.turn()
+    assert bus.log.committed > committed
+
+
+def complete_with_value(assigned: events.TrialAssigned) -> events.TrialFinished:
+    return events.TrialFinished(
+        study="s", trial=assigned.trial, attempt=assigned.attempt, state="complete", values=[0.5]
+    )
+
+
+def raise_disk_full(*_: object) -> None:
+    raise OSError("disk full")

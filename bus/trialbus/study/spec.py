@@ -150,7 +150,13 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     """Steps that one trial may train, its `trial.budget`; None leaves them to the trainer."""
 
     timeout_s: float | None = None
-    """Seconds from submission after which no trial is handed out any more; None for no limit."""
+    """Seconds after which no trial is handed out any more; None for no limit.
+
+    The time begins with the first trial that is handed out after the submission.
+    """
+
+    timeout_grace_s: float | None = None
+    """Seconds after `timeout_s` at which running trials are pruned; None lets them finish."""
 
     trial_timeout_s: float | None = None
     """Seconds after which an attempt at a trial is ended as `timed_out`; None for no limit."""
@@ -227,6 +233,13 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
 
     Otherwise the first failed trial since the submission ends the study as failed; running trials
     finish.
+    """
+
+    on_missing_metric: Literal["stop", "fail"] = "stop"
+    """What happens after a trial that should be complete and never reported an objective's metric.
+
+    `stop`: if no trial of the study ever reported the metric, the study ends as failed, so that no
+    further trial is wasted; running trials finish. `fail`: only the trial fails.
     """
 
     evaluation: Evaluation = Evaluation()
@@ -345,6 +358,14 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
                 raise ValueError(
                     f"{name} {seconds:g} is not above zero (expected seconds, or null)"
                 )
+        if self.timeout_grace_s is not None and not self.timeout_grace_s >= 0:
+            raise ValueError(
+                f"timeout_grace_s {self.timeout_grace_s:g} is below 0 (expected seconds, or null)"
+            )
+        if self.timeout_grace_s is not None and self.timeout_s is None:
+            raise ValueError(
+                f"timeout_grace_s {self.timeout_grace_s:g} needs timeout_s (expected seconds)"
+            )
 
     def _check_pruning(self) -> None:
         if self.pruner is None or self.pruner.type == "NopPruner":

@@ -7,17 +7,27 @@ announced, and acknowledged by the hub.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+
+import msgspec
 
 from trialbus.messages import events
 from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.latency import Latency
 from trialbus_services.optimizer.storage_writer import WriteBehind
 
+logger = logging.getLogger(__name__)
+
 _COMMIT_S = 0.25
+_GIVE_UP_S = 60.0
+_ADVICE = (
+    "the log of the hub keeps what is missing, and the optimizer records it when the storage can "
+    "be written again"
+)
 
 
 @dataclass
@@ -26,6 +36,8 @@ class _Announcement:
 
     mark: int
     event: events.Event
+    at: float
+    """Time of the announcement, by the clock."""
     requested_at: float | None = None
 
 
@@ -81,7 +93,9 @@ class Announcer:
             requested_at: Time of the request that the event answers, by the clock.
             hurry: Whether to write the changes now; else they are written with the next batch.
         """
-        self._announcements.append(_Announcement(self._storage.mark(), event, requested_at))
+        self._announcements.append(
+            _Announcement(self._storage.mark(), event, self._clock(), requested_at)
+        )
         if hurry:
             self._storage.request_write()
 
@@ -89,13 +103,40 @@ class Announcer:
         """Publish announcements in order, up to the first with changes that are not recorded."""
         while self._announcements and self._storage.is_recorded(self._announcements[0].mark):
             announcement = self._announcements.popleft()
-            self._publisher.publish(announcement.event)
+            self._publisher.publish(self._correct_end(announcement.event))
             self._n_published += 1
             if announcement.requested_at is not None:
                 self._answer_latency.add(self._clock() - announcement.requested_at)
 
+    def give_up_waiting(self) -> None:
+        """Publish the ends of studies that wait too long for the storage, as failed.
+
+        Their offset is not committed: the log keeps what the storage lacks, which is recorded as
+        soon as that is possible.
+        """
+        if self._storage.failing_since is None:
+            return
+        for i, announcement in enumerate(self._announcements):
+            event, waited_s = announcement.event, self._clock() - announcement.at
+            if isinstance(event, events.StudyFinished) and waited_s > _GIVE_UP_S:
+                del self._announcements[i]
+                self._n_published += 1
+                reason = f"{self._storage.last_error} for {waited_s:.0f} s"
+                logger.error("the end of study %r cannot be recorded: %s", event.study, reason)
+                self._publisher.publish(_make_unrecorded(event, f"{reason}; {_ADVICE}"))
+                return
+
+    def _correct_end(self, event: events.Event) -> events.Event:
+        """Return the end of a study, as failed if the storage lost the study."""
+        if not isinstance(event, events.StudyFinished) or event.reason == "failed":
+            return event
+        loss = self._storage.find_loss(event.study)
+        return event if loss is None else _make_unrecorded(event, loss)
+
     def commit(self, *, hold: bool) -> None:
         """Commit the offset that is due; with `hold`, no new offset becomes due."""
+        if self._storage.lost_storage is not None:
+            return
         commit = self._pending_commit or (None if hold else self._begin_commit())
         if commit is None or self._n_published < commit.n_published:
             return
@@ -116,3 +157,9 @@ class Announcer:
         n_published = self._n_published + len(self._announcements)
         self._pending_commit = _PendingCommit(offset, self._storage.mark(), n_published)
         return self._pending_commit
+
+
+def _make_unrecorded(event: events.StudyFinished, reason: str) -> events.StudyFinished:
+    """Return the end of a study whose end could not be recorded."""
+    error = f"the study's end ({event.reason}) could not be recorded: {reason}"
+    return msgspec.structs.replace(event, reason="failed", error=error)

@@ -19,12 +19,15 @@ class Failures:
         self._spec = spec
         self._in_a_row = 0
         self._first: str | None = None
+        self._missing: str | None = None
         self.last_error: str | None = None
 
     @property
     def reason_to_end(self) -> str | None:
         """Why failures end the study; None while the study may go on."""
         spec = self._spec
+        if self._missing is not None:
+            return f"{self._missing} (study.on_missing_metric=stop)"
         if not spec.catch_exceptions and self._first is not None:
             return f"{self._first} (study.catch_exceptions=false)"
         if spec.max_failures is not None and self._in_a_row >= spec.max_failures:
@@ -48,6 +51,11 @@ class Failures:
         self._in_a_row += 1
         self.last_error = error
         self._first = self._first or f"trial {number} failed: {error}"
+
+    def add_missing_metric(self, number: int, error: str | None) -> None:
+        """Add a trial without the objective's metric, which no trial of the study ever reported."""
+        if self._spec.on_missing_metric == "stop" and self._missing is None:
+            self._missing = f"trial {number} failed: {error}"
 
     def restore(self, trials: list[FrozenTrial], n_failed_before: int) -> None:
         """Add trials that ended before, without the failures before the submission.

@@ -22,8 +22,6 @@ class StudyState:
     spec: StudySpec
     submission: str
     """Id of the newest submission."""
-    submitted_at: float
-    """Time of that submission, in seconds since the epoch."""
     trials: TrialStates
     origin: dict[str, Any] = field(default_factory=dict[str, Any])
     """Origin of the study, as `StudySubmitted.origin` has it."""
@@ -31,6 +29,8 @@ class StudyState:
     """The end of that submission; None while the study runs."""
     started: events.StudyStarted | None = None
     """The event that declared this submission started; None before."""
+    began_at: float | None = None
+    """Time, by the optimizer's clock, of the first trial that this submission handed out."""
     stop_reason: str | None = None
     """Reason of the `stop` command; None without one."""
     is_paused: bool = False
@@ -129,7 +129,7 @@ class Ledger:
         trials = state.trials if state else TrialStates(event.study, self._answered, self._lost)
         trials.spec = event.spec
         self.studies[event.study] = StudyState(
-            event.spec, event.submission, event.at, trials, origin=event.origin
+            event.spec, event.submission, trials, origin=event.origin
         )
         return ()
 
@@ -189,6 +189,7 @@ class Ledger:
         state = self.studies.get(event.study)
         if state:
             state.trials.assign(event, self._offset)
+            state.began_at = event.at if state.began_at is None else state.began_at
         self._answered.add(event.request)
         return ()
 

@@ -29,10 +29,11 @@ from trialbus_services.optimizer.ledger import Ledger
 from trialbus_services.optimizer.running_study import RunningStudy
 from trialbus_services.optimizer.status import OptimizerStatus
 from trialbus_services.optimizer.status_collector import StatusCollector
-from trialbus_services.optimizer.storage_writer import WriteBehind
+from trialbus_services.optimizer.storage_writer import StorageLostError, WriteBehind
 from trialbus_services.optimizer.study_end import (
     conclude,
     conclude_failed,
+    describe_overdue,
     find_end,
     read_recorded_trials,
 )
@@ -131,6 +132,7 @@ class OptimizerLoop:
                 with self._guard(study):
                     self._finish_if_done(study)
         self._announcer.publish_recorded()
+        self._announcer.give_up_waiting()
         self._announcer.commit(hold=bool(self._postponed))
         return is_behind
 
@@ -201,7 +203,7 @@ class OptimizerLoop:
                 self._release_finished(event)
             case events.Stop():
                 if study := self._studies.get(event.study):
-                    self._prune_running_trials(study)
+                    self._prune_running_trials(study, str(study.state.stop_reason))
             case _:
                 pass
 
@@ -340,8 +342,8 @@ class OptimizerLoop:
                 if name not in self._studies:
                     return
 
-    def _prune_running_trials(self, study: RunningStudy) -> None:
-        """Send a prune command to each running trial of a stopped study."""
+    def _prune_running_trials(self, study: RunningStudy, reason: str) -> None:
+        """Send a prune command to each running trial of a study that ends."""
         for trial in study.state.trials.open.values():
             if not trial.is_waiting:
                 # Announced, not published at once: the assignment may not be published yet.
@@ -351,7 +353,7 @@ class OptimizerLoop:
                         trial=trial.number,
                         attempt=trial.attempt,
                         step=0,
-                        reason=str(study.state.stop_reason),
+                        reason=reason,
                     )
                 )
 
@@ -372,6 +374,13 @@ class OptimizerLoop:
                     )
         if check.is_due:
             check.ask(self._ledger.list_requesters())
+
+    def _prune_overdue_trials(self, study: RunningStudy) -> None:
+        """Prune once the trials that still run when the time of a study and the grace are over."""
+        reason = describe_overdue(study.state, self._wall_clock())
+        if reason is not None and not study.is_overdue:
+            study.is_overdue = True
+            self._prune_running_trials(study, reason)
 
     def _answer_requests(self) -> None:
         """Hand out trials to the requests that wait, and refuse requests of ended studies."""
@@ -407,8 +416,14 @@ class OptimizerLoop:
 
     def _finish_if_done(self, study: RunningStudy) -> None:
         trials = study.state.trials.open
+        loss = self._storage.find_loss(study.spec.name)
+        if loss is not None:
+            raise StorageLostError(loss)
         end = find_end(study, self._wall_clock())
-        if end is None or any(not trial.is_waiting for trial in trials.values()):
+        if end is None:
+            return
+        if any(not trial.is_waiting for trial in trials.values()):
+            self._prune_overdue_trials(study)
             return
         for trial in trials.values():
             reason = f"the study ended ({end.reason}) before it could run again"

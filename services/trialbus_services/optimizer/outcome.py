@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from optuna.trial import TrialState
 
 from trialbus.study.spec import StudySpec
+from trialbus.study.validation import find_nearest
 from trialbus_services.optimizer.constraints import Constraint
 from trialbus_services.optimizer.objective import Curve, compute_objective, parse_aggregation
 from trialbus_services.optimizer.trial_states import AttemptEnd
@@ -25,11 +26,32 @@ class Outcome:
     """Error of a failed trial; None for all others."""
     constraints: dict[str, float] = field(default_factory=dict[str, float])
     """Violation by the text of the constraint; empty for a failed trial."""
+    missing_metric: str | None = None
+    """Metric of an objective that a failed trial never reported; None for all others."""
 
     @property
     def is_feasible(self) -> bool:
         """Whether the trial meets all constraints."""
         return all(violation <= 0 for violation in self.constraints.values())
+
+
+class MissingMetricError(ValueError):
+    """A trial that is to be complete never reported the metric of an objective.
+
+    Args:
+        metric: The metric.
+        reported: Metrics that the trial reported.
+    """
+
+    def __init__(self, metric: str, reported: Iterable[str]) -> None:
+        names = sorted(reported)
+        near = find_nearest(metric, names)
+        hint = f"; did you mean {near!r}?" if near else ""
+        super().__init__(
+            f"study.objective.metric {metric!r} was never reported; the trainer reported: "
+            f"{', '.join(names) or 'nothing'}{hint}"
+        )
+        self.metric = metric
 
 
 class Judge:
@@ -75,6 +97,8 @@ class Judge:
             if values is None:
                 return Outcome(TrialState.PRUNED, constraints=self._compute_known_violations(last))
             constraints = {c.text: c.compute_violation(last) for c in self._constraints}
+        except MissingMetricError as error:
+            return Outcome(TrialState.FAIL, error=str(error), missing_metric=error.metric)
         except ValueError as error:
             return Outcome(TrialState.FAIL, error=str(error))
         return Outcome(TrialState.COMPLETE, values, constraints=constraints)
@@ -107,6 +131,9 @@ class Judge:
             value = end.values[i] if end.values is not None else None
             if value is None or (self._spec.nan == "ignore" and not math.isfinite(value)):
                 value = compute_objective(curves.get(objective.metric, {}), objective)
+            # With nan=ignore a metric may have been reported and not count.
+            if value is None and objective.metric not in curves and self._spec.nan != "ignore":
+                raise MissingMetricError(objective.metric, last)
             if value is None:
                 raise ValueError(
                     f"study.objective.metric {objective.metric!r} has no value for aggregate "

@@ -58,6 +58,8 @@ class RunningStudy:
         self.spec = spec = state.spec
         self.state = state
         self.failures = Failures(spec)
+        #: Whether the running trials were told to end, since the time of the study is over.
+        self.is_overdue = False
         self.progress = Progress(spec)
         self.evaluations = OpenEvaluations() if evaluations is None else evaluations
         self._judge = Judge(spec)
@@ -211,7 +213,16 @@ class RunningStudy:
             self._decider.finish(number, outcome.state)
             self.progress.add_trial(outcome.state, outcome.values, is_feasible=outcome.is_feasible)
             self.failures.add_trial(number, outcome.state, outcome.error)
+            metric = outcome.missing_metric
+            if metric is not None and not self._was_reported(metric):
+                self.failures.add_missing_metric(number, outcome.error)
         return self._recorder.read_verdict(number)
+
+    def _was_reported(self, metric: str) -> bool:
+        """Return whether any trial of the study, also of an earlier run, reported a metric."""
+        if self.counts.complete or any(metric in last for last in self.evaluations.last.values()):
+            return True
+        return self._recorder.has_metric(metric)
 
     def abandon_trial(self, trial: OpenTrial, reason: str) -> events.TrialClosed:
         """Close a waiting trial as failed: no further attempt will follow."""

@@ -36,12 +36,29 @@ def find_end(study: RunningStudy, now: float) -> StudyEnd | None:
     failure = study.failures.reason_to_end
     if failure is not None:
         return StudyEnd("failed", failure)
-    if spec.timeout_s is not None and now - state.submitted_at > spec.timeout_s:
+    if spec.timeout_s is not None and compute_elapsed(state, now) > spec.timeout_s:
         return StudyEnd("timeout")
     convergence = study.progress.reason_to_end
     if convergence is not None:
         return StudyEnd("converged", convergence)
     return StudyEnd("exhausted") if study.is_exhausted else None
+
+
+def compute_elapsed(state: StudyState, now: float) -> float:
+    """Return the seconds since the first trial of the submission was handed out; 0 before."""
+    return 0.0 if state.began_at is None else now - state.began_at
+
+
+def describe_overdue(state: StudyState, now: float) -> str | None:
+    """Return why the running trials of a study are ended; None while they may go on."""
+    spec = state.spec
+    if spec.timeout_s is None or spec.timeout_grace_s is None:
+        return None
+    if compute_elapsed(state, now) <= spec.timeout_s + spec.timeout_grace_s:
+        return None
+    return (
+        f"study.timeout_s={spec.timeout_s:g} and timeout_grace_s={spec.timeout_grace_s:g} are over"
+    )
 
 
 def conclude(study: RunningStudy, end: StudyEnd) -> events.StudyFinished:

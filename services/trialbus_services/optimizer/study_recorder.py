@@ -122,6 +122,11 @@ class StudyRecorder:
         ended = [trial for trial in trials if trial.state.is_finished() and trial.datetime_complete]
         return sorted(ended, key=lambda trial: trial.datetime_complete or datetime.min)  # noqa: DTZ901
 
+    def has_metric(self, metric: str) -> bool:
+        """Return whether a recorded trial reported a metric, as far as it was trialbus' own."""
+        trials = self.study.get_trials(deepcopy=False)
+        return any(metric in trial.user_attrs.get(METRICS, {}) for trial in trials)
+
     def read_running_trials(self) -> list[FrozenTrial]:
         """Return the trials that run in the storage, without trials of other programs."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))

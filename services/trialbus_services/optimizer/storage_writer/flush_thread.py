@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from trialbus_services.optimizer.storage_writer.change_batch import ChangeBatch, TrialChange
 from trialbus_services.optimizer.storage_writer.change_queue import ChangeQueue
 from trialbus_services.optimizer.storage_writer.curve_thinning import RecordedCurve
+from trialbus_services.optimizer.storage_writer.storage_file import StorageFile
 from trialbus_services.optimizer.storage_writer.writer import (
     StoredStudies,
     StoredStudy,
@@ -32,12 +33,20 @@ class Flusher:
         writer: Writer of the storage.
         max_points: Largest number of intermediate values of a trial that are recorded; None for
             all.
+        file: File of the storage.
     """
 
-    def __init__(self, queue: ChangeQueue, writer: Writer, max_points: int | None) -> None:
+    def __init__(
+        self, queue: ChangeQueue, writer: Writer, max_points: int | None, file: StorageFile
+    ) -> None:
         self.stored_studies: StoredStudies = {}
         #: Why a study is no longer recorded, by the study's id in memory.
         self.lost_studies: dict[int, str] = {}
+        #: The same by the study's name, also after the study was released.
+        self.losses: dict[str, str] = {}
+        #: Why the whole storage is lost; None while it is not.
+        self.lost_storage: str | None = None
+        self._file = file
         self.last_error: str | None = None
         self.failing_since: float | None = None
         #: Number of rows that were taken from the queue and are not written yet.
@@ -56,10 +65,13 @@ class Flusher:
         self.n_pending = len(self._pending)
         try:
             self._write(self._pending)
+            self._check_file()
         except Exception as error:  # noqa: BLE001 - after any failure the batch is retried
-            self._note_failure(error)
-            self.n_pending = len(self._pending)
-            return False
+            if not self._check_file():
+                self._note_failure(error)
+                self.n_pending = len(self._pending)
+                return False
+            self._write(self._pending)  # of no study any more
         self._note_success()
         self._pending = ChangeBatch()
         self.n_pending = 0
@@ -75,11 +87,27 @@ class Flusher:
                 break
             except StudyLostError as error:
                 logger.error("%s; its changes are no longer recorded", error.reason)  # noqa: TRY400
-                self.last_error = self.lost_studies[error.study_id] = error.reason
+                self._lose_study(error.study_id, error.reason)
                 batch.drop(error.study_id)
         for study_id in batch.released:
             self.stored_studies.pop(study_id, None)
             self.lost_studies.pop(study_id, None)
+
+    def _lose_study(self, study_id: int, reason: str) -> None:
+        self.last_error = self.lost_studies[study_id] = reason
+        self.losses[self.stored_studies[study_id].name] = reason
+
+    def _check_file(self) -> bool:
+        """Lose all studies, and return True, if the storage's file is not at its path any more."""
+        reason = self._file.find_loss()
+        if reason is None:
+            return False
+        if self.lost_storage is None:
+            logger.error("%s", reason)
+            self.lost_storage = reason
+        for study_id in list(self.stored_studies):
+            self._lose_study(study_id, reason)
+        return True
 
     def _note_failure(self, error: Exception) -> None:
         self.last_error = f"{type(error).__name__}: {getattr(error, 'orig', None) or error}"

@@ -27,8 +27,9 @@ from trialbus_services.optimizer.storage_writer.change_queue import ChangeQueue
 from trialbus_services.optimizer.storage_writer.curve_thinning import RecordedCurve
 from trialbus_services.optimizer.storage_writer.flush_thread import Flusher, FlushThread
 from trialbus_services.optimizer.storage_writer.memory_storage import MemoryStorage
+from trialbus_services.optimizer.storage_writer.storage_file import StorageFile
 from trialbus_services.optimizer.storage_writer.table_writer import TableWriter
-from trialbus_services.optimizer.storage_writer.writer import StoredStudy, Writer
+from trialbus_services.optimizer.storage_writer.writer import StorageLostError, StoredStudy, Writer
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class WriteBehind(MemoryStorage):
         self._max_points = max_points
         self._queue = ChangeQueue(self._lock, on_written)
         self._writer = _make_writer(backend)
-        self._flusher = Flusher(self._queue, self._writer, max_points)
+        self._flusher = Flusher(self._queue, self._writer, max_points, StorageFile(backend))
         self._flush_thread = (
             None if interval_s is None else FlushThread(self._flusher, self._queue, interval_s)
         )
@@ -89,6 +90,15 @@ class WriteBehind(MemoryStorage):
         """Time in seconds since the epoch when writing began to fail; None while writing works."""
         return self._flusher.failing_since
 
+    @property
+    def lost_storage(self) -> str | None:
+        """Why nothing is recorded any more; None while the storage is there."""
+        return self._flusher.lost_storage
+
+    def find_loss(self, study_name: str) -> str | None:
+        """Return why a study is no longer recorded; None while the study is recorded."""
+        return self._flusher.losses.get(study_name)
+
     def load_or_create_study(self, study_name: str, directions: Sequence[StudyDirection]) -> int:
         """Load a study with all trials into memory, or create the study; return the id in memory.
 
@@ -98,7 +108,11 @@ class WriteBehind(MemoryStorage):
 
         Raises:
             StorageInternalError: The storage cannot be read, or the study is damaged.
+            StorageLostError: The file of the storage was removed.
         """
+        if self.lost_storage is not None:
+            raise StorageLostError(self.lost_storage)
+        self._flusher.losses.pop(study_name, None)
         try:
             return self.get_study_id_from_name(study_name)
         except KeyError:

@@ -41,6 +41,10 @@ class StudyLostError(Exception):
         self.reason = reason
 
 
+class StorageLostError(Exception):
+    """What a storage, or a study in it, has recorded is gone; the message says why."""
+
+
 @dataclass
 class StoredStudy:
     """The ids and the recorded curves of a study in the storage."""
