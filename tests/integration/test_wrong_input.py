@@ -71,7 +71,7 @@ def test_a_wrong_config_stops_before_anything_is_started(
 def test_a_metric_that_is_never_reported_is_named_with_what_was(bus: Bus) -> None:
     code, printed = run_to_end(bus, *small_study(steps=1, step_s=0.0, ending="silent"))
     assert code == 1
-    assert "study.objective.metric 'loss' has no value" in printed
+    assert "study.objective.metric 'loss' was never reported" in printed
     assert "the trainer reported: other" in printed
 
 

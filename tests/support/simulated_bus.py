@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import msgspec
 import optuna
 from optuna.distributions import FloatDistribution
-from optuna.storages import InMemoryStorage
+from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 import trialbus
@@ -166,7 +166,7 @@ class SimulatedBus:
         self._requesters = requesters
         self.clock = Clock()
         self.log = SimulatedLog()
-        self.database = InMemoryStorage()
+        self.database: BaseStorage = InMemoryStorage()
         self.start()
 
     def start(self) -> None:
