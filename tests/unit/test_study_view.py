@@ -133,6 +133,13 @@ def test_a_view_begins_from_what_is_recorded() -> None:
     assert seen.elapsed_s == pytest.approx(57.0)
 
 
+def test_a_submission_that_is_refused_adds_no_time_to_that_of_the_runs_before() -> None:
+    first_end = msgspec.structs.replace(ended(), at=STARTED.at + 7.0)
+    again = msgspec.structs.replace(submitted(spec()), submission="2")
+    refused = msgspec.structs.replace(ended("2"), at=STARTED.at + 60.0)
+    assert view(STARTED, first_end, again, refused).elapsed_s == pytest.approx(7.0)
+
+
 def test_a_study_with_more_trials_than_it_is_to_have_is_not_told_as_14_of_5() -> None:
     begun = msgspec.structs.replace(STARTED, n_trials=5, n_done=14)
     assert told(view(begun)) == ["resumed with 14 trials done, and study.n_trials=5"]

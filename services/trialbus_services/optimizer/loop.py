@@ -440,7 +440,7 @@ class OptimizerLoop:
 
     def _finish_failed(self, name: str, error: Exception) -> None:
         """Finish a study as failed because of an error."""
-        if isinstance(error, SpecError):
+        if isinstance(error, SpecError | StorageLostError):
             logger.error("study %r: %s", name, error)
         else:
             logger.error("study %r cannot continue", name, exc_info=error)

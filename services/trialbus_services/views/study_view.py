@@ -333,6 +333,7 @@ class StudyView:
             self._n_done_earlier = self.n_done
             self._run_began = self._clock()
         if self.state == "finished":
+            self._elapsed_before_s, self._started_at = self.elapsed_s, None
             self._began, self._wall_s = self._clock(), None
         self.paused = False
         if self.state != "running":
