@@ -146,7 +146,8 @@ class Optimizer:
 
     def read_waits(self) -> str:
         """Return what the hub's status says of waiting slots."""
-        return str(hub_status(self._link).sessions[0].info.get("waits", ""))
+        workers = [s for s in hub_status(self._link).sessions if s.kind == "worker"]
+        return str(workers[0].info.get("waits", ""))
 
     def list_sessions(self) -> list[str]:
         return [row.session for row in hub_status(self._link).sessions]
