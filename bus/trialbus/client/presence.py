@@ -77,6 +77,7 @@ class Presence:
             info=dict(info or {}),
             exclusive=exclusive,
         )
+        self._announced: frames.Hello | None = None  # what was sent last
         self._own_link: Link | None = None
         if link is None:
             link = self._own_link = Link(endpoint)
@@ -146,7 +147,9 @@ class Presence:
         """Handle the hub's answer to a heartbeat."""
         if isinstance(frame, frames.Seen) and frame.session == self.session:
             self._is_known = True
-            self._registered.set()
+            # Not by the answer to an earlier heartbeat, after `inform` or `assign`.
+            if self._announced is self._hello:
+                self._registered.set()
         elif isinstance(frame, frames.Refused) and frame.about == self.session:
             if frame.code == frames.SESSION_LOST:
                 self._lost.set()
@@ -161,7 +164,10 @@ class Presence:
             return None
         if now >= self._due:
             registered = self._registered.is_set()
-            sent = send(frames.Ping(self.session) if registered else self._hello)
+            hello = self._hello
+            sent = send(frames.Ping(self.session) if registered else hello)
+            if not registered:
+                self._announced = hello
             self._due = now + (
                 self._ttl_s / 3 if sent and registered else min(_RETRY_S, self._ttl_s / 3)
             )
