@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,12 @@ import pytest
 
 import trialbus
 from support.until import until
+from trialbus.client.link import Link
+from trialbus.client.presence import Presence
+from trialbus.client.ring_directory import GROUP_VARIABLE
 from trialbus.testing import TestBus
 from trialbus.trainer.assignment import TRIAL_VARIABLE, make_environment, parse_assignment
-from trialbus.trainer.channel import PrintingChannel
+from trialbus.trainer.channel import BusChannel, PrintingChannel
 from trialbus.trainer.distributed import Ranks
 from trialbus.trainer.trial import Trial
 
@@ -134,3 +138,30 @@ def test_defaults_may_hold_what_a_command_line_holds() -> None:
     values = {"out": Path("runs"), "sizes": [1, 2], "make": dict, "seed": None}
     with trialbus.attach(defaults=values) as trial:
         assert dict(trial.params) == values
+
+
+def attach_with_limit(bus: TestBus) -> Trial:
+    """Return a trial with a time limit of 0.1 s."""
+    assigned = trialbus.TrialAssigned(study="s", trial=0, request="abc", params={}, timeout_s=0.1)
+    link = Link(bus.endpoint)
+    presence = Presence(link=link, kind="trainer")
+    return Trial(assigned, BusChannel(link, presence, assigned), None, Ranks())
+
+
+def test_a_trial_that_no_worker_ends_fails_at_its_time_limit_and_its_next_report_stops_it(
+    bus: TestBus,
+) -> None:
+    with attach_with_limit(bus) as trial:
+        (finished,) = until(lambda: bus.events(trialbus.TrialFinished))
+        assert (finished.state, finished.cause) == ("failed", "timed_out")
+        with pytest.raises(trialbus.TrialPruned, match=r"study.trial_timeout_s=0.1"):
+            trial.report(0, {"loss": 1.0})
+
+
+def test_the_time_limit_of_a_trial_is_left_to_its_worker(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(GROUP_VARIABLE, "abc")
+    with attach_with_limit(bus):
+        timers = [t for t in threading.enumerate() if isinstance(t, threading.Timer)]
+        assert timers == []

@@ -35,6 +35,15 @@ _SIGNALLED = "signalled"
 _POLL_S = 0.02
 
 
+def is_started_by_worker(name: str) -> bool:
+    """Tell whether a worker started this process for an attempt.
+
+    Args:
+        name: Name of the handover of the attempt.
+    """
+    return bool(name) and find_group() == name
+
+
 def note_signal(endpoint: str, name: str) -> bool:
     """Tell the worker of this process that a signal ends the training.
 
@@ -46,7 +55,7 @@ def note_signal(endpoint: str, name: str) -> bool:
         False if no worker started this process for the attempt, so that nobody else will publish
         the end of the attempt.
     """
-    if not name or find_group() != name:
+    if not is_started_by_worker(name):
         return False
     try:
         note = locate_group(endpoint, name) / _SIGNALLED

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
-from trialbus.client.handover import note_signal
+from trialbus.client.handover import is_started_by_worker, note_signal
 from trialbus.client.link import Link
 from trialbus.client.presence import Presence
 from trialbus.client.publisher import Publisher
@@ -51,7 +52,7 @@ class _ReceivingChannel:
             trial=assigned.trial,
             link=link,
         )
-        self._request = assigned.request
+        self._expired: events.Prune | None = None
         self._has_new_command = False  # since the last call of `find_prune`
         self._commands.wake_on_arrival(self._note_arrival)
 
@@ -64,7 +65,7 @@ class _ReceivingChannel:
             event = self._commands.next(0.0)
             if isinstance(event, events.Prune) and event.attempt == attempt:
                 return event
-        return None
+        return self._expired
 
     def wait_for_decision(self, attempt: int, step: int, wait_s: float) -> events.Prune | None:
         """Wait at most `wait_s` for the decision about a step; None means to go on."""
@@ -86,13 +87,23 @@ class _ReceivingChannel:
 
 
 class BusChannel(_ReceivingChannel):
-    """A trial's channel over a link: outbox, commands and presence share the link's thread."""
+    """A trial's channel over a link: outbox, commands and presence share the link's thread.
+
+    Where no worker ends the process, the channel fails a trial that exceeds its time limit, and the
+    next report receives a prune command.
+    """
 
     def __init__(self, link: Link, presence: Presence, assigned: events.TrialAssigned) -> None:
         # Subscribed before the publisher is made: the hub knows the subscription before any report.
         super().__init__(link, assigned)
         self._presence = presence
         self._publisher = Publisher(link=link)
+        self._assigned = assigned
+        self._timer: threading.Timer | None = None
+        if assigned.timeout_s is not None and not is_started_by_worker(assigned.request):
+            self._timer = threading.Timer(assigned.timeout_s, self._expire)
+            self._timer.daemon = True
+            self._timer.start()
 
     def publish(self, event: events.Event, *, at_once: bool = True) -> None:
         """Put an event into the outbox."""
@@ -100,13 +111,29 @@ class BusChannel(_ReceivingChannel):
 
     def note_signal(self) -> bool:
         """Tell the worker that a signal ends this process; False if no worker will know."""
-        return note_signal(self._link.endpoint, self._request)
+        return note_signal(self._link.endpoint, self._assigned.request)
 
     def close(self) -> None:
         """Send the events of the outbox, end the session and close the link."""
+        if self._timer is not None:
+            self._timer.cancel()
         self._publisher.close(_FLUSH_S)
         self._presence.close()
         self._link.close()
+
+    def _expire(self) -> None:
+        assigned = self._assigned
+        reason = f"the attempt took longer than study.trial_timeout_s={assigned.timeout_s:g}"
+        attempt: dict[str, Any] = {
+            "study": assigned.study,
+            "trial": assigned.trial,
+            "attempt": assigned.attempt,
+        }
+        self.publish(
+            events.TrialFinished(**attempt, state="failed", cause="timed_out", error=reason)
+        )
+        self._expired = events.Prune(**attempt, step=0, reason=reason)
+        self._note_arrival()
 
 
 class SilentChannel:
