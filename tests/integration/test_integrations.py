@@ -66,6 +66,60 @@ def test_a_training_reports_its_evaluations_and_ends_when_it_is_pruned(
     assert (finished.state, finished.error) == ("pruned", None)
 
 
+DEVICES = """
+import torch, trialbus
+from lightning.pytorch import LightningModule, Trainer
+from trialbus.callbacks.lightning import TrialCallback
+
+class Model(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 1)
+    def training_step(self, batch, _):
+        return self.layer(batch[0]).square().mean()
+    def validation_step(self, batch, _):
+        self.log("loss", self.layer(batch[0]).square().mean(), sync_dist=True)
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+def load():
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(4, 4)))
+
+with trialbus.attach() as trial:
+    Trainer(
+        max_epochs=100_000, accelerator="cpu", devices=2, strategy="ddp", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
+        callbacks=[TrialCallback(trial)],
+    ).fit(Model(), load(), load())
+print(f"rank {trial.rank} {trial.prune_command.step}", flush=True)
+"""
+
+
+@pytest.mark.timeout(120)
+def test_ranks_that_lightning_starts_report_once_and_are_pruned_together(
+    test_bus: TestBus, tmp_path: Path
+) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(DEVICES)
+    environment = dict(os.environ)
+    test_bus.assign(environment.__setitem__, params={})
+    with subprocess.Popen(
+        [sys.executable, script],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as training:
+        until(lambda: len(test_bus.events(trialbus.EvaluationComplete)) >= 2, 90)
+        test_bus.prune()
+        printed, _ = training.communicate(timeout=50)
+    assert training.returncode == 0, printed
+    assert {"rank 0 0", "rank 1 0"} <= set(printed.splitlines())
+    steps = [event.step for event in test_bus.events(trialbus.EvaluationComplete)]
+    assert steps == list(range(len(steps)))
+    assert [event.state for event in test_bus.events(trialbus.TrialFinished)] == ["pruned"]
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("example", "metric", "direction"),

@@ -120,6 +120,25 @@ def test_a_trainer_that_waits_says_once_what_it_waits_for(
     assert [r.message for r in caplog.records if "waiting" in r.message] == [note]
 
 
+def test_without_an_optimizer_the_log_says_that_the_study_has_ended(
+    bus: Bus, client: Callable[[], Client], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(request, "_FIRST_NOTE_S", 0.5)
+    bus.hub()
+    listener = client()
+    submission = listener.submit()
+    ended = trialbus.StudyFinished(
+        study=SPEC.name, submission=submission, reason="stopped", error="by ada"
+    )
+    listener.publisher.publish(ended)
+    with pytest.raises(trialbus.StudyEndedError, match=r"somebody stopped it: by ada"):
+        trialbus.attach(study=SPEC.name, endpoint=bus.endpoint)
+    listener.next(trialbus.RequestWithdrawn)
+    listener.submit()
+    with pytest.raises(trialbus.TrialbusError, match="no trial was assigned"):
+        trialbus.attach(study=SPEC.name, endpoint=bus.endpoint, timeout_s=1)
+
+
 @pytest.mark.timeout(120)
 def test_a_study_ends_though_a_process_that_the_hub_never_knew_requested_a_trial(
     bus: Bus, client: Callable[[], Client]

@@ -13,7 +13,8 @@ class TrialCallback(Callback):
     """A callback of Lightning that reports the logged metrics at the end of every validation.
 
     The sanity check is not reported. `Trainer.fit` raises `TrialPruned` when the trial is pruned.
-    With several devices start the processes with `torchrun` and call
+    With several devices in a worker's trial, the ranks that Lightning starts (`strategy="ddp"`)
+    attach as the script does. Otherwise start the processes with `torchrun` and call
     `torch.distributed.init_process_group()` before `trialbus.attach()`.
 
     Args:

@@ -8,6 +8,8 @@ import socket
 import time
 import uuid
 
+import msgspec
+
 from trialbus.client.link import Link
 from trialbus.client.presence import Presence
 from trialbus.client.publisher import Publisher
@@ -19,6 +21,8 @@ from trialbus.trainer.assignment import TTL_S
 _CONNECT_S = 10.0
 _FIRST_NOTE_S = 1.0
 _CHECK_EVERY_S = 10.0
+_NEVER = "never submitted"
+_UNKNOWN = "not known"
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +66,6 @@ def request_trial(
             publisher.publish(request)
             try:
                 assigned = _wait_for_answer(answers, request, link, timeout_s)
-            except StudyEndedError:
-                raise
             except BaseException:
                 publisher.publish(events.RequestWithdrawn(study=study, request=request.request))
                 raise
@@ -111,7 +113,10 @@ def _wait_for_answer(
         event = answers.next(max(0.0, min(deadline, check_at) - now))
         now = time.monotonic()
         if event is None and now >= check_at and now < deadline:
-            note = _describe_wait(link, request.study)
+            submission = _read_submission(link, request.study)
+            if isinstance(submission, events.StudyFinished):  # and no optimizer says so
+                raise StudyEndedError(request.study, submission.reason, submission.error)
+            note = _describe_wait(link, request.study, submission)
             if note != noted:
                 logger.warning("%s", note)
                 noted = note
@@ -128,16 +133,39 @@ def _wait_for_answer(
         return event
 
 
-def _describe_wait(link: Link, study: str) -> str:
+def _describe_wait(link: Link, study: str, submission: events.StudySubmitted | str) -> str:
     """Return what a request for a trial waits for: a hub, a submission, or an optimizer."""
     waiting = f"waiting for a trial of study {study!r}"
     if not link.connected:
         return f"no hub answers at {link.endpoint}; {waiting}"
-    try:
-        with subscribe(events.StudySubmitted, study=study, start="earliest", link=link) as log:
-            is_submitted = any(True for _ in log.read_to(None, _FIRST_NOTE_S))
-    except TrialbusError:  # also for a trainer's key, which does not read submissions
-        return waiting
-    if not is_submitted:
+    if submission == _NEVER:
         return f"{waiting}, which nobody has submitted on this bus"
     return f"{waiting}: all are running, the study is paused, or no optimizer serves this bus"
+
+
+def _read_submission(link: Link, study: str) -> events.StudySubmitted | events.StudyFinished | str:
+    """Return the newest submission of a study in the log, or its end if it has ended.
+
+    Without a submission, or if the hub does not let this key read submissions, a text says so.
+    """
+    submitted: events.StudySubmitted | None = None
+    finished: events.StudyFinished | None = None
+    try:
+        with subscribe(
+            events.StudySubmitted, events.StudyFinished, study=study, start="earliest", link=link
+        ) as log:
+            for record in log.read_to(None, _FIRST_NOTE_S):
+                match record.event:
+                    case events.StudySubmitted() as event:
+                        submitted = event
+                    case events.StudyFinished() as event:
+                        finished = event
+                    case _:
+                        continue
+    except (TrialbusError, msgspec.DecodeError):
+        return _UNKNOWN
+    if submitted is None:
+        return _NEVER
+    if finished is not None and finished.submission == submitted.submission:
+        return finished
+    return submitted
