@@ -173,20 +173,33 @@ def test_the_config_s_callbacks_reach_a_training_through_services_of_the_same_tr
     assert stored.user_attrs[ORIGIN]["config"]["callbacks"]["optuna"]["metric_name"]
 
 
-def test_a_multirun_of_jobs_with_one_study_is_refused_before_any_job_runs(bus: Bus) -> None:
+@pytest.mark.parametrize(
+    ("override", "error"),
+    [
+        (
+            "sampler=random,tpe",
+            (
+                "error: study.name: 'quadratic' is the study of two jobs of --multirun, the job of "
+                "sampler=random and the job of sampler=tpe; give each job a study of its own, for "
+                "example by 'study.name=quadratic-${hydra:job.num}'"
+            ),
+        ),
+        ("hydra.job.chdir=true", "error: hydra.job.chdir: true would move the bus"),
+    ],
+    ids=["one study", "another folder"],
+)
+def test_a_multirun_of_wrong_jobs_is_refused_before_any_job_runs(
+    bus: Bus, override: str, error: str
+) -> None:
     study = bus.service(
         "study",
         "--multirun",
         *small_study(steps=1, step_s=0.0, n_trials=1),
-        "sampler=random,tpe",
+        override,
         f"hydra.sweep.dir={bus.directory}/sweep",
     )
     assert study.wait(60) == 2
-    assert (
-        "error: study.name: 'quadratic' is the study of two jobs of --multirun, the job of "
-        "sampler=random and the job of sampler=tpe; give each job a study of its own, for example "
-        "by 'study.name=quadratic-${hydra:job.num}'"
-    ) in study.printed()
+    assert error in study.printed()
     assert not (bus.directory / "sweep").exists()
 
 

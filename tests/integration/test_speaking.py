@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -152,11 +153,39 @@ def test_a_copy_whose_report_is_dropped_says_so_once(tmp_path: Path) -> None:
     assert text.count("this process has a copy of the trial of process") == 1
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork.*:DeprecationWarning")
+def test_a_forked_child_ends_at_once_by_a_signal(bus: TestBus) -> None:
+    with trialbus.attach() as trial:
+        child = os.fork()
+        if child == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+        trial.report(0, {"loss": 1.0})
+    assert list_events(bus) == [("step", 0), ("end", "complete")]
+
+
+def test_another_rank_leaves_the_checkpoints_of_the_first_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRIALBUS_CHECKPOINTS", str(tmp_path))
+    with trialbus.attach() as trial:
+        with trial.checkpoint.save(0) as path:
+            path.write_text("weights")
+        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        printed = run_child("latest")
+        assert "checkpoint 0" in printed
+        assert trial.checkpoint.latest() is not None
+
+
 CHILD = """
 import sys, trialbus
 with trialbus.attach() as trial:
     print(trial.params["x"], trial.rank, trial.is_speaker, flush=True)
     trial.report(5, {"loss": 9.0})
+    if sys.argv[1:] == ["latest"]:
+        print("checkpoint", trial.checkpoint.latest().step)
     if sys.argv[1:] == ["raise"]:
         raise ValueError
 """

@@ -16,7 +16,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from trialbus.errors import TrialbusError
-from trialbus_services.cli.multirun import check_study_names
+from trialbus_services.cli.multirun import check_jobs
 from trialbus_services.config import composing
 from trialbus_services.config.composing import ComposedConfig
 from trialbus_services.config.secrets import mask_message, mask_secrets
@@ -58,7 +58,7 @@ def run(name: str, arguments: Sequence[str], task: Callable[[ComposedConfig], in
         with composing.compose_config(arguments):
             pass  # so that a mistake is reported as for every other command; remembers secrets
     if options.multirun and name == "study" and not is_answered_by_hydra:
-        check_study_names(arguments)
+        check_jobs(arguments)
     # Completion is installed for `trialbus` itself, not for `trialbus study`.
     sys.argv[0] = "trialbus" if options.shell_completion else f"trialbus {name}"
     if not (options.cfg or options.help):

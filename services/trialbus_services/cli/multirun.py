@@ -1,10 +1,11 @@
-"""Multirun: checks that the jobs of `trialbus study -m` are studies of different names."""
+"""Multirun: checks the jobs of `trialbus study -m`: names of their studies, and their folder."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from trialbus.errors import SpecError
@@ -13,8 +14,8 @@ from trialbus_services.config import composing
 _SWEEPER = "hydra/sweeper"
 
 
-def check_study_names(arguments: Sequence[str]) -> None:
-    """Check that no two jobs of a multirun have the same study.
+def check_jobs(arguments: Sequence[str]) -> None:
+    """Check that no two jobs of a multirun have the same study, and that all stay in this folder.
 
     Jobs that another sweeper than Hydra's own chooses are not known before they run.
 
@@ -22,12 +23,19 @@ def check_study_names(arguments: Sequence[str]) -> None:
         arguments: Arguments of `trialbus study`, with `--multirun`.
 
     Raises:
-        SpecError: Two jobs have the same study, which would be run and reported twice.
+        SpecError: Two jobs have the same study, which would be run and reported twice, or jobs
+            change their folder.
         ConfigError: The config of a job cannot be composed.
     """
     jobs: dict[str, list[str]] = {}
     for job in _list_jobs(arguments):
         with composing.compose_config(job) as composition:
+            if HydraConfig.get().job.chdir:
+                raise SpecError(
+                    "hydra.job.chdir",
+                    "true would move the bus, the storage and the reports of each job to another "
+                    "folder (expected false; trainer.cwd is the folder of trainings)",
+                )
             if composition.config.get("phases"):
                 return
             name = str(composition.config.study.name)
