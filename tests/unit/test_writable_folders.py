@@ -12,7 +12,7 @@ import pytest
 from support.until import until
 from trialbus import SpecError
 from trialbus.errors import TrialbusError
-from trialbus_services.process.child import Child
+from trialbus_services.process.child import Child, find_error
 from trialbus_services.process.paths import check_writable
 
 
@@ -74,8 +74,9 @@ def test_a_service_that_fails_is_reported_with_its_last_message_of_this_start(
     message = supervise_until_error(child)
     child.wait()
     assert "the hub ended with code 2" in message
-    assert "code 2: error: bus.sync: " in message
-    assert "on the command line: bus.sync=never" in message
+    assert "code 2: bus.sync: " in message
+    assert "\n    on the command line: bus.sync=never\n" in message
+    assert f"\n  the whole output: {log}" in message
     assert "yesterday" not in message
 
 
@@ -86,7 +87,25 @@ def test_a_service_without_space_for_its_reason_is_reported_with_the_full_folder
         child = Child("hub", ["bus.sync=never"], ["bus.sync=never"], tmp_path / "logs" / "hub.log")
         message = supervise_until_error(child)
         child.wait()
-    assert f"it printed nothing; bus.dir: '{tmp_path}/logs': File too large" in message
+    assert f"it printed nothing\n  bus.dir: '{tmp_path}/logs': File too large" in message
+
+
+@pytest.mark.parametrize(
+    ("output", "lines"),
+    [
+        ("", ["it printed nothing"]),
+        ("09:00 hub serving\n", ["09:00 hub serving"]),
+        ("serving\nerror: no x\n  on line 3\nnext: do y\n", ["no x", "  on line 3", "next: do y"]),
+        (
+            "09:00 hub failed\nTraceback (most recent):\n  File a\nValueError: several\nlines\n",
+            ["ValueError: several", "lines"],
+        ),
+        ("Traceback (most recent call last):\n  File a\nKeyError: 1\nerror: bad\n", ["bad"]),
+    ],
+    ids=["nothing", "no error", "error", "traceback", "error after a traceback"],
+)
+def test_the_whole_error_at_the_end_of_an_output_is_found(output: str, lines: list[str]) -> None:
+    assert find_error(output) == lines
 
 
 def test_a_service_whose_log_cannot_be_written_is_not_started(tmp_path: Path) -> None:

@@ -193,7 +193,8 @@ class HubSocket:
         except zmq.ZMQError as error:
             self._close_socket(linger_ms=0)
             raise TrialbusError(
-                f"bus.endpoint={self._endpoint!r} cannot be bound: {error.strerror}"
+                f"bus.endpoint={self._endpoint!r} cannot be bound: {error.strerror}; "
+                "choose another endpoint, or end the program that serves there"
             ) from None
 
     def _close_socket(self, *, linger_ms: int) -> None:

@@ -149,7 +149,10 @@ class Services:
             except HubUnavailableError:
                 self._check_children()
                 if time.monotonic() > deadline:
-                    raise
+                    hub = self._children.get("hub")
+                    raise (hub and hub.failure) or HubUnavailableError(
+                        self.link.endpoint, self._bus.connect_s
+                    ) from None
 
     def _check_children(self) -> None:
         for name, child in list(self._children.items()):

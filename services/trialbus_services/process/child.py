@@ -15,6 +15,7 @@ from pathlib import Path
 from trialbus.errors import SpecError, TrialbusError
 from trialbus.protocol.private_folder import open_private_log
 from trialbus_services.process import exit_codes, paths
+from trialbus_services.process.exit_codes import ServiceError
 from trialbus_services.process.signals import hold_signals
 
 _PARENT_VARIABLE = "TRIALBUS_PARENT_ON_STDIN"
@@ -23,6 +24,9 @@ _ARGUMENTS_VARIABLE = "TRIALBUS_SERVICE_ARGUMENTS"
 _MAX_RESTARTS = 5
 _STABLE_S = 30.0
 _STOP_S = 20.0
+# Beginnings of an error in the output of a service, and of a traceback.
+_ERROR = "error: "
+_TRACEBACK = "Traceback "
 
 
 class Child:
@@ -50,6 +54,8 @@ class Child:
         self._arguments = list(arguments)
         self._visible_arguments = list(visible_arguments)
         self._restarts = 0
+        #: Error that ended the service before its last restart; None without one.
+        self.failure: ServiceError | None = None
         self._start()
 
     @property
@@ -67,7 +73,7 @@ class Child:
             False if the service has ended because another service of the name serves already.
 
         Raises:
-            TrialbusError: The service ended too often in a short time, or refuses to start.
+            ServiceError: The service ended too often in a short time, or refuses to start.
         """
         code = self._process.poll()
         if code is None:
@@ -78,12 +84,10 @@ class Child:
             return False
         log_problem = self._find_log_problem()
         if log_problem or self._restarts == _MAX_RESTARTS or code == exit_codes.WRONG_INPUT:
-            reason = "; ".join(filter(None, [self._read_last_message(), log_problem]))
-            raise TrialbusError(
-                f"the {self.name} ended with code {code}: {reason} (log: {self.log})"
-            )
+            lines = [*self._read_error(), *([log_problem] if log_problem else [])]
+            raise ServiceError(self.name, code, lines, self.log)
         self._restarts += 1
-        report(f"the {self.name} ended with code {code}; starting it again")
+        report(self._describe_restart(code))
         self._start()
         return True
 
@@ -134,24 +138,42 @@ class Child:
             return str(error)
         return None
 
-    def _read_last_message(self) -> str:
-        """Return the last message that the service printed since the last start, on one line.
-
-        Indented lines at the end belong to the line above: an error names the source of a value so.
-        """
+    def _read_error(self) -> list[str]:
+        """Return the whole error that the service printed last since its last start, by line."""
         try:
             with self.log.open("rb") as log:
                 log.seek(self._log_start)
-                lines = log.read().decode(errors="replace").splitlines()
+                return find_error(log.read().decode(errors="replace"))
         except OSError:
-            return "it left no log"
-        message: list[str] = []
-        for line in reversed(lines):
-            if line.strip():
-                message.insert(0, line.strip())
-            if message and not line[:1].isspace():
-                break
-        return " ".join(message) or "it printed nothing"
+            return ["it left no log"]
+
+    def _describe_restart(self, code: int) -> str:
+        """Return the line about a restart, with the reason if the restart before had another."""
+        lines = self._read_error() if code > 0 else [""]
+        is_new = self.failure is None or self.failure.lines != lines
+        self.failure = ServiceError(self.name, code, lines, self.log) if code > 0 else None
+        reason = f" ({lines[0]})" if code > 0 and is_new else ""
+        return f"the {self.name} ended with code {code}{reason}; starting it again"
+
+
+def find_error(output: str) -> list[str]:
+    """Return the lines of the last error in the output of a program; its last lines without one.
+
+    An error begins with `error: ` and goes on to the end, as the source of a value does below the
+    error. Of a traceback only the exception counts.
+    """
+    lines = [line.rstrip() for line in output.splitlines() if line.strip()]
+    if not lines:
+        return ["it printed nothing"]
+    starts = [i for i, line in enumerate(lines) if line.startswith((_ERROR, _TRACEBACK))]
+    start = starts[-1] if starts else len(lines) - 1
+    if lines[start].startswith(_TRACEBACK):
+        start += 1
+        while start < len(lines) - 1 and lines[start][0].isspace():
+            start += 1
+    while start and lines[start][0].isspace():  # belongs to the line above
+        start -= 1
+    return [lines[start].removeprefix(_ERROR), *lines[start + 1 :]]
 
 
 def take_arguments(visible_arguments: list[str]) -> list[str]:

@@ -7,6 +7,8 @@ run as a file and imports nothing of trialbus.
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from trialbus.errors import HubRefusedError, LogError, LogInUseError, SpecError, TrialbusError
@@ -50,8 +52,27 @@ def find_signal(code: int) -> int | None:
     return -code if code < 0 else _SHELL_CODES.get(code)
 
 
+class ServiceError(TrialbusError):
+    """A service that this process had started ended, and cannot go on.
+
+    Args:
+        name: Name of the service.
+        code: Exit code of the service.
+        lines: Lines of the error that the service printed.
+        log: File with the output of the service.
+    """
+
+    def __init__(self, name: str, code: int, lines: Sequence[str], log: Path) -> None:
+        text = "\n  ".join([f"the {name} ended with code {code}: {lines[0]}", *lines[1:]])
+        super().__init__(f"{text}\n  the whole output: {log}")
+        self.code = code
+        self.lines = list(lines)
+
+
 def get_error_code(error: TrialbusError) -> int:
     """Return the exit code of a command that an error ended."""
+    if isinstance(error, ServiceError):
+        return error.code if error.code == WRONG_INPUT else FAILED
     if isinstance(error, LogInUseError | HubRefusedError):
         return ALREADY_SERVED
     return WRONG_INPUT if isinstance(error, SpecError | LogError) else FAILED
