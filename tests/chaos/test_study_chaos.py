@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.xfail(reason="a killed training fails at once", strict=False)
 @pytest.mark.timeout(180)
 def test_accounts_log_and_database_agree_whatever_is_killed() -> None:
     # In a process of its own, which becomes the parent of all orphans.

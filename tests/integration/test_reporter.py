@@ -136,3 +136,16 @@ def test_a_reporter_outlives_its_hub_and_answers_when_it_is_back(bus: Bus) -> No
     publish(bus, make_study_end("second"))
     until_reported(bus, "second")
     assert service.running
+
+
+def test_a_second_reporter_is_refused_and_names_the_first(bus: Bus) -> None:
+    bus.hub()
+    first = reporter(bus)
+    until(lambda: "serving on" in first.printed(), 30, "the first reporter")
+    second = bus.run("second", first.command)
+    assert second.wait(30) == 3
+    assert "reporter 'reporter' is already registered (host " in second.printed()
+    assert f"pid {first.pid})" in second.printed()
+    assert "serving on" not in second.printed()
+    first.restart()  # after SIGKILL, the next serves at once
+    until(lambda: first.printed().count("serving on") == 2, 30, "the next reporter")

@@ -12,6 +12,7 @@ from trialbus.client.link import Link
 from trialbus.protocol import frames
 from trialbus.protocol.status import HubStatus, SessionStatus
 from trialbus_services.cli import metrics
+from trialbus_services.cli.inspect import list_optimizer_rows
 from trialbus_services.optimizer.latency import Latency, Percentiles
 from trialbus_services.optimizer.status import OptimizerStatus, from_info, to_info
 
@@ -111,6 +112,13 @@ def test_prometheus_reads_counters_gauges_and_latencies_with_units(
         'trialbus_optimizer_latency_seconds{operation="sampling",quantile="0.5"} 0.5',
         'trialbus_optimizer_latency_seconds{operation="sampling",quantile="0.99"} 1.0',
     ]
+
+
+def test_the_status_shows_no_counts_of_trials_when_no_study_runs() -> None:
+    names = dict(list_optimizer_rows(to_info(OptimizerStatus())))
+    assert names["running studies"] == "0"
+    assert "complete trials" not in names
+    assert dict(list_optimizer_rows(to_info(STATUS)))["complete trials"] == "5"
 
 
 def test_an_optimizer_of_another_version_does_not_disturb_prometheus(

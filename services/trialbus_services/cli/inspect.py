@@ -31,6 +31,15 @@ from trialbus_services.process import exit_codes
 _CONNECT_S = 5.0
 _POLL_S = 0.1
 
+# Fields of an optimizer's status that count the trials of running studies only.
+_OF_RUNNING_STUDIES = ("complete", "pruned", "failed", "running")
+_STATUS_LABELS = {
+    "studies": "running studies",
+    "n_paused": "paused studies",
+    "paused": "paused",
+    **{name: f"{name} trials" for name in _OF_RUNNING_STUDIES},
+}
+
 _any_map = msgspec.msgpack.Decoder(dict[str, Any])
 
 
@@ -176,7 +185,7 @@ def _print_status(console: Console, status: HubStatus, events_per_s: int) -> Non
     optimizer = Table("optimizer", "", box=None, header_style="dim")
     for session in status.sessions:
         if session.kind == "optimizer":
-            for name, text in _list_optimizer_rows(session.info):
+            for name, text in list_optimizer_rows(session.info):
                 optimizer.add_row(name, text)
     for table in (durable, sessions, _build_worker_table(status.sessions), optimizer):
         if table.row_count:
@@ -184,7 +193,7 @@ def _print_status(console: Console, status: HubStatus, events_per_s: int) -> Non
             console.print(table, highlight=False, markup=False)
 
 
-def _list_optimizer_rows(info: Info) -> Iterator[tuple[str, str]]:
+def list_optimizer_rows(info: Info) -> Iterator[tuple[str, str]]:
     """Yield the names and texts of the information about an optimizer, without empty texts."""
     optimizer_status = from_info(info)
     if optimizer_status is None:  # of another version
@@ -194,7 +203,9 @@ def _list_optimizer_rows(info: Info) -> Iterator[tuple[str, str]]:
         if name in info:
             yield name, str(info[name])
     for name, value in msgspec.structs.asdict(optimizer_status).items():
-        label = name.removeprefix("n_").replace("_", " ") if name != "paused" else "paused studies"
+        if name in _OF_RUNNING_STUDIES and not optimizer_status.studies:
+            continue  # not the trials of a study that has ended
+        label = _STATUS_LABELS.get(name, name.replace("_", " "))
         match value:
             case dict():
                 yield label, str(optimizer_status.n_refused)

@@ -52,7 +52,11 @@ class HubCollector(Collector):
         for name, value in status.counters.items():
             counters.add_metric([name], value)
         yield counters
-        lag = GaugeMetricFamily("trialbus_lag", "Events not yet handled.", labels=["name"])
+        lag = GaugeMetricFamily(
+            "trialbus_lag",
+            "Events in the log after a durable name's offset, also those the name does not read.",
+            labels=["name"],
+        )
         for name, progress in status.durable.items():
             lag.add_metric([name], progress.lag)
         yield lag
@@ -118,11 +122,14 @@ def metrics(arguments: list[str]) -> int:
     stop = install_stop_event()
     registry = CollectorRegistry()
     with Link(options.endpoint) as link:
-        registry.register(HubCollector(link))
+        collector = HubCollector(link)
+        registry.register(collector)
         listen(options.address, options.port, host_key="--address", port_key="--port").close()
         server, thread = start_http_server(options.port, options.address, registry)
         address = f"http://{options.address}:{server.server_port}/metrics"
         print(f"metrics of {link.endpoint} on {address}", flush=True)
+        for _ in collector.collect():  # a hub that does not answer is named now
+            pass
         stop.wait()
         server.shutdown()
         thread.join()

@@ -16,7 +16,7 @@ from trialbus.errors import TrialbusError
 from trialbus.protocol.private_folder import make_private_folder
 from trialbus.trainer.artifacts import locate_artifacts
 from trialbus_services.config import settings
-from trialbus_services.optimizer.storage import JOURNAL, check_url
+from trialbus_services.optimizer.storage import JOURNAL, check_url, open_storage
 from trialbus_services.process import exit_codes
 from trialbus_services.process.listening import listen
 from trialbus_services.process.signals import install_stop_event
@@ -104,6 +104,7 @@ def build_command(
     listen(
         dashboard.host, dashboard.port, host_key="dashboard.host", port_key="dashboard.port"
     ).close()
+    open_storage(storage.url)  # makes the tables, without which the dashboard ends in a traceback
     make_private_folder(locate_artifacts())
     return [
         *(program, "--from-config", "/dev/stdin"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
@@ -17,6 +18,8 @@ _OPEN_PATHS = frozenset({"/login", "/static/monitor.css"})
 TOKEN_PARAMETER = "token"  # noqa: S105 - a name
 _LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 _LONGEST_HOST = 255  # characters of a host name in an answer
+logger = logging.getLogger(__name__)
+
 _SECURITY_HEADERS = {
     # Plotly adds a style sheet to the page.
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; connect-src 'self'; "
@@ -91,8 +94,12 @@ class AccessMiddleware:
             await self._app(scope, receive, send)
             return
 
+        has_started = False
+
         async def send_with_headers(message: Message) -> None:
+            nonlocal has_started
             if message["type"] == "http.response.start":
+                has_started = True
                 MutableHeaders(scope=message).update(_SECURITY_HEADERS)
             await send(message)
 
@@ -106,7 +113,14 @@ class AccessMiddleware:
                 if scope["path"] == "/"
                 else JSONResponse({"error": "log in first"}, 401)
             )
-        await answer(scope, receive, send_with_headers)
+        try:
+            await answer(scope, receive, send_with_headers)
+        except Exception:
+            # Starlette would answer outside of this middleware, and so without the headers.
+            logger.exception("no answer to %s %s", scope["method"], scope["path"])
+            if not has_started:
+                error = JSONResponse({"error": "the page failed; its log says why"}, 500)
+                await error(scope, receive, send_with_headers)
 
     async def _is_allowed_host(self, scope: Scope) -> bool:
         """Return whether Starlette's host check passes a request on."""

@@ -50,14 +50,23 @@ def open_storage(url: str) -> BaseStorage:
         storage = _open_database(
             url, {"connect_args": {"timeout": _BUSY_S}} if sqlite else {"pool_pre_ping": True}
         )
+        if sqlite:
+            _use_write_ahead_log(storage.engine)
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
         reason = str(getattr(error, "orig", None) or error).splitlines()[0]
         raise SpecError(
-            "storage.url", f"{mask_secrets(url)!r} cannot be opened: {reason}"
+            "storage.url", f"{mask_secrets(url)!r} cannot be opened: {reason}{_advise(reason)}"
         ) from error
-    if sqlite:
-        _use_write_ahead_log(storage.engine)
     return optuna.storages.get_storage(storage)
+
+
+def _advise(reason: str) -> str:
+    """Return what to do about an error of a database, where this is known."""
+    if "locked" in reason:
+        return "; end the program that holds the lock, or choose another storage"
+    if "Connection refused" in reason:
+        return "; start the database's server, or correct the address"
+    return ""
 
 
 def _open_database(url: str, engine_kwargs: dict[str, Any]) -> RDBStorage:
@@ -88,8 +97,12 @@ def find_study(url: str, name: str) -> optuna.Study | None:
         return None
 
 
-def check_url(url: str) -> None:
+def check_url(url: str, *, is_written: bool = True) -> None:
     """Check the URL of a storage without opening the storage.
+
+    Args:
+        url: URL of the storage.
+        is_written: Whether the storage is written, and so needs a folder that can be.
 
     Raises:
         SpecError: The URL is malformed, its database driver is not installed, or its file cannot
@@ -99,7 +112,7 @@ def check_url(url: str) -> None:
         return
     if url.startswith(JOURNAL):
         path = url.removeprefix(JOURNAL)
-        _check_file(url, path)
+        _check_file(url, path, is_written=is_written)
         check_journal(path)
         return
     try:
@@ -111,7 +124,7 @@ def check_url(url: str) -> None:
         ) from error
     is_sqlite = database_url.get_backend_name() == "sqlite"
     if is_sqlite and database_url.database and not database_url.query:
-        _check_file(url, database_url.database)
+        _check_file(url, database_url.database, is_written=is_written)
         if database_url.get_driver_name() == "pysqlite":
             _check_database(url, database_url.database)
 
@@ -149,13 +162,19 @@ def _read_first_line(file: Path) -> bytes:
         return b""
 
 
-def _check_file(url: str, path: str) -> None:
+def _check_file(url: str, path: str, *, is_written: bool) -> None:
     file = Path(path)
     masked = mask_secrets(url)
     if file.exists() and not (file.is_file() and os.access(file, os.R_OK | os.W_OK)):
         raise SpecError("storage.url", f"{masked!r} is not a file that can be read and written")
     if not file.parent.is_dir():
         raise SpecError("storage.url", f"{masked!r}: there is no folder {str(file.parent)!r}")
+    if is_written and not os.access(file.parent, os.W_OK | os.X_OK):
+        raise SpecError(
+            "storage.url",
+            f"{masked!r}: the folder {str(file.parent)!r} cannot be written (expected a folder for "
+            "the database and the files that it keeps beside)",
+        )
 
 
 def _use_write_ahead_log(engine: Engine) -> None:

@@ -22,12 +22,14 @@ from trialbus_services.notify.listener import run_listeners
 from trialbus_services.notify.notice import Notifier
 from trialbus_services.process import exit_codes
 from trialbus_services.process.signals import install_stop_event
+from trialbus_services.process.takeover import describe_process, end_dead_sessions
 from trialbus_services.reporter.report_process import ReportError, make_report_in_process, prepare
 
 logger = logging.getLogger(__name__)
 
 _NAME = "reporter"
-_TTL_S = 10.0
+_TTL_S = 3.0  # the report is made in another process, which holds up no heartbeat
+_TAKEOVER_S = 1.5 * _TTL_S
 _FETCH_S = 1.0
 _FLUSH_S = 5.0
 _MAX_ATTEMPTS = 3
@@ -45,17 +47,25 @@ def run(
     A study that finished while no reporter ran is reported when a reporter runs again: the offset
     is committed only once `report_ready` is in the log. A report that fails is tried three times;
     then `report_ready` carries the error.
+
+    Raises:
+        HubRefusedError: Another reporter serves this bus.
     """
     stop = install_stop_event()
     prepare()
     with Link(bus.endpoint) as link:
         link.wait_connected(bus.connect_s)
-        logger.info("serving on %s, writing to %s", bus.endpoint, Path(report.dir).absolute())
-        info = {"storage": mask_secrets(storage.url)}
+        info = {"storage": mask_secrets(storage.url), **describe_process()}
+        end_dead_sessions(link, _NAME)
         with (
-            Presence(link=link, kind="reporter", name=_NAME, ttl_s=_TTL_S, info=info),
+            Presence(
+                link=link, kind=_NAME, name=_NAME, ttl_s=_TTL_S, info=info, exclusive=True
+            ) as presence,
             run_listeners(notifiers or {}, link, stop),
         ):
+            # A reporter that died on another host counts as alive for the time-to-live.
+            presence.wait_registered(_TAKEOVER_S)
+            logger.info("serving on %s, writing to %s", bus.endpoint, Path(report.dir).absolute())
             _serve(link, storage.url, report, stop)
     return exit_codes.DONE
 

@@ -41,7 +41,7 @@ def open_storage(storage: str) -> BaseStorage:
         path = _require_file(url.removeprefix(JOURNAL))
         check_journal(path)
         return JournalStorage(JournalFileBackend(str(path)))
-    check_url(url)
+    check_url(url, is_written=False)
     parts = make_url(url)
     sqlite = parts.get_backend_name() == "sqlite"
     if sqlite and not (parts.database or "").startswith("file:"):
