@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import optuna
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -68,6 +69,7 @@ def make_plans(composed: ComposedConfig) -> Generator[launcher.Plan]:
         return
     for phase in _read_phases(composed):
         with _compose_phase(phase, composed.arguments) as phase_config:
+            _print_merged_params(phase_config, Console(stderr=True))
             yield launcher.make_plan(phase_config)
 
 
@@ -91,6 +93,7 @@ def _read_study(composed: ComposedConfig, console: Console) -> StudySpec:
     """Return the study of a config, with the params of the phase of `from_phase` fixed."""
     config = composed.config
     spec = sections.read_study(config)
+    _print_merged_params(composed, console)
     phase = config.get("from_phase")
     if phase is None:
         return spec
@@ -104,6 +107,43 @@ def _read_study(composed: ComposedConfig, console: Console) -> StudySpec:
     for line in lines:
         console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
     return msgspec.structs.replace(spec, fixed={**fixed, **spec.fixed}, inherited=inherited)
+
+
+def _print_merged_params(composed: ComposedConfig, console: Console) -> None:
+    text = _describe_merged_params(composed)
+    if text is not None:
+        console.print(text, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def _describe_merged_params(composed: ComposedConfig) -> str | None:
+    """Return which params a phase searches only because its study has them; None without such."""
+    choices = HydraConfig.get().runtime.choices
+    phase, study = choices.get("phase"), choices.get("study")
+    if phase is None:
+        return None
+    with compose_config(_drop_phase(composed.arguments)) as plain:
+        if HydraConfig.get().runtime.choices.get("study") != study:
+            return None  # the phase chooses its study itself
+        inherited = _list_params(plain.config)
+    own = [name for name in _list_params(composed.config) if name not in inherited]
+    if not own or not inherited:
+        return None
+    return (
+        f"phase {phase!r} searches {', '.join(own)} of its own, and {', '.join(inherited)} of "
+        f"study={study}, too; if it is to search its own only, let it choose a study without them: "
+        "`override /study: <name>` in its defaults"
+    )
+
+
+def _list_params(config: DictConfig) -> list[str]:
+    is_missing = OmegaConf.is_missing(config.study, "params")
+    return [] if is_missing else [str(name) for name in config.study.params or ()]
+
+
+def _drop_phase(arguments: Sequence[str]) -> list[str]:
+    """Return the arguments without the selection of a phase or phases."""
+    names = ("phase", "phases")
+    return [o for o in arguments if o.lstrip("+~").partition("=")[0] not in names]
 
 
 def _read_inherited(config: DictConfig, spec: StudySpec, phase: str) -> Inherited | None:
@@ -199,8 +239,7 @@ def _compose_phase(phase: str, arguments: Sequence[str]) -> Generator[ComposedCo
         raise SpecError(
             "from_phase", f"there is no phase {phase!r}{format_expected(phase, phases)}"
         )
-    others = [o for o in arguments if o.lstrip("+~").partition("=")[0] not in ("phase", "phases")]
-    with compose_config([*others, f"phase={phase}"]) as composed:
+    with compose_config([*_drop_phase(arguments), f"phase={phase}"]) as composed:
         yield composed
 
 

@@ -28,6 +28,7 @@ from trialbus_services.config.composing.errors import (
     explain_search_path,
 )
 from trialbus_services.config.composing.provenance import ConfigSources
+from trialbus_services.config.composing.replaced_class import drop_replaced_arguments
 from trialbus_services.config.composing.schema import register
 from trialbus_services.config.composing.study_file import (
     STUDY_FILE,
@@ -99,6 +100,7 @@ def compose_config(arguments: Sequence[str]) -> Generator[ComposedConfig]:
             raise explain_error(error, sources) from None
         for key in sources.list_missing(config.hydra.runtime.choices):
             OmegaConf.update(config, key, "???", force_add=True)
+        drop_replaced_arguments(config, hydra.config_loader)
         HydraConfig.instance().set_config(config)
         with open_dict(config):
             del config["hydra"]
