@@ -203,7 +203,7 @@ def test_a_process_that_does_not_exit_after_its_trial_is_named_and_ended(
     assert optimizer.receive(events.TrialFinished).state == "complete"
     until(lambda: f"slot 0 waits for process {pid} (" in worker.printed(), 20, "what it waits for")
     assert "train.py lingers" in worker.printed()
-    until(lambda: f"slot 0 for process {pid} (" in optimizer.read_waits(), 20, "the status")
+    until(lambda: f"slot 0 waits for process {pid} (" in optimizer.read_waits(), 20, "the status")
     assert isinstance(optimizer.next(), events.TrialRequested)  # and no further trial_finished
     assert have_ended([pid])
     until(lambda: not optimizer.read_waits(), 20, "the end of the waiting")

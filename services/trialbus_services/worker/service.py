@@ -256,7 +256,7 @@ class Worker:
     def _describe_waits(self) -> str:
         """Return what the slots wait for whose trials have ended; empty if no slot waits."""
         return "; ".join(
-            f"slot {attempt.assigned.slot} for {attempt.waits_for}"
+            f"slot {attempt.assigned.slot} waits for {attempt.waits_for}"
             for attempt in self._attempts.values()
             if attempt.waits_for
         )
