@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,7 +68,7 @@ def test_a_training_reports_its_evaluations_and_ends_when_it_is_pruned(
 
 
 DEVICES = """
-import torch, trialbus
+import sys, torch, trialbus
 from lightning.pytorch import LightningModule, Trainer
 from trialbus.callbacks.lightning import TrialCallback
 
@@ -91,7 +92,7 @@ with trialbus.attach() as trial:
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
         callbacks=[TrialCallback(trial)],
     ).fit(Model(), load(), load())
-print(f"rank {trial.rank} {trial.prune_command.step}", flush=True)
+sys.stdout.write(f"rank {trial.rank} was pruned at {trial.prune_command.step}\\n")
 """
 
 
@@ -114,7 +115,8 @@ def test_ranks_that_lightning_starts_report_once_and_are_pruned_together(
         test_bus.prune()
         printed, _ = training.communicate(timeout=50)
     assert training.returncode == 0, printed
-    assert {"rank 0 0", "rank 1 0"} <= set(printed.splitlines())
+    ends = re.findall(r"rank (\d) was pruned at (\d)", printed)
+    assert sorted(ends) == [("0", "0"), ("1", "0")]
     steps = [event.step for event in test_bus.events(trialbus.EvaluationComplete)]
     assert steps == list(range(len(steps)))
     assert [event.state for event in test_bus.events(trialbus.TrialFinished)] == ["pruned"]
