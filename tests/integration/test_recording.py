@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
@@ -23,7 +24,7 @@ from support.random_study import (
     play_actions,
 )
 from support.until import until
-from trialbus_services.optimizer.attributes import THINNED
+from trialbus_services.optimizer.attributes import THINNED, VOID
 from trialbus_services.optimizer.storage_writer import WriteBehind
 
 DIRECTIONS: list[list[Direction]] = [["minimize"], ["minimize", "maximize"]]
@@ -274,6 +275,36 @@ def test_a_long_curve_is_recorded_in_part(databases: Databases, stride: int) -> 
         step for step in steps if (step - 1) % gap == 0 or step == steps[-1]
     ]
     assert set(behind.get_trial(0).intermediate_values) >= set(steps[150:])
+
+
+@pytest.mark.parametrize("kind", [*SQL, "journal"])
+def test_values_that_a_new_attempt_does_not_take_over_are_not_loaded_again(
+    databases: Databases,
+) -> None:
+    backend = databases.open(databases.new())
+    behind = WriteBehind(backend, interval_s=None, max_points=16)
+    trial_id = behind.create_new_trial(behind.load_or_create_study("s", MINIMIZE))
+    for is_written in (True, False):
+        for step in range(8):
+            behind.set_trial_intermediate_value(trial_id, step, 1.0)
+        behind.set_trial_system_attr(trial_id, "completed_rung_0", 1.0)
+        assert not is_written or behind.flush()
+        behind.drop_trial_intermediate_values(trial_id, 3)
+        behind.drop_trial_system_attr(trial_id, "completed_rung_0")
+        behind.set_trial_intermediate_value(trial_id, 3, 0.5)
+        assert behind.flush()
+        loaded = WriteBehind(backend, interval_s=None)
+        loaded.load_or_create_study("s", MINIMIZE)
+        expected = {0: 1.0, 1: 1.0, 2: 1.0, 3: 0.5}
+        assert behind.get_trial(trial_id).intermediate_values == expected
+        assert loaded.get_trial(0).intermediate_values == expected
+        recorded = read_trial(backend, "s", 0)
+        if databases.kind == "journal":
+            assert recorded.user_attrs[VOID] == [4, 5, 6, 7]
+            assert all(math.isnan(recorded.intermediate_values[step]) for step in range(4, 8))
+        else:
+            assert recorded.intermediate_values == expected
+            assert recorded.system_attrs == {}
 
 
 @pytest.mark.parametrize("kind", ALL)

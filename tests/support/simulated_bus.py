@@ -16,6 +16,7 @@ from trialbus.client.subscriber import Record
 from trialbus.messages import codec, events
 from trialbus.messages.topics import make_topic
 from trialbus.study.spec import StudySpec
+from trialbus_services.optimizer.allowed_modules import AllowedModules
 from trialbus_services.optimizer.attributes import END
 from trialbus_services.optimizer.bus import BusClients, RequesterCheck
 from trialbus_services.optimizer.loop import OptimizerLoop
@@ -160,24 +161,38 @@ class Sampler:
 
 
 class SimulatedBus:
-    """The loop of an optimizer on a log."""
+    """The loop of an optimizer on a log.
 
-    def __init__(self, requesters: RequesterCheck | None = None) -> None:
+    Args:
+        database: Storage of the optimizer; None for a storage in memory.
+        allowed: Modules from which the classes of pruners may be imported.
+        requesters: Checks which requesters the hub does not know; None for no check.
+    """
+
+    def __init__(
+        self,
+        database: BaseStorage | None = None,
+        allowed: AllowedModules | None = None,
+        *,
+        requesters: RequesterCheck | None = None,
+    ) -> None:
+        self.allowed = allowed
         self._requesters = requesters
         self.clock = Clock()
         self.log = SimulatedLog()
-        self.database: BaseStorage = InMemoryStorage()
+        self.database: BaseStorage = InMemoryStorage() if database is None else database
         self.start()
 
     def start(self) -> None:
         """Start an optimizer on the log; unrecorded changes of an earlier optimizer are lost."""
-        self.storage = PromptStorage(self.database, interval_s=3600.0)
+        self.storage = PromptStorage(self.database, interval_s=None)
         self.log.restart()
         self.loop = OptimizerLoop(
             BusClients(self.log, self.log, self.log, self.log.committed, self._requesters),
             self.storage,
             start_sampler=Sampler,
             collector=StatusCollector(),
+            allowed=self.allowed,
             clock=self.clock,
             wall_clock=self.clock,
         )

@@ -103,10 +103,15 @@ def halvings() -> st.SearchStrategy[Callable[[], BasePruner]]:
 
 
 def hyperbands() -> st.SearchStrategy[Callable[[], BasePruner]]:
-    return st.tuples(st.sampled_from(["auto", 9, 27]), st.integers(2, 3), st.integers(0, 2)).map(
+    return st.tuples(
+        st.sampled_from(["auto", 9, 27]),
+        st.integers(2, 3),
+        st.integers(0, 2),
+        st.sampled_from([1, 1, 2, 5, 30]),
+    ).map(
         lambda args: (
             lambda: HyperbandPruner(
-                min_resource=1,
+                min_resource=args[3],
                 max_resource=args[0],
                 reduction_factor=args[1],
                 bootstrap_count=0 if args[0] == "auto" else args[2],
@@ -171,8 +176,7 @@ def replay(
     for i, entry in enumerate(history):
         if i == len(history) // 2 and type(pruner) is not HyperbandPruner:
             pruning = build()
-            for trial in plain.study.get_trials(deepcopy=False):
-                pruning.load_trial(trial)
+            pruning.load_trials(plain.study.get_trials(deepcopy=False))
         if entry.slot not in numbers:
             numbers[entry.slot] = storage.create_new_trial(study_id)
         number = numbers[entry.slot]
@@ -284,8 +288,7 @@ def test_percentile_75_keeps_the_best_three_quarters(direction: Direction, kept:
     ours = build_pruning(
         pruner, study_name=study.study_name, maximize=direction == "maximize", ask=lambda _: False
     )
-    for trial in study.trials:
-        ours.load_trial(trial)
+    ours.load_trials(study.trials)
     theirs: set[int] = set()
     for value in range(8):
         trial = study.ask()

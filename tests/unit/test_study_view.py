@@ -378,3 +378,12 @@ def test_what_is_kept_of_a_curve_and_of_notes_is_bounded() -> None:
     for number in range(3, 3000):
         seen.apply(closed(number))
     assert len(seen.take_notes()) <= 1000
+
+
+def test_an_attempt_takes_over_the_curve_before_its_first_step() -> None:
+    before = [evaluation(0, step, 0.5 + step / 10) for step in range(5)]
+    seen = view(submitted(spec()), STARTED, assigned(0), *before, lost(0), assigned(0, 1))
+    seen.apply(evaluation(0, 2, 0.1, attempt=1))
+    running = seen.running[0]
+    assert running.curve == {0: 0.5, 1: 0.6, 2: 0.1}
+    assert running.best == 0.6

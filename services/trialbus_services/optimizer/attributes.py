@@ -88,6 +88,12 @@ THINNED: Final = "trialbus:thinned"
 Absent where every step is recorded.
 """
 
+VOID: Final = "trialbus:void"
+"""Steps of an earlier attempt that the next attempt did not take over: a list.
+
+Only in storages that delete no intermediate values: there such a value becomes NaN.
+"""
+
 LATE: Final = "trialbus:late"
 """Evaluations that came too late to count: `{"count": int, "offset": int}`.
 

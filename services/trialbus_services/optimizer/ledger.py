@@ -94,7 +94,10 @@ class Ledger:
         if apply is None:
             return []
         self._offset = offset
-        return list(apply(event))
+        ends = list(apply(event))
+        for end in ends:
+            end.trial.until = offset
+        return ends
 
     def find_refused(self) -> list[events.RequestRefused]:
         """Return the answers to the requests that end with a study which has ended."""

@@ -109,9 +109,7 @@ class OptimizerLoop:
                 self._ledger.apply(event, record.offset)
         for name, state in self._ledger.studies.items():
             if not state.is_finished:
-                self._open_study(name)
-        for study in list(self._studies.values()):
-            self._restore(study)
+                self._open_study(name, committed)
         if committed:
             logger.info("recovered %d studies from %d events", len(self._studies), committed)
 
@@ -190,7 +188,7 @@ class OptimizerLoop:
             case events.EvaluationComplete():
                 self._evaluate(event, offset)
             case events.StudySubmitted():
-                self._start_study(event.study)
+                self._start_study(event.study, offset)
             case events.TrialRequested():
                 self._requested_at[event.request] = self._clock()
             case events.ArtifactLogged():
@@ -269,15 +267,18 @@ class OptimizerLoop:
         with self._guard(study):
             study.enqueue(event)
 
-    def _start_study(self, name: str) -> None:
-        """Open a study that was submitted, and declare the study started."""
-        self._open_study(name)
+    def _start_study(self, name: str, offset: int) -> None:
+        """Open a study that was submitted at an offset, and declare the study started."""
+        self._open_study(name, offset)
         if study := self._studies.get(name):
             with self._guard(study):
                 self._announcer.announce(study.declare_started(self._wall_clock()))
 
-    def _open_study(self, name: str) -> None:
-        """Open a study; a study that waits for the storage is opened later."""
+    def _open_study(self, name: str, end: int) -> None:
+        """Open a study as the log has the study up to an offset.
+
+        A study that waits for the storage is opened later.
+        """
         before = self._studies.pop(name, None)
         try:
             if before is not None:
@@ -286,11 +287,13 @@ class OptimizerLoop:
                 self._ledger.studies[name],
                 self._storage,
                 self._start_sampler,
-                before.evaluations if before is not None else None,
                 allowed=self._allowed,
             )
             for verdict in study.forget_stale_trials():
                 self._announcer.announce(verdict, hurry=False)
+            if before is None or not study.evaluations.take_over(before.evaluations):
+                self._restore(study, end)
+            study.resume()
         except (StorageInternalError, sqlalchemy.exc.OperationalError) as error:
             if escape_study(name) not in self._postponed:
                 logger.warning("study %r waits for the storage: %s", name, error)
@@ -310,37 +313,34 @@ class OptimizerLoop:
             records = self._postponed.pop(key, None)
             if records is None:
                 continue
-            self._open_study(name)
+            end = records[0].offset if records else self._inbox.offset
+            self._open_study(name, end or 0)
             if key in self._postponed:
                 self._postponed[key] = records
                 continue
-            if study := self._studies.get(name):
-                self._restore(study)
             for record in records:
                 self._apply(record)
 
-    def _restore(self, study: RunningStudy) -> None:
-        """Restore the evaluations of a study's open trials from the log before the commit."""
-        name, committed = study.spec.name, self._announcer.committed
-        trials = study.state.trials
-        if not trials.open:
+    def _restore(self, study: RunningStudy, end: int) -> None:
+        """Restore the evaluations of a study's open trials from the log up to an offset.
+
+        An evaluation counts if its attempt ran when the evaluation was read for the first time.
+        """
+        trials = study.state.trials.open
+        if not trials:
             return
-        start = min(committed, *(trial.since for trial in trials.open.values()))
-        for record in self._replay(
-            events.EvaluationComplete, study=name, start=start, end=committed
-        ):
+        start = min(end, *(trial.first_since for trial in trials.values()))
+        types = (events.EvaluationComplete, events.Prune)
+        for record in self._replay(*types, study=study.spec.name, start=start, end=end):
             event = self._decode(record)
-            if not isinstance(event, events.EvaluationComplete):
+            if not isinstance(event, types):
                 continue
-            trial = trials.open.get(event.trial)
-            if trial is None or trial.attempt != event.attempt:
+            trial = trials.get(event.trial)
+            if trial is None or not trial.was_running(event.attempt, record.offset):
                 continue
-            trial.add_step(event.step)
-            if not trial.is_waiting:
-                with self._guard(study):
-                    study.restore(event)
-                if name not in self._studies:
-                    return
+            if isinstance(event, events.EvaluationComplete) and event.attempt == trial.attempt:
+                trial.add_step(event.step)
+            study.restore(event)
 
     def _prune_running_trials(self, study: RunningStudy, reason: str) -> None:
         """Send a prune command to each running trial of a study that ends."""

@@ -73,6 +73,11 @@ class Judge:
             Constraint(f"study.constraints[{i}]", text) for i, text in enumerate(spec.constraints)
         ]
 
+    @property
+    def metrics(self) -> frozenset[str]:
+        """Metrics that the constraints need."""
+        return frozenset[str]().union(*(constraint.metrics for constraint in self._constraints))
+
     def determine_outcome(
         self,
         end: AttemptEnd,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from trialbus.messages import events
 from trialbus.study.spec import StudySpec
@@ -27,36 +27,47 @@ class PruneDecider:
     def __init__(
         self, spec: StudySpec, recorder: StudyRecorder, evaluations: OpenEvaluations
     ) -> None:
-        trials = recorder.study.get_trials(deepcopy=False)
-        self._pruner = StudyPruner(spec, recorder.study, trials, recorder.get_trial)
+        self._pruner = StudyPruner(spec, recorder.study, recorder.get_trial)
         self._metric = self._pruner.metric
         self._metrics = frozenset({*spec.metrics, self._metric})
         self._nan = spec.nan
         self._recorder = recorder
         self._evaluations = evaluations
 
-    def begin(self, trial: FrozenTrial) -> None:
-        """Begin an attempt of a trial: forget the evaluations of earlier attempts."""
-        self._evaluations.forget(trial.number)
-        self._pruner.begin(trial)
+    def load_trials(self, open_numbers: Collection[int]) -> None:
+        """Load the trials of the study, before the first decision.
+
+        Args:
+            open_numbers: Numbers of the trials that are open as far as the log was read. Of these
+                the evaluations count: the storage may be ahead of the log, and is thinned.
+        """
+        self._pruner.load_trials(
+            self._recorder.study.get_trials(deepcopy=False),
+            {n: self._evaluations.get_curve(n, self._metric) for n in open_numbers},
+        )
+
+    def select_metrics(self, event: events.EvaluationComplete) -> Mapping[str, float]:
+        """Return the metrics of an evaluation that count by the study's rule for NaN."""
+        if self._nan != "ignore":
+            return event.metrics
+        return {
+            name: value
+            for name, value in event.metrics.items()
+            if math.isfinite(value) or name not in self._metrics
+        }
 
     def add(self, event: events.EvaluationComplete) -> Mapping[str, float]:
         """Add an evaluation and return the metrics that count by the study's rule for NaN."""
-        metrics = event.metrics
-        if self._nan == "ignore":
-            metrics = {
-                name: value
-                for name, value in metrics.items()
-                if math.isfinite(value) or name not in self._metrics
-            }
-        self._evaluations.add(event.trial, event.step, metrics, self._metrics)
+        metrics = self.select_metrics(event)
+        if self._evaluations.add(event, metrics):
+            self._begin_attempt(event.trial, event.step)
         return metrics
 
-    def restore(self, event: events.EvaluationComplete) -> None:
-        """Add an evaluation from before a restart, without deciding again."""
-        value = self.add(event).get(self._metric)
-        if value is not None:
-            self._pruner.restore(event.trial, event.step, value)
+    def _begin_attempt(self, number: int, first_step: int) -> None:
+        """Let the pruner and the storage drop what earlier attempts reported from a step on."""
+        self._recorder.drop_values(number, first_step)
+        for key in self._pruner.drop_values(number, first_step):
+            self._recorder.drop_system_attr(number, key)
 
     def decide(self, number: int, step: int, metrics: Mapping[str, float]) -> str | None:
         """Return the reason to prune a trial after an evaluation; None to let the trial go on."""

@@ -39,7 +39,6 @@ class RunningStudy:
         state: The study as the log has it; the ledger changes it.
         storage: Storage that records the study.
         start_sampler: Starts the study's sampler.
-        evaluations: Evaluations of the study's open trials, where the study ran just before.
         allowed: Modules from which the classes of the sampler and the pruner may be imported.
 
     Raises:
@@ -51,7 +50,6 @@ class RunningStudy:
         state: StudyState,
         storage: WriteBehind,
         start_sampler: StartSampler,
-        evaluations: OpenEvaluations | None = None,
         *,
         allowed: AllowedModules,
     ) -> None:
@@ -61,7 +59,6 @@ class RunningStudy:
         #: Whether the running trials were told to end, since the time of the study is over.
         self.is_overdue = False
         self.progress = Progress(spec)
-        self.evaluations = OpenEvaluations() if evaluations is None else evaluations
         self._judge = Judge(spec)
         # A wrong sampler, or one that is not allowed, is refused before a process is started.
         build_sampler(spec, allowed=allowed)
@@ -71,7 +68,11 @@ class RunningStudy:
         self.progress.restore(ended)
         for params in spec.enqueue:
             self._recorder.study.enqueue_trial(spec.encode_params(params), skip_if_exists=True)
+        judged = (spec.pruned_by or spec.objectives[0]).metric
+        self.evaluations = OpenEvaluations(self._judge.metrics.union(spec.metrics, {judged}))
         self._decider = PruneDecider(spec, self._recorder, self.evaluations)
+        #: Trials that have ended in the storage, and are open as far as the log was read.
+        self._ahead: set[int] = set()
         self._supply = TrialSupply(spec, self._recorder, start_sampler)
         # Optuna keeps one curve of a trial, and none in a study with several objectives.
         self._curve_metric = spec.metrics[0] if len(spec.objectives) == 1 else None
@@ -144,7 +145,6 @@ class RunningStudy:
             trial, attempt = new_trial, 0 if is_own else 1
         else:
             return None
-        self._decider.begin(trial)
         return build_assignment(
             self.spec,
             trial.number,
@@ -160,9 +160,23 @@ class RunningStudy:
         params = self.spec.encode_params(event.params)
         self._supply.enqueue(msgspec.structs.replace(event, params=params))
 
-    def restore(self, event: events.EvaluationComplete) -> None:
-        """Add an evaluation of an open trial that was recorded before a restart."""
-        self._decider.restore(event)
+    def restore(self, event: events.EvaluationComplete | events.Prune) -> None:
+        """Add an evaluation or a decision about an open trial from before a restart."""
+        if isinstance(event, events.Prune):
+            if not event.by:
+                self.evaluations.mark_pruned(event.trial, event.attempt)
+        elif len(event.metrics) <= _MAX_METRICS:
+            self.evaluations.add(event, self._decider.select_metrics(event))
+
+    def resume(self) -> None:
+        """Load what open trials are compared with; called once, after `restore`."""
+        numbers = self.state.trials.open.keys()
+        self._ahead = self._recorder.closed & numbers
+        if self._curve_metric is not None:
+            for number in numbers:
+                curve = self.evaluations.get_curve(number, self._curve_metric)
+                self._recorder.replace_curve(number, curve)
+        self._decider.load_trials(numbers)
 
     def evaluate(self, event: events.EvaluationComplete) -> events.Prune | None:
         """Record an evaluation and return the prune command, if that is the decision.
@@ -171,7 +185,7 @@ class RunningStudy:
             ValueError: The evaluation has too many metrics.
         """
         number = event.trial
-        if number in self._recorder.closed:
+        if number in self._recorder.closed and number not in self._ahead:
             return None
         if len(event.metrics) > _MAX_METRICS:
             raise ValueError(f"{len(event.metrics)} metrics (expected at most {_MAX_METRICS})")
@@ -181,9 +195,8 @@ class RunningStudy:
             if value is not None:
                 self._recorder.record_value(number, event.step, value)
         reason = self._decider.decide(number, event.step, metrics)
-        if reason is None or number in self.evaluations.pruned:
+        if reason is None or not self.evaluations.mark_pruned(number, event.attempt):
             return None
-        self.evaluations.pruned.add(number)
         return events.Prune(
             study=event.study,
             trial=number,
@@ -204,8 +217,8 @@ class RunningStudy:
         """Record the end of a trial, tell pruner and sampler, and return the verdict."""
         number = end.trial.number
         if number not in self._recorder.closed:
-            metrics = self.evaluations.last.get(number, {})
-            curves = self.evaluations.curves.get(number, {})
+            metrics = self.evaluations.get_newest(number)
+            curves = self.evaluations.get_curves(number)
             outcome = self._judge.determine_outcome(end, curves, metrics, self.progress.worst)
             curve = self._decider.make_curve_attributes(number)
             self._recorder.record_end(end, outcome, metrics, curve)
@@ -216,11 +229,14 @@ class RunningStudy:
             metric = outcome.missing_metric
             if metric is not None and not self._was_reported(metric):
                 self.failures.add_missing_metric(number, outcome.error)
+        elif number in self._ahead:
+            self._ahead.remove(number)
+            self._decider.finish(number, self._recorder.get_trial(number).state)
         return self._recorder.read_verdict(number)
 
     def _was_reported(self, metric: str) -> bool:
         """Return whether any trial of the study, also of an earlier run, reported a metric."""
-        if self.counts.complete or any(metric in last for last in self.evaluations.last.values()):
+        if self.counts.complete or self.evaluations.has_metric(metric):
             return True
         return self._recorder.has_metric(metric)
 

@@ -147,15 +147,33 @@ class StudyRecorder:
         }
 
     def record_value(self, number: int, step: int, value: float) -> None:
-        """Record an intermediate value of a trial."""
+        """Record an intermediate value of an open trial."""
+        if number in self.closed:
+            return
         trial_id = self._trial_ids.get(number)
         if trial_id is None:
             trial_id = self.get_trial_id(number)
         self.storage.set_trial_intermediate_value(trial_id, step, value)
 
+    def drop_values(self, number: int, first_step: int) -> None:
+        """Drop the intermediate values of a trial from a step on."""
+        if number not in self.closed:
+            self.storage.drop_trial_intermediate_values(self.get_trial_id(number), first_step)
+
+    def drop_system_attr(self, number: int, key: str) -> None:
+        """Delete a system attribute of an open trial."""
+        if number not in self.closed:
+            self.storage.drop_trial_system_attr(self.get_trial_id(number), key)
+
+    def replace_curve(self, number: int, curve: Mapping[int, float]) -> None:
+        """Replace the intermediate values of an open trial in memory by values from the log."""
+        if number not in self.closed:
+            self.storage.replace_curve(self.get_trial_id(number), curve)
+
     def record_system_attr(self, number: int, key: str, value: object) -> None:
         """Record a system attribute of an open trial."""
-        self.storage.set_trial_system_attr(self.get_trial_id(number), key, value)
+        if number not in self.closed:
+            self.storage.set_trial_system_attr(self.get_trial_id(number), key, value)
 
     def record_late_evaluation(self, event: events.EvaluationComplete, offset: int) -> None:
         """Count an evaluation of an attempt that was given up, or of a trial that has ended."""

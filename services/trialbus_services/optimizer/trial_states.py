@@ -19,6 +19,17 @@ EndState: TypeAlias = Literal["complete", "pruned", "failed", "waiting"]
 """How an attempt ended: with `waiting` the trial is handed out again, else it is closed."""
 
 
+@dataclass(frozen=True)
+class AttemptSpan:
+    """The part of the log in which an attempt that was given up ran."""
+
+    attempt: int
+    since: int
+    """Offset of the assignment."""
+    until: int
+    """Offset of the event that ended the attempt."""
+
+
 @dataclass
 class OpenTrial:
     """A trial that was handed out and is not closed.
@@ -39,6 +50,10 @@ class OpenTrial:
     """Whether the attempt has ended and the next attempt was not handed out yet."""
     since: int = 0
     """Offset of the assignment: every event of the attempt lies behind it."""
+    until: int | None = None
+    """Offset of the event that ended the attempt; None while the attempt runs."""
+    earlier: list[AttemptSpan] = field(default_factory=list["AttemptSpan"])
+    """Attempts that were given up, oldest first."""
     pruned_by: str = ""
     """Person who pruned the trial, and the reason; such a trial is not handed out again."""
     prune_reason: str = ""
@@ -62,6 +77,19 @@ class OpenTrial:
     def count_idle(self) -> int:
         """Return the number of attempts in a row, up to this one, without a new step."""
         return 0 if self.has_new_step else self.n_idle + self.was_run
+
+    @property
+    def first_since(self) -> int:
+        """Offset of the first assignment that was seen of the trial."""
+        return self.earlier[0].since if self.earlier else self.since
+
+    def was_running(self, attempt: int, offset: int) -> bool:
+        """Return whether an attempt ran when the event at an offset was read."""
+        if attempt == self.attempt:
+            return self.until is None or offset < self.until
+        return any(
+            span.attempt == attempt and span.since <= offset < span.until for span in self.earlier
+        )
 
 
 @dataclass(frozen=True)
@@ -143,11 +171,13 @@ class TrialStates:
                 causes=before.causes if before is not None else [],
                 n_idle=event.n_idle,
                 last_step=-1 if event.last_step is None else event.last_step,
+                earlier=self._list_spans(event.trial, offset),
             )
         )
         if event.session in self._lost:  # the assignment was on the way when the session was lost
             trial.was_run = False
             self._let_wait(trial)
+            trial.until = offset
         return trial
 
     def prune(self, event: events.Prune) -> list[AttemptEnd]:
@@ -213,6 +243,14 @@ class TrialStates:
     def discard(self, number: int) -> None:
         """Discard an open trial that the storage does not have, or has as finished."""
         self.open.pop(number, None)
+
+    def _list_spans(self, number: int, offset: int) -> list[AttemptSpan]:
+        """Return the attempts of a trial before the attempt that is handed out at an offset."""
+        trial = self.open.get(number)
+        if trial is None:
+            return []
+        until = offset if trial.until is None else trial.until
+        return [*trial.earlier, AttemptSpan(trial.attempt, trial.since, until)]
 
     def _open(self, trial: OpenTrial) -> OpenTrial:
         self._next_attempts[trial.number] = trial.attempt

@@ -76,12 +76,22 @@ class RunningTrial:
     """Metrics of the newest step."""
     curve: dict[int, float] = field(default_factory=dict[int, float])
     """Newest values of the first objective's metric by step, without NaN."""
+    earlier: dict[int, float] = field(default_factory=dict[int, float])
+    """Curve of earlier attempts, until this attempt reports."""
     best: float | None = None
     """Best value of the first objective's metric at any step."""
     pruned_at: int | None = None
     """Step at which the optimizer told the trial to stop; None before."""
     value: float | None = None
     """Objective value of the trial; None until the optimizer has recorded it as complete."""
+
+    def take_over(self, direction: Direction, first_step: int) -> None:
+        """Take over what earlier attempts reported before the first step of this attempt."""
+        self.curve = {step: v for step, v in self.earlier.items() if step < first_step}
+        self.earlier = {}
+        if self.curve:
+            choose = max if direction == "maximize" else min
+            self.best = choose(self.curve.values())
 
 
 @dataclass(frozen=True)
@@ -143,6 +153,8 @@ class StudyView:
         self._is_metric_known = False
         #: Trials in `n_done` when this run began.
         self._n_done_earlier = 0
+        #: Curves of trials that wait for the next attempt.
+        self._earlier: dict[int, dict[int, float]] = {}
 
     @property
     def metric(self) -> str | None:
@@ -257,6 +269,7 @@ class StudyView:
         trial = self.running.get(state.number)
         if trial is None or trial.attempt != state.attempt:
             trial = self.running[state.number] = RunningTrial(state.number, state.attempt)
+            trial.earlier = self._earlier.pop(state.number, {})
             self.n_retried += state.attempt > 0
         trial.worker, trial.slot, trial.params = state.worker, state.slot, state.params
         return trial
@@ -266,6 +279,8 @@ class StudyView:
         for end in ends:
             number = end.trial.number
             trial = self.running.pop(number, None)
+            if trial is not None and end.state == "waiting":
+                self._earlier[number] = {**trial.earlier, **trial.curve}
             if self.state == "finished":
                 continue
             if trial is None or trial.attempt != end.trial.attempt:
@@ -364,7 +379,9 @@ class StudyView:
             self._add_note("resumed", f"resumed with {done}")
 
     def _add_evaluation(self, trial: RunningTrial, event: events.EvaluationComplete) -> None:
-        if trial.step is not None and event.step <= trial.step:
+        if trial.step is None:
+            trial.take_over(self.direction, event.step)
+        elif event.step <= trial.step:
             return
         trial.step, trial.metrics = event.step, event.metrics
         value = event.metrics.get(self.metric or "")
@@ -393,6 +410,7 @@ class StudyView:
             self._wall_s = self._clock() - self._began
         self.running.clear()
         self.ended.clear()
+        self._earlier.clear()
         # The optimizer's counts include trials whose end this view did not see.
         self.n_before = 0
         self.counts = _to_counter(event.counts)

@@ -7,7 +7,7 @@ incremental rule reads this study instead.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import optuna
 from optuna.pruners import BasePruner
@@ -23,46 +23,64 @@ class MetricStudy:
     Args:
         name: Name of the study.
         pruner: The pruner.
-        trials: Trials of the study, numbered from 0, with the curves of the metric. The value of a
-            complete trial is the last value of its curve.
+        get_trial: Returns the trial of the study with a number.
         maximize: Whether higher values of the metric are better.
     """
 
     def __init__(
-        self, name: str, pruner: BasePruner, trials: Sequence[FrozenTrial], *, maximize: bool
+        self,
+        name: str,
+        pruner: BasePruner,
+        get_trial: Callable[[int], FrozenTrial],
+        *,
+        maximize: bool,
     ) -> None:
         self._storage = MemoryStorage()
         direction = StudyDirection.MAXIMIZE if maximize else StudyDirection.MINIMIZE
-        copies = [_copy_with_value(trial) for trial in trials]
-        self._study_id, self._trial_ids = self._storage.add_study(name, [direction], copies)
+        self._study_id, self._trial_ids = self._storage.add_study(name, [direction], [])
         self._study = optuna.Study(name, self._storage, optuna.samplers.RandomSampler(), pruner)
+        self._get_trial = get_trial
 
-    def begin(self, trial: FrozenTrial) -> None:
-        """Add a trial that starts, or clear the curve of a trial that starts again."""
-        if trial.number < len(self._trial_ids):
-            trial_copy = self._storage.get_trial(self._trial_ids[trial.number])
-            trial_copy.intermediate_values.clear()
-            trial_copy.state = TrialState.RUNNING
-            trial_copy.params, trial_copy.distributions = trial.params, trial.distributions
-            return
-        template = _copy_with_value(trial, TrialState.RUNNING)
-        self._trial_ids.append(self._storage.create_new_trial(self._study_id, template))
+    def load_trials(self, trials: Sequence[FrozenTrial]) -> None:
+        """Load the trials of the study, before the first decision.
+
+        Args:
+            trials: Trials of the study, numbered from 0, with the curves of the metric. The value
+                of a complete trial is the last value of its curve.
+        """
+        for trial in trials:
+            self._add_trial(_copy_with_value(trial))
 
     def report(self, number: int, step: int, value: float) -> None:
         """Add a value of the metric to the curve of a trial."""
-        self._storage.set_trial_intermediate_value(self._trial_ids[number], step, value)
+        self._storage.set_trial_intermediate_value(self._get_trial_id(number), step, value)
+
+    def drop_values(self, number: int, first_step: int) -> None:
+        """Drop the values of a trial from a step on."""
+        self._storage.drop_trial_intermediate_values(self._get_trial_id(number), first_step)
 
     def finish(self, number: int, state: TrialState) -> None:
         """Finish a trial with a state."""
-        finished = _copy_with_value(self._storage.get_trial(self._trial_ids[number]), state)
-        self._storage.set_trial_state_values(
-            self._trial_ids[number], finished.state, finished.values
-        )
+        trial_id = self._get_trial_id(number)
+        finished = _copy_with_value(self._storage.get_trial(trial_id), state)
+        self._storage.set_trial_state_values(trial_id, finished.state, finished.values)
 
     def prune(self, number: int) -> bool:
         """Return whether the pruner prunes a trial."""
-        trial = self._storage.get_trial(self._trial_ids[number])
+        trial = self._storage.get_trial(self._get_trial_id(number))
         return self._study.pruner.prune(self._study, trial)
+
+    def _get_trial_id(self, number: int) -> int:
+        """Return the id of a trial in this study; add trials that began since the last call."""
+        while len(self._trial_ids) <= number:
+            trial = self._get_trial(len(self._trial_ids))
+            template = _copy_with_value(trial, TrialState.RUNNING)
+            template.intermediate_values = {}
+            self._add_trial(template)
+        return self._trial_ids[number]
+
+    def _add_trial(self, template: FrozenTrial) -> None:
+        self._trial_ids.append(self._storage.create_new_trial(self._study_id, template))
 
 
 def _copy_with_value(trial: FrozenTrial, state: TrialState | None = None) -> FrozenTrial:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from optuna.pruners import (
@@ -70,15 +70,11 @@ class PruningDecisions:
 
     def report(self, number: int, step: int, value: float) -> bool:
         """Add a value of an open trial and return whether the trial is to be pruned now."""
-        return self.rule.decide(number, self.add_value(number, step, value))
-
-    def add_value(self, number: int, step: int, value: float) -> Curve:
-        """Add a value of an open trial and return the trial's curve."""
         curve = self._curves.get(number)
         if curve is None:
             curve = self._curves[number] = Curve(maximize=self._maximize)
         curve.add(step, value)
-        return curve
+        return self.rule.decide(number, curve)
 
     def explain(self, number: int) -> str:
         """Return the step, the value and what it was compared with, of a trial just pruned."""
@@ -86,7 +82,7 @@ class PruningDecisions:
         return f"step {curve.last}: {self.rule.explain(number, curve)}"
 
     def pop_attributes(self, number: int) -> dict[str, Any]:
-        """Remove and return the new system attributes of a trial, which `load_trial` reads."""
+        """Remove and return the new system attributes of a trial, which `load_trials` reads."""
         return self.rule.pop_attributes(number)
 
     def finish(self, number: int, state: TrialState) -> None:
@@ -94,19 +90,43 @@ class PruningDecisions:
         curve = self._curves.pop(number, None) or Curve(maximize=self._maximize)
         self.rule.finish(number, curve, state)
 
-    def load_trial(self, trial: FrozenTrial) -> None:
-        """Load a trial in any state from the storage."""
-        self.rule.load_attributes(trial.number, trial.system_attrs)
-        if trial.state.is_finished():
-            curve = Curve.of_ended_trial(trial.intermediate_values)
-            self.rule.finish(trial.number, curve, trial.state)
-            return
-        for step, value in trial.intermediate_values.items():
-            self.add_value(trial.number, step, value)
+    def load_trials(self, trials: Sequence[FrozenTrial], open_numbers: Container[int] = ()) -> None:
+        """Load trials in any state from the storage.
 
-    def forget(self, number: int) -> None:
-        """Forget the values of a trial that begins again."""
-        self._curves.pop(number, None)
+        Args:
+            trials: The trials.
+            open_numbers: Numbers of the trials whose attributes may be ahead of their curves.
+        """
+        for trial in trials:
+            if trial.state.is_finished():
+                curve = Curve.of_ended_trial(trial.intermediate_values)
+                self.rule.finish(trial.number, curve, trial.state)
+            else:
+                self._curves[trial.number] = self._make_curve(trial.intermediate_values)
+        # A rule may need all trials that ended to know which attributes count.
+        for trial in trials:
+            is_open = trial.number in open_numbers
+            curve = self._curves.get(trial.number) if is_open else None
+            self.rule.load_attributes(trial.number, curve, trial.system_attrs)
+
+    def drop_values(self, number: int, first_step: int) -> list[str]:
+        """Drop the values of an open trial from a step on.
+
+        Returns:
+            Keys of the system attributes that decisions about these values added.
+        """
+        curve = self._curves.get(number)
+        if curve is None:
+            return []
+        kept = {step: value for step, value in curve.values.items() if step < first_step}
+        curve = self._curves[number] = self._make_curve(kept)
+        return self.rule.drop_values(number, curve)
+
+    def _make_curve(self, values: Mapping[int, float]) -> Curve:
+        curve = Curve(maximize=self._maximize)
+        for step, value in values.items():
+            curve.add(step, value)
+        return curve
 
 
 def build_pruning(

@@ -33,8 +33,22 @@ class Rule(Protocol):
         """Add a trial that ended."""
         ...
 
-    def load_attributes(self, number: int, attributes: dict[str, Any]) -> None:
-        """Load the system attributes of a trial from the storage."""
+    def drop_values(self, number: int, curve: Curve) -> list[str]:
+        """Drop decisions on values that are no longer in a trial's curve.
+
+        Returns:
+            Keys of the system attributes that these decisions added to the trial.
+        """
+        ...
+
+    def load_attributes(self, number: int, curve: Curve | None, attributes: dict[str, Any]) -> None:
+        """Load the system attributes of a trial from the storage.
+
+        Args:
+            number: Number of the trial.
+            curve: Curve of an open trial: attributes from later steps are left out. None for all.
+            attributes: The attributes.
+        """
         ...
 
     def pop_attributes(self, number: int) -> dict[str, Any]:
@@ -48,7 +62,11 @@ class StatelessRule:
     def finish(self, number: int, curve: Curve, state: TrialState) -> None:
         """Ignore a trial that ended."""
 
-    def load_attributes(self, number: int, attributes: dict[str, Any]) -> None:
+    def drop_values(self, number: int, curve: Curve) -> list[str]:
+        """Return no keys."""
+        return []
+
+    def load_attributes(self, number: int, curve: Curve | None, attributes: dict[str, Any]) -> None:
         """Ignore the system attributes of a trial."""
 
     def pop_attributes(self, number: int) -> dict[str, Any]:
@@ -269,10 +287,14 @@ class PatientRule:
         if self._wrapped is not None:
             self._wrapped.finish(number, curve, state)
 
-    def load_attributes(self, number: int, attributes: dict[str, Any]) -> None:
+    def drop_values(self, number: int, curve: Curve) -> list[str]:
+        """Drop decisions of the wrapped rule."""
+        return self._wrapped.drop_values(number, curve) if self._wrapped is not None else []
+
+    def load_attributes(self, number: int, curve: Curve | None, attributes: dict[str, Any]) -> None:
         """Load the system attributes of a trial into the wrapped rule."""
         if self._wrapped is not None:
-            self._wrapped.load_attributes(number, attributes)
+            self._wrapped.load_attributes(number, curve, attributes)
 
     def pop_attributes(self, number: int) -> dict[str, Any]:
         """Return the system attributes that the wrapped rule added to a trial."""

@@ -26,7 +26,6 @@ class StudyPruner:
     Args:
         spec: Specification of the study.
         study: The study in the storage, with its pruner.
-        trials: Trials of the study, numbered from 0.
         get_trial: Returns the trial with a number.
     """
 
@@ -34,7 +33,6 @@ class StudyPruner:
         self,
         spec: StudySpec,
         study: optuna.Study,
-        trials: Sequence[FrozenTrial],
         get_trial: Callable[[int], FrozenTrial],
     ) -> None:
         objective = spec.objectives[0]
@@ -51,28 +49,36 @@ class StudyPruner:
         self._pruning = build_pruning(
             study.pruner, study_name=spec.name, maximize=maximize, ask=self._ask
         )
-        if self._is_separate:
-            trials = [_replace_curve(trial) for trial in trials]
-        for trial in trials:
-            self._pruning.load_trial(trial)
         self._metric_study = (
-            MetricStudy(spec.name, study.pruner, trials, maximize=maximize)
+            MetricStudy(spec.name, study.pruner, get_trial, maximize=maximize)
             if self._is_separate and self._pruning.asks_pruner
             else None
         )
 
-    def begin(self, trial: FrozenTrial) -> None:
-        """Begin an attempt of a trial: forget the values of earlier attempts."""
-        self._pruning.forget(trial.number)
-        if self._metric_study:
-            self._metric_study.begin(trial)
+    def load_trials(
+        self, trials: Sequence[FrozenTrial], open_curves: Mapping[int, Mapping[int, float]]
+    ) -> None:
+        """Load the trials of the study, before the first decision.
 
-    def restore(self, number: int, step: int, value: float) -> None:
-        """Add a value from before a restart, without deciding again."""
+        Args:
+            trials: Trials of the storage, numbered from 0.
+            open_curves: Curves of the open trials, which count instead of the storage's.
+        """
         if self._is_separate:
-            if self._metric_study:
-                self._metric_study.report(number, step, value)
-            self._pruning.add_value(number, step, value)
+            trials = [_replace_curve(trial) for trial in trials]
+        trials = [
+            _reopen(trial, open_curves[trial.number]) if trial.number in open_curves else trial
+            for trial in trials
+        ]
+        self._pruning.load_trials(trials, open_curves)
+        if self._metric_study:
+            self._metric_study.load_trials(trials)
+
+    def drop_values(self, number: int, first_step: int) -> list[str]:
+        """Drop the values of a trial from a step on, and return the system attributes to delete."""
+        if self._metric_study:
+            self._metric_study.drop_values(number, first_step)
+        return self._pruning.drop_values(number, first_step)
 
     def report(self, number: int, step: int, value: float) -> bool:
         """Add a value of an open trial and return whether the trial is pruned."""
@@ -109,6 +115,14 @@ class StudyPruner:
         if self._metric_study:
             return self._metric_study.prune(number)
         return self._study.pruner.prune(self._study, self._get_trial(number))
+
+
+def _reopen(trial: FrozenTrial, curve: Mapping[int, float]) -> FrozenTrial:
+    """Return a running copy of a trial, with another curve."""
+    reopened = copy.copy(trial)
+    reopened.state, reopened.values = TrialState.RUNNING, None
+    reopened.intermediate_values = dict(curve)
+    return reopened
 
 
 def _replace_curve(trial: FrozenTrial) -> FrozenTrial:

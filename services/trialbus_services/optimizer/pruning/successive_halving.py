@@ -49,6 +49,8 @@ class SuccessiveHalvingRule:
         self._rungs: defaultdict[int, list[float]] = defaultdict(list)
         #: Next rung of each trial.
         self._next: defaultdict[int, int] = defaultdict(int)
+        #: Value of each trial in the rungs that the trial has entered.
+        self._entered: defaultdict[int, list[float]] = defaultdict(list)
         #: System attributes by trial, until `pop_attributes`.
         self._attributes: dict[int, dict[str, Any]] = {}
 
@@ -56,12 +58,9 @@ class SuccessiveHalvingRule:
         """Add a trial to every rung that the trial has reached; prune a trial without promotion."""
         value = curve.last_value
         while True:
-            if self._min_resource is None:
-                if self._max_step is None:
-                    return False
-                self._min_resource = max(self._max_step // 100, 1)
             rung = self._next[number]
-            if curve.last < self._min_resource * self._factor ** (self._min_rate + rung):
+            limit = self._compute_step(rung)
+            if limit is None or curve.last < limit:
                 return False
             if math.isnan(value):
                 return True
@@ -90,17 +89,43 @@ class SuccessiveHalvingRule:
         if state is TrialState.COMPLETE and curve.last >= 0:
             self._max_step = max(self._max_step or 0, curve.last)
 
-    def load_attributes(self, number: int, attributes: dict[str, Any]) -> None:
+    def drop_values(self, number: int, curve: Curve) -> list[str]:
+        """Remove a trial from the rungs beyond the last step of the trial's curve."""
+        keys: list[str] = []
+        while (rung := self._next[number] - 1) >= 0:
+            limit = self._compute_step(rung)
+            if limit is None or limit <= curve.last:
+                break
+            self._rungs[rung].remove(self._entered[number].pop())
+            self._next[number] = rung
+            self._attributes.get(number, {}).pop(f"{_KEY}{rung}", None)
+            keys.append(f"{_KEY}{rung}")
+        return keys
+
+    def load_attributes(self, number: int, curve: Curve | None, attributes: dict[str, Any]) -> None:
         """Add a trial to the rungs in the trial's system attributes."""
-        while (key := f"{_KEY}{self._next[number]}") in attributes:
-            self._enter(number, self._next[number], attributes[key])
+        while (key := f"{_KEY}{(rung := self._next[number])}") in attributes:
+            limit = self._compute_step(rung)
+            if curve is not None and (limit is None or limit > curve.last):
+                break
+            self._enter(number, rung, attributes[key])
 
     def pop_attributes(self, number: int) -> dict[str, Any]:
         """Return the rungs that a trial has reached since the last call, as system attributes."""
         return self._attributes.pop(number, {})
 
+    def _compute_step(self, rung: int) -> int | None:
+        """Return the step at which trials enter a rung; None before a trial is complete."""
+        if self._min_resource is None:
+            if self._max_step is None:
+                return None
+            self._min_resource = max(self._max_step // 100, 1)
+        step: int = self._min_resource * self._factor ** (self._min_rate + rung)
+        return step
+
     def _enter(self, number: int, rung: int, value: float) -> None:
         insort(self._rungs[rung], value)
+        self._entered[number].append(value)
         self._next[number] = rung + 1
 
     def _is_promoted(self, value: float, rung: list[float]) -> bool:
@@ -149,7 +174,7 @@ class HyperbandRule:
         self._budgets: list[int] = []
         self._max_step: int | None = None
         #: System attributes by trial, which wait for the brackets.
-        self._loaded: list[tuple[int, dict[str, Any]]] = []
+        self._loaded: list[tuple[int, Curve | None, dict[str, Any]]] = []
 
     def decide(self, number: int, curve: Curve) -> bool:
         """Return the decision of a trial's bracket; False until the brackets are known."""
@@ -168,16 +193,26 @@ class HyperbandRule:
             return
         self._max_step = max(self._max_step or 0, curve.last)
 
-    def load_attributes(self, number: int, attributes: dict[str, Any]) -> None:
+    def drop_values(self, number: int, curve: Curve) -> list[str]:
+        """Remove a trial from the rungs beyond the last step of the trial's curve."""
+        return self._find_bracket(number).drop_values(number, curve) if self._brackets else []
+
+    def load_attributes(self, number: int, curve: Curve | None, attributes: dict[str, Any]) -> None:
         """Keep the system attributes of a trial until the brackets are known."""
-        self._loaded.append((number, attributes))
+        self._loaded.append((number, curve, attributes))
 
     def pop_attributes(self, number: int) -> dict[str, Any]:
         """Return the rungs that a trial has reached since the last call, as system attributes."""
         return self._find_bracket(number).pop_attributes(number) if self._brackets else {}
 
     def _build_brackets(self) -> bool:
-        """Build the brackets; return False while the largest number of steps is unknown."""
+        """Build the brackets.
+
+        Returns:
+            False while the largest number of steps is unknown, and for good where the first
+            complete trials were shorter than the first bracket's first rung: as in Optuna, no trial
+            is pruned then.
+        """
         if self._max_resource is None:
             if self._max_step is None:
                 return False
@@ -195,8 +230,10 @@ class HyperbandRule:
                     maximize=self._maximize,
                 )
             )
-        for number, attributes in self._loaded:
-            self._find_bracket(number).load_attributes(number, attributes)
+        if not self._brackets:
+            return False
+        for number, curve, attributes in self._loaded:
+            self._find_bracket(number).load_attributes(number, curve, attributes)
         self._loaded.clear()
         return True
 

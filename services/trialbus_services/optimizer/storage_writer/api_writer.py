@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
+from trialbus_services.optimizer.attributes import VOID
 from trialbus_services.optimizer.storage_writer.change_batch import (
     AttributeChanges,
     ChangeBatch,
@@ -41,7 +43,12 @@ class ApiWriter:
 
     def read_trials(self, study_id: int) -> list[FrozenTrial]:
         """Return all trials of a study, sorted by number; `study_id` is the id in the storage."""
-        return sorted(self._storage.get_all_trials(study_id), key=lambda trial: trial.number)
+        trials = sorted(self._storage.get_all_trials(study_id), key=lambda trial: trial.number)
+        for trial in trials:
+            for step in trial.user_attrs.get(VOID, ()):
+                if math.isnan(trial.intermediate_values.get(step, 0.0)):
+                    del trial.intermediate_values[step]
+        return trials
 
     def write(self, batch: ChangeBatch, stored_studies: StoredStudies) -> None:
         """Write a batch.
@@ -93,13 +100,7 @@ class ApiWriter:
                 partial(storage.set_trial_param, trial_id, name, float(value), distribution),
                 row=f"parameter {name!r}",
             )
-        for step in _drain(change.steps):
-            try_write(
-                partial(
-                    storage.set_trial_intermediate_value, trial_id, step, float(change.steps[step])
-                ),
-                row=f"the value of step {step}",
-            )
+        self._write_curve(trial_id, change, try_write)
         setters = (
             (change.attributes.user, storage.set_trial_user_attr),
             (change.attributes.system, storage.set_trial_system_attr),
@@ -118,6 +119,34 @@ class ApiWriter:
                 ),
                 row=f"its end as {row.state.name}",
             )
+
+    def _write_curve(
+        self, trial_id: int, change: TrialChange, try_write: Callable[..., None]
+    ) -> None:
+        if change.void:
+            void = change.void - change.steps.keys()
+            try_write(partial(self._void_steps, trial_id, void), row="steps without a value")
+            change.void = set()
+        for step in _drain(change.steps):
+            try_write(
+                partial(
+                    self._storage.set_trial_intermediate_value,
+                    trial_id,
+                    step,
+                    float(change.steps[step]),
+                ),
+                row=f"the value of step {step}",
+            )
+
+    def _void_steps(self, trial_id: int, steps: set[int]) -> None:
+        """Replace values by NaN, since Optuna's API deletes none."""
+        storage = self._storage
+        recorded = storage.get_trial(trial_id)
+        void = sorted(steps & recorded.intermediate_values.keys())
+        for step in void:
+            storage.set_trial_intermediate_value(trial_id, step, math.nan)
+        known: list[int] = recorded.user_attrs.get(VOID, [])
+        storage.set_trial_user_attr(trial_id, VOID, sorted({*known, *void}))
 
     def _create(self, stored_study: StoredStudy, change: TrialChange) -> None:
         assert change.row is not None

@@ -33,15 +33,21 @@ class AttributeChanges:
 
     user: dict[str, str] = field(default_factory=dict[str, str])
     system: dict[str, str] = field(default_factory=dict[str, str])
+    dropped: set[str] = field(default_factory=set[str])
+    """Keys of system attributes that are deleted from the storage."""
 
     def __len__(self) -> int:
         """Count the rows."""
-        return len(self.user) + len(self.system)
+        return len(self.user) + len(self.system) + len(self.dropped)
 
     def merge(self, newer: AttributeChanges) -> None:
         """Merge newer changes."""
         self.user.update(newer.user)
+        for key in newer.dropped:
+            self.system.pop(key, None)
         self.system.update(newer.system)
+        self.dropped |= newer.dropped
+        self.dropped -= newer.system.keys()
 
     def split(self) -> Iterator[AttributeChanges]:
         """Yield a change for each row."""
@@ -49,6 +55,8 @@ class AttributeChanges:
             yield AttributeChanges(user={key: value})
         for key, value in self.system.items():
             yield AttributeChanges(system={key: value})
+        if self.dropped:
+            yield AttributeChanges(dropped=self.dropped)
 
 
 @dataclass(slots=True)
@@ -70,7 +78,9 @@ class TrialChange:
     steps: dict[int, float] = field(default_factory=dict[int, float])
     """Intermediate values by step."""
     dropped: set[int] = field(default_factory=set[int])
-    """Steps whose intermediate values are deleted from the storage."""
+    """Steps whose intermediate values are deleted from the storage, to thin the curve."""
+    void: set[int] = field(default_factory=set[int])
+    """Steps whose intermediate values are deleted, since a new attempt does not take them over."""
     attributes: AttributeChanges = field(default_factory=AttributeChanges)
 
     def __len__(self) -> int:
@@ -80,6 +90,7 @@ class TrialChange:
             + len(self.params)
             + len(self.steps)
             + len(self.dropped)
+            + len(self.void)
             + len(self.attributes)
         )
 
@@ -89,11 +100,13 @@ class TrialChange:
         self.is_started |= newer.is_started
         self.row = newer.row or self.row
         self.params.update(newer.params)
-        for step in newer.dropped:
+        for step in newer.dropped | newer.void:
             self.steps.pop(step, None)
         self.steps.update(newer.steps)
         self.dropped |= newer.dropped
         self.dropped -= newer.steps.keys()
+        self.void |= newer.void
+        self.void -= newer.steps.keys()
         self.attributes.merge(newer.attributes)
 
     def split(self) -> Iterator[TrialChange]:
@@ -110,6 +123,10 @@ class TrialChange:
             part = empty()
             part.params[name] = param
             yield part
+        if self.dropped or self.void:
+            part = empty()
+            part.dropped, part.void = self.dropped, self.void
+            yield part
         for step, value in self.steps.items():
             part = empty()
             part.steps[step] = value
@@ -117,10 +134,6 @@ class TrialChange:
         for attributes in self.attributes.split():
             part = empty()
             part.attributes = attributes
-            yield part
-        if self.dropped:
-            part = empty()
-            part.dropped = self.dropped
             yield part
 
 

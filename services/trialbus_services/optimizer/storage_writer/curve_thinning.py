@@ -33,6 +33,9 @@ class RecordedCurve:
             change: Change of the trial.
             max_points: Largest number of steps on the stride that are recorded.
         """
+        if change.void:
+            self.steps -= change.void
+            self.first = min(self.steps, default=None)
         if not change.steps:
             return
         if self.first is None:

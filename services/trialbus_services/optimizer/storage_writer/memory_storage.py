@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from optuna.storages import InMemoryStorage
@@ -44,6 +44,18 @@ class MemoryStorage(InMemoryStorage):
             self.check_trial_is_updatable(trial_id, trial.state)
             trial.intermediate_values[step] = intermediate_value
 
+    def drop_trial_intermediate_values(self, trial_id: int, first_step: int) -> None:
+        """Drop the intermediate values of a trial from a step on."""
+        with self._lock:
+            self._drop_values(trial_id, first_step)
+
+    def replace_curve(self, trial_id: int, curve: Mapping[int, float]) -> None:
+        """Replace the intermediate values of a trial, in memory only."""
+        with self._lock:
+            trial = copy.copy(self._get_trial(trial_id))
+            trial.intermediate_values = dict(curve)
+            self._set_trial(trial_id, trial)
+
     def amend_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Set a user attribute, also of a trial that has ended."""
         with self._lock:
@@ -57,3 +69,11 @@ class MemoryStorage(InMemoryStorage):
             trial = copy.copy(self._get_trial(trial_id))
             trial.system_attrs = {**trial.system_attrs, key: value}
             self._set_trial(trial_id, trial)
+
+    def _drop_values(self, trial_id: int, first_step: int) -> set[int]:
+        trial = self._get_trial(trial_id)
+        self.check_trial_is_updatable(trial_id, trial.state)
+        dropped = {step for step in trial.intermediate_values if step >= first_step}
+        for step in dropped:
+            del trial.intermediate_values[step]
+        return dropped

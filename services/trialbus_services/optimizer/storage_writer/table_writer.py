@@ -63,6 +63,10 @@ class TableWriter:
         self._delete_steps = curves.delete().where(
             curves.c.trial_id == bindparam("id"), curves.c.step == bindparam("dropped_step")
         )
+        attributes = tables["trial_system_attributes"]
+        self._delete_attributes = attributes.delete().where(
+            attributes.c.trial_id == bindparam("id"), attributes.c.key == bindparam("dropped_key")
+        )
         studies = tables["studies"].c
         # Optuna, too, locks the study before it numbers a trial: no trial is added in between.
         self._select_and_lock_studies = (
@@ -189,6 +193,7 @@ class TableWriter:
         rows: Rows = defaultdict(list)
         updated: list[dict[str, Any]] = []
         dropped: list[dict[str, Any]] = []
+        dropped_keys: list[dict[str, Any]] = []
         for study_id, attributes in batch.studies.items():
             add_study_rows(rows, stored_studies[study_id].study_id, attributes)
         for change in batch.trials.values():
@@ -199,10 +204,16 @@ class TableWriter:
                 change.trial_id not in new_ids or change.trial_id in self._unconfirmed
             ):
                 updated.append({"id": trial_id, **format_trial_row(change.row)})
-            dropped += [{"id": trial_id, "dropped_step": step} for step in change.dropped]
+            dropped += [
+                {"id": trial_id, "dropped_step": step} for step in change.dropped | change.void
+            ]
+            dropped_keys += [
+                {"id": trial_id, "dropped_key": key} for key in change.attributes.dropped
+            ]
             add_trial_rows(rows, trial_id, change)
         _execute(connection, self._update_trials, updated)
         _execute(connection, self._delete_steps, dropped)
+        _execute(connection, self._delete_attributes, dropped_keys)
         for name, statement in self._upserts.items():
             _execute(connection, statement, rows[name])
 
@@ -223,6 +234,8 @@ def _log_refused_row(batch: ChangeBatch, stored_studies: StoredStudies, error: E
             *(f"the value of step {step}" for step in change.steps),
             *(f"attribute {key!r}" for key in change.attributes.user),
             *(f"attribute {key!r}" for key in change.attributes.system),
+            *(f"the deletion of step {step}" for step in change.dropped | change.void),
+            *(f"the deletion of attribute {key!r}" for key in change.attributes.dropped),
             "the trial",
         ]
         log_refusal(stored_studies[change.study_id], change, rows[0], error)

@@ -274,6 +274,29 @@ class WriteBehind(MemoryStorage):
             super().set_trial_intermediate_value(trial_id, step, intermediate_value)
             self._open_change(trial_id).steps[step] = intermediate_value
 
+    def drop_trial_intermediate_values(self, trial_id: int, first_step: int) -> None:
+        """Drop the intermediate values of a trial from a step on.
+
+        Storages other than an `RDBStorage` cannot delete values: there each becomes NaN, and the
+        user attribute `trialbus:void` lists the steps.
+        """
+        with self._lock:
+            void = self._drop_values(trial_id, first_step)
+            if void:
+                change = self._open_change(trial_id)
+                change.void |= void
+                for step in void:
+                    change.steps.pop(step, None)
+
+    def drop_trial_system_attr(self, trial_id: int, key: str) -> None:
+        """Delete a system attribute of a trial; only an `RDBStorage` deletes the recorded one."""
+        with self._lock:
+            system_attrs = self._get_trial(trial_id).system_attrs
+            if system_attrs.pop(key, None) is not None:
+                changes = self._open_change(trial_id).attributes
+                changes.system.pop(key, None)
+                changes.dropped.add(key)
+
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Set a user attribute of a trial that has not ended."""
         with self._lock:
