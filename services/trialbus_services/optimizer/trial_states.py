@@ -50,9 +50,9 @@ class OpenTrial:
     """Whether the attempt has ended and the next attempt was not handed out yet."""
     since: int = 0
     """Offset of the assignment: every event of the attempt lies behind it."""
-    until: int | None = None
+    until: int | None = field(default=None, compare=False)
     """Offset of the event that ended the attempt; None while the attempt runs."""
-    earlier: list[AttemptSpan] = field(default_factory=list["AttemptSpan"])
+    earlier: list[AttemptSpan] = field(default_factory=list["AttemptSpan"], compare=False)
     """Attempts that were given up, oldest first."""
     pruned_by: str = ""
     """Person who pruned the trial, and the reason; such a trial is not handed out again."""
