@@ -103,7 +103,7 @@ class Unknown:
 
 def test_requests_and_trials_of_an_unknown_session_are_void() -> None:
     check = Unknown()
-    bus = SimulatedBus(check)
+    bus = SimulatedBus(requesters=check)
     bus.submit(n_trials=1)
     first = bus.request("r1", session="nobody")
     bus.turn(events.TrialRequested(study="s", request="r2", session="alive"))
