@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from trialbus.callbacks import (
     OptunaCallback,
     OptunaCallbackConfig,
 )
+from trialbus.callbacks.factory import ALLOWED_VARIABLE
 from trialbus.testing import TestBus
 
 
@@ -217,6 +219,39 @@ def test_the_factory_builds_a_user_s_callbacks_from_a_hydra_config(
     assert not optuna.enabled
     assert isinstance(mine, WithTrial)
     assert (mine.name, mine.trial, mine.extra) == ("mine", trial, 3)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "is_built"),
+    [(None, False), ("", False), ("other", False), ("support,evil", True), ("evil.Mark", True)],
+)
+def test_a_callback_that_a_study_names_is_imported_only_from_allowed_modules(
+    bus: TestBus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    allowed: str | None,
+    is_built: bool,
+) -> None:
+    (tmp_path / "evil.py").write_text(
+        "import pathlib, trialbus.callbacks\n"
+        "pathlib.Path('imported').touch()\n"
+        "class Mark(trialbus.callbacks.EvaluationCallback): pass\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "evil", raising=False)
+    if allowed is not None:
+        monkeypatch.setenv(ALLOWED_VARIABLE, allowed)
+    named: dict[str, Any] = {"others": {"mine": {"_target_": "evil.Mark"}}}
+    bus.assign(monkeypatch.setenv, params={}, config={"callbacks": named})
+    with trialbus.attach() as trial:
+        factory = CallbackFactory(trial.config.nested()["callbacks"])
+        if is_built:
+            assert [callback.name for callback in factory.build(trial)][-1] == "mine"
+        else:
+            advice = r"evil.Mark.*worker.allowed_modules=\[evil\]"
+            with pytest.raises(trialbus.SpecError, match=advice):
+                factory.build(trial)
+    assert (tmp_path / "imported").exists() is is_built
 
 
 def test_without_a_trial_the_factory_builds_no_optuna_callback() -> None:

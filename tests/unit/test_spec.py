@@ -275,3 +275,36 @@ def test_a_param_contains_exactly_the_values_of_its_range(
 ) -> None:
     assert [param.contains(value) for value in inside] == [True] * len(inside)
     assert [param.contains(value) for value in outside] == [False] * len(outside)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "hydra.callbacks.x._target_",
+        "+hydra.callbacks.x._target_",
+        "++ hydra.run.dir",
+        " hydra.run.dir",
+        "hydra/launcher",
+        "hydra",
+        "optimizer@hydra.callbacks.x",
+        "~model",
+        "+~model",
+        "--config-dir",
+        "-cd",
+        "lr=1",
+    ],
+)
+@pytest.mark.parametrize("place", ["params", "fixed", "base_config", "trial_overrides"])
+def test_a_name_that_would_be_an_option_or_a_setting_of_hydra_is_refused(
+    place: str, name: str
+) -> None:
+    value: Any = {"type": "float", "low": 0, "high": 1} if place == "params" else 1
+    with pytest.raises(
+        SpecError, match=f"{place} has a (param|value) whose name .*(expected|Hydra)"
+    ):
+        load(**{place: {name: value}})
+
+
+@pytest.mark.parametrize("name", ["hydration", "+model.hydra", "model/hydra_size", "a-b", "x.~y"])
+def test_a_name_that_only_resembles_a_setting_of_hydra_is_kept(name: str) -> None:
+    assert name in load(params={name: {"type": "float", "low": 0, "high": 1}}).params

@@ -12,6 +12,12 @@ from typing import Any
 from trialbus.callbacks.evaluation import Callbacks, EvaluationCallback
 from trialbus.callbacks.optuna import OptunaCallback, OptunaCallbackConfig
 from trialbus.errors import SpecError
+from trialbus.study.allowed_modules import (
+    contain,
+    find_targets,
+    normalize_modules,
+    normalize_path,
+)
 from trialbus.study.user_code import load_class
 from trialbus.study.validation import format_expected, is_mapping
 from trialbus.trainer.trial import Trial
@@ -19,7 +25,12 @@ from trialbus.trainer.trial import Trial
 #: Environment variable of a training, set by the worker: the section `callbacks` as JSON.
 CALLBACKS_VARIABLE = "TRIALBUS_CALLBACKS"
 
+#: Environment variable of a training, set by the worker or its operator: names of modules,
+#: separated by commas, from which the callbacks of a study may be imported.
+ALLOWED_VARIABLE = "TRIALBUS_ALLOWED_MODULES"
+
 _TARGET = "_target_"
+_BUILT_IN = ("trialbus",)
 
 
 @dataclass(kw_only=True)
@@ -39,6 +50,10 @@ class CallbackConfig:
 
 class CallbackFactory:
     """Builds the callbacks that a configuration names.
+
+    A class that the configuration of the study names, `trial.config`, is imported only from
+    trialbus and from the modules in `TRIALBUS_ALLOWED_MODULES` (`worker.allowed_modules`): the
+    study may be a stranger's.
 
     Args:
         config: A `CallbackConfig`, or a mapping with the same fields, as Hydra gives. None means
@@ -75,8 +90,8 @@ class CallbackFactory:
         """Build the callbacks; without a trial the list has no `OptunaCallback`.
 
         Raises:
-            SpecError: A class cannot be imported, is not an `EvaluationCallback`, or refuses an
-                argument.
+            SpecError: A class may not or cannot be imported, is not an `EvaluationCallback`, or
+                refuses an argument.
         """
         callbacks = Callbacks(trial=trial)
         if trial is not None:
@@ -106,9 +121,30 @@ def _check_keys(config: Mapping[str, Any], type_: type[Any], path: str) -> None:
             raise SpecError(f"{path}.{key}", f"no such key{format_expected(key, known)}")
 
 
+def _check_allowed(key: str, target: object, trial: Trial | None) -> None:
+    """Refuse a class that the study of a trial names and nobody allowed.
+
+    Raises:
+        SpecError: The class is not allowed; nothing was imported.
+    """
+    if trial is None or not isinstance(target, str):
+        return
+    if target not in set(find_targets(trial.config)):
+        return  # the training itself names the class, or its worker
+    names = filter(None, os.environ.get(ALLOWED_VARIABLE, "").split(","))
+    if not contain((*_BUILT_IN, *normalize_modules(ALLOWED_VARIABLE, names)), target):
+        module = normalize_path(target).rpartition(".")[0]
+        raise SpecError(
+            key,
+            f"{target!r} is of a module that trainings may not import because a study names it; "
+            f"whoever runs the worker can allow it with worker.allowed_modules=[{module}]",
+        )
+
+
 def _build_callback(path: str, settings: dict[str, Any], trial: Trial | None) -> EvaluationCallback:
     target = settings.pop(_TARGET, None)
     settings.pop("enabled", None)
+    _check_allowed(f"{path}.{_TARGET}", target, trial)
     class_ = load_class(f"{path}.{_TARGET}", target, EvaluationCallback)
     if "trial" in inspect.signature(class_).parameters:
         settings["trial"] = trial

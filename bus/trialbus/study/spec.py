@@ -22,6 +22,7 @@ from trialbus.study.spec_limits import (
     check_config_size,
     check_count,
     check_metric_name,
+    check_override,
     check_param_name,
     check_params_size,
     check_seed,
@@ -402,9 +403,11 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
         base = {} if isinstance(self.base_config, str) else self.base_config or {}
         for name, config in (("base_config", base), ("trial_overrides", self.trial_overrides)):
             try:
-                flatten_config(config)
+                names = flatten_config(config)
             except ValueError as error:
                 raise ValueError(f"{name}.{error}") from None
+            for value_name in names:
+                check_override(f"{name} has a value whose name", value_name)
         check_config_size(self.config)
 
     @property

@@ -20,6 +20,10 @@ _MAX_COUNT = 2**31 - 1
 # Names stand in file names, log lines and terminals.
 _CONTROL_CHARACTER = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
+# Names that a program takes for one of its options, and those of Hydra's own settings.
+_OPTION = re.compile(r"^[\s+]*[-~]|=")
+_HYDRA = re.compile(r"(^|@)[\s+]*hydra\s*([./@:]|$)")
+
 # Characters of a study's name in topics: a pattern, of 256 at most, holds a type and a trial too.
 _MAX_STUDY_NAME = 200
 
@@ -61,12 +65,34 @@ def check_param_name(key: str, name: str) -> None:
     """
     try:
         _check_name("name", name, "the name of a param")
+        check_override("name", name)
     except ValueError as error:
         raise ValueError(f"{key} has a param whose {error}") from None
     if len(name) > _MAX_NAME:
         raise ValueError(
             f"{key} has a param whose name {name[:40]!r}... has {len(name)} characters (expected "
             f"at most {_MAX_NAME})"
+        )
+
+
+def check_override(key: str, name: str) -> None:
+    """Check that the name of a value, as an argument of a training, sets that value only.
+
+    Names become overrides of Hydra and flags. A name that begins with a dash would be an option of
+    the program, and `hydra` has classes that Hydra imports before the training starts.
+
+    Raises:
+        ValueError: The name is an option, a deletion, or about Hydra itself; the message begins
+            with `key`.
+    """
+    if _OPTION.search(name):
+        raise ValueError(
+            f"{key} {name!r} begins with '-' or '~' or contains '=' (expected the name of a value)"
+        )
+    if _HYDRA.search(name):
+        raise ValueError(
+            f"{key} {name!r} is a setting of Hydra itself (expected the name of a value of the "
+            "training; settings of Hydra belong in trainer.arguments)"
         )
 
 

@@ -225,6 +225,10 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     `auto` for all of this machine, or null to leave the variable alone."""
     gpus_per_trial: float = 1.0
     """GPUs of one trial: a whole number, or a share such as 0.5 for two trials on one GPU."""
+    allowed_modules: list[str] = []
+    """Packages, modules or classes of your own from which trainings may import the callbacks that
+    a study names in its config, for example `[my_package]`; `trialbus study` allows those of its
+    own study."""
 
     def __post_init__(self) -> None:
         if self.slots < 1:

@@ -20,6 +20,7 @@ from trialbus.client.subscriber import Subscriber, subscribe
 from trialbus.errors import LogResetError
 from trialbus.messages import events
 from trialbus.protocol.endpoint import check_reachable
+from trialbus.study.allowed_modules import find_targets
 from trialbus.study.spec import StudySpec
 from trialbus_services.config import sections, settings
 from trialbus_services.config.composing import ComposedConfig
@@ -42,6 +43,7 @@ from trialbus_services.views.study_view import StudyView
 from trialbus_services.views.summary import print_summary
 from trialbus_services.views.terminal_view import TerminalView
 from trialbus_services.worker.command_line import quote_for_hydra
+from trialbus_services.worker.main import ALLOWED_KEY as WORKER_KEY
 from trialbus_services.worker.params_check import check_params
 from trialbus_services.worker.placeholders import check_placeholders
 
@@ -156,7 +158,7 @@ def launch_study(
             spec.name,
             composed.arguments,
             console,
-            optimizer_overrides=allow_classes(plan),
+            service_overrides=allow_classes(plan),
             worker=plan.trainer is not None,
             reporter=report,
         ) as services,
@@ -166,13 +168,24 @@ def launch_study(
         return _submit(submitted, services, console, report=report)
 
 
-def allow_classes(plan: Plan) -> list[str]:
-    """Return the override that lets an optimizer import the classes that the user's study names."""
-    paths = find_class_paths(plan.spec)
-    if not paths:
-        return []
-    section = sections.read_section(plan.composed.config, settings.OptimizerSettings)
-    return [f"{allowed_modules.KEY}={quote_for_hydra([*section.allowed_modules, *paths])}"]
+def allow_classes(plan: Plan) -> dict[str, list[str]]:
+    """Return overrides that let services import the classes that the user's study names.
+
+    Returns:
+        Overrides by the name of the service.
+    """
+    config, spec = plan.composed.config, plan.spec
+    optimizer = sections.read_section(config, settings.OptimizerSettings).allowed_modules
+    worker = sections.read_section(config, settings.WorkerSettings).allowed_modules
+    named = {
+        "optimizer": (allowed_modules.KEY, optimizer, find_class_paths(spec)),
+        "worker": (WORKER_KEY, worker, sorted(set(find_targets(spec.config)))),
+    }
+    return {
+        service: [f"{key}={quote_for_hydra([*allowed, *paths])}"]
+        for service, (key, allowed, paths) in named.items()
+        if paths
+    }
 
 
 def check_spec(spec: StudySpec) -> None:

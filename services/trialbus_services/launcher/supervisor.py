@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -33,7 +33,7 @@ class Services:
         storage: URL of the storage without the password, as the optimizer publishes it.
         study: Name of the study.
         overrides: Arguments with which a child composes the same config.
-        optimizer_overrides: Further arguments of an optimizer that is started.
+        service_overrides: Further arguments of services that are started, by name.
         console: Console on which starts and ends of services are shown.
         worker: Whether a worker is needed; without a worker, trainings request trials themselves.
         reporter: Whether a reporter is needed.
@@ -47,7 +47,7 @@ class Services:
         overrides: list[str],
         console: Console,
         *,
-        optimizer_overrides: Sequence[str] = (),
+        service_overrides: Mapping[str, Sequence[str]] | None = None,
         worker: bool = True,
         reporter: bool = True,
     ) -> None:
@@ -57,7 +57,7 @@ class Services:
         self._storage = storage
         self._study = study
         self._overrides = overrides
-        self._optimizer_overrides = optimizer_overrides
+        self._service_overrides = service_overrides or {}
         self._console = console
         self._children: dict[str, Child] = {}
         self._checked_at = 0.0
@@ -194,9 +194,7 @@ class Services:
                 self._waits[worker.session] = waits
 
     def _spawn(self, name: str) -> None:
-        overrides = self._overrides
-        if name == "optimizer":
-            overrides = [*overrides, *self._optimizer_overrides]
+        overrides = [*self._overrides, *self._service_overrides.get(name, ())]
         log = self._bus.logs / f"{name}.log"
         with hold_signals():  # a Ctrl-C in between would leave a service that nobody stops
             self._children[name] = Child(name, overrides, mask_secrets(overrides), log)

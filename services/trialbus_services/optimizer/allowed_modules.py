@@ -6,12 +6,12 @@ operator of the optimizer allows modules, packages or single classes by name.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from importlib.metadata import entry_points
 from typing import Any
 
 from trialbus.errors import SpecError
+from trialbus.study.allowed_modules import contain, normalize_modules, normalize_path
 from trialbus.study.spec import StudySpec
 from trialbus.study.validation import is_mapping
 
@@ -21,7 +21,6 @@ KEY = "optimizer.allowed_modules"
 PLUGIN_GROUPS = ("trialbus.samplers", "trialbus.pruners")
 
 _BUILT_IN = ("optuna", "trialbus_services")
-_NAME = re.compile(r"\w+(\.\w+)*")
 
 
 class AllowedModules:
@@ -35,12 +34,7 @@ class AllowedModules:
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
-        self._names = (*_BUILT_IN, *map(normalize_path, names))
-        for name in self._names:
-            if not _NAME.fullmatch(name):
-                raise SpecError(
-                    KEY, f"{name!r} is not the name of a module (expected, for example, my_package)"
-                )
+        self._names = (*_BUILT_IN, *normalize_modules(KEY, names))
 
     def check(self, key: str, path: str) -> None:
         """Refuse the import path of a class that no allowed module contains.
@@ -52,7 +46,7 @@ class AllowedModules:
         Raises:
             SpecError: The class is not allowed; nothing was imported.
         """
-        if not (_contain(self._names, path) or _contain(_list_plugin_modules(), path)):
+        if not (contain(self._names, path) or contain(_list_plugin_modules(), path)):
             module = normalize_path(path).rpartition(".")[0]
             raise SpecError(
                 key,
@@ -66,16 +60,6 @@ def find_class_paths(spec: StudySpec) -> list[str]:
     components = [spec.sampler] if spec.pruner is None else [spec.sampler, spec.pruner]
     paths = [path for c in components for path in (c.type, *_find_paths(c.args))]
     return sorted({normalize_path(path) for path in paths if "." in path or ":" in path})
-
-
-def normalize_path(path: str) -> str:
-    """Return the import path of a class, or the name of a module, with dots only."""
-    return path.replace(":", ".")
-
-
-def _contain(names: Iterable[str], path: str) -> bool:
-    dotted = normalize_path(path)
-    return any(dotted == name or dotted.startswith(f"{name}.") for name in names)
 
 
 def _list_plugin_modules() -> list[str]:

@@ -11,14 +11,17 @@ from typing import Any
 
 import msgspec
 
-from trialbus.callbacks.factory import CALLBACKS_VARIABLE
+from trialbus.callbacks.factory import ALLOWED_VARIABLE, CALLBACKS_VARIABLE
 from trialbus.errors import SpecError
 from trialbus.protocol.security import locate_keys
+from trialbus.study.allowed_modules import normalize_modules
 from trialbus_services.config.settings import BusSettings, TrainerSettings, WorkerSettings
 from trialbus_services.process import exit_codes
 from trialbus_services.worker.service import Worker
 from trialbus_services.worker.trainers import CommandTrainer, Trainer
 from trialbus_services.worker.warm import WarmTrainer
+
+ALLOWED_KEY = "worker.allowed_modules"
 
 
 def run(
@@ -84,7 +87,14 @@ def _build_trainer(
     # With keys of the config, trainings get another one, which allows less than the worker's. Those
     # of the environment are found from the trainings' folder, too.
     keys = bus.keys.environment(bus.keys.get_name("trainer")) if bus.keys else {}
-    env = {**locate_keys(), **trainer.env, CALLBACKS_VARIABLE: json.dumps(callbacks), **keys}
+    allowed = normalize_modules(ALLOWED_KEY, worker.allowed_modules)
+    env = {
+        **locate_keys(),
+        **trainer.env,
+        CALLBACKS_VARIABLE: json.dumps(callbacks),
+        ALLOWED_VARIABLE: ",".join(allowed),
+        **keys,
+    }
     if trainer.function is not None:
         return WarmTrainer(
             trainer.function,
