@@ -17,6 +17,7 @@ class QueuedSocket:
     def __init__(self) -> None:
         self.queue: deque[tuple[bytes, list[bytes]]] = deque()  # peer and parts
         self.sent: list[tuple[bytes, bytes]] = []  # peer and frame
+        self.room: int | None = None  # frames that the peers still take; None for any number
 
     def register(self, poller: zmq.Poller) -> None: ...
     def take_kept(self) -> tuple[bytes, list[bytes]]:
@@ -28,6 +29,10 @@ class QueuedSocket:
         return self.queue.popleft()
 
     def send(self, peer: bytes, frame: bytes) -> None:
+        if self.room is not None:
+            if not self.room:
+                raise zmq.Again
+            self.room -= 1
         self.sent.append((peer, frame))
 
     def find_key(self, peer: bytes) -> str:

@@ -41,3 +41,14 @@ def test_an_event_of_an_unknown_type_is_decoded_under_its_own_topic_only() -> No
     assert event.data["note"] == 1
     with pytest.raises(msgspec.DecodeError):
         codec.decode("x_mine/b/", body)
+
+
+def test_a_body_with_a_key_twice_is_no_event() -> None:
+    body = codec.encode(_EVALUATION)
+    assert body[0] & 0xF0 == 0x80
+    twice = bytes([body[0] + 1]) + body[1:] + msgspec.msgpack.encode("study")
+    twice += msgspec.msgpack.encode("another")
+    with pytest.raises(msgspec.DecodeError, match="the body has a key twice"):
+        codec.check_topic(_EVALUATION.topic, twice)
+    many = msgspec.msgpack.encode({"type": "x_a", **{f"k{i}": i for i in range(300)}})
+    codec.check_topic("x_a//", many)

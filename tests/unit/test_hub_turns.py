@@ -16,7 +16,7 @@ from simulation.disk import Disk
 from simulation.world import World
 from support.queued_socket import QueuedSocket
 from trialbus.hub.hub import Hub
-from trialbus.protocol import frames
+from trialbus.protocol import frames, limits
 
 
 class HubOnFailingDisk:
@@ -165,3 +165,39 @@ def test_no_claim_of_lost_events_lets_the_counter_grow_beyond_what_a_frame_holds
         bus.turn(frames.Publish(secret, far, [("x_a//", body)], far))
     (status,) = bus.turn(frames.AskStatus(1))
     assert status.status.counters["lost"] == far
+
+
+def test_sequence_numbers_beyond_what_a_frame_holds_are_refused(bus: HubOnFailingDisk) -> None:
+    event = ("x_a/s/", msgspec.Raw(b"\x80"))
+    first = limits.MAX_NUMBER
+    publish = frames.Publish(b"p", first, [event, event], base=first)
+    refused = next(a for a in bus.turn(publish) if isinstance(a, frames.Refused))
+    assert (refused.code, refused.about) == (frames.BAD_FRAME, b"p".hex())
+    assert str(limits.MAX_NUMBER) in refused.reason
+    assert bus.read_topics() == []
+
+
+def test_a_connection_that_cannot_take_all_acknowledgements_gets_the_others_later(
+    bus: HubOnFailingDisk,
+) -> None:
+    event = ("x_a/s/", msgspec.Raw(b"\x80"))
+    publishers = [b"%d" % i for i in range(1000)]
+    bus.socket.room = 64
+    answers = bus.turn(*(frames.Publish(publisher, 1, [event]) for publisher in publishers))
+    while (bus.hub.due - bus.world.now) < 0.1:
+        bus.socket.room = 64
+        answers += bus.turn(after_s=max(0.0, bus.hub.due - bus.world.now))
+    assert sorted(answer.publisher for answer in answers) == sorted(publishers)
+
+
+def test_acknowledgements_for_a_connection_that_reads_nothing_are_given_up(
+    bus: HubOnFailingDisk,
+) -> None:
+    bus.socket.room = 0
+    event = ("x_a/s/", msgspec.Raw(b"\x80"))
+    bus.turn(*(frames.Publish(b"%d" % i, 1, [event]) for i in range(10)))
+    assert bus.hub.due < bus.world.now + 0.1
+    bus.turn(after_s=0.5)
+    bus.turn(after_s=0.6)
+    bus.turn(after_s=0.1)
+    assert bus.hub.due == float("inf")

@@ -23,6 +23,7 @@ import msgspec
 import zmq
 
 from trialbus.errors import TrialbusError
+from trialbus.hub.acknowledgements import Acknowledgements
 from trialbus.hub.durable_names import DurableNames
 from trialbus.hub.fetches import Fetches
 from trialbus.hub.hub_socket import HubSocket
@@ -38,7 +39,12 @@ from trialbus.messages.topics import escape_study
 from trialbus.protocol import frames, limits
 from trialbus.protocol.endpoint import check_bindable, resolve
 from trialbus.protocol.frames import Record
-from trialbus.protocol.refusals import explain_decode_error, find_subject
+from trialbus.protocol.refusals import (
+    explain_decode_error,
+    find_exceeded_size,
+    find_fault,
+    find_subject,
+)
 from trialbus.protocol.security import Gatekeeper
 from trialbus.protocol.status import DurableNameStatus, HubStatus, RetentionStatus
 
@@ -94,7 +100,6 @@ class Hub:
         self.log = EventLog(directory, sync=sync, connect=connect, wall_clock=wall_clock)
         self._sessions = SessionRegistry(self.log, clock, wall_clock)
         self._new_publishers = RateLimit(limits.NEW_PUBLISHERS_PER_MINUTE, clock)
-        self._windows = Windows(clock)
         self._retention = Retention(self.log, keep_finished_s, clock, wall_clock)
         self._change = Change()
         self._acks: dict[tuple[bytes, bytes], None] = {}
@@ -113,6 +118,9 @@ class Hub:
         except TrialbusError:
             self.log.close()
             raise
+        self._acknowledgements = Acknowledgements(
+            self._router, Windows(clock), self._find_last, clock
+        )
         self._names = DurableNames(self.log)
         self._fetches = Fetches(self.log, self._router, self._names, clock)
 
@@ -148,6 +156,7 @@ class Hub:
         self._router.counters["floods"] += 1
         logger.warning("a peer floods the hub: all connections are closed, and clients reconnect")
         self._fetches.clear()
+        self._acknowledgements.clear()
         self._router.reopen()
 
     @property
@@ -167,6 +176,7 @@ class Hub:
             return 0.0
         return min(
             self._fetches.due,
+            self._acknowledgements.due,
             self._next_presence if len(self._sessions) or self._change else float("inf"),
             self._retention.due,
         )
@@ -218,7 +228,7 @@ class Hub:
             self._router.refuse(peer, frames.BAD_FRAME, *explain_decode_error(frame, error))
             return
         if len(frame) > limits.MAX_EVENT:
-            excess = _find_exceeded_size(frame, message)
+            excess = find_exceeded_size(frame, message)
             if excess is not None:
                 self._router.refuse(peer, frames.BAD_FRAME, excess, find_subject(message))
                 return
@@ -268,11 +278,9 @@ class Hub:
         self._acks[peer, message.publisher] = None
         if skip < 0:  # a gap: acknowledging what is here makes the sender go back
             return
-        if any(
-            topic.count("/") != 2 or len(topic) > limits.MAX_TOPIC for topic, _ in message.events
-        ):
-            reason = f"a topic is not type/study/trial, or longer than {limits.MAX_TOPIC}"
-            self._router.refuse(peer, frames.BAD_FRAME, reason, message.publisher.hex())
+        fault = find_fault(message)
+        if fault is not None:
+            self._router.refuse(peer, frames.BAD_FRAME, fault, message.publisher.hex())
             return
         self._router.counters["repeated"] += min(skip, len(message.events))
         new = message.events[skip:]
@@ -289,6 +297,9 @@ class Hub:
             (publisher, last + 1 + i, topic, body) for i, (topic, body) in enumerate(new)
         ]
         self._change.publishers[publisher] = last + len(new)
+
+    def _find_last(self, publisher: bytes) -> int:
+        return self.log.publishers.get(self._publisher_ids(publisher), 0)
 
     def _notice_lost_events(self, publisher: bytes, count: int) -> None:
         """Log that acknowledged events of a publisher are not in the log, and skip offsets."""
@@ -370,10 +381,7 @@ class Hub:
             except sqlite3.Error as error:
                 self._recover_from_failed_commit(change, error, acks, replies)
                 return []
-        for peer, publisher in acks:
-            last = self.log.publishers.get(self._publisher_ids(publisher), 0)
-            window = self._windows.grant(publisher)
-            self._router.send(peer, frames.Ack(publisher, last, window))
+        self._acknowledgements.send(acks)
         for peer, reply in replies:
             self._router.send(peer, reply)
         return records
@@ -432,14 +440,3 @@ class Hub:
             counters=dict(self._router.counters),
             last_refused=self._router.last_refused,
         )
-
-
-def _find_exceeded_size(frame: bytes, message: frames.ToHub) -> str | None:
-    """Return which limit of sizes a large frame exceeds, or None."""
-    if len(frame) > limits.MAX_FRAME:
-        return f"a frame of {len(frame)} bytes (at most {limits.MAX_FRAME})"
-    if isinstance(message, frames.Publish):
-        size = max((memoryview(body).nbytes for _, body in message.events), default=0)
-        if size > limits.MAX_EVENT:
-            return f"an event of {size} bytes (at most {limits.MAX_EVENT})"
-    return None

@@ -84,6 +84,8 @@ class Router:
     ) -> None:
         self.counters: Counter[str] = Counter()  #: counters of the hub's status
         self.last_refused = ""  #: reason of the last refusal
+        #: Whether the last message that was not sent met a peer that reads too slowly.
+        self.is_full = False
         self._refused_at = 0.0
         self._unlogged = 0  # refusals since the last line about one
         self._socket = socket
@@ -165,10 +167,11 @@ class Router:
         return peer if self._gatekeeper is None else self._socket.find_key(peer)
 
     def send(self, peer: bytes, message: frames.ToClient) -> bool:
-        """Send a message; False if the peer has gone, or does not read."""
+        """Send a message; False if the peer has gone, or does not read (`is_full`)."""
         try:
             self._socket.send(peer, frames.encode(message))
-        except zmq.ZMQError:
+        except zmq.ZMQError as error:
+            self.is_full = error.errno == zmq.EAGAIN
             self.counters["undeliverable"] += 1  # the peer will ask again
             return False
         return True

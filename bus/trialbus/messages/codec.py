@@ -32,6 +32,7 @@ class _Address(msgspec.Struct, frozen=True):
 
 
 _address_decoder = msgspec.msgpack.Decoder(_Address)
+_raw_decoder = msgspec.msgpack.Decoder(dict[str, msgspec.Raw])
 _any_decoder = msgspec.msgpack.Decoder(dict[str, Any])
 
 
@@ -79,12 +80,24 @@ def check_topic(topic: str, body: bytes | memoryview | msgspec.Raw) -> None:
     """Check that the type, study and trial of an event match the topic.
 
     Raises:
-        msgspec.DecodeError: They are not, or the body is not an event.
+        msgspec.DecodeError: They do not, or the body is not an event. A body that has a key twice
+            is none: readers in other languages may take the other value.
     """
+    if len(decode_with(_raw_decoder, body)) != _read_map_size(body):
+        raise msgspec.DecodeError("the body has a key twice")
     address: _Address = decode_with(_address_decoder, body)
     own_topic = make_topic(address.type, address.study, address.trial)
     if own_topic != topic:
         raise msgspec.DecodeError(f"the topic is {topic!r}, the event belongs under {own_topic!r}")
+
+
+def _read_map_size(body: bytes | memoryview | msgspec.Raw) -> int:
+    """Return the number of entries that a MessagePack map says to have."""
+    data = memoryview(body)
+    if data[0] & 0xF0 == 0x80:
+        return data[0] & 0x0F
+    size = {0xDE: 2, 0xDF: 4}.get(data[0], 0)
+    return int.from_bytes(data[1 : 1 + size], "big")
 
 
 def list_known_types() -> frozenset[str]:

@@ -91,3 +91,23 @@ def _find_subject_of_fields(frame_type: type[frames.ToHub], fields: list[Any]) -
             return name
         case _:
             return None
+
+
+def find_fault(message: frames.Publish) -> str | None:
+    """Return what is wrong with the topics or the numbers of events, or None."""
+    if message.first + len(message.events) - 1 > limits.MAX_NUMBER:
+        return f"sequence numbers beyond {limits.MAX_NUMBER}"
+    if any(topic.count("/") != 2 or len(topic) > limits.MAX_TOPIC for topic, _ in message.events):
+        return f"a topic is not type/study/trial, or longer than {limits.MAX_TOPIC}"
+    return None
+
+
+def find_exceeded_size(frame: bytes, message: frames.ToHub) -> str | None:
+    """Return which limit of sizes a large frame exceeds, or None."""
+    if len(frame) > limits.MAX_FRAME:
+        return f"a frame of {len(frame)} bytes (at most {limits.MAX_FRAME})"
+    if isinstance(message, frames.Publish):
+        size = max((memoryview(body).nbytes for _, body in message.events), default=0)
+        if size > limits.MAX_EVENT:
+            return f"an event of {size} bytes (at most {limits.MAX_EVENT})"
+    return None
