@@ -6,6 +6,7 @@ import hashlib
 import os
 import resource
 import shutil
+import signal
 import sys
 import threading
 import time
@@ -192,3 +193,41 @@ def test_of_a_damaged_ring_the_intact_events_are_sent_and_the_loss_is_counted(
         assert hub_status(link).counters["lost"] == 1
     assert list_logged_steps(bus) == [1, 3, 4]
     assert "1 are damaged and not sent" in caplog.text
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="a full disk needs unshare")
+@pytest.mark.parametrize("end", ["stopped", "killed"])
+def test_a_hub_that_starts_on_a_full_disk_serves_what_it_has_and_takes_more_when_there_is_space(
+    bus: Bus, end: str
+) -> None:
+    log = bus.directory / "log"
+    log.mkdir()
+    fill = f"cat /dev/zero > {log}/ballast; head -c 4096 /dev/zero >> {log}/ballast"
+    hub = f"{sys.executable} -m trialbus.hub --endpoint {bus.endpoint} --dir {log}"
+    first = f"{hub} & until [ -e {bus.directory}/go ]; do sleep 0.1; done"
+    signal_ = {"stopped": "TERM", "killed": "KILL"}[end]
+    script = (
+        f"mount -t tmpfs -o size=3m none {log} && {first}; kill -{signal_} $!; wait $!;"
+        f"({fill}) 2> {bus.directory}/full; touch {bus.directory}/filled; {hub} &"
+        f" until [ -e {bus.directory}/space ]; do sleep 0.1; done; rm {log}/ballast; wait"
+    )
+    process = bus.run("hub", ["unshare", "--mount", "--map-root-user", "sh", "-c", script])
+    try:
+        with (
+            trialbus.Publisher(bus.endpoint) as publisher,
+            trialbus.Link(bus.endpoint) as link,
+        ):
+            for step in range(20):
+                publisher.publish(make_evaluation(step))
+            assert publisher.flush(20)
+            (bus.directory / "go").touch()
+            until((bus.directory / "filled").exists, 20, "a full disk")
+            publisher.publish(make_evaluation(20))
+            until(lambda: publisher.refused, 20, "a word from the hub")
+            assert hub_status(link).end == 20
+            assert list_logged_steps(bus) == list(range(20))
+            (bus.directory / "space").touch()
+            assert publisher.flush(30)
+        assert list_logged_steps(bus) == list(range(21))
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)

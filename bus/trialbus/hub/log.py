@@ -58,6 +58,7 @@ _MAX_SKIPS = 10  # times that the hub believes a client; each time one has seen 
 _MANY = ("*/", "evaluation_complete/")
 _SUBMITTED, _FINISHED, _ASSIGNED = "study_submitted/", "study_finished/", "trial_assigned/"
 _TRAINER_LOST = b"trainer_lost/"
+_NO_SPACE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 _LOST_SCAN = 20_000  # events that are no evaluations, searched for lost sessions
 _FREED_PAGES = 256  # handed back to the file system in one call
 
@@ -135,7 +136,7 @@ class EventLog:
                 self._load(n_damaged)
                 self._files.watch()
             except (sqlite3.Error, OSError) as error:
-                is_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+                is_full = getattr(error, "sqlite_errorcode", None) in _NO_SPACE
                 advice = (
                     "make space on the disk and start again"
                     if is_full

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import time
@@ -15,6 +16,8 @@ from trialbus.hub.checked_table import Row
 from trialbus.hub.integrity import chain_rows
 from trialbus.hub.small_tables import GAP, META, TABLES, SmallTables
 from trialbus.protocol.private_folder import open_private_file
+
+logger = logging.getLogger(__name__)
 
 Sync: TypeAlias = Literal["full", "normal"]
 Connect: TypeAlias = Callable[..., sqlite3.Connection]
@@ -52,11 +55,8 @@ def open_database(
     size = path.stat().st_size if path.exists() else 0
     # SQLite gives the files beside it the same mode.
     os.close(open_private_file(path))
-    # A hub may run in another thread than the one that made it, but only ever in one.
-    db = connect(path, isolation_level=None, check_same_thread=False)
+    db = _connect(path, connect, is_new=not size)
     try:
-        db.execute("PRAGMA auto_vacuum=INCREMENTAL")  # counts for a new file only
-        db.execute("PRAGMA journal_mode=WAL")
         db.execute(f"PRAGMA synchronous={sync}")
         if db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
             _migrate(db, path)
@@ -72,6 +72,34 @@ def open_database(
         db.close()
         raise
     return db
+
+
+def _connect(path: Path, connect: Connect, *, is_new: bool) -> sqlite3.Connection:
+    """Connect to the file of a log with a write-ahead log, also on a disk without any space."""
+    for has_index in (True, False):
+        # A hub may run in another thread than the one that made it, but only ever in one.
+        db = connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            if is_new:
+                db.execute("PRAGMA auto_vacuum=INCREMENTAL")
+            if not has_index:
+                db.execute("PRAGMA locking_mode=EXCLUSIVE")
+            db.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            db.close()
+            if error.sqlite_errorcode != sqlite3.SQLITE_IOERR_SHMSIZE or not has_index:
+                raise
+            logger.warning(
+                "no space on the disk of %s: the hub serves what the log has, and no other process"
+                " reads the file until the hub is started again",
+                path,
+            )
+        except BaseException:
+            db.close()
+            raise
+        else:
+            return db
+    raise AssertionError("a second attempt returns or raises")
 
 
 def create(db: sqlite3.Connection, log_id: str) -> None:
