@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -21,6 +21,7 @@ from trialbus.client.presence import Presence
 from trialbus.client.sender import Sender
 from trialbus.errors import HubUnavailableError, TrialbusError
 from trialbus.messages import codec, events
+from trialbus.messages.hand_outs import HandOuts
 from trialbus.messages.topics import make_pattern
 from trialbus.protocol.frames import Record
 from trialbus_services.optimizer.bus import BusClients
@@ -180,12 +181,12 @@ class OptimizerProcess:
         if self._presence.lost:
             raise TrialbusError("lost")
         if self._loop is not None:
-            self.publisher.adopt()
+            if self._world.chance(0.1):  # at any time, perhaps long after this optimizer began
+                self.publisher.adopt()
             self.storage.write_pending()
             self._loop.turn()
         elif self._fetcher is None:
-            self.publisher.adopt()
-            if not self._presence.is_registered or self.publisher.n_pending:
+            if not self._presence.is_registered:
                 return  # not yet
             patterns = [
                 make_pattern(str(type_.__struct_config__.tag)) for type_ in OptimizerLoop.TYPES
@@ -233,13 +234,22 @@ class OptimizerProcess:
 class WorkerProcess:
     """A worker with one slot: requests a trial, reports, and says how the trial ended."""
 
-    def __init__(self, world: World, network: Network, host: Host, number: int) -> None:
+    def __init__(
+        self,
+        world: World,
+        network: Network,
+        host: Host,
+        number: int,
+        on_begin: Callable[[events.TrialAssigned], object],
+    ) -> None:
         self._world = world
         self._number = number
+        self._on_begin = on_begin
         self._n_requests = 0
         self._request: str | None = None
         self._trial: events.TrialAssigned | None = None
         self._step_number = 0
+        self._hand_outs = HandOuts()
         self.is_dead = False
         self.link = SimulatedLink(network)
         self.presence = Presence(
@@ -278,9 +288,10 @@ class WorkerProcess:
         while records := self._fetcher.take_batch():
             for record in records:
                 event = record.event
-                if isinstance(event, events.TrialAssigned):
+                if isinstance(event, events.TrialAssigned) and self._hand_outs.add(event):
                     if event.request == self._request:
                         self._request, self._trial, self._step_number = None, event, 0
+                        self._on_begin(event)
                     elif self._is_over(event):
                         self._trial = None
 

@@ -18,6 +18,7 @@ from simulation.study_clients import Host, OptimizerProcess, SimulatedPublisher,
 from simulation.world import World
 from trialbus.hub.hub import Hub
 from trialbus.messages import codec, events
+from trialbus.messages.hand_outs import HandOuts
 
 _N_WORKERS = 3
 _STUDIES = ("s1", "s2")
@@ -55,6 +56,10 @@ class StudySimulation:
         #: Request of each attempt that was handed out, and attempt of each request.
         self._requests: dict[tuple[str, int, int], str] = {}
         self._attempts: dict[str, tuple[str, int, int]] = {}
+        self._hand_outs = HandOuts()
+        self._void: set[tuple[str, int, int, str]] = set()
+        #: Number of the worker that has begun each attempt.
+        self._begun: dict[tuple[str, int, int], int] = {}
         self._finished: dict[str, str] = {}
         self._submitter = SimulatedLink(self.network)
         self._commands = SimulatedPublisher(self._submitter, self._host, b"submitter")
@@ -187,7 +192,21 @@ class StudySimulation:
         )
 
     def _start_worker(self) -> WorkerProcess:
-        return WorkerProcess(self.world, self.network, self._host, self._number())
+        number = self._number()
+
+        def check_begin(event: events.TrialAssigned) -> None:
+            """Check that the attempt is not over, and that no other worker has begun it."""
+            attempt = (event.study, event.trial, event.attempt)
+            self.world.check(
+                (*attempt, event.request) not in self._void,
+                f"attempt {attempt} is begun after a later one was handed out",
+            )
+            first = self._begun.setdefault(attempt, number)
+            self.world.check(
+                first == number, f"attempt {attempt} is begun by worker {first} and {number}"
+            )
+
+        return WorkerProcess(self.world, self.network, self._host, number, check_begin)
 
     def _number(self) -> int:
         self._n_started += 1
@@ -220,6 +239,9 @@ class StudySimulation:
 
     def _check_assignment(self, row: Row, event: events.TrialAssigned) -> None:
         check, attempt = self.world.check, (event.study, event.trial, event.attempt)
+        if not self._hand_outs.add(event):
+            self._void.add((*attempt, event.request))
+            return
         request = self._requests.setdefault(attempt, event.request)
         check(
             request == event.request,

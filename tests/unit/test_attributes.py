@@ -23,8 +23,8 @@ def test_every_key_has_the_prefix_by_which_users_attributes_are_told_apart() -> 
 def test_the_keys_that_storages_of_earlier_versions_have_stay() -> None:
     assert (
         " ".join(sorted(key.removeprefix(attributes.PREFIX) for key in KEYS))
-        == "attempt cause causes curve elapsed_s end enqueued enqueued_by error foreign late "
-        "metrics origin prune_reason pruned_by request slot spec state submission thinned "
+        == "attempt cause causes curve elapsed_s end enqueued enqueued_by error foreign handed_out "
+        "late metrics origin prune_reason pruned_by request slot spec state submission thinned "
         "void worker"
     )
 

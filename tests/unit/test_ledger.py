@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import trialbus
+from trialbus.messages.hand_outs import HandOuts
 from trialbus_services.optimizer.ledger import Ledger
 
 SPEC = trialbus.StudySpec(
@@ -120,3 +121,56 @@ def test_a_trial_that_is_assigned_to_a_lost_session_waits_for_the_next_attempt()
     for event in (SUBMITTED, requested("r"), lost(), assigned("r")):
         ledger.apply(event)
     assert ledger.studies["s"].trials.open[0].is_waiting
+
+
+def test_an_assignment_that_arrives_after_a_later_attempt_leaves_its_request_waiting() -> None:
+    late, newer = assigned("r1", attempt=0, session="v1"), assigned("r2", attempt=1, session="v2")
+    ledger = fold(SUBMITTED, requested("r1", "v1"), requested("r2", "v2"), newer, late)
+    trial = ledger.studies["s"].trials.open[0]
+    assert (trial.request, trial.attempt) == ("r2", 1)
+    assert list(ledger.requests) == ["r1"]
+    requester = HandOuts()
+    assert (requester.add(newer), requester.add(late)) == (True, False)
+
+
+def test_of_two_assignments_of_an_attempt_the_first_in_the_log_counts() -> None:
+    first, second = assigned("r1", session="v1"), assigned("r2", session="v2")
+    requests = (requested("r1", "v1"), requested("r2", "v2"))
+    ledger = fold(SUBMITTED, *requests, first, second)
+    assert ledger.studies["s"].trials.open[0].request == "r1"
+    assert list(ledger.requests) == ["r2"]
+    requester = HandOuts()
+    assert (requester.add(first), requester.add(second)) == (True, False)
+
+
+def test_a_decision_that_the_log_overtakes_is_taken_back() -> None:
+    ledger = fold(SUBMITTED, requested("r1", "v1"), requested("r2", "v2"))
+    ledger.decide(assigned("r2", session="v2"), 2)
+    assert list(ledger.requests) == ["r1"]
+    for event in (assigned("r1", session="v1"), assigned("r2", session="v2")):
+        ledger.apply(event)
+    assert ledger.studies["s"].trials.open[0].request == "r1"
+    assert list(ledger.requests) == ["r2"]
+
+
+def test_an_earlier_attempt_that_the_log_has_before_the_decision_is_over() -> None:
+    ledger = fold(SUBMITTED, requested("r1", "v1"), requested("r2", "v2"))
+    ledger.decide(assigned("r2", attempt=1, session="v2"), 2)
+    for event in (
+        assigned("r1", attempt=0, session="v1"),  # runs, and ends when the next is heard
+        assigned("r2", attempt=1, session="v2"),
+    ):
+        ledger.apply(event)
+    trial = ledger.studies["s"].trials.open[0]
+    assert (trial.request, trial.attempt) == ("r2", 1)
+    assert not ledger.requests
+
+
+def test_a_request_that_is_withdrawn_before_its_answer_is_void_stays_withdrawn() -> None:
+    ledger = fold(SUBMITTED, requested("r1", "v1"), requested("r2", "v2"))
+    ledger.decide(assigned("r2", session="v2"), 2)
+    ledger.apply(trialbus.RequestWithdrawn(study="s", request="r2"))
+    ledger.apply(assigned("r1", session="v1"))
+    ledger.apply(assigned("r2", session="v2"))
+    assert not ledger.requests
+    assert ledger.studies["s"].trials.open[0].is_waiting  # the next attempt ends that of r1

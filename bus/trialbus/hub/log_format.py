@@ -87,7 +87,8 @@ def _connect(path: Path, connect: Connect, *, is_new: bool) -> sqlite3.Connectio
             db.execute("PRAGMA journal_mode=WAL")
         except sqlite3.OperationalError as error:
             db.close()
-            if error.sqlite_errorcode != sqlite3.SQLITE_IOERR_SHMSIZE or not has_index:
+            code = getattr(error, "sqlite_errorcode", None)
+            if code != sqlite3.SQLITE_IOERR_SHMSIZE or not has_index:
                 raise
             logger.warning(
                 "no space on the disk of %s: the hub serves what the log has, and no other process"

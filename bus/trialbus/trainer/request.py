@@ -16,6 +16,7 @@ from trialbus.client.publisher import Publisher
 from trialbus.client.subscriber import Subscriber, subscribe
 from trialbus.errors import HubUnavailableError, StudyEndedError, TrialbusError
 from trialbus.messages import events
+from trialbus.messages.hand_outs import HandOuts
 from trialbus.trainer.assignment import TTL_S
 
 _CONNECT_S = 10.0
@@ -108,6 +109,7 @@ def _wait_for_answer(
     deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
     check_at = time.monotonic() + _FIRST_NOTE_S
     noted = ""
+    hand_outs = HandOuts()
     while True:
         now = time.monotonic()
         event = answers.next(max(0.0, min(deadline, check_at) - now))
@@ -126,6 +128,8 @@ def _wait_for_answer(
                 f"no trial was assigned within {timeout_s:g} s; is the optimizer running, "
                 "and is the study submitted and not finished?"
             )
+        if isinstance(event, events.TrialAssigned) and not hand_outs.add(event):
+            continue
         if event is None or event.request != request.request:
             continue
         if isinstance(event, events.RequestRefused):

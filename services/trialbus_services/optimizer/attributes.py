@@ -36,6 +36,12 @@ ELAPSED: Final = "trialbus:elapsed_s"
 REQUEST: Final = "trialbus:request"
 """Id of the request that the trial was created for."""
 
+HANDED_OUT: Final = "trialbus:handed_out"
+"""Request and attempt of the newest assignment: a list `[request, attempt]`.
+
+Absent on a trial that was handed out for the request that it was created for, and for no other.
+"""
+
 ENQUEUED: Final = "trialbus:enqueued"
 """Id of the `enqueue` command that the trial was created for."""
 

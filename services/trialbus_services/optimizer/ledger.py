@@ -65,6 +65,8 @@ class Ledger:
     def __init__(self) -> None:
         self.studies: dict[str, StudyState] = {}
         self.requests: dict[str, events.TrialRequested] = {}
+        #: Requests with an answer that the log does not have yet.
+        self._decided: dict[str, events.TrialRequested] = {}
         self._answered: set[str] = set()
         self._lost: set[str] = set()
         self._offset = 0
@@ -98,6 +100,16 @@ class Ledger:
         for end in ends:
             end.trial.until = offset
         return ends
+
+    def decide(self, event: events.TrialAssigned, offset: int) -> None:
+        """Apply an assignment that is decided and not in the log yet, where another may precede it.
+
+        Args:
+            event: The assignment, which answers a request that waits.
+            offset: Offset of the log at which the decision was made.
+        """
+        self._decided[event.request] = self.requests.pop(event.request)
+        self.studies[event.study].trials.decide(event, offset)
 
     def find_refused(self) -> list[events.RequestRefused]:
         """Return the answers to the requests that end with a study which has ended."""
@@ -177,6 +189,7 @@ class Ledger:
 
     def _withdraw_request(self, event: events.RequestWithdrawn) -> Iterable[AttemptEnd]:
         self._answered.add(event.request)
+        self._decided.pop(event.request, None)
         self.requests.pop(event.request, None)
         return [
             end for state in self.studies.values() for end in state.trials.withdraw(event.request)
@@ -188,8 +201,15 @@ class Ledger:
         return ()
 
     def _assign_trial(self, event: events.TrialAssigned) -> Iterable[AttemptEnd]:
-        self.requests.pop(event.request, None)
         state = self.studies.get(event.study)
+        decided = self._decided.pop(event.request, None)
+        if state and state.trials.is_void(event):
+            # Whoever made the request reads the log in the same order, and still waits.
+            if decided is not None:
+                self._answered.discard(event.request)
+                self._add_request(decided)
+            return ()
+        self.requests.pop(event.request, None)
         if state:
             state.trials.assign(event, self._offset)
             state.began_at = event.at if state.began_at is None else state.began_at

@@ -408,7 +408,7 @@ class OptimizerLoop:
             return
         assigned = study.assign(request, self._wall_clock())
         if assigned is not None:
-            self._ledger.apply(assigned, self._inbox.offset or 0)
+            self._ledger.decide(assigned, self._inbox.offset or 0)
             self._announcer.announce(assigned, self._requested_at.pop(request.request, None))
 
     def _is_handing_out(self, study: RunningStudy) -> bool:

@@ -14,7 +14,6 @@ import msgspec
 from trialbus.messages import events
 from trialbus_services.optimizer.allowed_modules import AllowedModules
 from trialbus_services.optimizer.assignment import build_assignment
-from trialbus_services.optimizer.attributes import REQUEST
 from trialbus_services.optimizer.convergence import Progress
 from trialbus_services.optimizer.evaluations import OpenEvaluations
 from trialbus_services.optimizer.failures import Failures
@@ -135,16 +134,16 @@ class RunningStudy:
         trials = self.state.trials.open
         waiting = next((trial for trial in trials.values() if trial.is_waiting), None)
         if waiting is not None:
-            trial, attempt = self._recorder.get_trial(waiting.number), waiting.attempt + 1
+            trial = self._recorder.get_trial(waiting.number)
         elif self.n_left > 0:
             new_trial = self._supply.supply_trial(request, trials)
             if new_trial is None:
                 return None
-            # A trial left by a crash for another request may have been handed out for it already.
-            is_own = new_trial.user_attrs.get(REQUEST) == request.request
-            trial, attempt = new_trial, 0 if is_own else 1
+            trial = new_trial
         else:
             return None
+        next_attempt = self.state.trials.find_next_attempt(trial.number)
+        attempt = self._recorder.hand_out(trial, request.request, next_attempt)
         return build_assignment(
             self.spec,
             trial.number,

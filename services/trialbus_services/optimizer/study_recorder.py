@@ -26,11 +26,13 @@ from trialbus_services.optimizer.attributes import (
     END,
     ERROR,
     FOREIGN,
+    HANDED_OUT,
     LATE,
     METRICS,
     ORIGIN,
     PRUNE_REASON,
     PRUNED_BY,
+    REQUEST,
     SLOT,
     SPEC,
     STATE,
@@ -145,6 +147,25 @@ class StudyRecorder:
             for number, trial in state.trials.open.items()
             if number not in states or (trial.is_waiting and states[number].is_finished())
         }
+
+    def hand_out(self, trial: FrozenTrial, request: str, next_attempt: int) -> int:
+        """Record the request that a trial is handed out for, and return the number of the attempt.
+
+        No two requests get the same attempt of a trial, even if a former optimizer was killed
+        before its assignment was sent.
+
+        Args:
+            trial: The trial.
+            request: Id of the request.
+            next_attempt: Lowest attempt that the log has not handed out.
+        """
+        attributes = trial.user_attrs
+        known: list[Any] = attributes.get(HANDED_OUT) or [attributes.get(REQUEST), 0]
+        attempt = max(next_attempt, known[1] + (known[0] != request))
+        if known != [request, attempt]:
+            trial_id = self.get_trial_id(trial.number)
+            self.storage.set_trial_user_attr(trial_id, HANDED_OUT, [request, attempt])
+        return attempt
 
     def record_value(self, number: int, step: int, value: float) -> None:
         """Record an intermediate value of an open trial."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from trialbus.messages import events
+from trialbus.messages.hand_outs import HandOuts
 from trialbus.study.retries import FailureCause, find_limit
 from trialbus.study.spec import StudySpec
 
@@ -134,6 +135,7 @@ class TrialStates:
         self._lost: set[str] = set() if lost is None else lost
         #: Lowest attempt of each trial that may still run.
         self._next_attempts: dict[int, int] = {}
+        self._hand_outs = HandOuts()
 
     def find_running(self, event: events.TrialEvent) -> OpenTrial | None:
         """Return the trial of an event about a running attempt; None if the attempt is over."""
@@ -152,11 +154,34 @@ class TrialStates:
             trial = self._open(OpenTrial(event.trial, event.attempt))
         return trial
 
+    def find_next_attempt(self, number: int) -> int:
+        """Return the lowest attempt of a trial that was not handed out."""
+        in_log = self._hand_outs.find_next_attempt(self.study, number)
+        return max(in_log, self._next_attempts.get(number, 0))
+
+    def is_void(self, event: events.TrialAssigned) -> bool:
+        """Tell whether the log hands out a later attempt of a trial before an assignment."""
+        return self._hand_outs.is_void(event)
+
+    def decide(self, event: events.TrialAssigned, offset: int) -> None:
+        """Open an attempt before the log has its assignment."""
+        self._answered.add(event.request)
+        self._open_assigned(event, offset)
+
     def assign(self, event: events.TrialAssigned, offset: int = 0) -> OpenTrial | None:
-        """Open an attempt; return None if the request was answered before, or withdrawn."""
-        if event.request in self._answered:
+        """Open an attempt that the log hands out.
+
+        Returns:
+            None if the request was answered before, or withdrawn, or if the assignment is void.
+        """
+        if not self._hand_outs.add(event) or event.request in self._answered:
             return None
         self._answered.add(event.request)
+        if event.attempt < self._next_attempts.get(event.trial, 0):
+            return None  # this optimizer has decided on a later attempt, which the log will have
+        return self._open_assigned(event, offset)
+
+    def _open_assigned(self, event: events.TrialAssigned, offset: int) -> OpenTrial:
         before = self.open.get(event.trial)
         trial = self._open(
             OpenTrial(

@@ -16,6 +16,7 @@ from trialbus.client.presence import Presence
 from trialbus.client.publisher import Publisher
 from trialbus.client.subscriber import Subscriber, subscribe
 from trialbus.messages import events
+from trialbus.messages.hand_outs import HandOuts
 from trialbus.protocol.endpoint import resolve
 from trialbus.trainer.assignment import RUN_DIRECTORY_VARIABLE, make_environment
 from trialbus_services.config.settings import BusSettings, WorkerSettings
@@ -66,6 +67,7 @@ class Worker:
         self._assignments: dict[str, asyncio.Future[events.TrialAssigned | None]] = {}  # by request
         self._attempts: dict[tuple[str, int], Attempt] = {}
         self._end = WorkerEnd(settings, study)
+        self._hand_outs = HandOuts()
         self._memory = MemoryLimit(settings.memory_gb)
         self._kernel_kills = OutOfMemoryKills()
         self._offset = 0  # of the log, up to which events were read
@@ -268,6 +270,8 @@ class Worker:
                 case events.RequestRefused():
                     self._answer_slot(event.request, None)
                 case events.TrialAssigned():
+                    if not self._hand_outs.add(event):
+                        continue  # the request gets another trial
                     self._answer_slot(event.request, event)
                     self._end_attempts(event.study, event.trial, before=event.attempt)
                 case events.TrialFinished() | events.TrialClosed():
