@@ -26,7 +26,10 @@ def drop_replaced_arguments(config: DictConfig, loader: ConfigLoaderImpl) -> Non
             continue
         result = loader.repository.load_config(f"{group}/{choice}")
         chosen = result.config if result is not None else None
-        if not isinstance(chosen, DictConfig) or chosen.get(_TYPE) == section.get(_TYPE):
+        if not isinstance(chosen, DictConfig):
+            continue
+        # A file without a class extends another file, and is meant for the class of that file.
+        if chosen.get(_TYPE) in (None, section.get(_TYPE)):
             continue
         with open_dict(section):
             for name, value in chosen.items_ex(resolve=False):
