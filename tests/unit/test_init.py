@@ -121,6 +121,18 @@ def test_a_printed_line_becomes_an_expression_that_matches_it(
     assert match.groupdict() == numbers
 
 
+def test_a_script_that_reports_by_itself_needs_no_metrics() -> None:
+    script = ARGPARSE + "    trial.report(epoch, {'train/loss': 1.0, 'val/accuracy': 0.5})\n"
+    write(script)
+    command.run(["train.py"])
+    with compose_config(["conf/train.yaml"]) as composed:
+        plan = make_plan(composed)
+    assert plan.trainer is not None
+    assert plan.trainer.metric_sources == []
+    assert plan.trainer.argv == ["python", "train.py"]
+    assert plan.spec.metrics == ["val/accuracy"]
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [

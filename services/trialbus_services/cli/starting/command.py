@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trialbus.errors import SpecError
-from trialbus_services.cli.starting.printed_metrics import find_printed_line
+from trialbus_services.cli.starting.printed_metrics import find_printed_line, find_reported_metric
 from trialbus_services.cli.starting.script_options import read_options
 from trialbus_services.cli.starting.starting_config import make_starting_config
 from trialbus_services.process import exit_codes, paths
@@ -37,7 +37,9 @@ def run(arguments: Sequence[str]) -> int:
             "--output", f"{str(output)!r} is there already (expected --force to replace)"
         )
     script_options = read_options(script)
-    config = make_starting_config(script, script_options, find_printed_line(script))
+    config = make_starting_config(
+        script, script_options, find_printed_line(script), find_reported_metric(script)
+    )
     paths.make_directory(output.parent, "--output")
     output.write_text(config.text, encoding="utf-8")
     print(f"{output}: {config.n_params} params of {len(script_options.options)} options")

@@ -52,6 +52,23 @@ def find_printed_line(script: Path) -> PrintedLine | None:
     return max(reversed(lines), key=lambda line: _rate(line.best), default=None)
 
 
+def find_reported_metric(script: Path) -> str | None:
+    """Return the likeliest objective among the metrics that a script gives to `trial.report`.
+
+    None if the script reports nothing, or its source does not show the names.
+    """
+    names = [
+        key.value
+        for node in ast.walk(ast.parse(script.read_bytes()))
+        if isinstance(node, ast.Call) and _get_function_name(node.func) == "report"
+        for argument in node.args
+        if isinstance(argument, ast.Dict)
+        for key in argument.keys
+        if isinstance(key, ast.Constant) and isinstance(key.value, str)
+    ]
+    return max(names, key=_rate, default=None)
+
+
 def _list_lines(tree: ast.Module) -> Iterator[PrintedLine]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and _get_function_name(node.func) in _LOGGING:

@@ -45,7 +45,7 @@ class StartingConfig:
 
 
 def make_starting_config(
-    script: Path, options: ScriptOptions, line: PrintedLine | None
+    script: Path, options: ScriptOptions, line: PrintedLine | None, reported: str | None
 ) -> StartingConfig:
     """Return a study file that runs a script with values of its options.
 
@@ -53,18 +53,24 @@ def make_starting_config(
         script: Path of the script, as the command is to have it.
         options: Options of the script.
         line: Line with metrics that the script prints; None if none was seen.
+        reported: Metric that the script gives to `trial.report`; None if it reports nothing.
     """
     searched = {option.name: _make_param(option) for option in options.options}
     params = {name: param for name, param in searched.items() if param is not None}
     name = script.stem
-    objective = line.best if line else "loss"
+    objective = reported or (line.best if line else "loss")
     lines = [
         f"# A first study of {script.name}, made by `trialbus init`. Run it, or change it first:",
         f"#   trialbus study {_shorten(script)} --dry-run   # instead of the study, show what runs",
         "",
         "trainer:",
-        *_make_command(script, options, params),
-        *_make_metrics(line),
+        *(
+            [
+                f"  command: {json.dumps(['python', str(script)])}  # takes its params by trialbus.attach()"
+            ]
+            if reported
+            else [*_make_command(script, options, params), *_make_metrics(line)]
+        ),
         "",
         "study:",
         f"  name: {json.dumps(name)}  # in the database, and of the folder of the report",
