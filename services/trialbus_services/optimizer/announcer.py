@@ -39,6 +39,10 @@ class _Announcement:
     at: float
     """Time of the announcement, by the clock."""
     requested_at: float | None = None
+    request: events.TrialRequested | None = None
+    """Request that the event answers."""
+    trial_id: int | None = None
+    """Id of the trial in the storage, of an event about a new state of a trial."""
 
 
 @dataclass
@@ -79,22 +83,36 @@ class Announcer:
         self._answer_latency = answer_latency
         self._clock = clock
         self._announcements: deque[_Announcement] = deque()
+        #: Events that are not published, about trials that another program has, with the request.
+        self.void: list[tuple[events.Event, events.TrialRequested | None]] = []
         self._n_published = 0
         self._pending_commit: _PendingCommit | None = None
         self._commit_began_at = 0.0
 
     def announce(
-        self, event: events.Event, requested_at: float | None = None, *, hurry: bool = True
+        self,
+        event: events.Event,
+        requested_at: float | None = None,
+        *,
+        hurry: bool = True,
+        request: events.TrialRequested | None = None,
+        trial_id: int | None = None,
     ) -> None:
         """Publish an event as soon as the storage has every earlier change.
+
+        An event about a trial that another program turns out to have is put into `void` instead.
 
         Args:
             event: The event.
             requested_at: Time of the request that the event answers, by the clock.
+            request: Request that the event answers.
+            trial_id: Id in the storage of the trial whose new state the event tells.
             hurry: Whether to write the changes now; else they are written with the next batch.
         """
         self._announcements.append(
-            _Announcement(self._storage.mark(), event, self._clock(), requested_at)
+            _Announcement(
+                self._storage.mark(), event, self._clock(), requested_at, request, trial_id
+            )
         )
         if hurry:
             self._storage.request_write()
@@ -103,8 +121,11 @@ class Announcer:
         """Publish announcements in order, up to the first with changes that are not recorded."""
         while self._announcements and self._storage.is_recorded(self._announcements[0].mark):
             announcement = self._announcements.popleft()
-            self._publisher.publish(self._correct_end(announcement.event))
             self._n_published += 1
+            if announcement.trial_id is not None and self._storage.is_taken(announcement.trial_id):
+                self.void.append((announcement.event, announcement.request))
+                continue
+            self._publisher.publish(self._correct_end(announcement.event))
             if announcement.requested_at is not None:
                 self._answer_latency.add(self._clock() - announcement.requested_at)
 

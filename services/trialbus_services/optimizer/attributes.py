@@ -23,7 +23,10 @@ SUBMISSION: Final = "trialbus:submission"
 """Newest submission and the trials that had failed before: a list `[submission, n_failed]`."""
 
 FOREIGN: Final = "trialbus:foreign"
-"""Numbers of the trials that another program ran when trialbus took the study over: a list."""
+"""Numbers of the trials that another program ran when trialbus took the study over: a list.
+
+Written by earlier versions. A trial of trialbus is told by `REQUEST`.
+"""
 
 END: Final = "trialbus:end"
 """Reason why the study ended, as `StudyFinished.reason`; None while the study runs."""

@@ -111,6 +111,13 @@ class Ledger:
         self._decided[event.request] = self.requests.pop(event.request)
         self.studies[event.study].trials.decide(event, offset)
 
+    def retract(self, event: events.TrialAssigned, request: events.TrialRequested) -> None:
+        """Retract an assignment that was decided and not published: its request waits again."""
+        self.studies[event.study].trials.discard(event.trial)
+        self._decided.pop(event.request, None)
+        self._answered.discard(event.request)
+        self._add_request(request)
+
     def find_refused(self) -> list[events.RequestRefused]:
         """Return the answers to the requests that end with a study which has ended."""
         return [

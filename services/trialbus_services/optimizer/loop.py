@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 _TURN_BATCHES = 8  # batches of events that are read before trials are handed out
 _REOPEN_S = 5.0
+_FLUSH_S = 10.0
 
 
 class OptimizerLoop:
@@ -98,6 +99,8 @@ class OptimizerLoop:
         self._postponed: dict[str, list[Record]] = {}
         self._reopen_at = 0.0
         self._requested_at: dict[str, float] = {}
+        #: Verdicts that are not those of the storage, in which another program ended the trial.
+        self._told: list[events.TrialClosed] = []
         self._is_live = False
 
     def recover(self) -> None:
@@ -125,12 +128,14 @@ class OptimizerLoop:
         if self._is_live:
             self._open_postponed()
             self._check_requesters()
+            self._reopen_changed()
             self._answer_requests()
             for study in list(self._studies.values()):
                 with self._guard(study):
                     self._finish_if_done(study)
         self._announcer.publish_recorded()
         self._announcer.give_up_waiting()
+        self._retract_void()
         self._announcer.commit(hold=bool(self._postponed))
         return is_behind
 
@@ -180,7 +185,8 @@ class OptimizerLoop:
     def _close_trial(self, study: RunningStudy, end: AttemptEnd) -> None:
         """Record the end of a trial, and announce the verdict; ignore an end before a retry."""
         if end.is_closed:
-            self._announcer.announce(study.close_trial(end), hurry=False)
+            trial_id = study.get_trial_id(end.trial.number)
+            self._announcer.announce(study.close_trial(end), hurry=False, trial_id=trial_id)
 
     def _dispatch(self, event: events.AnyEvent, offset: int) -> None:
         """Pass an event on to the study that the event is about."""
@@ -321,6 +327,33 @@ class OptimizerLoop:
             for record in records:
                 self._apply(record)
 
+    def _reopen_changed(self) -> None:
+        """Open studies again in which another program has added, begun or ended trials."""
+        for name, study in list(self._studies.items()):
+            with self._guard(study):
+                if study.has_conflicts():
+                    study.release()
+                    self._storage.flush(_FLUSH_S)
+                    self._announcer.publish_recorded()
+                    self._retract_void()
+                    self._open_study(name, self._inbox.offset or 0)
+                    if reopened := self._studies.get(name):
+                        reason = "another program has ended the trial"
+                        for prune in reopened.build_prunes(reason, ended=True):
+                            self._announcer.announce(prune)
+                        for told in [told for told in self._told if told.study == name]:
+                            self._told.remove(told)
+                            self._announcer.announce(reopened.read_verdict(told.trial))
+
+    def _retract_void(self) -> None:
+        """Retract assignments of trials that another program has, and collect its verdicts."""
+        for event, request in self._announcer.void:
+            if isinstance(event, events.TrialAssigned) and request is not None:
+                self._ledger.retract(event, request)
+            elif isinstance(event, events.TrialClosed):
+                self._told.append(event)
+        self._announcer.void.clear()
+
     def _restore(self, study: RunningStudy, end: int) -> None:
         """Restore the evaluations of a study's open trials from the log up to an offset.
 
@@ -344,18 +377,9 @@ class OptimizerLoop:
 
     def _prune_running_trials(self, study: RunningStudy, reason: str) -> None:
         """Send a prune command to each running trial of a study that ends."""
-        for trial in study.state.trials.open.values():
-            if not trial.is_waiting:
-                # Announced, not published at once: the assignment may not be published yet.
-                self._announcer.announce(
-                    events.Prune(
-                        study=study.spec.name,
-                        trial=trial.number,
-                        attempt=trial.attempt,
-                        step=0,
-                        reason=reason,
-                    )
-                )
+        for prune in study.build_prunes(reason):
+            # Announced, not published at once: the assignment may not be published yet.
+            self._announcer.announce(prune)
 
     def _check_requesters(self) -> None:
         """Declare requesters lost that the hub does not know, so that their trials run again."""
@@ -409,7 +433,12 @@ class OptimizerLoop:
         assigned = study.assign(request, self._wall_clock())
         if assigned is not None:
             self._ledger.decide(assigned, self._inbox.offset or 0)
-            self._announcer.announce(assigned, self._requested_at.pop(request.request, None))
+            self._announcer.announce(
+                assigned,
+                self._requested_at.pop(request.request, None),
+                request=request,
+                trial_id=study.get_trial_id(assigned.trial),
+            )
 
     def _is_handing_out(self, study: RunningStudy) -> bool:
         return not study.state.is_paused and find_end(study, self._wall_clock()) is None

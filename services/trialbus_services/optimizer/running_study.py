@@ -177,6 +177,37 @@ class RunningStudy:
                 self._recorder.replace_curve(number, curve)
         self._decider.load_trials(numbers)
 
+    def get_trial_id(self, number: int) -> int:
+        """Return the id of a trial in the storage."""
+        return self._recorder.get_trial_id(number)
+
+    def has_conflicts(self) -> bool:
+        """Return whether another program has changed trials of the study meanwhile."""
+        return self._recorder.has_conflicts()
+
+    def read_verdict(self, number: int) -> events.TrialClosed:
+        """Return the verdict on a trial that has ended in the storage."""
+        return self._recorder.read_verdict(number)
+
+    def build_prunes(self, reason: str, *, ended: bool = False) -> list[events.Prune]:
+        """Return the commands that end the running trials.
+
+        Args:
+            reason: Why the trials are to end.
+            ended: Whether to end only the trials that have ended in the storage already.
+        """
+        return [
+            events.Prune(
+                study=self.spec.name,
+                trial=trial.number,
+                attempt=trial.attempt,
+                step=0,
+                reason=reason,
+            )
+            for trial in self.state.trials.open.values()
+            if not trial.is_waiting and (trial.number in self._ahead or not ended)
+        ]
+
     def evaluate(self, event: events.EvaluationComplete) -> events.Prune | None:
         """Record an evaluation and return the prune command, if that is the decision.
 

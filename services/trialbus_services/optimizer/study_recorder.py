@@ -25,7 +25,6 @@ from trialbus_services.optimizer.attributes import (
     ELAPSED,
     END,
     ERROR,
-    FOREIGN,
     HANDED_OUT,
     LATE,
     METRICS,
@@ -88,7 +87,6 @@ class StudyRecorder:
         self.n_failed_before = 0
         self._counts: Counter[TrialState] = Counter()
         self._trial_ids: dict[int, int] = {}
-        self._foreign: set[int] = set()
         self._load(state)
 
     @property
@@ -132,16 +130,25 @@ class StudyRecorder:
     def read_running_trials(self) -> list[FrozenTrial]:
         """Return the trials that run in the storage, without trials of other programs."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [trial for trial in running if trial.number not in self._foreign]
+        return [trial for trial in running if REQUEST in trial.user_attrs]
+
+    def has_conflicts(self) -> bool:
+        """Return whether another program has changed trials of the study meanwhile."""
+        return self.storage.has_conflicts(self.study_id)
 
     def find_stale_trials(self, state: StudyState) -> set[int]:
         """Return the numbers of open trials that the ledger has to forget.
 
-        Trials that the storage does not have belong to a study of the same name that was deleted.
+        Trials that the storage does not have, or has from another program, belong to a study of the
+        same name that was deleted.
         Trials that wait for an attempt and have ended in the storage were closed when the study
         ended before; their verdict may not be published.
         """
-        states = {trial.number: trial.state for trial in self.study.get_trials(deepcopy=False)}
+        states = {
+            trial.number: trial.state
+            for trial in self.study.get_trials(deepcopy=False)
+            if REQUEST in trial.user_attrs
+        }
         return {
             number
             for number, trial in state.trials.open.items()
@@ -290,13 +297,6 @@ class StudyRecorder:
         """Read the trials that the storage has, and record the specification."""
         trials = self.study.get_trials(deepcopy=False)
         attributes = self.study.user_attrs
-        if FOREIGN in attributes:
-            self._foreign.update(attributes[FOREIGN])
-        else:
-            # Trials that run before trialbus has the study belong to another program.
-            running = [trial.number for trial in trials if trial.state == TrialState.RUNNING]
-            self._foreign.update(running)
-            self.study.set_user_attr(FOREIGN, running)
         self.study.set_user_attr(SPEC, msgspec.to_builtins(state.spec))
         if state.origin:
             self.study.set_user_attr(ORIGIN, mask_secrets(state.origin))

@@ -54,9 +54,12 @@ class ApiWriter:
         """Write a batch.
 
         Raises:
-            StudyLostError: Another program has added trials to a study.
+            StudyLostError: Another program has deleted a study.
             Exception: The storage cannot be written now.
         """
+        changed = batch.studies.keys() | {change.study_id for change in batch.trials.values()}
+        for study_id in changed:
+            self._check_study(study_id, stored_studies[study_id])
         for study_id in list(batch.studies):
             self._write_study(stored_studies[study_id], batch.studies[study_id])
             del batch.studies[study_id]
@@ -64,6 +67,12 @@ class ApiWriter:
             change = batch.trials[trial_id]
             self._write_trial(stored_studies[change.study_id], change)
             del batch.trials[trial_id]
+
+    def _check_study(self, study_id: int, stored_study: StoredStudy) -> None:
+        try:
+            self._storage.get_study_name_from_id(stored_study.study_id)
+        except KeyError:
+            raise StudyLostError.of_deleted(study_id, stored_study.name) from None
 
     def _write_study(self, stored_study: StoredStudy, attributes: AttributeChanges) -> None:
         storage = self._storage
@@ -84,7 +93,7 @@ class ApiWriter:
                 )
             return
         trial_id = stored_study.trial_ids.get(change.trial_id)
-        if trial_id is None:  # refused before
+        if trial_id is None or self._is_taken(stored_study, change):  # or refused before
             return
         try_write = partial(_try_write, stored_study=stored_study, change=change)
         storage = self._storage
@@ -119,6 +128,17 @@ class ApiWriter:
                 ),
                 row=f"its end as {row.state.name}",
             )
+            stored_study.ended.add(change.trial_id)
+
+    def _is_taken(self, stored_study: StoredStudy, change: TrialChange) -> bool:
+        """Return whether another program has ended the trial of a change, or has begun it."""
+        trial_id = change.trial_id
+        if change.changes_open_trial and trial_id not in stored_study.ended | stored_study.dropped:
+            state = self._storage.get_trial(stored_study.trial_ids[trial_id]).state
+            conflict = change.find_conflict(state)
+            if conflict is not None:
+                stored_study.add_conflict(trial_id, conflict, is_dropped=True)
+        return trial_id in stored_study.dropped
 
     def _write_curve(
         self, trial_id: int, change: TrialChange, try_write: Callable[..., None]
@@ -170,13 +190,7 @@ class ApiWriter:
         trial_id = self._storage.create_new_trial(stored_study.study_id, template)
         number = self._storage.get_trial_number_from_id(trial_id)
         if number != change.number:
-            if not template.state.is_finished():
-                self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
-            raise StudyLostError(
-                change.study_id,
-                f"another program has added trial {change.number} to the study "
-                f"{stored_study.name!r} while the study was running",
-            )
+            stored_study.add_conflict(change.trial_id, f"added trial {change.number}")
         stored_study.add_trial(change.trial_id, trial_id)
 
 

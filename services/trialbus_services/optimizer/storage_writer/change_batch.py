@@ -94,6 +94,23 @@ class TrialChange:
             + len(self.attributes)
         )
 
+    @property
+    def changes_open_trial(self) -> bool:
+        """Whether the change is possible only while the trial is open; attributes are not."""
+        return bool(self.row or self.params or self.steps or self.dropped or self.void)
+
+    def find_conflict(self, state: TrialState) -> str | None:
+        """Return what another program did to a trial that has a state; None for nothing.
+
+        Args:
+            state: State of the trial in the storage, before the change.
+        """
+        if state.is_finished():
+            return f"ended trial {self.number} as {state.name}"
+        if self.is_started and state is TrialState.RUNNING:
+            return f"begun the waiting trial {self.number}"
+        return None
+
     def merge(self, newer: TrialChange) -> None:
         """Merge newer changes."""
         self.is_new |= newer.is_new

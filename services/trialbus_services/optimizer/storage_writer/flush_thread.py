@@ -47,6 +47,8 @@ class Flusher:
         #: Why the whole storage is lost; None while it is not.
         self.lost_storage: str | None = None
         self._file = file
+        #: Ids in memory of trials that another program has.
+        self.taken_trials: set[int] = set()
         self.last_error: str | None = None
         self.failing_since: float | None = None
         #: Number of rows that were taken from the queue and are not written yet.
@@ -89,6 +91,8 @@ class Flusher:
                 logger.error("%s; its changes are no longer recorded", error.reason)  # noqa: TRY400
                 self._lose_study(error.study_id, error.reason)
                 batch.drop(error.study_id)
+        for stored_study in self.stored_studies.values():
+            self.taken_trials |= stored_study.taken
         for study_id in batch.released:
             self.stored_studies.pop(study_id, None)
             self.lost_studies.pop(study_id, None)

@@ -7,12 +7,12 @@ SQLite to about 2,000 values/s.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import sqlalchemy
 from optuna.storages import RDBStorage
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import bindparam
 from sqlalchemy.engine import Connection
 
@@ -74,12 +74,23 @@ class TableWriter:
             .where(studies.study_id.in_(bindparam("ids", expanding=True)))
             .with_for_update()
         )
+        # The first statement of a transaction: SQLite has no FOR UPDATE, and locks with a write.
+        self._lock_database = (
+            sqlalchemy.update(tables["studies"])
+            .where(studies.study_id == -1)
+            .values(study_name=studies.study_name)
+        )
+        self._select_and_lock_trials = (
+            sqlalchemy.select(trials.c.trial_id, trials.c.state)
+            .where(trials.c.trial_id.in_(bindparam("ids", expanding=True)))
+            .with_for_update()
+        )
         self._select_newer_trials = sqlalchemy.select(trials.c.number, trials.c.trial_id).where(
             trials.c.study_id == bindparam("study"),
             trials.c.number >= bindparam("first"),
             trials.c.trial_id > bindparam("newest"),  # saves a scan of all trials of the study
         )
-        #: New trials whose COMMIT failed: the database may have them or not.
+        #: Trials with a new state whose COMMIT failed: the database may have that state or not.
         self._unconfirmed: set[int] = set()
 
     def read_trials(self, study_id: int) -> list[FrozenTrial]:
@@ -91,7 +102,7 @@ class TableWriter:
         """Write a batch in a transaction, or in several transactions if a row is refused.
 
         Raises:
-            StudyLostError: Another program has deleted a study, or added trials to a study.
+            StudyLostError: Another program has deleted a study.
             sqlalchemy.exc.DBAPIError: The database cannot be written now.
         """
         try:
@@ -108,31 +119,64 @@ class TableWriter:
     def _transact(self, batch: ChangeBatch, stored_studies: StoredStudies) -> None:
         with self._engine.connect() as connection:
             self._lock_studies(connection, batch, stored_studies)
+            self._drop_conflicts(connection, batch, stored_studies)
             ids = self._insert_trials(connection, batch, stored_studies)
             self._write_rows(connection, batch, stored_studies, ids)
-            self._unconfirmed |= ids.keys()
+            changed = {trial_id for trial_id, change in batch.trials.items() if change.row}
+            self._unconfirmed |= changed
             try:
                 connection.commit()
             except BaseException:
                 # SQLAlchemy considers the transaction ended, and would keep its locks in the pool.
                 connection.invalidate()
                 raise
-        self._unconfirmed -= ids.keys()
+        self._unconfirmed -= changed
         for trial_id, recorded_id in ids.items():
             stored_studies[batch.trials[trial_id].study_id].add_trial(trial_id, recorded_id)
+        for trial_id, change in batch.trials.items():
+            if change.row and change.row.state.is_finished():
+                stored_studies[change.study_id].ended.add(trial_id)
 
     def _lock_studies(
         self, connection: Connection, batch: ChangeBatch, stored_studies: StoredStudies
     ) -> None:
+        if self._engine.name == "sqlite":
+            connection.execute(self._lock_database)
         changed = batch.studies.keys() | {change.study_id for change in batch.trials.values()}
         ids = [stored_studies[study_id].study_id for study_id in changed]
         existing_ids = set(connection.scalars(self._select_and_lock_studies, {"ids": ids}))
         for study_id in changed:
             stored_study = stored_studies[study_id]
             if stored_study.study_id not in existing_ids:
-                raise StudyLostError(
-                    study_id, f"another program has deleted the study {stored_study.name!r}"
-                )
+                raise StudyLostError.of_deleted(study_id, stored_study.name)
+
+    def _drop_conflicts(
+        self, connection: Connection, batch: ChangeBatch, stored_studies: StoredStudies
+    ) -> None:
+        """Drop the changes of trials that another program has ended, or has begun."""
+        checked: dict[int, TrialChange] = {}
+        for trial_id, change in list(batch.trials.items()):
+            stored_study = stored_studies[change.study_id]
+            recorded_id = stored_study.trial_ids.get(trial_id)
+            if trial_id in stored_study.dropped:
+                del batch.trials[trial_id]
+            elif (
+                recorded_id is not None
+                and change.changes_open_trial
+                and trial_id not in stored_study.ended
+                and trial_id not in self._unconfirmed
+            ):
+                checked[recorded_id] = change
+        ids = list(checked)
+        for start in range(0, len(ids), _STATEMENT_ROWS):
+            part = {"ids": ids[start : start + _STATEMENT_ROWS]}
+            for recorded_id, state in connection.execute(self._select_and_lock_trials, part):
+                change = checked[recorded_id]
+                conflict = change.find_conflict(TrialState[str(getattr(state, "name", state))])
+                if conflict is not None:
+                    stored_study = stored_studies[change.study_id]
+                    stored_study.add_conflict(change.trial_id, conflict, is_dropped=True)
+                    del batch.trials[change.trial_id]
 
     def _insert_trials(
         self, connection: Connection, batch: ChangeBatch, stored_studies: StoredStudies
@@ -145,9 +189,8 @@ class TableWriter:
         ids: dict[int, int] = {}
         for study_id, changes in new.items():
             stored_study = stored_studies[study_id]
-            existing: set[int] = set()
-            if not self._unconfirmed.isdisjoint(change.trial_id for change in changes):
-                existing = set(self._read_ids_by_number(connection, stored_study, changes))
+            existing = self._read_ids_by_number(connection, stored_study, changes)
+            self._renumber(stored_study, changes, existing)
             rows = [
                 {
                     "number": change.number,
@@ -161,27 +204,32 @@ class TableWriter:
             _execute(connection, self._tables["trials"].insert(), rows)
             ids_by_number = self._read_ids_by_number(connection, stored_study, changes)
             for change in changes:
-                if len(ids_by_number[change.number]) > 1:
-                    raise StudyLostError(
-                        study_id,
-                        f"another program has added trial {change.number} to the study "
-                        f"{stored_study.name!r} while the study was running",
-                    )
-                [ids[change.trial_id]] = ids_by_number[change.number]
+                ids[change.trial_id] = ids_by_number[change.number]
         return ids
+
+    def _renumber(
+        self, stored_study: StoredStudy, changes: list[TrialChange], existing: Collection[int]
+    ) -> None:
+        """Give new trials the next numbers, if another program has added trials meanwhile."""
+        new = [change for change in changes if change.trial_id not in self._unconfirmed]
+        if not any(change.number in existing for change in new):
+            return
+        number = max(existing)
+        for change in new:
+            stored_study.add_conflict(change.trial_id, f"added trial {change.number}")
+            number += 1
+            change.number = number
 
     def _read_ids_by_number(
         self, connection: Connection, stored_study: StoredStudy, changes: list[TrialChange]
-    ) -> dict[int, list[int]]:
+    ) -> dict[int, int]:
         values = {
             "study": stored_study.study_id,
             "first": min(change.number for change in changes),
             "newest": stored_study.newest_trial_id,
         }
-        ids: defaultdict[int, list[int]] = defaultdict(list)
-        for number, trial_id in connection.execute(self._select_newer_trials, values):
-            ids[number].append(trial_id)
-        return ids
+        rows = connection.execute(self._select_newer_trials, values)
+        return {row.number: row.trial_id for row in rows}
 
     def _write_rows(
         self,

@@ -40,7 +40,9 @@ class WriteBehind(MemoryStorage):
     """Keeps studies in memory, and records changes in another storage shortly after.
 
     A study in memory has no other writer: changes by another program in the other storage are not
-    read, and a trial that another program adds ends the recording of the study.
+    read. Where they meet a change of this program, `has_conflicts` tells, and the study has to be
+    released and loaded again: a trial whose number was taken is recorded under the next number, and
+    a trial that the other program ended keeps that end.
 
     Args:
         backend: The other storage. The tables of an `RDBStorage` with the known schema are written
@@ -153,6 +155,18 @@ class WriteBehind(MemoryStorage):
     def is_recorded(self, mark: int) -> bool:
         """Return whether all changes before a mark are in the storage."""
         return self._queue.n_written >= mark
+
+    def is_taken(self, trial_id: int) -> bool:
+        """Return whether another program has the trial, or the number, of a recorded trial.
+
+        Known once the change that created, started or ended the trial is written.
+        """
+        return trial_id in self._flusher.taken_trials
+
+    def has_conflicts(self, study_id: int) -> bool:
+        """Return whether another program has changed trials of a study since the study was loaded."""
+        stored_study = self._flusher.stored_studies.get(study_id)
+        return stored_study is not None and bool(stored_study.conflicts)
 
     def atomic(self) -> AbstractContextManager[None]:
         """Return a context manager: changes of the block are written in a single transaction.

@@ -40,6 +40,11 @@ class StudyLostError(Exception):
         self.study_id = study_id
         self.reason = reason
 
+    @classmethod
+    def of_deleted(cls, study_id: int, name: str) -> StudyLostError:
+        """Return the error of a study that another program has deleted."""
+        return cls(study_id, f"another program has deleted the study {name!r}")
+
 
 class StorageLostError(Exception):
     """What a storage, or a study in it, has recorded is gone; the message says why."""
@@ -58,11 +63,37 @@ class StoredStudy:
     """Recorded curves of open trials by the id in memory; empty where all values are recorded."""
     newest_trial_id: int = 0
     """Highest trial id in the storage."""
+    ended: set[int] = field(default_factory=set[int])
+    """Ids in memory of the trials whose end was written."""
+    taken: set[int] = field(default_factory=set[int])
+    """Ids in memory of trials that another program has: not handed out, or not written any more."""
+    dropped: set[int] = field(default_factory=set[int])
+    """Ids in memory of trials that another program ended or runs: their changes are dropped."""
+    conflicts: list[str] = field(default_factory=list[str])
+    """What another program did, until the optimizer has loaded the study again."""
 
     def add_trial(self, trial_id: int, recorded_id: int) -> None:
         """Add a trial by the id in memory and the id in the storage."""
         self.trial_ids[trial_id] = recorded_id
         self.newest_trial_id = max(self.newest_trial_id, recorded_id)
+
+    def add_conflict(self, trial_id: int, conflict: str, *, is_dropped: bool = False) -> None:
+        """Note that another program has a trial.
+
+        Args:
+            trial_id: Id of the trial in memory.
+            conflict: What the other program did: "added trial 3".
+            is_dropped: Whether the trial's changes are dropped from now on.
+        """
+        logger.warning(
+            "another program has %s in the study %r, which runs here; the study is loaded again",
+            conflict,
+            self.name,
+        )
+        self.taken.add(trial_id)
+        if is_dropped:
+            self.dropped.add(trial_id)
+        self.conflicts.append(conflict)
 
 
 #: Stored studies by the study's id in memory.
@@ -81,6 +112,9 @@ class Writer(Protocol):
 
         After an exception the caller writes the same batch again, possibly with more changes: rows
         that were written before the exception may be written twice.
+
+        What another program did to a trial meanwhile is noted in the stored study: a trial whose
+        number was taken gets the next number, and a trial that has ended elsewhere keeps that end.
 
         Raises:
             StudyLostError: A study can no longer be recorded.
