@@ -291,6 +291,12 @@ def test_a_restart_in_the_middle_applies_nothing_twice(
     assert (end.reason, end.counts.complete) == ("exhausted", 2)
 
 
+def test_the_storage_has_the_names_of_the_metrics(bus: SimulatedBus) -> None:
+    bus.submit()
+    assert bus.storage.flush(20)
+    assert optuna.load_study(study_name="s", storage=bus.database).metric_names == ["loss"]
+
+
 def test_an_evaluation_from_before_the_commit_counts_after_a_restart(bus: SimulatedBus) -> None:
     bus.submit(n_trials=1)
     trial = bus.request()

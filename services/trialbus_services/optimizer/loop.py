@@ -26,6 +26,7 @@ from trialbus_services.optimizer.allowed_modules import AllowedModules
 from trialbus_services.optimizer.announcer import Announcer
 from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.ledger import Ledger
+from trialbus_services.optimizer.other_programs import OtherPrograms
 from trialbus_services.optimizer.running_study import RunningStudy
 from trialbus_services.optimizer.status import OptimizerStatus
 from trialbus_services.optimizer.status_collector import StatusCollector
@@ -94,13 +95,12 @@ class OptimizerLoop:
         self._wall_clock = wall_clock
         self._announcer = Announcer(storage, bus, answer_latency=collector.answer, clock=clock)
         self._ledger = Ledger()
+        self._other_programs = OtherPrograms(self._announcer, self._ledger)
         self._studies: dict[str, RunningStudy] = {}
         #: Records about studies that wait for the storage, by the study's name in topics.
         self._postponed: dict[str, list[Record]] = {}
         self._reopen_at = 0.0
         self._requested_at: dict[str, float] = {}
-        #: Verdicts that are not those of the storage, in which another program ended the trial.
-        self._told: list[events.TrialClosed] = []
         self._is_live = False
 
     def recover(self) -> None:
@@ -135,7 +135,7 @@ class OptimizerLoop:
                     self._finish_if_done(study)
         self._announcer.publish_recorded()
         self._announcer.give_up_waiting()
-        self._retract_void()
+        self._other_programs.retract_void()
         self._announcer.commit(hold=bool(self._postponed))
         return is_behind
 
@@ -335,24 +335,10 @@ class OptimizerLoop:
                     study.release()
                     self._storage.flush(_FLUSH_S)
                     self._announcer.publish_recorded()
-                    self._retract_void()
+                    self._other_programs.retract_void()
                     self._open_study(name, self._inbox.offset or 0)
                     if reopened := self._studies.get(name):
-                        reason = "another program has ended the trial"
-                        for prune in reopened.build_prunes(reason, ended=True):
-                            self._announcer.announce(prune)
-                        for told in [told for told in self._told if told.study == name]:
-                            self._told.remove(told)
-                            self._announcer.announce(reopened.read_verdict(told.trial))
-
-    def _retract_void(self) -> None:
-        """Retract assignments of trials that another program has, and collect its verdicts."""
-        for event, request in self._announcer.void:
-            if isinstance(event, events.TrialAssigned) and request is not None:
-                self._ledger.retract(event, request)
-            elif isinstance(event, events.TrialClosed):
-                self._told.append(event)
-        self._announcer.void.clear()
+                        self._other_programs.settle(reopened)
 
     def _restore(self, study: RunningStudy, end: int) -> None:
         """Restore the evaluations of a study's open trials from the log up to an offset.
