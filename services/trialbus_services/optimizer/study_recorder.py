@@ -297,8 +297,10 @@ class StudyRecorder:
         """Read the trials that the storage has, and record the specification."""
         trials = self.study.get_trials(deepcopy=False)
         attributes = self.study.user_attrs
-        if self.study.metric_names != state.spec.metrics:
-            self.study.set_metric_names(state.spec.metrics)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            if self.study.metric_names != state.spec.metrics:
+                self.study.set_metric_names(state.spec.metrics)
         self.study.set_user_attr(SPEC, msgspec.to_builtins(state.spec))
         if state.origin:
             self.study.set_user_attr(ORIGIN, mask_secrets(state.origin))
