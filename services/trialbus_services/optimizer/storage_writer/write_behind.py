@@ -164,7 +164,7 @@ class WriteBehind(MemoryStorage):
         return trial_id in self._flusher.taken_trials
 
     def has_conflicts(self, study_id: int) -> bool:
-        """Return whether another program has changed trials of a study since the study was loaded."""
+        """Return whether another program changed trials of a study since the study was loaded."""
         stored_study = self._flusher.stored_studies.get(study_id)
         return stored_study is not None and bool(stored_study.conflicts)
 
