@@ -64,13 +64,8 @@ def make_starting_config(
         f"#   trialbus study {_shorten(script)} --dry-run   # instead of the study, show what runs",
         "",
         "trainer:",
-        *(
-            [
-                f"  command: {json.dumps(['python', str(script)])}  # takes its params by trialbus.attach()"
-            ]
-            if reported
-            else [*_make_command(script, options, params), *_make_metrics(line)]
-        ),
+        *(_make_own_command(script) if reported else _make_command(script, options, params)),
+        *([] if reported else _make_metrics(line)),
         "",
         "study:",
         f"  name: {json.dumps(name)}  # in the database, and of the folder of the report",
@@ -142,6 +137,11 @@ def _make_command(script: Path, options: ScriptOptions, params: dict[str, str]) 
     if switches:
         lines.append(f"  switches: {json.dumps(switches)}  # options without a value")
     return lines
+
+
+def _make_own_command(script: Path) -> list[str]:
+    command = json.dumps(["python", str(script)])
+    return [f"  command: {command}  # takes its params by trialbus.attach()"]
 
 
 def _assign(options: ScriptOptions, name: str, value: str) -> str:
