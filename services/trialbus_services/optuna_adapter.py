@@ -12,6 +12,7 @@ from trialbus.messages import events
 from trialbus.study.spec import StudySpec
 from trialbus.trainer.distributed import Ranks
 from trialbus.trainer.trial import Trial
+from trialbus_services.optimizer.assignment import build_assignment
 from trialbus_services.optimizer.distributions import suggest_params
 from trialbus_services.optimizer.objective import compute_objective
 
@@ -39,16 +40,7 @@ def run_optuna_trial(
         >>> study.optimize(lambda t: run_optuna_trial(train, t, spec), 20)  # doctest: +SKIP
     """
     channel = _OptunaChannel(trial, spec)
-    assigned = events.TrialAssigned(
-        study=spec.name,
-        trial=trial.number,
-        params=suggest_params(trial, spec.space),
-        seed=(spec.seed or 0) + trial.number,
-        budget=spec.budget,
-        evaluation=spec.evaluation,
-        config=spec.config,
-        config_name=spec.config_name,
-    )
+    assigned = build_assignment(spec, trial.number, suggest_params(trial, spec.space))
     _clear_hydra()
     try:
         with Trial(assigned, channel, None, Ranks()) as handle:

@@ -10,6 +10,7 @@ import pytest
 from support.databases import Databases, Server, start_servers
 from support.processes import Bus
 from support.raw_client import RawClient
+from support.suggesters import Start, start_suggesters
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +32,10 @@ def raw_client(bus: Bus) -> Iterator[RawClient]:
     """A client that speaks frames to the hub of `bus`, connected whenever that hub starts."""
     with RawClient(bus.endpoint) as raw_client:
         yield raw_client
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start suggesters that end with the test."""
+    with start_suggesters() as start:
+        yield start

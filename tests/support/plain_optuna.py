@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import optuna
+from optuna.samplers import BaseSampler, BruteForceSampler, GridSampler
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus import StudySpec
 from trialbus_services.optimizer.distributions import suggest_params
+from trialbus_services.optimizer.enumerating_samplers import BruteForce, Grid
 from trialbus_services.optimizer.registry import build_pruner, build_sampler
 
 _STEPS = 9
@@ -72,7 +75,7 @@ class PlainOptuna:
         study = _Study(
             self.spec.name,
             storage,
-            sampler=build_sampler(self.spec),
+            sampler=_build_plain_sampler(self.spec),
             pruner=build_pruner(self.spec.pruner),
         )
         study_id = storage.get_study_id_from_name(self.spec.name)
@@ -80,7 +83,7 @@ class PlainOptuna:
         n_asked = 0
         while True:
             if n_asked == self.restart_at:
-                study.sampler = build_sampler(self.spec, n_asked)
+                study.sampler = _build_plain_sampler(self.spec, n_asked)
                 self.restart_at = None
                 yield SamplerRestarted(
                     study.get_trials(), copy.deepcopy(storage.get_study_system_attrs(study_id))
@@ -119,6 +122,21 @@ class PlainOptuna:
         told_values = values if state is TrialState.COMPLETE else None
         study.tell(trial.number, told_values, state)
         return TrialTold(trial.number, state, told_values, last)
+
+
+def _build_plain_sampler(spec: StudySpec, n_before: int = 0) -> BaseSampler:
+    """Build a sampler whose bookkeeping is Optuna's own."""
+    sampler = build_sampler(spec, n_before)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        match sampler:
+            case Grid():
+                space: dict[str, list[Any]] = sampler.describe_point(0)["search_space"]
+                return GridSampler(space, seed=spec.seed)
+            case BruteForce():
+                return BruteForceSampler(seed=spec.seed)
+            case _:
+                return sampler
 
 
 class _Study(optuna.Study):

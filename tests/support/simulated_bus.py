@@ -23,6 +23,7 @@ from trialbus_services.optimizer.loop import OptimizerLoop
 from trialbus_services.optimizer.sampling import Suggestion
 from trialbus_services.optimizer.status_collector import StatusCollector
 from trialbus_services.optimizer.storage_writer import WriteBehind
+from trialbus_services.optimizer.trial_supply import StartSampler
 
 SPEC = trialbus.StudySpec(
     name="s",
@@ -147,6 +148,9 @@ class Sampler:
         space = {"x": FloatDistribution(0, 1)}
         return Suggestion(0, {"x": 0.5}, dict(space), {}, {}, {}, None)
 
+    def take_skipped(self) -> list[tuple[int, str]]:
+        return []
+
     def assign_number(self, suggestion: Suggestion, number: int) -> None: ...
     def tell(
         self,
@@ -167,6 +171,7 @@ class SimulatedBus:
         database: Storage of the optimizer; None for a storage in memory.
         allowed: Modules from which the classes of pruners may be imported.
         requesters: Checks which requesters the hub does not know; None for no check.
+        start_sampler: Starts the sampler of a study.
     """
 
     def __init__(
@@ -175,9 +180,11 @@ class SimulatedBus:
         allowed: AllowedModules | None = None,
         *,
         requesters: RequesterCheck | None = None,
+        start_sampler: StartSampler = Sampler,
     ) -> None:
         self.allowed = allowed
         self._requesters = requesters
+        self._start_sampler = start_sampler
         self.clock = Clock()
         self.log = SimulatedLog()
         self.database: BaseStorage = InMemoryStorage() if database is None else database
@@ -190,7 +197,7 @@ class SimulatedBus:
         self.loop = OptimizerLoop(
             BusClients(self.log, self.log, self.log, self.log.committed, self._requesters),
             self.storage,
-            start_sampler=Sampler,
+            start_sampler=self._start_sampler,
             collector=StatusCollector(),
             allowed=self.allowed,
             clock=self.clock,

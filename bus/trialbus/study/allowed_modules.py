@@ -16,8 +16,8 @@ _NAME = re.compile(r"\w+(\.\w+)*")
 
 
 def normalize_path(path: str) -> str:
-    """Return the import path of a class, or the name of a module, with dots only."""
-    return path.replace(":", ".")
+    """Return the import path of a class, or the name of a module or package, with dots only."""
+    return path.replace(":", ".").replace("/", ".")
 
 
 def normalize_modules(key: str, names: Iterable[str]) -> tuple[str, ...]:

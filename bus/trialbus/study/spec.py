@@ -18,6 +18,7 @@ from trialbus.study.nested_config import Params, flatten_config, merge_configs
 from trialbus.study.retries import FailureCause
 from trialbus.study.search_space import CategoricalParam, Choice, Param, make_fixed_param
 from trialbus.study.spec_limits import (
+    MAX_SEED,
     check_arguments,
     check_config_size,
     check_count,
@@ -34,6 +35,7 @@ from trialbus.study.values import check_value
 
 Direction: TypeAlias = Literal["minimize", "maximize"]
 NanPolicy: TypeAlias = Literal["fail", "prune", "ignore", "worst"]
+DuplicatePolicy: TypeAlias = Literal["allow", "skip", "reuse"]
 
 #: Fields that a written study has under other keys (`objective`, beside `study`), or not at all.
 NOT_WRITTEN = frozenset({"objectives", "sampler", "pruner", "inherited"})
@@ -185,11 +187,21 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     Entries equal to a trial that the study already has are skipped.
     """
 
-    constraints: tuple[str, ...] = ()
-    """Conditions on the metrics last reported by a trial, such as `size <= 1e6`.
+    duplicates: DuplicatePolicy | None = None
+    """What a suggestion is worth whose params an earlier trial had.
 
-    A metric whose name is not a plain word stands in braces: `{val/latency} + {val/load} <= 50`. A
-    trial that violates a constraint is complete, and never the best.
+    `allow`: the trial runs. `skip`: the sampler is asked for another; a finite search space whose
+    points are all taken ends the study. `reuse`: the value of the earlier complete trial is
+    recorded, and nothing runs. None is `skip` for the samplers `GridSampler` and
+    `BruteForceSampler`, and where every param has choices, and `allow` elsewhere.
+    """
+
+    constraints: tuple[str, ...] = ()
+    """Conditions on the metrics last reported by a trial, or on params, such as `size <= 1e6`.
+
+    A name that is not a plain word stands in braces: `{val/latency} + {val/load} <= 50`. A trial
+    that violates a constraint on metrics is complete, and never the best. With a constraint over
+    params alone no trial is handed out that violates the constraint.
     """
 
     nan: NanPolicy = "fail"
@@ -213,7 +225,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     """Improvement on the best value of an objective that must be exceeded to count as progress."""
 
     seed: int = 0
-    """Seed of the study; trial n gets `seed + n`."""
+    """Seed of the study, from 0 to 2**32 - 1; trial n gets `seed + n`, modulo 2**32."""
 
     max_retries: int = 3
     """How often a trial is handed out again whose training was lost or killed."""
@@ -367,6 +379,10 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(
                 f"timeout_grace_s {self.timeout_grace_s:g} needs timeout_s (expected seconds)"
             )
+
+    def make_seed(self, offset: int) -> int:
+        """Return the seed of trial number `offset`, or another that follows from the study's."""
+        return (self.seed + offset) % (MAX_SEED + 1)
 
     def _check_pruning(self) -> None:
         if self.pruner is None or self.pruner.type == "NopPruner":

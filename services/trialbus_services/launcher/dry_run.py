@@ -11,14 +11,15 @@ import msgspec
 import optuna
 import yaml
 from omegaconf import OmegaConf
+from optuna.trial import TrialState
 
 from trialbus.study.spec import StudySpec
 from trialbus_services.config import settings
 from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.launcher.launcher import Plan
 from trialbus_services.optimizer.assignment import build_assignment
-from trialbus_services.optimizer.distributions import suggest_params
-from trialbus_services.optimizer.registry import build_sampler
+from trialbus_services.optimizer.sampling.messages import Start
+from trialbus_services.optimizer.sampling.study_copy import StudyCopy
 from trialbus_services.process import paths
 from trialbus_services.worker.command_line import build_environment, collect_values, fill_command
 
@@ -51,10 +52,14 @@ def _describe_first_trial(
     spec: StudySpec, bus: settings.BusSettings, trainer: settings.TrainerSettings | None
 ) -> list[str]:
     """Return the params, environment and command of the first trial, as lines of text."""
-    study = optuna.create_study(sampler=build_sampler(spec), directions=spec.directions)
-    for params in spec.enqueue:
-        study.enqueue_trial(spec.encode_params(params))
-    trial = build_assignment(spec, 0, suggest_params(study.ask(), spec.space))
+    enqueued = [
+        optuna.trial.create_trial(
+            state=TrialState.WAITING, system_attrs={"fixed_params": spec.encode_params(params)}
+        )
+        for params in spec.enqueue
+    ]
+    study = StudyCopy(Start(spec, enqueued, study_attrs={}, ahead=0))
+    trial = build_assignment(spec, 0, study.ask().params)
     lines = [f"params: {_format_on_one_line(trial.params)}"]
     if trainer is None:
         return [*lines, "command: none; trainings ask for their trials"]

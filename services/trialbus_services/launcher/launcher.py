@@ -32,9 +32,11 @@ from trialbus_services.launcher.supervisor import Services
 from trialbus_services.notify.factory import build_notifiers
 from trialbus_services.optimizer import allowed_modules
 from trialbus_services.optimizer.allowed_modules import AllowedModules, find_class_paths
+from trialbus_services.optimizer.enqueuing import check_enqueued
 from trialbus_services.optimizer.outcome import Judge
 from trialbus_services.optimizer.pruning.warm_up import find_warm_up_problem
 from trialbus_services.optimizer.registry import build_pruner, build_sampler
+from trialbus_services.optimizer.sampling.coverage import check_points
 from trialbus_services.optimizer.storage import check_url
 from trialbus_services.optimizer.storage_limits import check_limits
 from trialbus_services.process import exit_codes, gpus, paths
@@ -198,6 +200,8 @@ def check_spec(spec: StudySpec) -> None:
     build_sampler(spec)
     build_pruner(spec.pruner)
     Judge(spec)
+    check_enqueued(spec)
+    check_points(spec)
     problem = find_warm_up_problem(spec)
     if problem is not None:
         logger.warning("%s", problem)

@@ -47,7 +47,8 @@ class AllowedModules:
             SpecError: The class is not allowed; nothing was imported.
         """
         if not (contain(self._names, path) or contain(_list_plugin_modules(), path)):
-            module = normalize_path(path).rpartition(".")[0]
+            module = normalize_path(path)
+            module = module if path.startswith("optunahub:") else module.rpartition(".")[0]
             raise SpecError(
                 key,
                 f"{path!r} is of a module that this optimizer may not import; whoever runs the "

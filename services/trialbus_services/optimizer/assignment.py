@@ -41,7 +41,7 @@ def build_assignment(
         session=request.session if request else "",
         params=spec.decode_params(stored),
         labels=spec.find_labels(stored),
-        seed=spec.seed + number,
+        seed=spec.make_seed(number),
         budget=spec.budget,
         evaluation=spec.evaluation,
         config=spec.config,

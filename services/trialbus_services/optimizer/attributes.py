@@ -51,6 +51,12 @@ ENQUEUED: Final = "trialbus:enqueued"
 ENQUEUED_BY: Final = "trialbus:enqueued_by"
 """Name of the person who enqueued the trial; absent where the command has none."""
 
+SKIPPED: Final = "trialbus:skipped"
+"""Why an enqueued trial keeps waiting and is not run: a text."""
+
+REUSED: Final = "trialbus:reused"
+"""Number of the earlier trial with the same params, whose values a trial got without running."""
+
 PRUNED_BY: Final = "trialbus:pruned_by"
 """Person who pruned the trial, with the reason: `<by>: <reason>`, or `<by>`."""
 

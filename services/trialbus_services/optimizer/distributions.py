@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, assert_never
+from decimal import Decimal
+from typing import Any, assert_never, overload
 
 import optuna
 from optuna.distributions import (
@@ -33,6 +34,46 @@ def make_distribution(param: Param) -> BaseDistribution:
             return CategoricalDistribution(param.labels)
         case _:
             assert_never(param)
+
+
+def list_values(param: Param) -> Sequence[Any] | None:
+    """Return the values of a param, or their labels, in order; None for infinitely many."""
+    match param:
+        case CategoricalParam():
+            return param.labels
+        case IntParam():
+            return range(param.low, param.high + 1, param.step)
+        case FloatParam() if param.low == param.high:
+            return (param.low,)
+        case FloatParam(step=float() as step):
+            return _Steps(param.low, param.high, step)
+        case _:
+            return None
+
+
+class _Steps(Sequence[float]):
+    """The values of a float with a step, without a list of all of them.
+
+    In decimal, as in Optuna: 0.1 + 0.1 + 0.1 is 0.3.
+    """
+
+    def __init__(self, low: float, high: float, step: float) -> None:
+        self._low, end, self._step = (Decimal(str(number)) for number in (low, high, step))
+        self._n = int((end - self._low) // self._step) + 1
+
+    def __len__(self) -> int:
+        return self._n
+
+    @overload
+    def __getitem__(self, index: int) -> float: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[float]: ...
+    def __getitem__(self, index: int | slice) -> float | Sequence[float]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(self._n))]
+        if not -self._n <= index < self._n:
+            raise IndexError(index)
+        return float(self._low + index % self._n * self._step)
 
 
 def suggest_params(trial: optuna.Trial, params: Mapping[str, Param]) -> dict[str, Any]:

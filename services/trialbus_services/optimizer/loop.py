@@ -266,7 +266,7 @@ class OptimizerLoop:
             self._reject("its study does not run", f"event {offset}, study {event.study!r}")
             return
         try:
-            study.spec.check_params(event.params)
+            study.check_enqueued(event.params)
         except ValueError as error:
             self._reject("its params", f"event {offset}, study {event.study!r}: {error}")
             return

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from optuna.trial import TrialState
 
 from trialbus.study.spec import StudySpec
 from trialbus.study.validation import find_nearest
-from trialbus_services.optimizer.constraints import Constraint
 from trialbus_services.optimizer.objective import Curve, compute_objective, parse_aggregation
+from trialbus_services.optimizer.param_constraints import parse_constraints
 from trialbus_services.optimizer.trial_states import AttemptEnd
 
 
@@ -69,14 +70,13 @@ class Judge:
             key = "study.objective" if len(spec.objectives) == 1 else f"study.objective[{i}]"
             parse_aggregation(objective.aggregate, objective.direction, key)
         self._spec = spec
-        self._constraints = [
-            Constraint(f"study.constraints[{i}]", text) for i, text in enumerate(spec.constraints)
-        ]
+        self._constraints = parse_constraints(spec)
 
     @property
     def metrics(self) -> frozenset[str]:
         """Metrics that the constraints need."""
-        return frozenset[str]().union(*(constraint.metrics for constraint in self._constraints))
+        names = (constraint.names for constraint in self._constraints.of_metrics)
+        return frozenset[str]().union(*names) - self._constraints.space.keys()
 
     def determine_outcome(
         self,
@@ -84,6 +84,7 @@ class Judge:
         curves: Mapping[str, Curve],
         last: Mapping[str, float],
         worst: Sequence[float] | None,
+        params: Mapping[str, Any] | None = None,
     ) -> Outcome:
         """Return the outcome of a trial.
 
@@ -92,7 +93,9 @@ class Judge:
             curves: Reported values by metric and step; at least of the objectives' metrics.
             last: Newest value of every metric.
             worst: Objective values that replace values that are not finite, with `study.nan=worst`.
+            params: Params of the trial, for constraints over metrics and params.
         """
+        params = self._constraints.decode(params or {})
         if end.state not in ("complete", "pruned"):
             return Outcome(TrialState.FAIL, error=end.error or "the trainer gave no reason")
         try:
@@ -100,20 +103,28 @@ class Judge:
                 self._compute_values(end, curves, last, worst) if end.state != "pruned" else None
             )
             if values is None:
-                return Outcome(TrialState.PRUNED, constraints=self._compute_known_violations(last))
-            constraints = {c.text: c.compute_violation(last) for c in self._constraints}
+                return Outcome(
+                    TrialState.PRUNED,
+                    constraints=self._compute_known_violations(last, params),
+                )
+            constraints = {
+                c.text: c.compute_violation(last, params)
+                for c in self._constraints.list_applicable(params)
+            }
         except MissingMetricError as error:
             return Outcome(TrialState.FAIL, error=str(error), missing_metric=error.metric)
         except ValueError as error:
             return Outcome(TrialState.FAIL, error=str(error))
         return Outcome(TrialState.COMPLETE, values, constraints=constraints)
 
-    def _compute_known_violations(self, last: Mapping[str, float]) -> dict[str, float]:
+    def _compute_known_violations(
+        self, last: Mapping[str, float], params: Mapping[str, Any]
+    ) -> dict[str, float]:
         """Return the violations of a pruned trial, without constraints on missing metrics."""
         violations: dict[str, float] = {}
-        for constraint in self._constraints:
+        for constraint in self._constraints.list_applicable(params):
             try:
-                violations[constraint.text] = constraint.compute_violation(last)
+                violations[constraint.text] = constraint.compute_violation(last, params)
             except ValueError:
                 continue
         return violations

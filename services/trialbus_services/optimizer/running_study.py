@@ -8,13 +8,21 @@ a separate process, and the pruner decides from reported values.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
+from optuna.trial import FrozenTrial
 
 from trialbus.messages import events
 from trialbus_services.optimizer.allowed_modules import AllowedModules
 from trialbus_services.optimizer.assignment import build_assignment
 from trialbus_services.optimizer.convergence import Progress
+from trialbus_services.optimizer.enqueuing import (
+    check_enqueued,
+    find_earlier_trial,
+    find_violation,
+)
 from trialbus_services.optimizer.evaluations import OpenEvaluations
 from trialbus_services.optimizer.failures import Failures
 from trialbus_services.optimizer.ledger import StudyState
@@ -59,6 +67,7 @@ class RunningStudy:
         self.is_overdue = False
         self.progress = Progress(spec)
         self._judge = Judge(spec)
+        check_enqueued(spec)
         # A wrong sampler, or one that is not allowed, is refused before a process is started.
         build_sampler(spec, allowed=allowed)
         self._recorder = StudyRecorder(state, storage, build_pruner(spec.pruner, allowed=allowed))
@@ -66,7 +75,10 @@ class RunningStudy:
         self.failures.restore(ended, self._recorder.n_failed_before)
         self.progress.restore(ended)
         for params in spec.enqueue:
-            self._recorder.study.enqueue_trial(spec.encode_params(params), skip_if_exists=True)
+            stored = spec.encode_params(params)
+            trials = self._recorder.study.get_trials(deepcopy=False)
+            if find_earlier_trial(spec, trials, stored) is None:
+                self._recorder.study.enqueue_trial(stored, skip_if_exists=True)
         judged = (spec.pruned_by or spec.objectives[0]).metric
         self.evaluations = OpenEvaluations(self._judge.metrics.union(spec.metrics, {judged}))
         self._decider = PruneDecider(spec, self._recorder, self.evaluations)
@@ -88,8 +100,10 @@ class RunningStudy:
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the study gets no new trial."""
-        return self._supply.is_exhausted or self.n_done >= self.spec.n_trials
+        """Whether the study gets no new trial, and none that is open may need another attempt."""
+        if self.n_done >= self.spec.n_trials:
+            return True
+        return self._supply.is_exhausted and not self.state.trials.open
 
     @property
     def n_left(self) -> int:
@@ -136,7 +150,7 @@ class RunningStudy:
         if waiting is not None:
             trial = self._recorder.get_trial(waiting.number)
         elif self.n_left > 0:
-            new_trial = self._supply.supply_trial(request, trials)
+            new_trial = self._supply_trial(request)
             if new_trial is None:
                 return None
             trial = new_trial
@@ -153,6 +167,34 @@ class RunningStudy:
             before=waiting,
             at=now,
         )
+
+    def _supply_trial(self, request: events.TrialRequested) -> FrozenTrial | None:
+        """Return a new trial that has to run, and record those before it that need not."""
+        while self.n_left > 0:
+            trial = self._supply.supply_trial(request, self.state.trials.open)
+            if trial is None or not trial.state.is_finished():
+                return trial
+            self._recorder.add_ended_trial(trial)
+            self.progress.restore([trial])
+            self.failures.add_trial(trial.number, trial.state, None)
+            self._supply.request(min(1, self.n_left))
+        return None
+
+    def check_enqueued(self, params: Mapping[str, Any]) -> None:
+        """Check params that somebody wants to enqueue.
+
+        Raises:
+            ValueError: The params are outside of the search space, violate a constraint, or were
+                tried before and the study skips duplicates.
+        """
+        self.spec.check_params(params)
+        violation = find_violation(self.spec, params)
+        if violation is not None:
+            raise ValueError(f"params {params} violates {violation}")
+        trials = self._recorder.study.get_trials(deepcopy=False)
+        earlier = find_earlier_trial(self.spec, trials, params)
+        if earlier is not None:
+            raise ValueError(f"params {params} are those of trial {earlier} (study.duplicates)")
 
     def enqueue(self, event: events.Enqueue) -> None:
         """Let a trial with params of the study's search space wait in the study."""
@@ -249,7 +291,9 @@ class RunningStudy:
         if number not in self._recorder.closed:
             metrics = self.evaluations.get_newest(number)
             curves = self.evaluations.get_curves(number)
-            outcome = self._judge.determine_outcome(end, curves, metrics, self.progress.worst)
+            params = self._recorder.get_trial(number).params
+            worst = self.progress.worst
+            outcome = self._judge.determine_outcome(end, curves, metrics, worst, params)
             curve = self._decider.make_curve_attributes(number)
             self._recorder.record_end(end, outcome, metrics, curve)
             self._supply.finish(number, outcome)

@@ -116,6 +116,11 @@ class StudyRecorder:
         self._trial_ids[trial.number] = trial_id
         return trial
 
+    def add_ended_trial(self, trial: FrozenTrial) -> None:
+        """Count a trial that was created with its end."""
+        self.closed.add(trial.number)
+        self._counts[trial.state] += 1
+
     def read_ended_trials(self) -> list[FrozenTrial]:
         """Return the trials that ended, sorted by the time of the end."""
         trials = self.study.get_trials(deepcopy=False)

@@ -11,13 +11,22 @@ from optuna.trial import FrozenTrial, TrialState
 
 from trialbus.messages import events
 from trialbus.study.spec import StudySpec
-from trialbus_services.optimizer.attributes import ENQUEUED, ENQUEUED_BY, REQUEST
+from trialbus_services.optimizer.attributes import (
+    ENQUEUED,
+    ENQUEUED_BY,
+    METRICS,
+    REQUEST,
+    REUSED,
+    SKIPPED,
+)
 from trialbus_services.optimizer.genetic_parents import renumber_parents
 from trialbus_services.optimizer.outcome import Outcome
 from trialbus_services.optimizer.sampling import Suggestion
 from trialbus_services.optimizer.study_recorder import StudyRecorder
 
 logger = logging.getLogger(__name__)
+
+_MAX_DEATHS = 3  # of a sampler's process in a row, without a suggestion in between
 
 
 class SamplerError(Exception):
@@ -45,6 +54,10 @@ class Sampler(Protocol):
 
     def take_suggestion(self) -> Suggestion | None:
         """Return a requested suggestion; None if no suggestion is ready."""
+        ...
+
+    def take_skipped(self) -> list[tuple[int, str]]:
+        """Return the waiting trials that are not going to run, with the reason, once each."""
         ...
 
     def assign_number(self, suggestion: Suggestion, number: int) -> None:
@@ -99,12 +112,15 @@ class TrialSupply:
         #: its end, does not assign was created just before a crash and handed to nobody.
         self._running = recorder.read_running_trials()
         self._n_requested = 0
+        self._n_deaths = 0
         self._sampler = self._start_sampler()
 
     @property
     def is_exhausted(self) -> bool:
-        """Whether the sampler has no more suggestions."""
-        return self._sampler.is_exhausted
+        """Whether the sampler has no more suggestions, and no crash left a trial to hand out."""
+        if not self._sampler.is_exhausted:
+            return False
+        return all(trial.number in self._recorder.closed for trial in self._running)
 
     def request(self, n_trials: int) -> None:
         """Request suggestions until `n_trials` suggestions are requested and not taken.
@@ -117,7 +133,14 @@ class TrialSupply:
         """
         if self._sampler.error is not None:
             raise SamplerError(self._sampler.error)
+        self._record_skipped_trials()
         if not self._sampler.is_alive:
+            self._n_deaths += 1
+            if self._n_deaths > _MAX_DEATHS:
+                raise SamplerError(
+                    f"the process of the sampler {self._spec.sampler.type} ended "
+                    f"{self._n_deaths} times in a row without a suggestion or an error"
+                )
             logger.warning("the sampler of %r was killed; it is started again", self._spec.name)
             self._sampler.close()
             self._n_requested = 0
@@ -131,6 +154,8 @@ class TrialSupply:
     ) -> FrozenTrial | None:
         """Return a new trial for a request; None while the sampler has no suggestion ready.
 
+        The trial is complete if it got the values of an earlier trial with the same params.
+
         Args:
             request: The request.
             assigned: Numbers of the trials that were handed out and are open.
@@ -142,6 +167,7 @@ class TrialSupply:
         if suggestion is None:
             return None
         self._n_requested -= 1
+        self._n_deaths = 0
         trial = self._recorder.add_trial(self._create_trial(suggestion, request.request))
         self._sampler.assign_number(suggestion, trial.number)
         return trial
@@ -195,38 +221,64 @@ class TrialSupply:
         matching = (trial for trial in orphans if trial.user_attrs.get(REQUEST) == request.request)
         return next(matching, orphans[0] if orphans else None)
 
+    def _record_skipped_trials(self) -> None:
+        for number, reason in self._sampler.take_skipped():
+            if self._recorder.get_trial(number).user_attrs.get(SKIPPED) == reason:
+                continue  # as before a restart
+            logger.warning(
+                "trial %d of %r was enqueued and does not run: %s", number, self._spec.name, reason
+            )
+            trial_id = self._recorder.get_trial_id(number)
+            self._recorder.storage.set_trial_user_attr(trial_id, SKIPPED, reason)
+
     def _create_trial(self, suggestion: Suggestion, request: str) -> int:
         """Create the trial of a suggestion in a single transaction, and return the trial's id."""
         recorder, storage = self._recorder, self._recorder.storage
-        user_attrs = {**suggestion.user_attrs, REQUEST: request}
         study_attrs = renumber_parents(suggestion.study_attrs, recorder.get_trial_id)
+        new = self._make_trial(suggestion, request)
         with storage.atomic():
             for key, value in study_attrs.items():
                 storage.set_study_system_attr(recorder.study_id, key, value)
             if suggestion.waiting is None:
-                return storage.create_new_trial(
-                    recorder.study_id,
-                    FrozenTrial(
-                        number=-1,
-                        trial_id=-1,
-                        state=TrialState.RUNNING,
-                        value=None,
-                        datetime_start=datetime.now(),  # noqa: DTZ005 - Optuna's times are local
-                        datetime_complete=None,
-                        params=suggestion.params,
-                        distributions=suggestion.distributions,
-                        user_attrs=user_attrs,
-                        system_attrs=suggestion.system_attrs,
-                        intermediate_values={},
-                    ),
-                )
+                return storage.create_new_trial(recorder.study_id, new)
             trial_id = recorder.get_trial_id(suggestion.waiting)
             storage.set_trial_state_values(trial_id, TrialState.RUNNING)
-            for name, distribution in suggestion.distributions.items():
-                value = distribution.to_internal_repr(suggestion.params[name])
+            for name, distribution in new.distributions.items():
+                value = distribution.to_internal_repr(new.params[name])
                 storage.set_trial_param(trial_id, name, value, distribution)
-            for key, value in user_attrs.items():
+            for key, value in new.user_attrs.items():
                 storage.set_trial_user_attr(trial_id, key, value)
-            for key, value in suggestion.system_attrs.items():
+            for key, value in new.system_attrs.items():
                 storage.set_trial_system_attr(trial_id, key, value)
+            if new.state is not TrialState.RUNNING:
+                storage.set_trial_state_values(trial_id, new.state, new.values)
             return trial_id
+
+    def _make_trial(self, suggestion: Suggestion, request: str) -> FrozenTrial:
+        """Make the trial of a suggestion: running, or complete with the values of an earlier."""
+        now = datetime.now()  # noqa: DTZ005 - Optuna's times are local
+        trial = FrozenTrial(
+            number=-1,
+            trial_id=-1,
+            state=TrialState.RUNNING,
+            value=None,
+            datetime_start=now,
+            datetime_complete=None,
+            params=suggestion.params,
+            distributions=suggestion.distributions,
+            user_attrs={**suggestion.user_attrs, REQUEST: request},
+            system_attrs=suggestion.system_attrs,
+            intermediate_values={},
+        )
+        if suggestion.reused is not None:
+            earlier = self._recorder.get_trial(suggestion.reused)
+            trial.state, trial.values, trial.datetime_complete = earlier.state, earlier.values, now
+            trial.user_attrs[REUSED] = earlier.number
+            if METRICS in earlier.user_attrs:
+                trial.user_attrs[METRICS] = earlier.user_attrs[METRICS]
+            trial.system_attrs |= {
+                key: value
+                for key, value in earlier.system_attrs.items()
+                if key.startswith("constraints:")
+            }
+        return trial

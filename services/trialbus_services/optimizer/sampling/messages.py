@@ -36,6 +36,11 @@ class Suggestion:
     """
     waiting: int | None
     """Number, in the study, of the enqueued trial to run; None for a new trial."""
+    reused: int | None = None
+    """Earlier trial with the same params whose values the trial gets; None to run the trial.
+
+    A number in the copy of the study; the suggester returns the number in the study.
+    """
 
 
 @dataclass(frozen=True)
@@ -89,6 +94,18 @@ class Answer:
 class Exhausted:
     """The sampler has no more suggestions."""
 
+    n_enqueued: int
+    """Number of waiting trials that the process had received since its start."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A waiting trial is not going to run, and keeps waiting."""
+
+    number: int
+    """Number of the trial in the study."""
+    reason: str
+
 
 @dataclass(frozen=True)
 class Failed:
@@ -98,4 +115,4 @@ class Failed:
 
 
 ToProcess: TypeAlias = Start | Request | Tell | WaitingTrial
-FromProcess: TypeAlias = Answer | Exhausted | Failed
+FromProcess: TypeAlias = Answer | Exhausted | Skipped | Failed

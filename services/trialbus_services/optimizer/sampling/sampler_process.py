@@ -11,8 +11,8 @@ from multiprocessing.connection import Connection
 import optuna
 from optuna.trial import TrialState
 
-from trialbus.study.spec import Component
-from trialbus.study.validation import is_mapping
+from trialbus_services.optimizer.registry import is_enumerating
+from trialbus_services.optimizer.sampling.checked_sampler import SamplerFaultError
 from trialbus_services.optimizer.sampling.messages import (
     Answer,
     Exhausted,
@@ -24,9 +24,6 @@ from trialbus_services.optimizer.sampling.messages import (
 )
 from trialbus_services.optimizer.sampling.study_copy import StudyCopy
 
-# These samplers stop a study when every point runs or was tried, and count a suggestion that is not
-# taken yet as tried.
-_ENUMERATING = ("BruteForceSampler", "GridSampler")
 _TRACEBACK_ENTRIES = 3
 
 
@@ -49,18 +46,22 @@ def serve(connection: Connection) -> None:
 def _answer(connection: Connection) -> None:
     start: Start = connection.recv()
     study_copy = StudyCopy(start)
-    ahead = 0 if _is_enumerating(start.spec.sampler) else start.ahead
+    # A point that is suggested ahead of need and never taken would not be tried.
+    ahead = 0 if is_enumerating(start.spec.sampler) else start.ahead
     n_left = start.spec.n_trials - sum(t.state is not TrialState.WAITING for t in start.trials)
-    n_requested = n_suggested = 0
+    n_requested = n_suggested = n_enqueued = 0
+    was_exhausted = False
     while True:
+        for skipped in study_copy.skip_waiting_trials():
+            connection.send(skipped)
+        is_exhausted = study_copy.is_exhausted
+        if is_exhausted and not was_exhausted:
+            connection.send(Exhausted(n_enqueued))
+        was_exhausted = is_exhausted
         n_due = max(n_requested, min(n_requested + ahead, n_left))
         # Without suggestions ahead of need, messages are handled strictly in order, as in plain
         # Optuna. With them, results that have arrived come first and improve the suggestions.
-        if (
-            n_suggested < n_due
-            and not study_copy.is_stopped
-            and (ahead == 0 or not connection.poll())
-        ):
+        if n_suggested < n_due and not is_exhausted and (ahead == 0 or not connection.poll()):
             begin = time.perf_counter()
             suggestion = study_copy.ask()
             connection.send(Answer(suggestion, time.perf_counter() - begin))
@@ -70,22 +71,20 @@ def _answer(connection: Connection) -> None:
             case Request():
                 n_requested += 1
             case Tell() as message:
-                was_stopped = study_copy.is_stopped
                 study_copy.tell(message)
-                if study_copy.is_stopped and not was_stopped:
-                    connection.send(Exhausted())
             case WaitingTrial(trial):
+                n_enqueued += 1
+                was_exhausted = False
                 study_copy.add_trial(trial)
             case unknown:
                 raise TypeError(f"a sampler process does not know the message {unknown!r}")
 
 
-def _is_enumerating(sampler: Component) -> bool:
-    return sampler.type in _ENUMERATING or any(
-        is_mapping(value) and value.get("type") in _ENUMERATING for value in sampler.args.values()
-    )
-
-
 def _format_error(error: Exception) -> str:
-    entries = traceback.format_tb(error.__traceback__)[-_TRACEBACK_ENTRIES:]
+    if isinstance(error, SamplerFaultError) and error.__cause__ is None:
+        return str(error)
+    cause = error.__cause__ if isinstance(error, SamplerFaultError) else error
+    entries = traceback.format_tb(cause.__traceback__ if cause else None)[-_TRACEBACK_ENTRIES:]
+    if isinstance(error, SamplerFaultError):
+        return f"{error}\n{''.join(entries)}".rstrip()
     return f"{type(error).__name__}: {error}\n{''.join(entries)}".rstrip()

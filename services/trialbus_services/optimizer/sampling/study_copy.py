@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import copy
+import json
 import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import optuna
-from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus_services.optimizer.distributions import suggest_params
-from trialbus_services.optimizer.registry import build_sampler
-from trialbus_services.optimizer.sampling.messages import Start, Suggestion, Tell
+from trialbus_services.optimizer.enumerating_samplers import BruteForce, Grid
+from trialbus_services.optimizer.registry import build_sampler, is_enumerating
+from trialbus_services.optimizer.sampling.checked_sampler import CheckedSampler, SamplerFaultError
+from trialbus_services.optimizer.sampling.copy_storage import CopyStorage
+from trialbus_services.optimizer.sampling.coverage import Coverage, get_duplicate_policy
+from trialbus_services.optimizer.sampling.messages import Skipped, Start, Suggestion, Tell
+
+_TRIES = 100  # suggestions of the sampler for a trial, before a point is drawn
+_TRIES_LISTED = 20  # the same where the points are finite and few
 
 
 class _Study(optuna.Study):
@@ -52,6 +60,9 @@ class StudyCopy:
     suggestions and nobody else adds trials. If a trial is enqueued while suggestions computed ahead
     of need are not taken yet, the trial gets a higher number here than in the study.
 
+    A suggestion that violates a constraint over params, or whose params were tried before where
+    that is not wanted, leaves no trace: the sampler is asked again for the same trial.
+
     Args:
         start: Present state of the study; its trials are numbered in the order of the sequence.
 
@@ -61,18 +72,28 @@ class StudyCopy:
 
     def __init__(self, start: Start) -> None:
         spec = start.spec
+        self._spec = spec
         self._params = spec.space
-        self._storage = InMemoryStorage()
+        self._storage = CopyStorage()
         directions = spec.directions
         optuna.create_study(study_name=spec.name, storage=self._storage, directions=directions)
+        n_before = sum(trial.state is not TrialState.WAITING for trial in start.trials)
+        sampler = build_sampler(spec, n_before)
+        self._grid = sampler if isinstance(sampler, Grid) else None
+        self._is_brute_force = isinstance(sampler, BruteForce)
         self._study = _Study(
             spec.name,
             self._storage,
-            sampler=build_sampler(spec, len(start.trials)),
+            sampler=CheckedSampler(sampler, spec.sampler.type),
             pruner=optuna.pruners.NopPruner(),
         )
         self._study_id = self._storage.get_study_id_from_name(spec.name)
         self._is_multi_objective = len(directions) > 1
+        self._duplicates = get_duplicate_policy(spec)
+        self._covers = self._duplicates == "skip" or is_enumerating(spec.sampler)
+        points = self._grid.list_points() if self._grid else None
+        self._coverage = Coverage(spec, points)
+        self._grid_ids = {self._coverage.points.locate(p): i for i, p in enumerate(points or [])}
         #: Numbers of waiting trials in the study, by their numbers in the copy.
         self._waiting: dict[int, int] = {}
         for trial in start.trials:
@@ -82,15 +103,36 @@ class StudyCopy:
         self._attrs = self._storage.get_study_system_attrs(self._study_id)
 
     @property
-    def is_stopped(self) -> bool:
-        """Whether the sampler has no more suggestions."""
-        return self._study.is_stopped
+    def is_exhausted(self) -> bool:
+        """Whether no more trials can be suggested."""
+        if self._waiting:
+            return False
+        return self._study.is_stopped or (self._covers and self._coverage.n_free == 0)
 
     def add_trial(self, trial: FrozenTrial) -> None:
         """Add a trial of the study, in any state."""
+        is_waiting = trial.state is TrialState.WAITING
+        params = trial.system_attrs.get("fixed_params", {}) if is_waiting else trial.params
+        if self._is_brute_force and not is_waiting:
+            trial = self._normalize_trial(trial)
         trial_id = self._storage.create_new_trial(self._study_id, trial)
-        if trial.state is TrialState.WAITING:
-            self._waiting[self._storage.get_trial_number_from_id(trial_id)] = trial.number
+        number = self._storage.get_trial_number_from_id(trial_id)
+        if is_waiting:
+            self._waiting[number] = trial.number
+        elif self._is_brute_force and not trial.params:
+            self._storage.hide_trial(trial_id)
+        self._coverage.take(params, number)
+
+    def skip_waiting_trials(self) -> Iterator[Skipped]:
+        """Skip the waiting trials that would come next and are not to run."""
+        while self._waiting:
+            number = next(iter(self._waiting))
+            trial_id = self._get_trial_id(number)
+            reason = self._find_reason_to_skip(number, self._storage.get_trial(trial_id))
+            if reason is None:
+                return
+            self._storage.hide_trial(trial_id)
+            yield Skipped(self._waiting.pop(number), reason)
 
     def tell(self, message: Tell) -> None:
         """Tell the sampler the result of a trial."""
@@ -101,24 +143,165 @@ class StudyCopy:
         keeps_curve = message.state is TrialState.PRUNED and not self._is_multi_objective
         if keeps_curve and message.last is not None:
             self._storage.set_trial_intermediate_value(trial_id, *message.last)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            self._study.tell(message.number, message.values, message.state)
+        self._tell(message.number, message.values, message.state)
 
     def ask(self) -> Suggestion:
-        """Suggest the params of a trial: the first waiting trial, else a new trial."""
+        """Suggest the params of a trial: the first waiting trial, else a new trial.
+
+        Raises:
+            SamplerFaultError: The sampler failed, or no params meet the constraints.
+        """
         trial = self._study.ask()
-        params = suggest_params(trial, self._params)
+        waiting = self._waiting.pop(trial.number, None)
+        self._suggest(trial)
         frozen = self._storage.get_trial(self._get_trial_id(trial.number))
+        reused = self._find_reusable(frozen)
+        self._coverage.take(frozen.params, frozen.number)
+        if reused is not None:
+            self._tell(frozen.number, reused.values, TrialState.COMPLETE)
+        study_attrs = self._read_changed_attrs()
+        self._check_attributes({**frozen.system_attrs, **study_attrs})
         return Suggestion(
-            number=trial.number,
-            params=params,
+            number=frozen.number,
+            # As they are in the storage: a sampler may return numpy's numbers.
+            params=frozen.params,
             distributions=frozen.distributions,
             system_attrs=frozen.system_attrs,
             user_attrs=frozen.user_attrs,
-            study_attrs=self._read_changed_attrs(),
-            waiting=self._waiting.pop(trial.number, None),
+            study_attrs=study_attrs,
+            waiting=waiting,
+            reused=None if reused is None else reused.number,
         )
+
+    def _suggest(self, trial: optuna.Trial) -> None:
+        """Suggest the params of a trial that is in the storage, until they can be handed out."""
+        trial_id = self._get_trial_id(trial.number)
+        attrs = self._storage.get_trial(trial_id).system_attrs
+        fixed: Mapping[str, Any] = attrs.get("fixed_params", {})
+        if self._coverage.points.complete(fixed) is not None:  # a person asked for this trial
+            suggest_params(trial, self._params)
+            self._describe_point(trial_id)
+            return
+        if self._grid is not None:
+            self._set_point(trial_id, fixed)
+            self._describe_point(trial_id)
+            return
+        n_points = self._coverage.n_points
+        for _ in range(_TRIES if n_points is None else _TRIES_LISTED):
+            suggest_params(trial, self._params)
+            params = self._storage.get_trial(trial_id).params
+            self._check_range(params, fixed)
+            if self._is_acceptable(params, trial.number):
+                break
+            self._storage.clear_params(trial_id)
+            trial = optuna.Trial(self._study, trial_id)
+        else:
+            self._set_point(trial_id, fixed)
+
+    def _is_acceptable(self, params: Mapping[str, Any], number: int) -> bool:
+        if self._coverage.find_violated(params) is not None:
+            return False
+        taker = self._coverage.find_taker(params)
+        if taker is None or taker == number:
+            return True
+        if self._duplicates == "reuse" and not self._covers:
+            return self._is_complete(taker)
+        return not self._covers
+
+    def _set_point(self, trial_id: int, fixed: Mapping[str, Any]) -> None:
+        """Give a trial the params of a point, without asking the sampler."""
+        is_free = self._covers or self._duplicates != "allow"
+        params = self._coverage.find_point(fixed, is_free=is_free)
+        if params is None and not self._covers:
+            params = self._coverage.find_point(fixed, is_free=False)
+        if params is None:
+            constraints = ", ".join(map(repr, self._spec.constraints))
+            raise SamplerFaultError(
+                f"no params were found that meet study.constraints ({constraints}) and were not "
+                "tried before (expected constraints that more of the search space meets)"
+            )
+        for name, value in params.items():
+            distribution = self._coverage.points.distributions[name]
+            self._storage.set_trial_param(
+                trial_id, name, distribution.to_internal_repr(value), distribution
+            )
+
+    def _describe_point(self, trial_id: int) -> None:
+        """Set the attributes from which plain Optuna's grid goes on."""
+        if self._grid is None:
+            return
+        point = self._coverage.points.locate(self._storage.get_trial(trial_id).params)
+        if point in self._grid_ids:
+            for key, value in self._grid.describe_point(self._grid_ids[point]).items():
+                self._storage.set_trial_system_attr(trial_id, key, value)
+
+    def _find_reason_to_skip(self, number: int, trial: FrozenTrial) -> str | None:
+        """Return why a waiting trial is not to run, or None."""
+        fixed = trial.system_attrs.get("fixed_params", {})
+        params = self._coverage.points.complete(fixed)
+        violated = self._coverage.find_violated({**self._spec.fixed, **fixed})
+        if violated is not None:
+            return f"{fixed} violates {violated}"
+        if params is not None and self._duplicates == "skip":
+            taker = self._coverage.find_taker(params)
+            if taker not in (None, number):
+                return f"{fixed} was tried before (study.duplicates=skip)"
+        if params is None and (self._spec.constraints or self._covers):
+            is_free = self._covers and self._coverage.n_points is not None
+            if self._coverage.find_point(fixed, is_free=is_free) is None:
+                return f"no params with {fixed} are left that meet study.constraints"
+        return None
+
+    def _find_reusable(self, trial: FrozenTrial) -> FrozenTrial | None:
+        """Return the complete trial whose values a trial gets instead of running, or None."""
+        if self._duplicates != "reuse":
+            return None
+        taker = self._coverage.find_taker(trial.params)
+        if taker in (None, trial.number) or not self._is_complete(taker):
+            return None
+        return self._storage.get_trial(self._get_trial_id(taker))
+
+    def _is_complete(self, number: int) -> bool:
+        return self._storage.get_trial(self._get_trial_id(number)).state is TrialState.COMPLETE
+
+    def _check_range(self, params: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
+        """Check that the sampler's values are in the search space, as Optuna does not."""
+        name = self._coverage.points.find_outside(
+            {name: value for name, value in params.items() if name not in fixed}
+        )
+        if name is not None:
+            raise SamplerFaultError(
+                f"the sampler {self._spec.sampler.type} returned {params[name]!r} for the param "
+                f"{name} (expected a value of {self._params[name]})"
+            )
+
+    def _check_attributes(self, attrs: Mapping[str, Any]) -> None:
+        """Check that a storage can keep the attributes that the sampler set."""
+        for key, value in attrs.items():
+            try:
+                json.dumps(value)
+            except (TypeError, ValueError) as error:
+                raise SamplerFaultError(
+                    f"the sampler {self._spec.sampler.type} set the system attribute {key!r} to "
+                    f"{value!r}, which no storage can keep: {error} (expected plain data)"
+                ) from None
+
+    def _normalize_trial(self, trial: FrozenTrial) -> FrozenTrial:
+        """Return a trial with the params of a point in the order of the space, or without params.
+
+        Optuna's `BruteForceSampler` fails on all other trials.
+        """
+        params = self._coverage.points.complete(trial.params) or {}
+        normalized = copy.copy(trial)
+        distributions = self._coverage.points.distributions
+        normalized.params = params
+        normalized.distributions = {name: distributions[name] for name in params}
+        return normalized
+
+    def _tell(self, number: int, values: Any, state: TrialState) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            self._study.tell(number, values, state)
 
     def _read_changed_attrs(self) -> dict[str, Any]:
         before = self._attrs

@@ -24,6 +24,7 @@ from trialbus_services.optimizer.sampling.messages import (
     Failed,
     FromProcess,
     Request,
+    Skipped,
     Start,
     Suggestion,
     Tell,
@@ -101,7 +102,10 @@ class Suggester:
         self._n_requested = 0
         self._ready: deque[tuple[Suggestion, float]] = deque()
         self.latency = latency or Latency()
-        self._is_exhausted = False
+        self._n_enqueued = 0
+        #: Value of `_n_enqueued` with which the process had no more suggestions; None before.
+        self._exhausted_at: int | None = None
+        self._skipped: SimpleQueue[tuple[int, str]] = SimpleQueue()
         self._is_closed = False
         self._ended = threading.Event()
         # Unbounded, unlike a pipe, which fills up while the sampler computes.
@@ -139,7 +143,7 @@ class Suggester:
     @property
     def is_exhausted(self) -> bool:
         """Whether the sampler has no more suggestions, and all suggestions were taken."""
-        return self._is_exhausted and not self._ready
+        return self._exhausted_at == self._n_enqueued and not self._ready
 
     def request(self) -> None:
         """Request another suggestion, which `take_suggestion` returns."""
@@ -154,12 +158,18 @@ class Suggester:
         self._n_requested -= 1
         self.latency.add(elapsed_s)
         attrs = renumber_parents(suggestion.study_attrs, self._numbers.get)
-        return replace(suggestion, study_attrs=attrs)
+        reused = None if suggestion.reused is None else self._numbers[suggestion.reused]
+        return replace(suggestion, study_attrs=attrs, reused=reused)
+
+    def take_skipped(self) -> list[tuple[int, str]]:
+        """Return the waiting trials that are not going to run, with the reason, once each."""
+        return [self._skipped.get_nowait() for _ in range(self._skipped.qsize())]
 
     def assign_number(self, suggestion: Suggestion, number: int) -> None:
         """Assign the number of the new trial to the suggestion that the trial was created from."""
         self._numbers[suggestion.number] = number
-        self._open[number] = suggestion.number
+        if suggestion.reused is None:  # else the process knows the values
+            self._open[number] = suggestion.number
 
     def tell(
         self,
@@ -191,6 +201,7 @@ class Suggester:
         """
         if trial.number not in self._enqueued:
             self._enqueued.add(trial.number)
+            self._n_enqueued += 1
             self._outbox.put(WaitingTrial(trial))
 
     def close(self) -> None:
@@ -240,8 +251,10 @@ class Suggester:
         match message:
             case Answer(suggestion, elapsed_s):
                 self._ready.append((suggestion, elapsed_s))
-            case Exhausted():
-                self._is_exhausted = True
+            case Exhausted(n_enqueued):
+                self._exhausted_at = n_enqueued
+            case Skipped(number, reason):
+                self._skipped.put((number, reason))
             case Failed(error):
                 self.error = error
 

@@ -1,0 +1,101 @@
+"""Every point of a finite space is tried once, whoever takes the points and whatever restarts."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+from optuna.trial import TrialState
+
+from support.random_history import RandomHistory
+from support.suggesters import (
+    Start,
+    make_spec,
+    request_suggestion,
+)
+from support.until import until
+from trialbus import CategoricalParam, FloatParam, IntParam
+from trialbus.study.search_space import Param
+
+
+def test_brute_force_tries_every_point_of_a_conditional_space_once(start: Start) -> None:
+    params = {
+        "kind": CategoricalParam(choices=("a", "b")),
+        "depth": IntParam(low=1, high=3, when={"kind": "a"}),
+    }
+    suggester = start(make_spec("BruteForceSampler", params=params))
+    points: list[dict[str, Any]] = []
+    while not suggester.is_exhausted:
+        suggestion = request_suggestion(suggester)
+        points.append(suggestion.params)
+        suggester.assign_number(suggestion, suggestion.number)
+        suggester.tell(suggestion.number, TrialState.COMPLETE, [1.0], None)
+        if len(points) == 4:
+            until(lambda: suggester.is_exhausted, describe="the end of the space")
+    assert sorted(points, key=str) == [
+        {"kind": "a", "depth": 1},
+        {"kind": "a", "depth": 2},
+        {"kind": "a", "depth": 3},
+        {"kind": "b"},
+    ]
+
+
+def test_a_point_that_was_suggested_ahead_does_not_count_as_tried(start: Start) -> None:
+    points = {"kind": CategoricalParam(choices=("a", "b", "c"))}
+    suggester = start(make_spec("BruteForceSampler", params=points), ahead=5)
+    kinds: set[str] = set()
+    while not suggester.is_exhausted:
+        suggestion = request_suggestion(suggester)
+        kinds.add(suggestion.params["kind"])
+        suggester.assign_number(suggestion, suggestion.number)
+        suggester.tell(suggestion.number, TrialState.COMPLETE, [1.0], None)
+        if len(kinds) == 3:
+            until(lambda: suggester.is_exhausted, describe="the end of the grid")
+    assert kinds == {"a", "b", "c"}
+
+
+CATEGORIES = {
+    "kind": CategoricalParam(choices=("a", "b", "c")),
+    "size": CategoricalParam(choices=(1, 2)),
+    "flag": CategoricalParam(choices=(True, None)),
+}
+STEPS = {
+    "x": FloatParam(low=0, high=0.3, step=0.1),
+    "n": IntParam(low=1, high=5, step=2),
+}
+BRANCHES = {
+    "kind": CategoricalParam(choices=("a", "b")),
+    "depth": IntParam(low=1, high=3, when={"kind": "a"}),
+    "wide": CategoricalParam(choices=(True, False), when={"depth": (2, 3)}),
+}
+SPACES = [
+    pytest.param("GridSampler", CATEGORIES, 12, id="grid"),
+    pytest.param("GridSampler", STEPS, 12, id="grid-with-steps"),
+    pytest.param("BruteForceSampler", STEPS, 12, id="brute-force"),
+    pytest.param("BruteForceSampler", BRANCHES, 6, id="brute-force-with-conditions"),
+    pytest.param("TPESampler", CATEGORIES, 12, id="tpe"),
+    pytest.param("RandomSampler", CATEGORIES, 12, id="random"),
+]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("sampler", "params", "n_points"), SPACES)
+def test_every_point_is_tried_once_whatever_happens(
+    sampler: str, params: dict[str, Param], n_points: int, seed: int
+) -> None:
+    spec = make_spec(
+        sampler, params=params, fixed={"other": 4}, n_trials=1000, pruner=None, max_failures=None
+    )
+    with RandomHistory(spec, seed) as history:
+        trials = history.run()
+        points = Counter(json.dumps(trial.params) for trial in trials)
+        assert len(points) == n_points
+        assert max(points.values()) == 1
+        assert {trial.params["other"] for trial in trials} == {4}
+        assert history.find_reason() == "exhausted"
+        # A finished space that is submitted again runs nothing more.
+        history.submit()
+        assert len(history.run()) == n_points
+        assert history.find_reason() == "exhausted"
