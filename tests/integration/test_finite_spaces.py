@@ -7,12 +7,14 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from optuna.trial import TrialState
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import TrialState, create_trial
 
 from support.random_history import RandomHistory
 from support.suggesters import (
     Start,
     make_spec,
+    make_waiting_trial,
     request_suggestion,
 )
 from support.until import until
@@ -99,3 +101,21 @@ def test_every_point_is_tried_once_whatever_happens(
         history.submit()
         assert len(history.run()) == n_points
         assert history.find_reason() == "exhausted"
+
+
+def test_a_trial_that_ran_has_its_point_before_an_older_one_that_waits(start: Start) -> None:
+    params = {"kind": CategoricalParam(choices=("a", "b"))}
+    ran = create_trial(
+        state=TrialState.COMPLETE,
+        values=[1.0],
+        params={"kind": "a"},
+        distributions={"kind": CategoricalDistribution(("a", "b"))},
+    )
+    ran.number = 1
+    suggester = start(
+        make_spec("RandomSampler", params=params), [make_waiting_trial(0, kind="a"), ran]
+    )
+    assert request_suggestion(suggester).params == {"kind": "b"}
+    ((number, reason),) = suggester.take_skipped()
+    assert number == 0
+    assert "tried before" in reason

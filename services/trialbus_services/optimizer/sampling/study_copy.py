@@ -96,6 +96,9 @@ class StudyCopy:
         self._grid_ids = {self._coverage.points.locate(p): i for i, p in enumerate(points or [])}
         #: Numbers of waiting trials in the study, by their numbers in the copy.
         self._waiting: dict[int, int] = {}
+        for index, trial in enumerate(start.trials):
+            if trial.state is not TrialState.WAITING:  # has the point before a trial that waits
+                self._coverage.take(trial.params, index)
         for trial in start.trials:
             self.add_trial(trial)
         for key, value in start.study_attrs.items():
