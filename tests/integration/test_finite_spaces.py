@@ -19,7 +19,9 @@ from support.suggesters import (
 )
 from support.until import until
 from trialbus import CategoricalParam, FloatParam, IntParam
+from trialbus.messages import events
 from trialbus.study.search_space import Param
+from trialbus_services.optimizer.attributes import REUSED
 
 
 def test_brute_force_tries_every_point_of_a_conditional_space_once(start: Start) -> None:
@@ -119,3 +121,20 @@ def test_a_trial_that_ran_has_its_point_before_an_older_one_that_waits(start: St
     ((number, reason),) = suggester.take_skipped()
     assert number == 0
     assert "tried before" in reason
+
+
+def test_reused_values_are_recorded_without_an_assignment() -> None:
+    params = {"kind": CategoricalParam(choices=("a", "b"))}
+    spec = make_spec("RandomSampler", params=params, n_trials=12, pruner=None, duplicates="reuse")
+    with RandomHistory(spec, 1, is_calm=True) as history:
+        trials = history.run()
+        assigned = {e.trial for e in history.bus.log.select(events.TrialAssigned)}
+        verdicts = {e.trial: e.values for e in history.bus.log.select(events.TrialClosed)}
+    assert len(trials) == 12
+    assert verdicts == {trial.number: trial.values for trial in trials}
+    reused = [trial for trial in trials if REUSED in trial.user_attrs]
+    assert {trial.number for trial in reused}.isdisjoint(assigned)
+    assert len(reused) + len(assigned) == 12
+    for trial in reused:
+        earlier = trials[trial.user_attrs[REUSED]]
+        assert (trial.params, trial.values) == (earlier.params, earlier.values)

@@ -29,9 +29,10 @@ class RandomHistory:
     Args:
         spec: Specification of the study; its metric is `m`.
         seed: Seed of all that happens.
+        is_calm: Whether every trial is complete, and nothing but trials happens.
     """
 
-    def __init__(self, spec: StudySpec, seed: int) -> None:
+    def __init__(self, spec: StudySpec, seed: int, *, is_calm: bool = False) -> None:
         self._spec = spec
         self._random = random.Random(seed)
         self._samplers: list[Suggester] = []
@@ -40,6 +41,9 @@ class RandomHistory:
         self._n_submissions = self._n_requests = 0
         self._rare = [self._enqueue] * 8 + [self._restart] * 4 + [self._submit_again] * 2
         self._random.shuffle(self._rare)
+        self._weights = [6, 1, 1]
+        if is_calm:
+            self._rare, self._weights = [], [1, 0, 0]
         self.submit()
 
     def __enter__(self) -> RandomHistory:
@@ -106,7 +110,7 @@ class RandomHistory:
         if not assigned:
             return
         trial = self._random.choice(assigned)
-        state = self._random.choices(["complete", "failed", "preempted"], weights=[6, 1, 1])[0]
+        state = self._random.choices(["complete", "failed", "preempted"], self._weights)[0]
         self.bus.turn(
             events.TrialFinished(
                 study=trial.study,

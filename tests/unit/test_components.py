@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import optuna
 import pytest
+from optuna.samplers import BaseSampler, RandomSampler
 
 from trialbus import (
     CategoricalParam,
@@ -16,6 +18,7 @@ from trialbus import (
     SpecError,
     StudySpec,
 )
+from trialbus_services.optimizer.allowed_modules import AllowedModules
 from trialbus_services.optimizer.enumerating_samplers import Grid
 from trialbus_services.optimizer.registry import build_pruner, build_sampler
 
@@ -123,6 +126,64 @@ def test_a_resumed_sampler_does_not_suggest_again_what_it_suggested_before() -> 
     assert first(5) != first(0)
 
 
+def test_seeds_stay_within_32_bits_and_move_only_where_they_give_no_identity() -> None:
+    def build(type_: str, n_before: int) -> BaseSampler:
+        component = Component(type=type_, args={"seed": 2**32 - 1})
+        return build_sampler(spec(component, x=IntParam(low=1, high=9)), n_before)
+
+    suggested, expected = (
+        optuna.create_study(sampler=sampler).ask().suggest_float("x", 0, 1)
+        for sampler in (build("RandomSampler", 5), RandomSampler(seed=4))
+    )
+    assert suggested == expected
+    first, second = (build("GridSampler", n) for n in (0, 5))
+    assert isinstance(first, Grid)
+    assert isinstance(second, Grid)
+    assert first.list_points() == second.list_points()
+    assert build("QMCSampler", 5)._seed == 2**32 - 1  # type: ignore[attr-defined]
+
+
+HUB = """
+import types
+from optuna.samplers import RandomSampler
+
+def load_module(package):
+    if package != "samplers/mine":
+        raise OSError("could not resolve host: github.com")
+    module = types.ModuleType("optunahub_registry.package.samplers.mine")
+    for name in ("Mine", "Other"):
+        class_ = type(name, (RandomSampler,), {"__module__": module.__name__})
+        setattr(module, name, class_)
+    module.__all__ = ["Mine", "Other"]
+    return module
+"""
+
+
+def test_a_sampler_of_optunahub_is_loaded_by_name_where_it_is_allowed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "optunahub.py").write_text(HUB)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "optunahub", raising=False)
+    mine = spec(Component(type="optunahub:samplers/mine:Mine"))
+    assert type(build_sampler(mine)).__name__ == "Mine"
+    for name in ("optunahub", "optunahub.samplers.mine"):
+        build_sampler(mine, allowed=AllowedModules([name]))
+    with pytest.raises(SpecError, match=r"may not import.*optunahub\.samplers\.mine"):
+        build_sampler(mine, allowed=AllowedModules())
+    for type_, words in [
+        ("optunahub:samplers/mine", "has 2 classes of BaseSampler"),
+        ("optunahub:samplers/mine:Mien", "has no 'Mien'; did you mean 'Mine'"),
+        (
+            "optunahub:samplers/absent",
+            "cannot be loaded from OptunaHub: OSError: could not resolve",
+        ),
+    ]:
+        with pytest.raises(SpecError, match=words):
+            build_sampler(spec(Component(type=type_)))
+    monkeypatch.delitem(sys.modules, "optunahub")
+
+
 @pytest.mark.parametrize(
     ("component", "words"),
     [
@@ -134,6 +195,40 @@ def test_a_resumed_sampler_does_not_suggest_again_what_it_suggested_before() -> 
         (
             Component(type="TPESampler", args={"n_startup_trial": 3}),
             "TPESampler has no such argument; did you mean 'n_startup_trials'",
+        ),
+        (
+            Component(type="TPESampler", args={"n_startup_trials": "abc"}),
+            "sampler.n_startup_trials: 'abc' is not an argument of TPESampler (expected int)",
+        ),
+        (
+            Component(type="TPESampler", args={"multivariate": "maybe"}),
+            "sampler.multivariate: 'maybe' is not an argument of TPESampler (expected bool | null)",
+        ),
+        (
+            Component(type="TPESampler", args={"gamma": "my_gamma"}),
+            "sampler.gamma: 'my_gamma' is text, and TPESampler needs a function",
+        ),
+        (
+            Component(
+                type="QMCSampler",
+                args={"independent_sampler": {"type": "RandomSampler", "seed": -1}},
+            ),
+            "sampler.independent_sampler.seed: -1 is not a seed",
+        ),
+        (
+            Component(
+                type="PartialFixedSampler",
+                args={"fixed_params": {"x": 7}, "base_sampler": {"type": "RandomSampler"}},
+            ),
+            "sampler.fixed_params.x: 7 is outside of",
+        ),
+        (
+            Component(type="GridSampler", args={"search_space": {"x": [0.5, 7]}}),
+            "sampler.search_space.x: 7 is outside of",
+        ),
+        (
+            Component(type="optunahub:samplers/nothing"),
+            "sampler.type: 'optunahub:samplers/nothing' needs the package optunahub",
         ),
     ],
 )

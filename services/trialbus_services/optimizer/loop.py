@@ -417,6 +417,8 @@ class OptimizerLoop:
         if not self._is_handing_out(study):
             return
         assigned = study.assign(request, self._wall_clock())
+        for verdict in study.take_reused():
+            self._announcer.announce(verdict, hurry=False)
         if assigned is not None:
             self._ledger.decide(assigned, self._inbox.offset or 0)
             self._announcer.announce(

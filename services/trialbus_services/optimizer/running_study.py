@@ -84,6 +84,7 @@ class RunningStudy:
         self._decider = PruneDecider(spec, self._recorder, self.evaluations)
         #: Trials that have ended in the storage, and are open as far as the log was read.
         self._ahead: set[int] = set()
+        self._reused: list[events.TrialClosed] = []
         self._supply = TrialSupply(spec, self._recorder, start_sampler)
         # Optuna keeps one curve of a trial, and none in a study with several objectives.
         self._curve_metric = spec.metrics[0] if len(spec.objectives) == 1 else None
@@ -168,6 +169,11 @@ class RunningStudy:
             at=now,
         )
 
+    def take_reused(self) -> list[events.TrialClosed]:
+        """Return the verdicts of trials that got an earlier trial's values, once each."""
+        reused, self._reused = self._reused, []
+        return reused
+
     def _supply_trial(self, request: events.TrialRequested) -> FrozenTrial | None:
         """Return a new trial that has to run, and record those before it that need not."""
         while self.n_left > 0:
@@ -175,6 +181,7 @@ class RunningStudy:
             if trial is None or not trial.state.is_finished():
                 return trial
             self._recorder.add_ended_trial(trial)
+            self._reused.append(self._recorder.read_verdict(trial.number))
             self.progress.restore([trial])
             self.failures.add_trial(trial.number, trial.state, None)
             self._supply.request(min(1, self.n_left))
