@@ -136,5 +136,5 @@ def test_reused_values_are_recorded_without_an_assignment() -> None:
     assert {trial.number for trial in reused}.isdisjoint(assigned)
     assert len(reused) + len(assigned) == 12
     for trial in reused:
-        earlier = trials[trial.user_attrs[REUSED]]
+        earlier = trials[int(trial.user_attrs[REUSED])]
         assert (trial.params, trial.values) == (earlier.params, earlier.values)

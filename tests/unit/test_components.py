@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import optuna
 import pytest
@@ -143,28 +144,21 @@ def test_seeds_stay_within_32_bits_and_move_only_where_they_give_no_identity() -
     assert build("QMCSampler", 5)._seed == 2**32 - 1  # type: ignore[attr-defined]
 
 
-HUB = """
-import types
-from optuna.samplers import RandomSampler
-
-def load_module(package):
+def load_hub_module(package: str) -> ModuleType:
+    """Load a package as `optunahub.load_module` does."""
     if package != "samplers/mine":
         raise OSError("could not resolve host: github.com")
-    module = types.ModuleType("optunahub_registry.package.samplers.mine")
+    module = ModuleType("optunahub_registry.package.samplers.mine")
     for name in ("Mine", "Other"):
-        class_ = type(name, (RandomSampler,), {"__module__": module.__name__})
-        setattr(module, name, class_)
-    module.__all__ = ["Mine", "Other"]
+        setattr(module, name, type(name, (RandomSampler,), {"__module__": module.__name__}))
     return module
-"""
 
 
 def test_a_sampler_of_optunahub_is_loaded_by_name_where_it_is_allowed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (tmp_path / "optunahub.py").write_text(HUB)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "optunahub", raising=False)
+    hub = SimpleNamespace(load_module=load_hub_module)
+    monkeypatch.setitem(sys.modules, "optunahub", hub)  # type: ignore[arg-type]
     mine = spec(Component(type="optunahub:samplers/mine:Mine"))
     assert type(build_sampler(mine)).__name__ == "Mine"
     for name in ("optunahub", "optunahub.samplers.mine"):
@@ -181,7 +175,6 @@ def test_a_sampler_of_optunahub_is_loaded_by_name_where_it_is_allowed(
     ]:
         with pytest.raises(SpecError, match=words):
             build_sampler(spec(Component(type=type_)))
-    monkeypatch.delitem(sys.modules, "optunahub")
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from support.suggesters import MIXED, POINTS, make_spec
 from trialbus import CategoricalParam, FloatParam, IntParam, StudySpec
+from trialbus.study.search_space import Param
 from trialbus_services.optimizer.sampling import study_copy
 from trialbus_services.optimizer.sampling.checked_sampler import SamplerFaultError
 from trialbus_services.optimizer.sampling.messages import Start, Suggestion, Tell
@@ -21,7 +22,7 @@ from trialbus_services.optimizer.sampling.study_copy import StudyCopy
 
 UNIT = {"x": FloatParam(low=0, high=1), "y": FloatParam(low=0, high=1)}
 FEW = {"n": IntParam(low=1, high=2), "flag": CategoricalParam(choices=(True, None))}
-SAMPLERS = {
+SAMPLERS: dict[str, dict[str, Any]] = {
     "RandomSampler": {},
     "TPESampler": {"n_startup_trials": 4},
     "CmaEsSampler": {},
@@ -32,7 +33,7 @@ SAMPLERS = {
     "PartialFixedSampler": {"fixed_params": {}, "base_sampler": {"type": "TPESampler"}},
 }
 CROSSOVERS = ["Uniform", "BLXAlpha", "SPX", "SBX", "VSBX", "UNDX"]
-KINDS = {
+KINDS: dict[str, dict[str, Param]] = {
     "float": {"x": FloatParam(low=-1, high=1)},
     "log": {"x": FloatParam(low=1e-6, high=1, log=True)},
     "step": {"x": FloatParam(low=0, high=0.7, step=0.1)},
@@ -181,7 +182,9 @@ def test_an_enqueued_point_of_a_grid_has_what_plain_optuna_needs_to_go_on() -> N
 def test_a_scrambled_sequence_goes_on_after_a_restart() -> None:
     spec = make_spec("QMCSampler", params=UNIT, args={"scramble": True})
     whole = [s.params for s in run(spec, 9)]
-    study, attrs, trials = copy_study(spec), {}, []
+    study = copy_study(spec)
+    attrs: dict[str, Any] = {}
+    trials: list[FrozenTrial] = []
     params: list[dict[str, Any]] = []
     for number in range(9):
         if number in (1, 4, 6):
@@ -206,11 +209,13 @@ class Rubbish(RandomSampler):
         self._independent = independent
         self._relative = relative
 
-    def sample_relative(self, *args: Any) -> Any:
+    def sample_relative(self, *args: Any, **kwargs: Any) -> Any:
         return self._relative
 
-    def sample_independent(self, *args: Any) -> Any:
-        return self._independent() if self._independent else super().sample_independent(*args)
+    def sample_independent(self, *args: Any, **kwargs: Any) -> Any:
+        if self._independent is None:
+            return super().sample_independent(*args, **kwargs)
+        return self._independent()
 
 
 def fail() -> None:
