@@ -93,7 +93,7 @@ class RandomHistory:
         return self.find_reason() is not None
 
     def _start_sampler(self, *args: Any) -> Suggester:
-        start = partial(Suggester, ahead=0, on_ready=lambda: None)
+        start = partial(Suggester, ahead=self._random.choice([0, 1]), on_ready=lambda: None)
         self._samplers.append(start(*args))
         return self._samplers[-1]
 
