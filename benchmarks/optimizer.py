@@ -172,18 +172,20 @@ def measure_decision_us(finished: int) -> float:
     )
     state = optuna.trial.TrialState.COMPLETE
     chance = random.Random(0)
+    trials: list[optuna.trial.FrozenTrial] = []
     for number in range(finished):
         curve = {step: chance.random() for step in range(steps)}
         trial = optuna.trial.create_trial(state=state, value=0.0, intermediate_values=curve)
         trial.number = number
-        pruning.load_trial(trial)
+        trials.append(trial)
+    pruning.load_trials(trials)
     costs: list[float] = []
     for number in range(finished, finished + 200):
         for step in range(steps):
             began = time.perf_counter()
             pruning.report(number, step, chance.random())
             costs.append(time.perf_counter() - began)
-        pruning.forget(number)
+        pruning.finish(number, state)
     return statistics.median(costs) * 1e6
 
 

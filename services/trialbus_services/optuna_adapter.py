@@ -92,6 +92,9 @@ class _OptunaChannel:
     def wait_for_decision(self, attempt: int, step: int, wait_s: float) -> events.Prune | None:
         return self.find_prune(attempt)
 
+    def note_signal(self) -> bool:
+        return False
+
     def close(self) -> None:
         return
 

@@ -113,7 +113,7 @@ def test_an_optimizer_killed_between_events_loses_and_repeats_no_trial(
 
 
 def test_a_lost_worker_s_trial_is_handed_out_again_and_its_late_events_are_not_applied(
-    bus: Bus, client: Callable[[], Client]
+    bus: Bus, client: Callable[..., Client]
 ) -> None:
     bus.hub()
     start_optimizer(bus)

@@ -199,7 +199,7 @@ def test_a_sampler_that_stands_still_holds_up_no_other_study(
 
 
 def test_lost_preempted_and_failed_trials_are_told_apart(
-    bus: Bus, client: Callable[[], Client]
+    bus: Bus, client: Callable[..., Client]
 ) -> None:
     bus.hub()
     start_optimizer(bus)

@@ -42,6 +42,9 @@ class EndedTrainer:
     async def start(self) -> None:
         """Return at once."""
 
+    def open_collector(self, *_: object) -> None:
+        """Return None: the training has no metrics."""
+
     async def run(
         self,
         trial: events.TrialAssigned,

@@ -46,7 +46,6 @@ from trialbus.messages.study_events import (
 from trialbus.messages.trial_events import (
     ArtifactLogged,
     EvaluationComplete,
-    FailureCause,
     RequestRefused,
     RequestWithdrawn,
     TrialAssigned,
@@ -56,6 +55,7 @@ from trialbus.messages.trial_events import (
     TrialStarted,
     TrialState,
 )
+from trialbus.study.retries import FailureCause
 
 __all__ = [
     "BUILT_IN",

@@ -179,9 +179,11 @@ class CategoricalParam(_Param, frozen=True, kw_only=True, tag="categorical"):
         if isinstance(self.choices, dict):
             if isinstance(value, str) and value in self.choices:
                 return value
-            labels = (label for label, choice in self.choices.items() if is_same(choice, value))
+            labels: list[Choice] = [
+                label for label, choice in self.choices.items() if is_same(choice, value)
+            ]
         else:
-            labels = (choice for choice in self.choices if _is_choice(choice, value))
+            labels = [choice for choice in self.choices if _is_choice(choice, value)]
         for label in labels:
             return label
         raise ValueError(f"{value!r} is not among {self}")

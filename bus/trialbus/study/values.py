@@ -49,7 +49,8 @@ def check_value(key: str, value: Any, depth: int = 0) -> None:
             for i, entry in enumerate(cast("list[Any]", value)):
                 check_value(f"{key}[{i}]", entry, depth + 1)
         case dict():
-            for name, entry in cast("dict[Any, Any]", value).items():
+            entries: dict[Any, Any] = value
+            for name, entry in entries.items():
                 _check_name(key, name)
                 check_value(f"{key}.{name}", entry, depth + 1)
         case _:
@@ -96,12 +97,15 @@ def is_same(value: Any, other: Any) -> bool:
             ours, theirs = cast("list[Any]", value), cast("list[Any]", other)
             return len(ours) == len(theirs) and all(map(is_same, ours, theirs))
         case dict(), dict():
-            ours, theirs = cast("dict[str, Any]", value), cast("dict[str, Any]", other)
-            return ours.keys() == theirs.keys() and all(
-                is_same(entry, theirs[name]) for name, entry in ours.items()
-            )
+            return _are_same_mappings(value, other)
         case _:
             return type(value) is type(other) and bool(value == other)
+
+
+def _are_same_mappings(value: dict[Any, Any], other: dict[Any, Any]) -> bool:
+    return value.keys() == other.keys() and all(
+        is_same(entry, other[name]) for name, entry in value.items()
+    )
 
 
 def separate_non_finite(data: Any, placeholder: Any = None) -> tuple[Any, dict[str, str]]:
@@ -132,8 +136,8 @@ def separate_non_finite(data: Any, placeholder: Any = None) -> tuple[Any, dict[s
                 found[pointer] = text
                 return placeholder(text) if callable(placeholder) else placeholder
             case dict():
-                entries = cast("dict[Any, Any]", value).items()
-                return {str(k): copy(v, f"{pointer}/{_escape(str(k))}") for k, v in entries}
+                pairs: dict[Any, Any] = value
+                return {str(k): copy(v, f"{pointer}/{_escape(str(k))}") for k, v in pairs.items()}
             case list() | tuple():
                 entries = cast("list[Any]", value)
                 return [copy(entry, f"{pointer}/{i}") for i, entry in enumerate(entries)]

@@ -245,7 +245,7 @@ def _is_multirun() -> bool:
     if module is None or not module.HydraConfig.initialized():
         return False
     mode = module.HydraConfig.get().mode
-    return getattr(mode, "name", mode) == "MULTIRUN"
+    return bool(getattr(mode, "name", mode) == "MULTIRUN")
 
 
 def _digest(text: str) -> str:

@@ -100,7 +100,7 @@ def _wait_for_hub(link: Link, study: str, timeout_s: float) -> None:
 
 
 def _wait_for_answer(
-    answers: Subscriber[events.TrialAssigned | events.RequestRefused],
+    answers: Subscriber[events.Event],
     request: events.TrialRequested,
     link: Link,
     timeout_s: float | None,

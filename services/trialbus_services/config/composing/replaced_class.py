@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_loader import ConfigLoader
 from omegaconf import DictConfig, open_dict
 
 _GROUPS = ("sampler", "pruner")
 _TYPE = "type"
 
 
-def drop_replaced_arguments(config: DictConfig, loader: ConfigLoaderImpl) -> None:
+def drop_replaced_arguments(config: DictConfig, loader: ConfigLoader) -> None:
     """Remove the arguments of a group's file whose class another file, or an override, replaced.
 
     A phase that writes `pruner: {type: HyperbandPruner, min_resource: 2}` would have the arguments
