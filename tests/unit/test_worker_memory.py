@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -42,7 +42,12 @@ class EndedTrainer:
     async def start(self) -> None:
         """Return at once."""
 
-    def open_collector(self, *_: object) -> None:
+    def open_collector(
+        self,
+        trial: events.TrialAssigned,
+        log: Path,
+        publish: Callable[[events.EvaluationComplete], object],
+    ) -> None:
         """Return None: the training has no metrics."""
 
     async def run(

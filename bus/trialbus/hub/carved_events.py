@@ -159,7 +159,7 @@ class CarvedEvents:
 
     def _has_hole(self) -> bool:
         n_known: int = self._db.execute("SELECT count(DISTINCT offset) FROM carved").fetchone()[0]
-        n_removed = sum(stop - first for stop, first, *_ in self.entries[GAP.name].values())
+        n_removed: int = sum(stop - first for stop, first, *_ in self.entries[GAP.name].values())
         return n_known + n_removed < self.end
 
     def _is_removed(self, offset: int) -> bool:

@@ -49,7 +49,7 @@ def check_value(key: str, value: Any, depth: int = 0) -> None:
             for i, entry in enumerate(cast("list[Any]", value)):
                 check_value(f"{key}[{i}]", entry, depth + 1)
         case dict():
-            entries: dict[Any, Any] = value
+            entries = _get_entries(value)
             for name, entry in entries.items():
                 _check_name(key, name)
                 check_value(f"{key}.{name}", entry, depth + 1)
@@ -97,9 +97,14 @@ def is_same(value: Any, other: Any) -> bool:
             ours, theirs = cast("list[Any]", value), cast("list[Any]", other)
             return len(ours) == len(theirs) and all(map(is_same, ours, theirs))
         case dict(), dict():
-            return _are_same_mappings(value, other)
+            return _are_same_mappings(_get_entries(value), _get_entries(other))
         case _:
             return type(value) is type(other) and bool(value == other)
+
+
+def _get_entries(value: Any) -> dict[Any, Any]:
+    entries: dict[Any, Any] = value
+    return entries
 
 
 def _are_same_mappings(value: dict[Any, Any], other: dict[Any, Any]) -> bool:
@@ -136,7 +141,7 @@ def separate_non_finite(data: Any, placeholder: Any = None) -> tuple[Any, dict[s
                 found[pointer] = text
                 return placeholder(text) if callable(placeholder) else placeholder
             case dict():
-                pairs: dict[Any, Any] = value
+                pairs = _get_entries(value)
                 return {str(k): copy(v, f"{pointer}/{_escape(str(k))}") for k, v in pairs.items()}
             case list() | tuple():
                 entries = cast("list[Any]", value)

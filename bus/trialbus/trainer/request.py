@@ -128,13 +128,14 @@ def _wait_for_answer(
                 f"no trial was assigned within {timeout_s:g} s; is the optimizer running, "
                 "and is the study submitted and not finished?"
             )
-        if isinstance(event, events.TrialAssigned) and not hand_outs.add(event):
-            continue
-        if event is None or event.request != request.request:
-            continue
-        if isinstance(event, events.RequestRefused):
-            raise StudyEndedError(event.study, event.reason, event.error)
-        return event
+        match event:
+            case events.TrialAssigned():
+                if hand_outs.add(event) and event.request == request.request:
+                    return event
+            case events.RequestRefused(request=request.request):
+                raise StudyEndedError(event.study, event.reason, event.error)
+            case _:
+                continue
 
 
 def _describe_wait(link: Link, study: str, submission: events.StudySubmitted | str) -> str:

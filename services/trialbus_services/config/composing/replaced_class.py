@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from hydra.core.config_loader import ConfigLoader
+from typing import Any
+
 from omegaconf import DictConfig, open_dict
 
 _GROUPS = ("sampler", "pruner")
 _TYPE = "type"
 
 
-def drop_replaced_arguments(config: DictConfig, loader: ConfigLoader) -> None:
+def drop_replaced_arguments(config: DictConfig, loader: Any) -> None:
     """Remove the arguments of a group's file whose class another file, or an override, replaced.
 
     A phase that writes `pruner: {type: HyperbandPruner, min_resource: 2}` would have the arguments
@@ -17,7 +18,7 @@ def drop_replaced_arguments(config: DictConfig, loader: ConfigLoader) -> None:
 
     Args:
         config: Composed config, with the section `hydra`.
-        loader: Loader that composed the config.
+        loader: Loader that composed the config, Hydra's `ConfigLoaderImpl`.
     """
     for group in _GROUPS:
         section = config.get(group)
