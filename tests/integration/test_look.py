@@ -130,9 +130,13 @@ def test_the_status_shows_what_the_optimizer_counts(bus: Bus, client: Callable[[
     trial = worker.run_one()
     worker.report(trial, 3, loss=1.0)  # it has ended
 
-    until(lambda: re.search(r"(?m)^ *refused +1 *$", run(bus, "status").stdout), 20)
-    shown = run(bus, "status").stdout
-    assert re.search(r"(?m)^ *complete +1 *$", shown)
+    def read_status() -> str | None:
+        shown = run(bus, "status").stdout
+        counts = [re.search(rf"(?m)^ *{name} +1 *$", shown) for name in ("refused", "complete")]
+        return shown if all(counts) else None
+
+    shown = until(read_status, 20)
+    assert shown is not None
     assert "its trial, or this attempt" in shown
     assert re.search(r"(?m)^ *decision +p50 [0-9.]+ ms, p99 [0-9.]+ ms *$", shown)
     registry = CollectorRegistry()

@@ -289,6 +289,12 @@ def test_attempts_and_restarts_leave_the_curves_of_the_model_and_the_decisions_o
     play()
 
 
+LOST_AND_RESTARTED: list[Action] = [
+    *(Report(0, math.nan, 4), Report(0, 0.25), Lose(0, "preempted", True), Report(0, 2.0)),
+    *(Restart(False), End(0, "failed"), Report(0, 1.0, 2)),
+]
+
+
 @pytest.mark.parametrize(
     "pruner",
     [
@@ -311,6 +317,7 @@ def test_a_restart_changes_no_decision(
 
     @settings(max_examples=_N_EXAMPLES, deadline=None, phases=PHASES)
     @given(actions())
+    @example(LOST_AND_RESTARTED)
     def play(history: list[Action]) -> None:
         prunes: list[dict[tuple[int, int], int]] = []
         for with_restarts in (True, False):

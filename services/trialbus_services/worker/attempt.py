@@ -31,7 +31,7 @@ published the end of the trial and goes on, or since the trial of an untouched p
 _SIGNALS_TO_END = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 _PERIOD_S = 1.0
 _LONGEST_PART = 0.1  # of a limit: how late the worker may notice that a limit is exceeded
-_NOTICE_S = 2.0  # in which most trainings end after the end of their trial
+_NOTICE_S = 5.0  # in which most trainings end after the end of their trial
 
 
 class Attempt:

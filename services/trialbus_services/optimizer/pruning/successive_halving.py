@@ -195,7 +195,14 @@ class HyperbandRule:
 
     def drop_values(self, number: int, curve: Curve) -> list[str]:
         """Remove a trial from the rungs beyond the last step of the trial's curve."""
-        return self._find_bracket(number).drop_values(number, curve) if self._brackets else []
+        if self._brackets or self._build_brackets():
+            return self._find_bracket(number).drop_values(number, curve)
+        # What was loaded counts once the brackets are known: as far as this curve goes.
+        self._loaded = [
+            (other, curve if other == number else known, attributes)
+            for other, known, attributes in self._loaded
+        ]
+        return []
 
     def load_attributes(self, number: int, curve: Curve | None, attributes: dict[str, Any]) -> None:
         """Keep the system attributes of a trial until the brackets are known."""
