@@ -132,7 +132,9 @@ def test_the_status_shows_what_the_optimizer_counts(bus: Bus, client: Callable[[
 
     def read_status() -> str | None:
         shown = run(bus, "status").stdout
-        counts = [re.search(rf"(?m)^ *{name} +1 *$", shown) for name in ("refused", "complete")]
+        counts = [
+            re.search(rf"(?m)^ *{name} +1 *$", shown) for name in ("refused", "complete trials")
+        ]
         return shown if all(counts) else None
 
     shown = until(read_status, 20)
