@@ -248,6 +248,13 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     finish.
     """
 
+    allow_space_change: bool = False
+    """Whether the study may go on with other params than its recorded trials have.
+
+    Otherwise params that are new, renamed or left out are refused, since the old trials would be
+    mixed with the new ones. Ranges may change.
+    """
+
     on_missing_metric: Literal["stop", "fail"] = "stop"
     """What happens after a trial that should be complete and never reported an objective's metric.
 

@@ -106,7 +106,8 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     url: str
     """URL of the storage: `sqlite:///<file>`, `postgresql+psycopg://...`, `mysql+pymysql://...`,
-    `journal://<file>`, or `memory://`, which is gone when the optimizer stops."""
+    `journal://<file>`, `redis://<host>:<port>`, `grpc://<host>:<port>` for a server of Optuna's
+    gRPC storage, or `memory://`, which is gone when the optimizer stops."""
 
 
 class OptimizerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -137,6 +137,33 @@ def check_space(spec: StudySpec, trials: Sequence[FrozenTrial]) -> None:
             ) from None
 
 
+def check_names(spec: StudySpec, recorded: StudySpec | None, trials: Sequence[FrozenTrial]) -> None:
+    """Check that a study has the params that the trials in the storage have.
+
+    Args:
+        spec: Specification of the study.
+        recorded: Specification in the storage; None for a study of plain Optuna.
+        trials: Trials of the study in the storage.
+
+    Raises:
+        SpecError: A param is new, renamed or left out, and the study does not allow this.
+    """
+    sampled = {name for trial in trials for name in trial.params}
+    if not sampled or spec.allow_space_change:
+        return
+    # With conditions, a param may have been in no trial yet.
+    known = sampled if recorded is None else set(recorded.space) | sampled
+    new, gone = sorted(set(spec.space) - known), sorted(sampled - set(spec.space))
+    if not new and not gone:
+        return
+    changes = [f"{name} is new" for name in new] + [f"{name} is left out" for name in gone]
+    raise SpecError(
+        "study.params",
+        f"{', '.join(changes)}, but the study {spec.name!r} in the storage has trials with other "
+        "params (expected another study.name, or study.allow_space_change=true to mix them)",
+    )
+
+
 def check_labels(spec: StudySpec, recorded: StudySpec | None) -> None:
     """Check that labelled choices have the values that they had in the study in the storage.
 

@@ -17,6 +17,11 @@ from sqlalchemy.engine import Engine, make_url
 
 from trialbus.errors import SpecError
 from trialbus_services.config.secrets import mask_secrets
+from trialbus_services.optimizer.remote_storage import (
+    check_remote_url,
+    is_remote,
+    open_remote_storage,
+)
 
 #: Beginning of the URL of a journal file.
 JOURNAL = "journal:///"
@@ -32,17 +37,21 @@ def open_storage(url: str) -> BaseStorage:
 
     Args:
         url: SQLAlchemy's URL of a database (`sqlite:///optuna_studies.db`), `journal:///<path>`
-            for Optuna's journal file, or `memory://`.
+            for Optuna's journal file, `redis://<host>:<port>` for a journal in Redis,
+            `grpc://<host>:<port>` for a server of Optuna's gRPC storage, or `memory://`.
 
     Raises:
         SpecError: The storage cannot be opened.
 
     Source:
-        `optuna.storages.RDBStorage`, `optuna.storages.JournalStorage`.
+        `optuna.storages.RDBStorage`, `optuna.storages.JournalStorage`,
+        `optuna.storages.GrpcStorageProxy`.
     """
     if url == "memory://":
         return InMemoryStorage()
     check_url(url)
+    if is_remote(url):
+        return open_remote_storage(url)
     if url.startswith(JOURNAL):
         return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
     try:
@@ -86,11 +95,17 @@ def find_study(url: str, name: str) -> optuna.Study | None:
     """
     if url == "memory://":
         raise SpecError("storage.url", f"{url!r} keeps no study that another process can read")
+    if is_remote(url):
+        return _load_study(url, name)
     file = url.removeprefix(JOURNAL) if url.startswith(JOURNAL) else None
     if file is None and make_url(url).get_backend_name() == "sqlite":
         file = make_url(url).database
     if file and not Path(file).exists():
         return None
+    return _load_study(url, name)
+
+
+def _load_study(url: str, name: str) -> optuna.Study | None:
     try:
         return optuna.load_study(study_name=name, storage=open_storage(url))
     except KeyError:
@@ -109,6 +124,9 @@ def check_url(url: str, *, is_written: bool = True) -> None:
             be written.
     """
     if url == "memory://":
+        return
+    if is_remote(url):
+        check_remote_url(url)
         return
     if url.startswith(JOURNAL):
         path = url.removeprefix(JOURNAL)

@@ -38,7 +38,12 @@ from trialbus_services.optimizer.attributes import (
     SUBMISSION,
     WORKER,
 )
-from trialbus_services.optimizer.distributions import check_directions, check_labels, check_space
+from trialbus_services.optimizer.distributions import (
+    check_directions,
+    check_labels,
+    check_names,
+    check_space,
+)
 from trialbus_services.optimizer.ledger import StudyState
 from trialbus_services.optimizer.outcome import Outcome
 from trialbus_services.optimizer.recorded_spec import read_spec
@@ -76,8 +81,11 @@ class StudyRecorder:
         self.study = optuna.Study(spec.name, storage, optuna.samplers.RandomSampler(), pruner)
         try:
             check_directions(spec, [direction.name.lower() for direction in self.study.directions])
-            check_labels(spec, read_spec(self.study.user_attrs))
-            check_space(spec, self.study.get_trials(deepcopy=False))
+            recorded = read_spec(self.study.user_attrs)
+            check_labels(spec, recorded)
+            trials = self.study.get_trials(deepcopy=False)
+            check_space(spec, trials)
+            check_names(spec, recorded, trials)
         except SpecError:
             self.release()
             raise
