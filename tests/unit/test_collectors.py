@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,27 @@ def test_a_collector_publishes_one_evaluation_a_step_and_counts_where_there_is_n
         (3, 1, 0, {"val/accuracy": 0.5}),
         (3, 1, 1, {"val/accuracy": 0.75}),
     ]
+
+
+def test_two_collections_at_once_publish_one_after_the_other(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    published: list[int] = []
+    others: list[threading.Thread] = []
+
+    def publish(event: trialbus.EvaluationComplete) -> None:
+        if not others:  # what `finish` does while a thread of `follow` still publishes
+            append(path, "acc=1\n")
+            others.append(threading.Thread(target=collector.collect))
+            others[0].start()
+            others[0].join(0.2)  # returns at once where the other does not wait
+        published.append(event.step)
+
+    source = MetricSource(stdout=r"acc=(?P<acc>\S+)")
+    collector = Collector(TRIAL, [source], [path], publish)
+    append(path, "acc=0.5\nacc=0.75\n")
+    collector.collect()
+    others[0].join(10)
+    assert published == [0, 1, 2]
 
 
 def test_a_line_without_an_end_and_without_a_limit_is_not_kept(tmp_path: Path) -> None:

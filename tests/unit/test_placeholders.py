@@ -10,6 +10,8 @@ import pytest
 import trialbus
 from trialbus.errors import SpecError
 from trialbus.study.validation import convert
+from trialbus_services.config import sections
+from trialbus_services.config.composing import compose_config
 from trialbus_services.config.settings import ParamsAs, TrainerSettings
 from trialbus_services.worker.command_line import build_command
 from trialbus_services.worker.placeholders import check_placeholders
@@ -100,3 +102,14 @@ def test_a_command_may_be_a_line_of_a_shell() -> None:
 def test_a_wrong_trainer_is_refused(trainer: dict[str, Any], problem: str) -> None:
     with pytest.raises(SpecError, match=problem):
         convert("trainer", trainer, TrainerSettings)
+
+
+def test_a_package_that_a_source_of_metrics_lacks_is_named_before_a_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    nothing: dict[str, object] = {}
+    monkeypatch.setattr(sections, "find_spec", nothing.get)
+    arguments = ["trainer=command", "trainer.command=[sh]", "trainer.metrics={tensorboard: runs}"]
+    with compose_config(arguments) as composed, pytest.raises(SpecError) as raised:
+        sections.read_trainer(composed.config)
+    assert 'pip install "trialbus[tensorboard]"' in str(raised.value)

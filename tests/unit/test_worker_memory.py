@@ -130,7 +130,7 @@ def test_the_cause_is_told_by_exit_code_and_kernel(
             exit_grace_s=None,
             since=0,
         )
-        asyncio.run(attempt.run(EndedTrainer(code), {}))
+        asyncio.run(attempt.run(EndedTrainer(code), {}, lambda _: None))
         finished = attempt.conclude(kernel_killed=kernel_killed)
         attempt.handover.close()
     assert finished.cause == cause

@@ -13,6 +13,7 @@ import shlex
 import shutil
 import sys
 from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -116,6 +117,13 @@ def read_trainer(config: DictConfig) -> TrainerSettings:
     folder = Path() if has_own_folder(trainer) else Path(trainer.cwd or ".")
     if not folder.is_dir():
         raise SpecError("trainer.cwd", f"{trainer.cwd!r} is not a folder")
+    for source in trainer.metric_sources:
+        if source.tensorboard is not None and find_spec("tensorboard") is None:
+            raise SpecError(
+                "trainer.metrics",
+                f"({source}) needs a package that is not installed: "
+                'pip install "trialbus[tensorboard]"',
+            )
     if trainer.function is None:
         _check_command(trainer.argv, folder)
     else:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -45,8 +45,6 @@ class Attempt:
         exit_grace_s: Seconds that the process has to exit after the end of its trial; None for no
             limit.
         since: Offset of the log before every report of the attempt.
-        collector: Publishes the metrics of a program that knows nothing of trialbus; None for a
-            training that reports its metrics itself.
     """
 
     def __init__(
@@ -58,7 +56,6 @@ class Attempt:
         memory: MemoryLimit,
         exit_grace_s: float | None,
         since: int,
-        collector: Collector | None = None,
     ) -> None:
         self.assigned = assigned
         self.log = log
@@ -69,7 +66,8 @@ class Attempt:
         self._memory = memory
         self._exit_grace_s = exit_grace_s
         self._since = since
-        self._collector = collector
+        #: Publishes the metrics of a program that knows nothing of trialbus.
+        self._collector: Collector | None = None
         self._pid: int | None = None
         self._task: asyncio.Task[TrainingExit] | None = None
         self._end_text = ""
@@ -80,16 +78,21 @@ class Attempt:
         trial = self.assigned
         return f"trial {trial.trial} of {trial.study!r}, attempt {trial.attempt}"
 
-    async def run(self, trainer: Trainer, env: Mapping[str, str]) -> None:
-        """Run the training until all of its processes have ended; a cancellation preempts it."""
-        self._task = asyncio.create_task(
-            trainer.run(
-                self.assigned, {**env, **self.handover.environment}, self.log, self._set_pid
-            )
-        )
+    async def run(
+        self,
+        trainer: Trainer,
+        env: Mapping[str, str],
+        publish: Callable[[events.EvaluationComplete], object],
+    ) -> None:
+        """Run the training until all of its processes have ended; a cancellation preempts it.
+
+        Args:
+            trainer: Trainer that runs the training.
+            env: Environment variables by which the training finds the trial.
+            publish: Publishes an evaluation of a program that does not publish its own.
+        """
+        self._task = asyncio.create_task(self._train(trainer, env, publish))
         watch = asyncio.create_task(self._watch())
-        collector = self._collector
-        follow = asyncio.create_task(collector.follow()) if collector is not None else None
         try:
             await asyncio.wait([self._task])
         except asyncio.CancelledError:
@@ -98,10 +101,8 @@ class Attempt:
             raise
         finally:
             watch.cancel()
-            if collector is not None and follow is not None:
-                follow.cancel()
-                await asyncio.wait([follow])
-                await collector.finish()
+            if self._collector is not None:
+                await self._collector.finish()
 
     def prune(self, reason: str) -> None:
         """End a program whose metrics are collected; a trainer hears the command itself."""
@@ -202,6 +203,24 @@ class Attempt:
         if task is None or not task.done() or task.cancelled():
             return None
         return None if isinstance(task.exception(), OSError | ValueError) else task.result()
+
+    async def _train(
+        self,
+        trainer: Trainer,
+        env: Mapping[str, str],
+        publish: Callable[[events.EvaluationComplete], object],
+    ) -> TrainingExit:
+        self._collector = trainer.open_collector(self.assigned, self.log, publish)
+        follow = None
+        if self._collector is not None:
+            follow = asyncio.create_task(self._collector.follow())
+        try:
+            return await trainer.run(
+                self.assigned, {**env, **self.handover.environment}, self.log, self._set_pid
+            )
+        finally:
+            if follow is not None:
+                follow.cancel()
 
     def _set_pid(self, pid: int) -> None:
         self._pid = pid

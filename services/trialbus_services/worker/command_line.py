@@ -89,15 +89,7 @@ def build_command(
     """
     used = {name for argument in command for name in list_placeholders(argument)}
     values = collect_values(trial)
-    texts = {name: format_text(value) for name, value in values.items()} | {
-        "study": trial.study,
-        "trial": str(trial.trial),
-        "attempt": str(trial.attempt),
-        "seed": str(trial.seed),
-        "budget": "" if trial.budget is None else str(trial.budget),
-        "run_dir": str(run_dir),
-        "params_file": str(params_file),
-    }
+    texts = collect_texts(trial, run_dir, params_file)
     values = {name: value for name, value in values.items() if name not in used}
     added: list[str] = []
     match params_as:
@@ -117,6 +109,19 @@ def build_command(
         *added,
         *(fill_placeholders(argument, texts) for argument in behind),
     ]
+
+
+def collect_texts(trial: TrialAssigned, run_dir: Path, params_file: Path) -> dict[str, str]:
+    """Return the text of every placeholder of a trial, by the placeholder's name."""
+    return {name: format_text(value) for name, value in collect_values(trial).items()} | {
+        "study": trial.study,
+        "trial": str(trial.trial),
+        "attempt": str(trial.attempt),
+        "seed": str(trial.seed),
+        "budget": "" if trial.budget is None else str(trial.budget),
+        "run_dir": str(run_dir),
+        "params_file": str(params_file),
+    }
 
 
 def collect_values(trial: TrialAssigned) -> dict[str, Any]:

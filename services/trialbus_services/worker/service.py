@@ -18,7 +18,7 @@ from trialbus.client.subscriber import Subscriber, subscribe
 from trialbus.messages import events
 from trialbus.messages.hand_outs import HandOuts
 from trialbus.protocol.endpoint import resolve
-from trialbus.trainer.assignment import RUN_DIRECTORY_VARIABLE, make_environment
+from trialbus.trainer.assignment import make_environment
 from trialbus_services.config.settings import BusSettings, WorkerSettings
 from trialbus_services.process import gpus, paths
 from trialbus_services.worker.attempt import Attempt
@@ -206,9 +206,6 @@ class Worker:
             self._bus.logs / "trials", trial.study, trial.trial, trial.attempt
         )
         env = make_environment(trial, resolve(self._bus.endpoint))
-        env[RUN_DIRECTORY_VARIABLE] = str(
-            paths.locate_run_directory(self._bus.runs, trial.study, trial.trial)
-        )
         if self._gpus:
             env[gpus.VARIABLE] = self._gpus[trial.slot]
         attempt = Attempt(
@@ -218,14 +215,13 @@ class Worker:
             memory=self._memory,
             exit_grace_s=self._settings.exit_grace_s,
             since=self._offset,
-            collector=self._trainer.open_collector(trial, log, publisher.publish),
         )
         logger.info("%s", attempt)
         key = (trial.study, trial.trial)
         self._attempts[key] = attempt
         kernel_killed = False
         try:
-            await attempt.run(self._trainer, env)
+            await attempt.run(self._trainer, env, publisher.publish)
             kernel_killed = self._kernel_kills.has_grown
             # A scheduler that ends every process of a job signals the training a moment before the
             # worker: such an end is no failure, and the worker is cancelled in this pause.

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from trialbus.messages.events import EvaluationComplete, TrialAssigned
 from trialbus.protocol.private_folder import make_private_folder
+from trialbus.trainer.assignment import RUN_DIRECTORY_VARIABLE
 from trialbus_services.config.metric_source import MetricSource
 from trialbus_services.config.settings import ParamsAs, Switches
 from trialbus_services.process import paths
@@ -17,12 +18,16 @@ from trialbus_services.process.search_path import build_search_path
 from trialbus_services.worker.collectors.collector import Collector
 from trialbus_services.worker.command_line import (
     PARAMS_FILE,
-    build_command,
     build_environment,
+    collect_texts,
     collect_values,
     fill_command,
 )
-from trialbus_services.worker.placeholders import RUN_DIRECTORY, make_absolute
+from trialbus_services.worker.placeholders import (
+    RUN_DIRECTORY,
+    fill_placeholders,
+    make_absolute,
+)
 from trialbus_services.worker.training_process import (
     OnStart,
     TrainingExit,
@@ -110,7 +115,10 @@ class CommandTrainer:
         on_start: OnStart = ignore_start,
     ) -> TrainingExit:
         """Run the program for a trial, see `Trainer.run`."""
-        run_directory = self._prepare_run_directory(trial)
+        run_directory = self._locate_run_directory(trial)
+        make_private_folder(run_directory)
+        cwd = self._locate_cwd(trial)
+        _check_folder(cwd)
         by_environment = self.params_as == "environment"
         params = build_environment(collect_values(trial)) if by_environment else {}
         command = fill_command(
@@ -124,10 +132,11 @@ class CommandTrainer:
                 **os.environ,
                 "PATH": build_search_path(os.environ),
                 **self.env,
+                RUN_DIRECTORY_VARIABLE: str(run_directory),
                 **params,
                 **env,
             },
-            cwd=self._locate_cwd(trial),
+            cwd=cwd,
             log=log,
             grace_s=self.grace_s,
             on_start=on_start,
@@ -159,27 +168,15 @@ class CommandTrainer:
         return paths.locate_run_directory(self.runs, trial.study, trial.trial)
 
     def _locate_cwd(self, trial: TrialAssigned) -> str | None:
-        if self.cwd is None:
-            return None
-        return self._fill(self.cwd, trial)
+        return None if self.cwd is None else self._fill(self.cwd, trial)
 
     def _fill(self, text: str, trial: TrialAssigned) -> str:
         run_directory = self._locate_run_directory(trial)
-        return build_command(
-            [text],
-            "environment",
-            trial,
-            run_dir=run_directory,
-            params_file=run_directory / PARAMS_FILE,
-            switches={},
-        )[0]
+        return fill_placeholders(
+            text, collect_texts(trial, run_directory, run_directory / PARAMS_FILE)
+        )
 
-    def _prepare_run_directory(self, trial: TrialAssigned) -> Path:
-        run_directory = self._locate_run_directory(trial)
-        texts = [*self.command, *(source.file or "" for source in self.metrics), self.cwd or ""]
-        if self.params_as == "file" or any(RUN_DIRECTORY in text for text in texts):
-            make_private_folder(run_directory)
-        cwd = self._locate_cwd(trial)
-        if cwd is not None and not Path(cwd).is_dir():
-            raise NotADirectoryError(f"trainer.cwd={cwd!r} is no longer a folder")
-        return run_directory
+
+def _check_folder(cwd: str | None) -> None:
+    if cwd is not None and not Path(cwd).is_dir():
+        raise NotADirectoryError(f"trainer.cwd={cwd!r} is no longer a folder")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,7 @@ class Collector:
         self._trial = trial
         self._publish = publish
         self._began_s = time.monotonic()
+        self._lock = threading.Lock()
         self._sources = [
             _SourceState(source, open_reader(source, path))
             for source, path in zip(sources, paths, strict=True)
@@ -66,24 +68,29 @@ class Collector:
 
     def collect(self, *, is_complete: bool = False) -> None:
         """Publish what is new in all sources."""
-        for state in self._sources:
-            for reading in state.read(is_complete=is_complete):
-                metrics = _rename(reading.metrics, state.source.names)
-                step = state.last_step + 1 if reading.step is None else reading.step
-                if not metrics or step > MAX_STEP:
-                    continue
-                state.last_step = step
-                state.n_readings += 1
-                self._publish(
-                    events.EvaluationComplete(
-                        study=self._trial.study,
-                        trial=self._trial.trial,
-                        attempt=self._trial.attempt,
-                        step=step,
-                        metrics=metrics,
-                        elapsed_s=time.monotonic() - self._began_s,
-                    )
-                )
+        # A thread goes on when the task that waits for it, `follow`, is cancelled.
+        with self._lock:
+            for state in self._sources:
+                for reading in state.read(is_complete=is_complete):
+                    self._publish_reading(state, reading)
+
+    def _publish_reading(self, state: _SourceState, reading: StepReading) -> None:
+        metrics = _rename(reading.metrics, state.source.names)
+        step = state.last_step + 1 if reading.step is None else reading.step
+        if not metrics or step > MAX_STEP:
+            return
+        state.last_step = step
+        state.n_readings += 1
+        self._publish(
+            events.EvaluationComplete(
+                study=self._trial.study,
+                trial=self._trial.trial,
+                attempt=self._trial.attempt,
+                step=step,
+                metrics=metrics,
+                elapsed_s=time.monotonic() - self._began_s,
+            )
+        )
 
 
 class _SourceState:
