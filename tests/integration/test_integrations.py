@@ -31,6 +31,24 @@ def test_bus() -> Iterator[TestBus]:
         yield test_bus
 
 
+def run_until_pruned(
+    test_bus: TestBus, script: Path, environment: dict[str, str], timeout_s: float
+) -> str:
+    """Run a training, prune the trial after two evaluations, and return what it printed."""
+    with subprocess.Popen(
+        [sys.executable, script],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as training:
+        until(lambda: len(test_bus.events(trialbus.EvaluationComplete)) >= 2, timeout_s)
+        test_bus.prune()
+        printed, _ = training.communicate(timeout=50)
+    assert training.returncode == 0, printed
+    return printed
+
+
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("library", "params", "steps", "metric"),
@@ -48,17 +66,7 @@ def test_a_training_reports_its_evaluations_and_ends_when_it_is_pruned(
     (example,) = EXAMPLES.glob(f"{library}_*.py")
     environment = dict(os.environ)
     test_bus.assign(environment.__setitem__, params=params, budget=2000)
-    with subprocess.Popen(
-        [sys.executable, example],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as training:
-        until(lambda: len(test_bus.events(trialbus.EvaluationComplete)) >= 2, 60)
-        test_bus.prune()
-        printed, _ = training.communicate(timeout=50)
-    assert training.returncode == 0, printed
+    run_until_pruned(test_bus, example, environment, timeout_s=60)
     evaluations = test_bus.events(trialbus.EvaluationComplete)
     assert [event.step for event in evaluations][:2] == steps
     assert all(metric in event.metrics for event in evaluations)
@@ -104,17 +112,7 @@ def test_ranks_that_lightning_starts_report_once_and_are_pruned_together(
     script.write_text(DEVICES)
     environment = dict(os.environ)
     test_bus.assign(environment.__setitem__, params={})
-    with subprocess.Popen(
-        [sys.executable, script],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as training:
-        until(lambda: len(test_bus.events(trialbus.EvaluationComplete)) >= 2, 90)
-        test_bus.prune()
-        printed, _ = training.communicate(timeout=50)
-    assert training.returncode == 0, printed
+    printed = run_until_pruned(test_bus, script, environment, timeout_s=90)
     ends = re.findall(r"rank (\d) was pruned at (\d)", printed)
     assert sorted(ends) == [("0", "0"), ("1", "0")]
     steps = [event.step for event in test_bus.events(trialbus.EvaluationComplete)]

@@ -114,19 +114,19 @@ def _create_file(path: Path, endpoint: str, group: str) -> int:
 
 
 def _check_group(endpoint: str, group: str) -> None:
-    directory = locate_ring_directory(endpoint)
-    check_directory(directory.parent)
-    check_directory(directory)
-    if group:
-        check_directory(directory / group)
+    for folder in _list_folders(endpoint, group):
+        check_directory(folder)
 
 
 def _make_group(endpoint: str, group: str) -> None:
+    for folder in _list_folders(endpoint, group):
+        make_directory(folder)
+
+
+def _list_folders(endpoint: str, group: str) -> list[Path]:
+    """Return the private folders down to a group of rings, the outermost first."""
     directory = locate_ring_directory(endpoint)
-    make_directory(directory.parent)
-    make_directory(directory)
-    if group:
-        make_directory(directory / group)
+    return [directory.parent, directory, *([directory / group] if group else ())]
 
 
 def lock_directory(endpoint: str, group: str = "", *, create: bool = False) -> int | None:
