@@ -41,16 +41,11 @@ class Coverage:
         self._takers: dict[Point, int] = {}
         self._sampler = RandomSampler(seed=spec.seed)
         self._random = random.Random(spec.seed)  # noqa: S311 - an order, no secret
-        self._listed: list[Point] | None = None
+        self._grid = grid
+        self._values = self._list_all_values()
+        self._n_points = len(grid) if grid is not None else self.points.count(self._values)
+        self._listed: list[Point] | None = None  # by `_list_points`, where points are asked for
         self._untaken: set[Point] = set()
-        values = self._list_all_values()
-        self._n_points = len(grid) if grid is not None else self.points.count(values)
-        if grid is not None:
-            self._list_points(grid)
-        elif self._n_points is not None and self._n_points <= _MAX_LISTED:
-            self._list_points(self.points.iterate(values))
-            assert self._listed is not None
-            self._random.shuffle(self._listed)
         self._first = 0
 
     @property
@@ -60,7 +55,7 @@ class Coverage:
         In a space of more than 100,000 points that constraints restrict, the number is not known
         and counts as infinite.
         """
-        if self._listed is not None:
+        if self._list_points() is not None:
             return len(self._untaken)
         if self._n_points is None or self._constraints.of_params:
             return None
@@ -69,8 +64,9 @@ class Coverage:
     @property
     def n_points(self) -> int | None:
         """Number of points that meet the constraints; None where the number is not known."""
-        if self._listed is not None:
-            return len(self._listed)
+        listed = self._list_points()
+        if listed is not None:
+            return len(listed)
         return None if self._constraints.of_params else self._n_points
 
     def take(self, params: Mapping[str, Any], number: int) -> None:
@@ -100,13 +96,14 @@ class Coverage:
             is_free: Whether no trial may have taken the point.
         """
         wanted = {**self._pinned, **(fixed or {})}
-        if self._listed is None:
+        listed = self._list_points()
+        if listed is None:
             return self._draw(wanted, is_free=is_free)
         if not all(self._space[name].contains(value) for name, value in wanted.items()):
             return None
         encode = self.points.encode
         coordinates = {name: encode(name, value) for name, value in wanted.items()}
-        for params in self._iterate_listed(is_free=is_free):
+        for params in self._iterate_listed(listed, is_free=is_free):
             if all(
                 name not in params or encode(name, params[name]) == coordinate
                 for name, coordinate in coordinates.items()
@@ -114,18 +111,15 @@ class Coverage:
                 return params
         return None
 
-    def _iterate_listed(self, *, is_free: bool) -> Iterator[dict[str, Any]]:
-        assert self._listed is not None
+    def _iterate_listed(self, listed: list[Point], *, is_free: bool) -> Iterator[dict[str, Any]]:
         if not is_free:
-            yield from map(
-                self.points.make_params, self._random.sample(self._listed, len(self._listed))
-            )
+            yield from map(self.points.make_params, self._random.sample(listed, len(listed)))
             return
-        while self._first < len(self._listed) and self._listed[self._first] not in self._untaken:
+        while self._first < len(listed) and listed[self._first] not in self._untaken:
             self._first += 1  # the points before are taken for good
-        for index in range(self._first, len(self._listed)):
-            if self._listed[index] in self._untaken:
-                yield self.points.make_params(self._listed[index])
+        for index in range(self._first, len(listed)):
+            if listed[index] in self._untaken:
+                yield self.points.make_params(listed[index])
 
     def _draw(self, wanted: Mapping[str, Any], *, is_free: bool) -> dict[str, Any] | None:
         for _ in range(_DRAWS):
@@ -154,14 +148,25 @@ class Coverage:
                 values[name] = listed
         return values
 
-    def _list_points(self, points: Iterator[dict[str, Any]] | Sequence[Mapping[str, Any]]) -> None:
+    def _list_points(self) -> list[Point] | None:
+        """Return the points that meet the constraints; None if they are too many to be listed.
+
+        The list is made when points are asked for the first time: most studies never ask, and it
+        takes half a second and 20 MB for the largest space.
+        """
+        is_small = self._n_points is not None and self._n_points <= _MAX_LISTED
+        if self._listed is not None or not (is_small or self._grid is not None):
+            return self._listed
         located = (
             self.points.locate(params)
-            for params in points
+            for params in (self.points.iterate(self._values) if self._grid is None else self._grid)
             if self._constraints.find_violated(params) is None
         )
         self._listed = list(dict.fromkeys(point for point in located if point is not None))
-        self._untaken = set(self._listed)
+        if self._grid is None:
+            self._random.shuffle(self._listed)
+        self._untaken = set(self._listed) - self._takers.keys()
+        return self._listed
 
 
 def get_pinned_params(spec: StudySpec) -> Mapping[str, Any]:

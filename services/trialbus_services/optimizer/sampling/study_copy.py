@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import warnings
 from collections.abc import Iterator, Mapping
@@ -189,17 +190,17 @@ class StudyCopy:
             self._set_point(trial_id, fixed)
             self._describe_point(trial_id)
             return
-        n_points = self._coverage.n_points
-        for _ in range(_TRIES if n_points is None else _TRIES_LISTED):
+        for n_tries in itertools.count(1):
             suggest_params(trial, self._params)
             params = self._storage.get_trial(trial_id).params
             self._check_range(params, fixed)
             if self._is_acceptable(params, trial.number):
                 break
             self._storage.clear_params(trial_id)
+            if n_tries >= (_TRIES if self._coverage.n_points is None else _TRIES_LISTED):
+                self._set_point(trial_id, fixed)
+                break
             trial = optuna.Trial(self._study, trial_id)
-        else:
-            self._set_point(trial_id, fixed)
 
     def _is_acceptable(self, params: Mapping[str, Any], number: int) -> bool:
         if self._coverage.find_violated(params) is not None:
