@@ -107,7 +107,9 @@ class Subscriber(Generic[E_co]):
             self._fetcher.on_arrival = partial(loop.call_soon_threadsafe, arrived.set)
             try:
                 if not self._fetcher.available:
-                    await asyncio.wait_for(arrived.wait(), self._commit_in_s())
+                    # Not `wait_for`: before Python 3.12 it may swallow a cancellation.
+                    async with asyncio.timeout(self._commit_in_s()):
+                        await arrived.wait()
             except TimeoutError:
                 continue
             finally:

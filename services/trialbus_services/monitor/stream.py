@@ -53,7 +53,9 @@ class Ticker:
     async def wait(self, timeout_s: float) -> None:
         """Wait for the next tick with a change, at most `timeout_s`."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), timeout_s)
+            # Not `wait_for`: before Python 3.12 it may swallow a cancellation.
+            async with asyncio.timeout(timeout_s):
+                await self._changed.wait()
 
 
 class Streams:
