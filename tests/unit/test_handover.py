@@ -13,6 +13,7 @@ from trialbus.client.handover import Handover, note_signal
 from trialbus.client.private_files import unlock
 from trialbus.client.publisher import Publisher
 from trialbus.client.ring_directory import GROUP_VARIABLE, create_ring, list_groups, list_rings
+from trialbus.client.shared_ring import SharedRing
 from trialbus.messages import codec
 from trialbus.testing import TestBus
 
@@ -26,6 +27,11 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def leave_events(endpoint: str, count: int, publisher: bytes = b"p" * 16, name: str = NAME) -> None:
     """Leave events in a ring, like a process of a training that was killed."""
+    write_events(endpoint, count, publisher, name).close()
+
+
+def write_events(endpoint: str, count: int, publisher: bytes, name: str) -> SharedRing:
+    """Write events to a ring, like a process of a training that lives."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(GROUP_VARIABLE, name)
         ring = create_ring(endpoint, publisher)
@@ -33,7 +39,7 @@ def leave_events(endpoint: str, count: int, publisher: bytes = b"p" * 16, name: 
     for seq in range(1, count + 1):
         event = Stop(study="s", reason=str(seq))
         ring.append(seq, event.topic.encode(), codec.encode(event))
-    ring.close()
+    return ring
 
 
 def read_reasons(bus: TestBus) -> list[str]:
@@ -54,6 +60,31 @@ def test_what_a_training_left_is_sent_by_its_worker_and_nobody_else() -> None:
         assert handover.n_left == 0
         handover.close()
         assert list_groups(bus.endpoint) == []
+
+
+def test_a_ring_of_a_process_that_is_about_to_end_is_waited_for() -> None:
+    with TestBus() as bus, Link(bus.endpoint) as link:
+        handover = Handover(link, NAME)
+        leave_events(bus.endpoint, 2)
+        dying = write_events(bus.endpoint, 3, b"q" * 16, NAME)
+        assert not handover.send_left()
+        until(lambda: len(read_reasons(bus)) == 2)
+        assert not handover.send_left()
+        dying.close()  # as the kernel does
+        until(handover.send_left)
+        assert sorted(read_reasons(bus)) == ["1", "1", "2", "2", "3"]
+        handover.close()
+
+
+def test_a_ring_of_a_process_that_lives_on_is_left_after_a_while() -> None:
+    with TestBus() as bus, Link(bus.endpoint) as link:
+        handover = Handover(link, NAME)
+        living = write_events(bus.endpoint, 3, b"q" * 16, NAME)
+        until(handover.send_left, 20)
+        assert read_reasons(bus) == []
+        assert len(list_rings(bus.endpoint, NAME)) == 1
+        handover.close()
+        living.close()
 
 
 def test_without_a_hub_the_worker_has_not_sent_what_is_left(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import threading
+from pathlib import Path
 
 from trialbus.client.link import Link
 from trialbus.client.part_driver import Send
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 _SIGNALLED = "signalled"
 _POLL_S = 0.02
+_EXIT_S = 2.0  # a killed process holds its ring until the kernel has ended it
 
 
 def is_started_by_worker(name: str) -> bool:
@@ -131,7 +133,9 @@ class _LeftSender:
     def __init__(self, link: Link, group: str) -> None:
         self._link = link
         self._group = group
-        self._rings: list[AdoptedRing] | None = None
+        self._rings: list[AdoptedRing] = []
+        self._forbidden: set[Path] = set()
+        self._gives_up_at: float | None = None
         self._closing = threading.Lock()
         self._is_closed = False
         self.done = threading.Event()
@@ -139,7 +143,7 @@ class _LeftSender:
     @property
     def n_left(self) -> int:
         """Number of events that are left to send."""
-        return sum(ring.n_left for ring in self._rings or ())
+        return sum(ring.n_left for ring in self._rings)
 
     def on_welcome(self, welcome: frames.Welcome) -> None:
         """Do nothing: the sender of each ring is a part of the link."""
@@ -148,17 +152,24 @@ class _LeftSender:
         """Ignore every frame: the sender of each ring is a part of the link."""
 
     def work(self, send: Send, now: float) -> float | None:
-        """Adopt the rings of ended processes once, and close those that are sent."""
+        """Adopt the rings of ended processes, and close those that are sent.
+
+        A ring that a process holds is waited for: the process was killed, and is about to end.
+        """
         with self._closing:
             if self._is_closed:
                 return None
-            if self._rings is None:
-                self._rings = [
-                    AdoptedRing(self._link, ring, events)
-                    for ring, events in adopt_rings(self._link.endpoint, self._group)
-                ]
+            if self._gives_up_at is None:
+                self._gives_up_at = now + _EXIT_S
             self._rings = [ring for ring in self._rings if self._has_unsent(ring)]
-            if self._rings:
+            known = {*(ring.path for ring in self._rings), *self._forbidden}
+            self._rings += [
+                AdoptedRing(self._link, ring, events)
+                for ring, events in adopt_rings(self._link.endpoint, self._group, without=known)
+            ]
+            known |= {ring.path for ring in self._rings}
+            is_held = not known.issuperset(list_rings(self._link.endpoint, self._group))
+            if self._rings or (is_held and now < self._gives_up_at):
                 return now + _POLL_S
         self.done.set()
         return None
@@ -167,12 +178,13 @@ class _LeftSender:
         """Close the rings; the next adopter sends the events that are left."""
         with self._closing:
             self._is_closed = True
-            for ring in self._rings or ():
+            for ring in self._rings:
                 ring.close()
 
     def _has_unsent(self, ring: AdoptedRing) -> bool:
         if ring.is_forbidden:
             logger.warning("the hub takes no events of a training that has ended")
+            self._forbidden.add(ring.path)
             ring.close()
             return False
         return ring.attach_next()
