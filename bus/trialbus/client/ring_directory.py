@@ -29,7 +29,7 @@ DEFAULT_BYTES = 4 << 20
 #: Environment variable of the processes of an attempt, set by the worker: their group of rings.
 GROUP_VARIABLE = "TRIALBUS_OUTBOX_GROUP"
 
-_SUFFIX = ".ring"
+_SUFFIX, _UNFINISHED = ".ring", ".new"
 _LOCK = "adopter"
 _GROUP_NAME = re.compile(r"[0-9a-f]{1,64}")
 _N_TRIES = 3  # to create a file in a group's folder that another process removes as empty
@@ -73,7 +73,7 @@ def create_ring(
     """Create the ring of a publisher; None if memory is short or the folder is another user's."""
     group = find_group()
     path = locate_group(endpoint, group) / f"{publisher.hex()}{_SUFFIX}"
-    unfinished = path.with_suffix(".new")
+    unfinished = path.with_suffix(_UNFINISHED)
     capacity = -(-capacity // 8) * 8
     header = encode_header(capacity, publisher)
     try:
@@ -135,19 +135,29 @@ def lock_directory(endpoint: str, group: str = "", *, create: bool = False) -> i
     Args:
         endpoint: Address of the hub.
         group: Name of a group of rings; empty for the rings of processes without a group.
-        create: Whether to create the folder if there is none.
+        create: Whether to create the folder, which does not exist yet.
     """
     path = locate_group(endpoint, group) / _LOCK
     try:
         if create:
-            os.close(_create_file(path, endpoint, group))
-        else:
-            _check_group(endpoint, group)
-            with contextlib.suppress(FileExistsError):
-                path.touch(mode=0o600, exist_ok=False)
+            return _create_locked(path, endpoint)
+        _check_group(endpoint, group)
+        with contextlib.suppress(FileExistsError):
+            path.touch(mode=0o600, exist_ok=False)
         return try_lock(path)
     except OSError:
         return None  # no shared memory, or not this user's: `create_ring` has warned
+
+
+def _create_locked(path: Path, endpoint: str) -> int | None:
+    """Create the folder of a group under another name, so that no adopter sees it unlocked."""
+    _make_group(endpoint, "")
+    unfinished = path.parent.with_suffix(_UNFINISHED)
+    unfinished.mkdir(mode=0o700)
+    (unfinished / path.name).touch(mode=0o600, exist_ok=False)
+    lock = try_lock(unfinished / path.name)
+    unfinished.rename(path.parent)
+    return lock
 
 
 def remove_group(endpoint: str, group: str) -> None:
