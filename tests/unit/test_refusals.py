@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import msgspec
@@ -50,6 +51,9 @@ WRONG: list[tuple[Any, str, int | str | None]] = [
     ([99, 1], "Invalid value 99 - at `$[0]`", None),
     ([[], 1], "Expected `int`, got `array` - at `$[0]`", None),
     ({"a": 1}, "Expected `array`, got `object`", None),
+    ([True, 1], "Expected `int`, got `bool` - at `$[0]`", None),
+    ([1.0, 1], "Expected `int`, got `float` - at `$[0]`", None),
+    ([msgspec.msgpack.Ext(5, b"x"), 1], "Expected `int`, got `ext` - at `$[0]`", None),
 ]
 
 
@@ -65,6 +69,50 @@ def test_a_frame_that_is_no_messagepack_is_explained_too(frame: bytes) -> None:
     reason, about = refuse(frame)
     assert reason
     assert about is None
+
+
+def make_value(chance: random.Random, depth: int = 0) -> bytes:
+    """Return a value of MessagePack, also of those that Python cannot hash or read."""
+    simple: list[Any] = [0, -1, 2**62, 2**64 - 1, "", "a" * 2000, b"", b"p" * 65, 1.0, True, None]
+    match chance.randrange(8):
+        case 0:
+            return msgspec.msgpack.encode(msgspec.msgpack.Ext(chance.randrange(127), b"x"))
+        case 1:  # a time
+            return b"\xd7\xff" + chance.randbytes(8)
+        case 2:
+            return b"\xc1" if depth else b"\xa3\xff\xfe\xfd"
+        case 3 if depth < 3:
+            return b"\x92" + make_value(chance, depth + 1) + make_value(chance, depth + 1)
+        case 4 if depth < 3:
+            return b"\x81" + make_value(chance, depth + 1) + make_value(chance, depth + 1)
+        case _:
+            return msgspec.msgpack.encode(chance.choice(simple))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_any_value_in_any_field_is_refused_in_words(seed: int) -> None:
+    chance = random.Random(seed)
+    whole: list[list[Any]] = [
+        [1, b"p" * 16, 1, [EVENT], 1, 0],
+        [2, 1, 0, ["*/*/*"], 5, 0, None, 1, ""],
+        [3, "n", 1, "r"],
+        [4, "s", "k", "n", 100, "study", 1, 1, {"a": 1}, False],
+        [5, "s"],
+        [7, 1],
+        [8, 1, None, "n", False],
+    ]
+    n_refused = 0
+    for _ in range(2000):
+        fields = [msgspec.msgpack.encode(value) for value in chance.choice(whole)]
+        fields[chance.randrange(len(fields))] = make_value(chance)
+        frame = bytes([0x90 + len(fields)]) + b"".join(fields)
+        try:
+            frames.decode_to_hub(frame)
+        except msgspec.DecodeError as error:
+            reason, about = explain_decode_error(frame, error)
+            frames.encode(frames.Refused(frames.BAD_FRAME, reason, about))
+            n_refused += 1
+    assert n_refused > 1000
 
 
 def publish_nested(depth: int) -> bytes:

@@ -41,9 +41,10 @@ def explain_decode_error(frame: bytes, error: msgspec.DecodeError) -> tuple[str,
         reason = f"nested too deeply (at most {limits.MAX_NESTING} levels are sure to be read)"
     prefix = "not a frame of this protocol: "
     fields = _decode_fields(frame)
-    if not fields or isinstance(fields[0], (list, dict)) or fields[0] not in _FRAMES:
+    # Only an integer is looked up: `True` equals 1, and MessagePack's extension types have no hash.
+    frame_type = _FRAMES.get(fields[0]) if fields and type(fields[0]) is int else None
+    if fields is None or frame_type is None:
         return prefix + reason, None
-    frame_type = _FRAMES[fields[0]]
     name = re.sub("(?<!^)(?=[A-Z])", "_", frame_type.__name__).lower()
     match = _PATH.fullmatch(reason)
     if match is None:
