@@ -8,7 +8,7 @@ import pytest
 
 import trialbus
 from trialbus.errors import SpecError
-from trialbus_services.optimizer.distributions import check_names
+from trialbus_services.optimizer.recorded_study import check_names
 
 X, Y = trialbus.FloatParam(low=0, high=1), trialbus.FloatParam(low=0, high=2)
 SPEC = trialbus.StudySpec(

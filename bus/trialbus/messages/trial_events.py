@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeAlias
 
 from trialbus.messages.event import Count, Event, TrialEvent
 from trialbus.messages.study_events import FinishReason, TrialCounts
-from trialbus.study.retries import FailureCause
+from trialbus.study.retries import FailureCause, VerdictCause
 from trialbus.study.spec import Evaluation
 
 TrialState: TypeAlias = Literal["complete", "pruned", "failed", "preempted"]
@@ -178,7 +178,8 @@ class TrialFinished(TrialEvent, frozen=True, kw_only=True):
     """Objective values that the trainer gave; None takes the values from the evaluations."""
 
     error: str | None = None
-    """For `failed`, the last lines of the traceback or of the log; None otherwise."""
+    """For `failed`, the last lines of the traceback or of the log; for `complete`, what the worker
+    noticed that may explain missing values; None otherwise."""
 
     exit_code: int | None = None
     """Exit code of the training process, negative for a signal; None if the trainer sent this."""
@@ -197,8 +198,9 @@ class TrialClosed(TrialEvent, frozen=True, kw_only=True):
     values: list[float] | None = None
     """Objective values of a complete trial; None for others."""
 
-    cause: FailureCause | None = None
-    """Why the last attempt of a failed trial ended; None for others."""
+    cause: VerdictCause | None = None
+    """Why a failed trial failed: why its last attempt ended, or `missing_metric` or `bad_value`
+    where its reports are at fault; None for others."""
 
     error: str | None = None
     """For `failed`, why; None otherwise."""

@@ -17,6 +17,15 @@ longer than `study.trial_timeout_s`. `silent`: no report came for `study.silence
 the worker, or the engine that runs the worker, was told to stop.
 """
 
+VerdictCause: TypeAlias = Literal[FailureCause, "missing_metric", "bad_value"]
+"""Why a trial failed: why its last attempt ended, or what its reports lack.
+
+`missing_metric`: no report gave an objective or a constraint the metric that it needs.
+`bad_value`: an objective or a constraint is NaN or infinite, or `complete(values)` gave another
+number of values than the study has objectives. The training ended well in both cases, and would
+end the same again: such a trial is not handed out again.
+"""
+
 MAX_IDLE_ATTEMPTS = 10
 """Default of `study.retries.preempted`: attempts in a row that end without a new step."""
 

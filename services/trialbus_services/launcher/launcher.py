@@ -27,6 +27,7 @@ from trialbus_services.config.composing import ComposedConfig
 from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.launcher.interruption import Interruption
 from trialbus_services.launcher.provenance import collect_origin
+from trialbus_services.launcher.storage_check import check_recorded_study
 from trialbus_services.launcher.submission import Submission
 from trialbus_services.launcher.supervisor import Services
 from trialbus_services.notify.factory import build_notifiers
@@ -88,6 +89,7 @@ def make_plan(composed: ComposedConfig, spec: StudySpec | None = None) -> Plan:
     check_reachable(bus.endpoint, guarded=bus.keys is not None, insecure=bus.insecure)
     storage = sections.read_section(config, settings.StorageSettings)
     check_url(storage.url)
+    check_recorded_study(storage.url, spec)
     for type_ in settings.SECTIONS.values():
         if type_ is not settings.TrainerSettings:
             sections.read_section(config, type_)

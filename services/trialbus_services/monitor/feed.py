@@ -12,9 +12,10 @@ import msgspec
 from trialbus.client.admin import hub_status
 from trialbus.client.link import Link
 from trialbus.client.subscriber import Subscriber, subscribe
-from trialbus.errors import HubRefusedError, HubUnavailableError, LogResetError, TrialbusError
+from trialbus.errors import HubUnavailableError, LogResetError, TrialbusError
 from trialbus.messages import events
 from trialbus_services.monitor.board import BEGINNING, Board, Json
+from trialbus_services.process.error_text import describe_error
 
 logger = logging.getLogger(__name__)
 
@@ -76,15 +77,13 @@ class Feed:
                 self._follow()
             except LogResetError:
                 logger.warning("the hub serves another log now; the page starts over")
-            except HubRefusedError as error:
-                self._report_error(f"{error}")
             except HubUnavailableError:
                 continue  # the link reconnects
             except TrialbusError as error:
-                self._report_error(f"{error}")
+                self._report_error(str(error))
             except Exception as error:
                 logger.exception("could not follow the log; it is read again from the beginning")
-                self._report_error(f"{type(error).__name__}: {error}")
+                self._report_error(describe_error(error))
 
     def _report_error(self, error: str) -> None:
         self.error = error

@@ -15,6 +15,7 @@ from trialbus.client.subscriber import Subscriber, replay, subscribe
 from trialbus.errors import HubUnavailableError, TrialbusError
 from trialbus.messages import events
 from trialbus_services.notify.notice import Notice, Notifier, create_notice
+from trialbus_services.process.error_text import describe_error
 
 logger = logging.getLogger(__name__)
 
@@ -103,13 +104,13 @@ class Listener:
                 if time.time() - event.at > self._give_up_s:
                     logger.error(  # noqa: TRY400 - the traceback says no more
                         "notify.%s: gave up study %r after %g s: %s",
-                        *(self._name, event.study, self._give_up_s, _describe_error(error)),
+                        *(self._name, event.study, self._give_up_s, describe_error(error)),
                     )
                     return True
                 logger.warning(
                     "notify.%s: %s; trying again in %g s",
                     self._name,
-                    _describe_error(error),
+                    describe_error(error),
                     wait_s,
                 )
             else:
@@ -147,7 +148,3 @@ def _replay_study(link: Link, study: str) -> Iterator[events.Event]:
         with contextlib.suppress(msgspec.DecodeError):
             if isinstance(record.event, events.Event):
                 yield record.event
-
-
-def _describe_error(error: Exception) -> str:
-    return str(error) if isinstance(error, ConnectionError) else f"{type(error).__name__}: {error}"

@@ -64,7 +64,7 @@ ATTEMPT: Final = "trialbus:attempt"
 """Attempt at which the trial ended, from 0."""
 
 CAUSE: Final = "trialbus:cause"
-"""Why the last attempt of a failed trial ended, as `TrialClosed.cause`; absent on others."""
+"""Why a failed trial failed, as `TrialClosed.cause`; absent on others."""
 
 CAUSES: Final = "trialbus:causes"
 """Why the attempts ended that were followed by another one: a list, the oldest first.

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import NoReturn
 
 from trialbus.errors import SpecError
+from trialbus_services.optimizer.objective import MissingValueError
 
 _MAX_LENGTH = 400  # Optuna keeps 512 characters, with a prefix
 _BRACED = re.compile(r"\{([^{}]*)\}")
@@ -73,13 +74,14 @@ class Constraint:
             params: Params of the trial, where the constraint names params.
 
         Raises:
-            ValueError: A metric is missing, or the result is not finite.
+            MissingValueError: A metric is missing.
+            ValueError: The result is not finite.
         """
         values = {**metrics, **(params or {})}
         missing = self.names - values.keys()
         if missing:
             reported = ", ".join(sorted(metrics)) or "nothing"
-            raise ValueError(
+            raise MissingValueError(
                 f"{self.key} {self.text!r} needs {', '.join(sorted(missing))}; "
                 f"the trainer reported: {reported}"
             )

@@ -25,6 +25,10 @@ _EXPECTED = {
 }
 
 
+class MissingValueError(ValueError):
+    """The reports of a trial lack a value that an objective or a constraint needs."""
+
+
 def compute_objective(curve: Curve, objective: Objective) -> float | None:
     """Return the objective value of a curve; None if the curve is too short for a value.
 

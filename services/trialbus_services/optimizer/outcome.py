@@ -9,9 +9,15 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from trialbus.study.retries import VerdictCause
 from trialbus.study.spec import StudySpec
 from trialbus.study.validation import find_nearest
-from trialbus_services.optimizer.objective import Curve, compute_objective, parse_aggregation
+from trialbus_services.optimizer.objective import (
+    Curve,
+    MissingValueError,
+    compute_objective,
+    parse_aggregation,
+)
 from trialbus_services.optimizer.param_constraints import parse_constraints
 from trialbus_services.optimizer.trial_states import AttemptEnd
 
@@ -25,6 +31,8 @@ class Outcome:
     """Objective values of a complete trial; None for all others."""
     error: str | None = None
     """Error of a failed trial; None for all others."""
+    cause: VerdictCause | None = None
+    """Cause of a failed trial; None for all others."""
     constraints: dict[str, float] = field(default_factory=dict[str, float])
     """Violation by the text of the constraint; empty for a failed trial."""
     missing_metric: str | None = None
@@ -36,7 +44,7 @@ class Outcome:
         return all(violation <= 0 for violation in self.constraints.values())
 
 
-class MissingMetricError(ValueError):
+class MissingMetricError(MissingValueError):
     """A trial that is to be complete never reported the metric of an objective.
 
     Args:
@@ -97,7 +105,8 @@ class Judge:
         """
         params = self._constraints.decode(params or {})
         if end.state not in ("complete", "pruned"):
-            return Outcome(TrialState.FAIL, error=end.error or "the trainer gave no reason")
+            error = end.error or "the trainer gave no reason"
+            return Outcome(TrialState.FAIL, error=error, cause=end.cause or "exception")
         try:
             values = (
                 self._compute_values(end, curves, last, worst) if end.state != "pruned" else None
@@ -111,10 +120,8 @@ class Judge:
                 c.text: c.compute_violation(last, params)
                 for c in self._constraints.list_applicable(params)
             }
-        except MissingMetricError as error:
-            return Outcome(TrialState.FAIL, error=str(error), missing_metric=error.metric)
         except ValueError as error:
-            return Outcome(TrialState.FAIL, error=str(error))
+            return _fail(error, end.error)
         return Outcome(TrialState.COMPLETE, values, constraints=constraints)
 
     def _compute_known_violations(
@@ -151,7 +158,7 @@ class Judge:
             if value is None and objective.metric not in curves and self._spec.nan != "ignore":
                 raise MissingMetricError(objective.metric, last)
             if value is None:
-                raise ValueError(
+                raise MissingValueError(
                     f"study.objective.metric {objective.metric!r} has no value for aggregate "
                     f"{objective.aggregate!r}; the trainer reported: "
                     f"{', '.join(sorted(last)) or 'nothing'}"
@@ -167,6 +174,20 @@ class Judge:
                 value = worst[i]
             values.append(value)
         return values
+
+
+def _fail(error: ValueError, noticed: str | None) -> Outcome:
+    """Return the outcome of a trial whose reports are at fault.
+
+    Args:
+        error: What is wrong with the reports.
+        noticed: What the worker noticed about the training.
+    """
+    text = f"{error}; {noticed}" if noticed else str(error)
+    if not isinstance(error, MissingValueError):
+        return Outcome(TrialState.FAIL, error=text, cause="bad_value")
+    metric = error.metric if isinstance(error, MissingMetricError) else None
+    return Outcome(TrialState.FAIL, error=text, cause="missing_metric", missing_metric=metric)
 
 
 def _format_value(value: float) -> str:

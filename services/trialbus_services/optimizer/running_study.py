@@ -323,7 +323,8 @@ class RunningStudy:
 
     def abandon_trial(self, trial: OpenTrial, reason: str) -> events.TrialClosed:
         """Close a waiting trial as failed: no further attempt will follow."""
-        cause = trial.causes[-1] if trial.causes else None
+        # A trial that never ran was given back by a worker that stopped.
+        cause = trial.causes[-1] if trial.causes else "preempted"
         return self.close_trial(AttemptEnd(self.spec.name, trial, "failed", cause, error=reason))
 
     def forget_stale_trials(self) -> list[events.TrialClosed]:

@@ -12,6 +12,7 @@ from trialbus_services.optimizer.ledger import StudyState
 from trialbus_services.optimizer.running_study import RunningStudy
 from trialbus_services.optimizer.storage_writer import WriteBehind
 from trialbus_services.optimizer.study_recorder import find_best_trials, make_counts
+from trialbus_services.process.error_text import describe_error
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def conclude_failed(
         reason="failed",
         best_trials=best_trials,
         counts=counts,
-        error=f"{type(error).__name__}: {error}",
+        error=describe_error(error),
     )
 
 

@@ -38,15 +38,9 @@ from trialbus_services.optimizer.attributes import (
     SUBMISSION,
     WORKER,
 )
-from trialbus_services.optimizer.distributions import (
-    check_directions,
-    check_labels,
-    check_names,
-    check_space,
-)
 from trialbus_services.optimizer.ledger import StudyState
 from trialbus_services.optimizer.outcome import Outcome
-from trialbus_services.optimizer.recorded_spec import read_spec
+from trialbus_services.optimizer.recorded_study import check_fit
 from trialbus_services.optimizer.storage_limits import check_storage_limits
 from trialbus_services.optimizer.storage_writer import WriteBehind
 from trialbus_services.optimizer.trial_states import AttemptEnd
@@ -80,12 +74,7 @@ class StudyRecorder:
         )
         self.study = optuna.Study(spec.name, storage, optuna.samplers.RandomSampler(), pruner)
         try:
-            check_directions(spec, [direction.name.lower() for direction in self.study.directions])
-            recorded = read_spec(self.study.user_attrs)
-            check_labels(spec, recorded)
-            trials = self.study.get_trials(deepcopy=False)
-            check_space(spec, trials)
-            check_names(spec, recorded, trials)
+            check_fit(spec, self.study)
         except SpecError:
             self.release()
             raise
@@ -268,7 +257,7 @@ class StudyRecorder:
             attributes[PRUNED_BY] = end.trial.pruned_by
         if outcome.state is TrialState.FAIL:
             attributes[STATE] = "lost" if end.cause == "lost" else "failed"
-            attributes[CAUSE] = end.cause
+            attributes[CAUSE] = outcome.cause
             attributes[ERROR] = outcome.error and outcome.error[-_MAX_ERROR:]
         if outcome.state is TrialState.PRUNED and end.trial.prune_reason:
             attributes[PRUNE_REASON] = end.trial.prune_reason

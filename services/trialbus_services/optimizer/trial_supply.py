@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 from optuna.trial import FrozenTrial, TrialState
 
+from trialbus.errors import TrialbusError
 from trialbus.messages import events
 from trialbus.study.spec import StudySpec
 from trialbus_services.optimizer.attributes import (
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 _MAX_DEATHS = 3  # of a sampler's process in a row, without a suggestion in between
 
 
-class SamplerError(Exception):
+class SamplerError(TrialbusError):
     """A sampler failed; the message has the sampler's error."""
 
 

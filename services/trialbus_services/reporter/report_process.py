@@ -22,6 +22,7 @@ import optuna
 from trialbus.errors import TrialbusError
 from trialbus_services.config.report_settings import ReportSettings
 from trialbus_services.process import exit_codes
+from trialbus_services.process.error_text import describe_error
 from trialbus_services.reporter import staging
 from trialbus_services.reporter.storage_reader import load_study, open_storage
 
@@ -102,10 +103,7 @@ def _make(
         loaded = load_study(study, open_storage(storage_url), storage_url)
         answer = staging.make_report(loaded, directory, options)
     except Exception as error:  # noqa: BLE001 - figures and storages may fail in any way
-        reason = (
-            str(error) if isinstance(error, TrialbusError) else f"{type(error).__name__}: {error}"
-        )
-        answer = _Failure(reason, traceback.format_exc())
+        answer = _Failure(describe_error(error), traceback.format_exc())
     connection.send(answer)
 
 

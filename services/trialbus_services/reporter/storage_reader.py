@@ -14,6 +14,7 @@ from sqlalchemy.engine import make_url
 from trialbus.errors import SpecError
 from trialbus.study.validation import find_nearest
 from trialbus_services.config.secrets import mask_secrets
+from trialbus_services.optimizer.remote_storage import is_remote, open_remote_storage
 from trialbus_services.optimizer.storage import (
     JOURNAL,
     SQLITE_MAGIC,
@@ -42,6 +43,8 @@ def open_storage(storage: str) -> BaseStorage:
         check_journal(path)
         return JournalStorage(JournalFileBackend(str(path)))
     check_url(url, is_written=False)
+    if is_remote(url):
+        return open_remote_storage(url)
     parts = make_url(url)
     sqlite = parts.get_backend_name() == "sqlite"
     if sqlite and not (parts.database or "").startswith("file:"):

@@ -191,7 +191,11 @@ class Attempt:
             return f"{error}: the kernel killed it for want of memory"
         if cause == "killed" and training_exit.signal is None:
             return f"{error or training_exit.log_tail}\nSIGTERM or SIGINT ended the trainer".strip()
-        return error
+        return self._describe_lack() if cause is None else error
+
+    def _describe_lack(self) -> str | None:
+        """Return what may explain that a complete trial lacks values; None if nothing may."""
+        return None if self._collector is None else self._collector.describe_lack()
 
     def _get_exit(self) -> TrainingExit | None:
         """Return how the training ended by itself; None if ended by the worker, or not started.

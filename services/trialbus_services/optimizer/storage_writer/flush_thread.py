@@ -18,6 +18,7 @@ from trialbus_services.optimizer.storage_writer.writer import (
     StudyLostError,
     Writer,
 )
+from trialbus_services.process.error_text import describe_error
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class Flusher:
         return True
 
     def _note_failure(self, error: Exception) -> None:
-        self.last_error = f"{type(error).__name__}: {getattr(error, 'orig', None) or error}"
+        self.last_error = describe_error(error)
         if self.failing_since is None:
             self.failing_since = time.time()
             logger.warning("the storage cannot be written, retrying: %s", self.last_error)

@@ -10,6 +10,7 @@ import sqlalchemy.exc
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial
 
+from trialbus.errors import TrialbusError
 from trialbus_services.optimizer.storage_writer.change_batch import ChangeBatch, TrialChange
 from trialbus_services.optimizer.storage_writer.curve_thinning import RecordedCurve
 
@@ -27,7 +28,7 @@ _REFUSALS = (
 )
 
 
-class StudyLostError(Exception):
+class StudyLostError(TrialbusError):
     """A study can no longer be recorded.
 
     Args:
@@ -46,7 +47,7 @@ class StudyLostError(Exception):
         return cls(study_id, f"another program has deleted the study {name!r}")
 
 
-class StorageLostError(Exception):
+class StorageLostError(TrialbusError):
     """What a storage, or a study in it, has recorded is gone; the message says why."""
 
 

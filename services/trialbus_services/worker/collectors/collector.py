@@ -57,14 +57,15 @@ class Collector:
     async def finish(self) -> None:
         """Publish what is left after the program has ended, and name sources without metrics."""
         await asyncio.to_thread(self.collect, is_complete=True)
-        for state in self._sources:
-            if not state.n_readings:
-                logger.warning(
-                    "trial %d of %r left no metrics in trainer.metrics (%s)",
-                    self._trial.trial,
-                    self._trial.study,
-                    state.source,
-                )
+        if lack := self.describe_lack():
+            logger.warning("trial %d of %r: %s", self._trial.trial, self._trial.study, lack)
+
+    def describe_lack(self) -> str | None:
+        """Return which sources had no metrics; None if all had some."""
+        empty = [str(state.source) for state in self._sources if not state.n_readings]
+        if not empty:
+            return None
+        return f"the program left no metrics in trainer.metrics ({' and '.join(empty)})"
 
     def collect(self, *, is_complete: bool = False) -> None:
         """Publish what is new in all sources."""
