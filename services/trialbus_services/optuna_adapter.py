@@ -76,6 +76,8 @@ class _OptunaChannel:
                 if len(self._objectives) == 1 and first in event.metrics:
                     self._trial.report(event.metrics[first], event.step)
                     self._is_reported, self._step = True, event.step
+            case events.TrialAttributeSet():
+                self._trial.set_user_attr(event.key, event.value)
             case events.TrialFinished():
                 self.finished = event
             case _:

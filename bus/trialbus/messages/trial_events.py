@@ -161,6 +161,20 @@ class ArtifactLogged(TrialEvent, frozen=True, kw_only=True):
     """Compression of the file, for example `gzip`; None if it is not compressed."""
 
 
+class TrialAttributeSet(TrialEvent, frozen=True, kw_only=True):
+    """A trainer set a user attribute of the trial; the next attempt may set the attribute again.
+
+    Source:
+        `optuna.trial.Trial.set_user_attr`.
+    """
+
+    key: str
+    """Key of the attribute, of 1 to 512 characters; `trialbus:` is the prefix of trialbus' own."""
+
+    value: Any = None
+    """Value of the attribute: what JSON can hold, in at most 65,535 bytes."""
+
+
 class TrialFinished(TrialEvent, frozen=True, kw_only=True):
     """An attempt at a trial ended; only the first such event of an attempt counts.
 

@@ -60,6 +60,7 @@ ROUTES: Mapping[str, Route] = {
     "prune": Route(("optimizer", "client"), ("trainer", "optimizer", "listener")),
     "proceed": Route(("optimizer",), ("trainer", "listener")),
     "artifact_logged": Route(("trainer",), ("optimizer", "listener")),
+    "trial_attribute_set": Route(("trainer",), ("optimizer", "listener")),
     "stop": Route(("client",), ("optimizer", "trainer", "listener")),
     "pause": Route(("client",), ("optimizer", "listener")),
     "resume": Route(("client",), ("optimizer", "listener")),

@@ -18,6 +18,7 @@ from trialbus.messages import events
 logger = logging.getLogger(__name__)
 
 _FLUSH_S = 10.0
+_WARNED = (events.EvaluationComplete, events.ArtifactLogged, events.TrialAttributeSet)
 
 
 class Channel(Protocol):
@@ -140,8 +141,8 @@ class SilentChannel:
     """The channel of a process that does not speak for its trial, since another process does.
 
     Args:
-        warning: What is logged when an evaluation or an artifact is dropped; empty where that is
-            how it should be, as on the other ranks of a distributed training.
+        warning: What is logged when an evaluation, an artifact or an attribute is dropped; empty
+            where that is how it should be, as on the other ranks of a distributed training.
     """
 
     def __init__(self, warning: str = "") -> None:
@@ -149,7 +150,7 @@ class SilentChannel:
 
     def publish(self, event: events.Event, *, at_once: bool = True) -> None:
         """Drop the event, which the other process publishes if anybody does."""
-        if self._warning and isinstance(event, events.EvaluationComplete | events.ArtifactLogged):
+        if self._warning and isinstance(event, _WARNED):
             logger.warning("%s", self._warning)
             self._warning = ""
 
@@ -180,14 +181,16 @@ class ListeningChannel(_ReceivingChannel, SilentChannel):
 
 
 class PrintingChannel:
-    """The channel of a stand-alone trial: prints evaluations and the trial's end."""
+    """The channel of a stand-alone trial: prints evaluations, attributes and the trial's end."""
 
     def publish(self, event: events.Event, *, at_once: bool = True) -> None:
-        """Print an evaluation or the trial's end."""
+        """Print an evaluation, an attribute or the trial's end."""
         match event:
             case events.EvaluationComplete():
                 metrics = "  ".join(f"{name} {value:.5g}" for name, value in event.metrics.items())
                 print_line(f"step {event.step}  {metrics}  ({event.elapsed_s:.1f} s)")
+            case events.TrialAttributeSet():
+                print_line(f"{event.key} = {event.value!r}")
             case events.TrialFinished():
                 print_line(event.state)
             case _:

@@ -27,6 +27,7 @@ import msgspec
 from trialbus.errors import SpecError, TrialPruned
 from trialbus.messages import events
 from trialbus.study.nested_config import Params, flatten_config, merge_configs
+from trialbus.study.trial_attributes import MAX_ATTRIBUTES, check_key, convert_value
 from trialbus.trainer.artifacts import store_artifact
 from trialbus.trainer.channel import Channel, SilentChannel
 from trialbus.trainer.checkpoint import Checkpoints, locate_checkpoints
@@ -85,6 +86,7 @@ class Trial:
         self._channel = channel
         self._attached_mono_s = time.monotonic()
         self.prune_command: events.Prune | None = None
+        self._attribute_keys: set[str] = set()
         self.is_closed = False
         self._is_finished = False
         self._is_copy = False
@@ -249,6 +251,46 @@ class Trial:
         )
         self._channel.publish(event)
         return event.artifact
+
+    def set_user_attr(self, key: str, value: Any) -> None:
+        """Set a user attribute of the trial and return in microseconds, as `report` does.
+
+        The attribute is recorded as Optuna's `trial.set_user_attr` records it, and stands in the
+        exports of the report. A later value replaces the earlier; the next attempt of the trial
+        keeps what it does not set.
+
+        Args:
+            key: Text of 1 to 512 characters that does not begin with `trialbus:`.
+            value: What JSON can hold, in at most 65,535 bytes; tuples become lists, and the keys of
+                mappings become text.
+
+        Raises:
+            TypeError: `key` is not text, or JSON cannot hold `value`.
+            ValueError: `key` or `value` is beyond what databases hold, or the trial has more than
+                1000 attributes.
+            OutboxFullError: The hub has been away for so long that the outbox is full.
+
+        Example:
+            >>> trial.set_user_attr("n_parameters", 1_200_000)  # doctest: +SKIP
+
+        Source:
+            `optuna.trial.Trial.set_user_attr`.
+        """
+        check_key(key)
+        converted = convert_value(key, value)
+        if key not in self._attribute_keys and len(self._attribute_keys) >= MAX_ATTRIBUTES:
+            raise ValueError(f"the trial has {MAX_ATTRIBUTES} attributes, expected no further key")
+        self._channel.publish(
+            events.TrialAttributeSet(
+                study=self.study,
+                trial=self.number,
+                attempt=self.attempt,
+                key=key,
+                value=converted,
+            ),
+            at_once=False,
+        )
+        self._attribute_keys.add(key)
 
     def should_prune(self) -> bool:
         """Tell whether a prune command for this attempt has arrived, and set `prune_command`.

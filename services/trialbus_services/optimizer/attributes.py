@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-PREFIX: Final = "trialbus:"
+from trialbus.study.trial_attributes import RESERVED_PREFIX
+
+PREFIX: Final = RESERVED_PREFIX
 """Prefix of every key below; attributes of users do not have this prefix."""
 
 # User attributes of a study

@@ -46,6 +46,8 @@ logger = logging.getLogger(__name__)
 _TURN_BATCHES = 8  # batches of events that are read before trials are handed out
 _REOPEN_S = 5.0
 _FLUSH_S = 10.0
+_NO_STUDY = "its study does not run"
+_NO_TRIAL = "its trial, or this attempt of it, does not run"
 
 
 class OptimizerLoop:
@@ -65,12 +67,11 @@ class OptimizerLoop:
     TYPES = (
         events.EvaluationComplete,
         events.ArtifactLogged,
+        events.TrialAttributeSet,
         events.Enqueue,
-        # Left out, since the durable name of an optimizer keeps the types that it began with: a
-        # request may be refused twice after a crash, which changes nothing.
-        *(type_ for type_ in Ledger.TYPES if type_ is not events.RequestRefused),
+        *Ledger.TYPES,
     )
-    """Types of the events that the inbox has to return."""
+    """Types of the events that the inbox has to return, see `reading.READING`."""
 
     def __init__(
         self,
@@ -198,9 +199,9 @@ class OptimizerLoop:
             case events.TrialRequested():
                 self._requested_at[event.request] = self._clock()
             case events.ArtifactLogged():
-                if study := self._studies.get(event.study):
-                    with self._guard(study):
-                        study.record_artifact(event)
+                self._record_artifact(event)
+            case events.TrialAttributeSet():
+                self._record_attribute(event, offset)
             case events.Enqueue():
                 self._enqueue(event, offset)
             case events.StudyFinished():
@@ -229,10 +230,10 @@ class OptimizerLoop:
     def _evaluate(self, event: events.EvaluationComplete, offset: int) -> None:
         study = self._studies.get(event.study)
         if study is None:
-            self._reject("its study does not run", f"event {offset}, study {event.study!r}")
+            self._reject(_NO_STUDY, f"event {offset}, study {event.study!r}")
         elif (trial := study.state.trials.find_running(event)) is None:
             self._reject(
-                "its trial, or this attempt of it, does not run",
+                _NO_TRIAL,
                 f"event {offset}, trial {event.trial} of {event.study!r}, attempt {event.attempt}",
             )
             with self._guard(study):
@@ -260,10 +261,29 @@ class OptimizerLoop:
                     )
                 self._collector.decision.add(time.perf_counter() - began)
 
+    def _record_artifact(self, event: events.ArtifactLogged) -> None:
+        if study := self._studies.get(event.study):
+            with self._guard(study):
+                study.record_artifact(event)
+
+    def _record_attribute(self, event: events.TrialAttributeSet, offset: int) -> None:
+        study = self._studies.get(event.study)
+        about = f"event {offset}, trial {event.trial} of {event.study!r}, attempt {event.attempt}"
+        if study is None:
+            self._reject(_NO_STUDY, about)
+        elif study.state.trials.find_running(event) is None:
+            self._reject(_NO_TRIAL, about)
+        else:
+            with self._guard(study):
+                try:
+                    study.record_attribute(event)
+                except (TypeError, ValueError) as error:
+                    self._reject("its attribute", f"{about}: {error}")
+
     def _enqueue(self, event: events.Enqueue, offset: int) -> None:
         study = self._studies.get(event.study)
         if study is None:
-            self._reject("its study does not run", f"event {offset}, study {event.study!r}")
+            self._reject(_NO_STUDY, f"event {offset}, study {event.study!r}")
             return
         try:
             study.check_enqueued(event.params)

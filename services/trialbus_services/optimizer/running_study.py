@@ -292,6 +292,16 @@ class RunningStudy:
         """Record a file that a trial kept."""
         self._recorder.record_artifact(event)
 
+    def record_attribute(self, event: events.TrialAttributeSet) -> None:
+        """Record a user attribute that the running attempt of a trial set.
+
+        Raises:
+            TypeError: The value is not what JSON can hold.
+            ValueError: The key or the value is not what every storage can hold, or the trial has
+                too many attributes.
+        """
+        self._recorder.record_attribute(event)
+
     def close_trial(self, end: AttemptEnd) -> events.TrialClosed:
         """Record the end of a trial, tell pruner and sampler, and return the verdict."""
         number = end.trial.number

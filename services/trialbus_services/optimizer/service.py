@@ -12,12 +12,13 @@ from optuna.storages import BaseStorage
 from trialbus.client.link import Link
 from trialbus.client.presence import Presence
 from trialbus.client.publisher import Publisher
-from trialbus.client.subscriber import replay, subscribe
+from trialbus.client.subscriber import replay
 from trialbus.errors import TrialbusError
 from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.optimizer.allowed_modules import AllowedModules
 from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.loop import OptimizerLoop
+from trialbus_services.optimizer.reading import begin_reading
 from trialbus_services.optimizer.sampling import Suggester
 from trialbus_services.optimizer.session_check import SessionCheck
 from trialbus_services.optimizer.status import to_info
@@ -92,14 +93,7 @@ class Optimizer:
             )
             # An optimizer that died on another host counts as alive for the time-to-live.
             self._presence.wait_registered(_TAKEOVER_S)
-            self._inbox = subscribe(
-                *OptimizerLoop.TYPES,
-                name=_NAME,
-                start="earliest",
-                autocommit=False,
-                link=self._link,
-            )
-            committed = self._inbox.wait_ready(connect_s)
+            self._inbox, committed = begin_reading(self._link, connect_s)
             self._inbox.wake_on_arrival(self._wake.set)
         except BaseException:
             self._link.close()

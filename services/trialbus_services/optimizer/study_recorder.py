@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from trialbus.errors import SpecError
 from trialbus.messages import events
+from trialbus.study.trial_attributes import MAX_ATTRIBUTES, check_key, convert_value
 from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.optimizer.attributes import (
     ATTEMPT,
@@ -29,6 +30,7 @@ from trialbus_services.optimizer.attributes import (
     LATE,
     METRICS,
     ORIGIN,
+    PREFIX,
     PRUNE_REASON,
     PRUNED_BY,
     REQUEST,
@@ -228,6 +230,24 @@ class StudyRecorder:
         self.storage.amend_trial_system_attr(
             self.get_trial_id(event.trial), f"{_ARTIFACTS}{event.artifact}", json.dumps(meta)
         )
+
+    def record_attribute(self, event: events.TrialAttributeSet) -> None:
+        """Record a user attribute that a training set on an open trial.
+
+        Raises:
+            TypeError: The value is not what JSON can hold.
+            ValueError: The key or the value is not what every storage can hold, or the trial has
+                too many attributes.
+        """
+        if event.trial in self.closed:
+            return
+        check_key(event.key)
+        value = convert_value(event.key, event.value)
+        attributes = self.get_trial(event.trial).user_attrs
+        known = [key for key in attributes if not key.startswith(PREFIX)]
+        if event.key not in known and len(known) >= MAX_ATTRIBUTES:
+            raise ValueError(f"the trial has {MAX_ATTRIBUTES} attributes (expected no further key)")
+        self.storage.set_trial_user_attr(self.get_trial_id(event.trial), event.key, value)
 
     def record_end(
         self,

@@ -42,7 +42,7 @@ def to_parquet(table: Table) -> bytes:
     """Return the table of trials as Parquet.
 
     A column of several types, such as a categorical param of numbers and words, is written as
-    text.
+    text; a column with mappings, or with unlike lists, as JSON.
 
     Raises:
         ImportError: The package pyarrow is not installed.
@@ -54,11 +54,26 @@ def to_parquet(table: Table) -> bytes:
     columns: dict[str, Any] = {}
     for name, values in table.columns.items():
         types: set[type] = {type(value) for value in values if value is not None}
-        mixed = len(types) > 1 and not types <= {int, float}
-        columns[name] = [None if v is None else str(v) for v in values] if mixed else values
+        if types & {dict, list} and not _is_list_column(pa, values):
+            columns[name] = [None if v is None else _format_json(v) for v in values]
+        elif len(types) > 1 and not types <= {int, float}:
+            columns[name] = [None if v is None else str(v) for v in values]
+        else:
+            columns[name] = values
     sink = pa.BufferOutputStream()
     parquet.write_table(pa.table(columns), sink)
     return sink.getvalue().to_pybytes()
+
+
+def _is_list_column(pa: Any, values: Sequence[Any]) -> bool:
+    """Return whether values are lists, or None, all of one type of Parquet."""
+    if not all(isinstance(value, list | None) for value in values):
+        return False
+    try:
+        pa.array(values)
+    except (ValueError, TypeError):
+        return False
+    return True
 
 
 def to_json(study: Snapshot, summary: StudySummary) -> str:
@@ -164,12 +179,16 @@ def _format_cell(value: Any) -> str:
         case None:
             return ""
         case list() | tuple() | dict():
-            text = json.dumps(value, ensure_ascii=False, default=str)
+            text = _format_json(value)
         case str():
             text = value
         case _:
             return str(value)
     return '"' + text.replace('"', '""') + '"'
+
+
+def _format_json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _format_row(cells: Sequence[str]) -> str:

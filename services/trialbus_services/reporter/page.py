@@ -33,6 +33,7 @@ PLOTLY = "plotly.min.js"
 _LIBRARIES = ("trialbus", "optuna", "plotly", "pyzmq", "msgspec", "hydra-core")
 _MOST_BEST = 50
 _MOST_FAILURES = 20
+_LONGEST_CELL = 300  # characters of a cell in the table of trials
 
 
 def render_report(
@@ -148,13 +149,16 @@ def _render_trials(table: Table, best: Sequence[FrozenTrial]) -> Markup:
 
 
 def _convert_cell(value: Any) -> Any:
-    """Convert a value to a type of JSON, with a text for a float that is not finite."""
+    """Convert a value to a type of JSON: text for a float that is not finite; long text is cut."""
     if isinstance(value, float):
         if math.isfinite(value):
             # The page shows six digits, and sorts by a few more.
             return float(f"{value:.9g}")
         return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value if isinstance(value, str | int | bool | None) else str(value)
+    if isinstance(value, int | None):
+        return value
+    text = str(value)
+    return text if len(text) <= _LONGEST_CELL else f"{text[:_LONGEST_CELL]} …"
 
 
 def _escape_json(text: str) -> Markup:

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from trialbus_services.optimizer.attributes import ATTEMPT, CAUSE, CAUSES, SLOT, WORKER
+from trialbus_services.optimizer.attributes import (
+    ATTEMPT,
+    CAUSE,
+    CAUSES,
+    PREFIX,
+    SLOT,
+    WORKER,
+)
 from trialbus_services.reporter.snapshot import Snapshot, get_curve, is_feasible
 from trialbus_services.reporter.study_summary import get_state
 
@@ -46,8 +53,9 @@ class Table:
 def tabulate(study: Snapshot) -> Table:
     """Return the table of a study's trials.
 
-    A param that is called like another column gets `params.` before its name. Columns about
-    constraints and about where a trial ran are there only if there is something in them.
+    A param that is called like another column gets `params.` before its name, and a user attribute
+    of the trials `user_attrs.`. Columns about constraints and about where a trial ran are there
+    only if there is something in them.
 
     Args:
         study: The study.
@@ -79,7 +87,13 @@ def tabulate(study: Snapshot) -> Table:
         "cause": [trial.user_attrs.get(CAUSE) for trial in trials],
         "earlier causes": [" ".join(trial.user_attrs.get(CAUSES, [])) or None for trial in trials],
     }
-    return Table(table | {name: v for name, v in last.items() if any(x is not None for x in v)})
+    table |= {name: v for name, v in last.items() if any(x is not None for x in v)}
+    attributes = {key: None for trial in trials for key in trial.user_attrs}
+    for key in attributes:
+        if not key.startswith(PREFIX):
+            name = f"user_attrs.{key}" if key in {*table, *_LAST_COLUMNS} else key
+            table[name] = [trial.user_attrs.get(key) for trial in trials]
+    return Table(table)
 
 
 def _format_time(moment: datetime | None) -> str | None:
