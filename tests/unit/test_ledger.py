@@ -166,6 +166,31 @@ def test_an_earlier_attempt_that_the_log_has_before_the_decision_is_over() -> No
     assert not ledger.requests
 
 
+def test_of_two_answers_to_a_request_the_first_in_the_log_counts() -> None:
+    first, second = assigned("r1", 0), assigned("r1", 1)
+    ledger = fold(SUBMITTED, requested("r1"), first, second)
+    assert list(ledger.studies["s"].trials.open) == [0]
+    assert not ledger.requests
+    requester = HandOuts()
+    assert (requester.add(first), requester.add(second)) == (True, False)
+    assert requester.add(assigned("r2", 1))  # the attempt of the void answer is free
+
+
+def test_a_decision_whose_request_the_log_answers_otherwise_is_taken_back() -> None:
+    ledger = fold(SUBMITTED, requested("r1"))
+    ledger.decide(assigned("r1", 1), 2)
+    (end,) = ledger.apply(assigned("r1", 0))
+    assert (end.trial.number, end.state) == (1, "waiting")
+    trials = ledger.studies["s"].trials
+    assert not trials.open[0].is_waiting
+    assert ledger.apply(assigned("r1", 1)) == []
+    assert not ledger.requests
+    assert trials.open[1].is_waiting
+    ledger.apply(requested("r2"))
+    ledger.decide(assigned("r2", 1, trials.find_next_attempt(1)), 3)
+    assert not trials.open[1].is_waiting
+
+
 def test_a_request_that_is_withdrawn_before_its_answer_is_void_stays_withdrawn() -> None:
     ledger = fold(SUBMITTED, requested("r1", "v1"), requested("r2", "v2"))
     ledger.decide(assigned("r2", session="v2"), 2)

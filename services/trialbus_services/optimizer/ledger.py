@@ -6,11 +6,12 @@ recovers by reading the log again. The ledger decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from trialbus.messages import events
+from trialbus.messages.hand_outs import HandOuts
 from trialbus.study.spec import StudySpec
 from trialbus_services.optimizer.trial_states import AttemptEnd, TrialStates
 
@@ -65,11 +66,13 @@ class Ledger:
     def __init__(self) -> None:
         self.studies: dict[str, StudyState] = {}
         self.requests: dict[str, events.TrialRequested] = {}
-        #: Requests with an answer that the log does not have yet.
-        self._decided: dict[str, events.TrialRequested] = {}
-        self._answered: set[str] = set()
+        #: Requests with an answer that the log does not have yet, and that answer.
+        self._decided: dict[str, tuple[events.TrialRequested, events.TrialAssigned]] = {}
+        self._hand_outs = HandOuts()
+        self._withdrawn: set[str] = set()  # or refused
         self._lost: set[str] = set()
         self._offset = 0
+        self._among: Collection[str] = ()
         self._apply: dict[type, Callable[[Any], Iterable[AttemptEnd]]] = {
             events.StudySubmitted: self._submit_study,
             events.StudyStarted: self._start_study,
@@ -80,22 +83,31 @@ class Ledger:
             events.Prune: self._prune_trial,
             events.TrialRequested: self._add_request,
             events.RequestWithdrawn: self._withdraw_request,
-            events.RequestRefused: self._refuse_request,
+            events.RequestRefused: self._withdraw_request,
             events.TrialAssigned: self._assign_trial,
             events.TrialFinished: self._finish_attempt,
             events.TrialClosed: self._close_trial,
             events.TrainerLost: self._lose_session,
         }
 
-    def apply(self, event: events.AnyEvent, offset: int = 0) -> list[AttemptEnd]:
+    def apply(
+        self, event: events.AnyEvent, offset: int = 0, studies: Collection[str] | None = None
+    ) -> list[AttemptEnd]:
         """Apply an event that lies at an offset of the log, and return the ends of attempts.
 
         An event that was applied before changes nothing.
+
+        Args:
+            event: The event.
+            offset: Offset of the event.
+            studies: Names of the studies to which an event about every study is applied; None for
+                all. The others get the event later, and nothing that follows it before.
         """
         apply = self._apply.get(type(event))
         if apply is None:
             return []
         self._offset = offset
+        self._among = self.studies if studies is None else studies
         ends = list(apply(event))
         for end in ends:
             end.trial.until = offset
@@ -108,14 +120,13 @@ class Ledger:
             event: The assignment, which answers a request that waits.
             offset: Offset of the log at which the decision was made.
         """
-        self._decided[event.request] = self.requests.pop(event.request)
+        self._decided[event.request] = self.requests.pop(event.request), event
         self.studies[event.study].trials.decide(event, offset)
 
     def retract(self, event: events.TrialAssigned, request: events.TrialRequested) -> None:
         """Retract an assignment that was decided and not published: its request waits again."""
         self.studies[event.study].trials.discard(event.trial)
         self._decided.pop(event.request, None)
-        self._answered.discard(event.request)
         self._add_request(request)
 
     def find_refused(self) -> list[events.RequestRefused]:
@@ -148,7 +159,10 @@ class Ledger:
 
     def _submit_study(self, event: events.StudySubmitted) -> Iterable[AttemptEnd]:
         state = self.studies.get(event.study)
-        trials = state.trials if state else TrialStates(event.study, self._answered, self._lost)
+        if state:
+            trials = state.trials
+        else:
+            trials = TrialStates(event.study, self._hand_outs, self._withdrawn, self._lost)
         trials.spec = event.spec
         self.studies[event.study] = StudyState(
             event.spec, event.submission, trials, origin=event.origin
@@ -190,38 +204,53 @@ class Ledger:
         return state.trials.prune(event) if state else ()
 
     def _add_request(self, event: events.TrialRequested) -> Iterable[AttemptEnd]:
-        if event.request not in self._answered and event.session not in self._lost:
+        is_over = (
+            event.request in self._withdrawn
+            or event.request in self._decided
+            or self._hand_outs.is_answered(event.request)
+            or event.session in self._lost
+        )
+        if not is_over:
             self.requests.setdefault(event.request, event)
         return ()
 
-    def _withdraw_request(self, event: events.RequestWithdrawn) -> Iterable[AttemptEnd]:
-        self._answered.add(event.request)
+    def _withdraw_request(
+        self, event: events.RequestWithdrawn | events.RequestRefused
+    ) -> Iterable[AttemptEnd]:
+        self._withdrawn.add(event.request)
         self._decided.pop(event.request, None)
         self.requests.pop(event.request, None)
-        return [
-            end for state in self.studies.values() for end in state.trials.withdraw(event.request)
-        ]
-
-    def _refuse_request(self, event: events.RequestRefused) -> Iterable[AttemptEnd]:
-        self._answered.add(event.request)
-        self.requests.pop(event.request, None)
-        return ()
+        return [end for name in self._among for end in self._trials(name).withdraw(event.request)]
 
     def _assign_trial(self, event: events.TrialAssigned) -> Iterable[AttemptEnd]:
-        state = self.studies.get(event.study)
-        decided = self._decided.pop(event.request, None)
-        if state and state.trials.is_void(event):
-            # Whoever made the request reads the log in the same order, and still waits.
-            if decided is not None:
-                self._answered.discard(event.request)
-                self._add_request(decided)
-            return ()
+        is_void = self._hand_outs.is_void(event)
+        ends = self._compare_decision(event, is_void=is_void)
+        if is_void:
+            return ends
         self.requests.pop(event.request, None)
-        if state:
+        if state := self.studies.get(event.study):
             state.trials.assign(event, self._offset)
             state.began_at = event.at if state.began_at is None else state.began_at
-        self._answered.add(event.request)
-        return ()
+        else:
+            self._hand_outs.add(event)
+        return ends
+
+    def _compare_decision(
+        self, event: events.TrialAssigned, *, is_void: bool
+    ) -> Iterable[AttemptEnd]:
+        """Take back what was decided for a request if the log has an answer that goes before."""
+        if event.request not in self._decided:
+            return ()
+        request, decided = self._decided[event.request]
+        is_decided = _identify(event) == _identify(decided)
+        if is_void and not is_decided:
+            return ()
+        del self._decided[event.request]
+        if is_void:  # the requester reads the log in the same order, and still waits
+            self._add_request(request)
+        elif is_decided:
+            return ()
+        return self.studies[decided.study].trials.take_back(decided)
 
     def _finish_attempt(self, event: events.TrialFinished) -> Iterable[AttemptEnd]:
         state = self.studies.get(event.study)
@@ -236,4 +265,11 @@ class Ledger:
     def _lose_session(self, event: events.TrainerLost) -> Iterable[AttemptEnd]:
         self._lost.add(event.session)  # for good: a late request gets no trial
         self.requests = {id_: r for id_, r in self.requests.items() if r.session != event.session}
-        return [end for state in self.studies.values() for end in state.trials.lose(event)]
+        return [end for name in self._among for end in self._trials(name).lose(event)]
+
+    def _trials(self, study: str) -> TrialStates:
+        return self.studies[study].trials
+
+
+def _identify(event: events.TrialAssigned) -> tuple[str, int, int]:
+    return event.study, event.trial, event.attempt

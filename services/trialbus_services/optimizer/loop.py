@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
 
 import msgspec
@@ -21,12 +21,12 @@ from optuna.exceptions import StorageInternalError
 from trialbus.client.subscriber import Record
 from trialbus.errors import SpecError
 from trialbus.messages import events
-from trialbus.messages.topics import escape_study
 from trialbus_services.optimizer.allowed_modules import AllowedModules
 from trialbus_services.optimizer.announcer import Announcer
 from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.ledger import Ledger
 from trialbus_services.optimizer.other_programs import OtherPrograms
+from trialbus_services.optimizer.postponed import PostponedRecords
 from trialbus_services.optimizer.running_study import RunningStudy
 from trialbus_services.optimizer.status import OptimizerStatus
 from trialbus_services.optimizer.status_collector import StatusCollector
@@ -98,8 +98,7 @@ class OptimizerLoop:
         self._ledger = Ledger()
         self._other_programs = OtherPrograms(self._announcer, self._ledger)
         self._studies: dict[str, RunningStudy] = {}
-        #: Records about studies that wait for the storage, by the study's name in topics.
-        self._postponed: dict[str, list[Record]] = {}
+        self._postponed = PostponedRecords()
         self._reopen_at = 0.0
         self._requested_at: dict[str, float] = {}
         self._is_live = False
@@ -169,13 +168,18 @@ class OptimizerLoop:
         return True
 
     def _apply(self, record: Record) -> None:
-        if self._postponed and (study := record.topic.split("/")[1]) in self._postponed:
-            self._postponed[study].append(record)
-            return
+        """Apply a record of the log to the studies that are not postponed."""
+        if not self._postponed:
+            self._apply_to(record)
+        elif not self._postponed.keep(record):
+            self._apply_to(record, [n for n in self._ledger.studies if n not in self._postponed])
+
+    def _apply_to(self, record: Record, studies: Collection[str] | None = None) -> None:
+        """Apply a record; if it is about every study, to the named studies (None for all)."""
         event = self._decode(record)
         if event is None:
             return
-        ends = self._ledger.apply(event, record.offset)
+        ends = self._ledger.apply(event, record.offset, studies)
         self._collector.applied += 1
         self._dispatch(event, record.offset)
         for end in ends:
@@ -321,9 +325,9 @@ class OptimizerLoop:
                 self._restore(study, end)
             study.resume()
         except (StorageInternalError, sqlalchemy.exc.OperationalError) as error:
-            if escape_study(name) not in self._postponed:
+            if name not in self._postponed:
                 logger.warning("study %r waits for the storage: %s", name, error)
-            self._postponed.setdefault(escape_study(name), [])
+            self._postponed.postpone(name)
         except Exception as error:  # noqa: BLE001 - a failure of any kind ends this study only
             self._finish_failed(name, error)
         else:
@@ -335,17 +339,19 @@ class OptimizerLoop:
             return
         self._reopen_at = self._clock() + _REOPEN_S
         for name in list(self._ledger.studies):
-            key = escape_study(name)
-            records = self._postponed.pop(key, None)
-            if records is None:
+            if name not in self._postponed:
                 continue
+            records = self._postponed.pop(name)
             end = records[0].offset if records else self._inbox.offset
             self._open_study(name, end or 0)
-            if key in self._postponed:
-                self._postponed[key] = records
+            if name in self._postponed:
+                self._postponed.keep_for(name, *records)
                 continue
             for record in records:
-                self._apply(record)
+                if name in self._postponed:  # submitted again, and waits again
+                    self._postponed.keep_for(name, record)
+                else:
+                    self._apply_to(record, [name])
 
     def _reopen_changed(self) -> None:
         """Open studies again in which another program has added, begun or ended trials."""

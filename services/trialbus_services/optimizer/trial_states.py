@@ -8,6 +8,7 @@ that attempt, and is closed with a state. No I/O and no clock.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -119,23 +120,29 @@ class TrialStates:
 
     Args:
         study: Name of the study.
-        answered: Ids of the requests that have an answer or were withdrawn. The studies of a
-            ledger share the set, since a request may be for any study.
-        lost: Ids of the sessions that were lost. The studies of a ledger share this set, too.
+        hand_outs: Assignments that count. The studies of a ledger share them, since a request may
+            be for any study.
+        withdrawn: Ids of the requests that were withdrawn or refused before.
+        lost: Ids of the sessions that were lost before.
     """
 
     def __init__(
-        self, study: str, answered: set[str] | None = None, lost: set[str] | None = None
+        self,
+        study: str,
+        hand_outs: HandOuts | None = None,
+        withdrawn: Iterable[str] = (),
+        lost: Iterable[str] = (),
     ) -> None:
         self.study = study
         self.open: dict[int, OpenTrial] = {}
         #: Specification; before it was seen, any number of attempts may be lost or killed.
         self.spec: StudySpec | None = None
-        self._answered: set[str] = set() if answered is None else answered
-        self._lost: set[str] = set() if lost is None else lost
+        self._hand_outs = HandOuts() if hand_outs is None else hand_outs
+        # Not shared: a study that waits for the storage is behind the others.
+        self._withdrawn = set(withdrawn)
+        self._lost = set(lost)
         #: Lowest attempt of each trial that may still run.
         self._next_attempts: dict[int, int] = {}
-        self._hand_outs = HandOuts()
 
     def find_running(self, event: events.TrialEvent) -> OpenTrial | None:
         """Return the trial of an event about a running attempt; None if the attempt is over."""
@@ -159,14 +166,17 @@ class TrialStates:
         in_log = self._hand_outs.find_next_attempt(self.study, number)
         return max(in_log, self._next_attempts.get(number, 0))
 
-    def is_void(self, event: events.TrialAssigned) -> bool:
-        """Tell whether the log hands out a later attempt of a trial before an assignment."""
-        return self._hand_outs.is_void(event)
-
     def decide(self, event: events.TrialAssigned, offset: int) -> None:
         """Open an attempt before the log has its assignment."""
-        self._answered.add(event.request)
         self._open_assigned(event, offset)
+
+    def take_back(self, decided: events.TrialAssigned) -> list[AttemptEnd]:
+        """Let the trial wait of a decided assignment that turned out void: nobody runs it."""
+        trial = self.find_running(decided)
+        if trial is None or trial.request != decided.request:
+            return []
+        trial.was_run = False
+        return [self._let_wait(trial)]
 
     def assign(self, event: events.TrialAssigned, offset: int = 0) -> OpenTrial | None:
         """Open an attempt that the log hands out.
@@ -174,11 +184,22 @@ class TrialStates:
         Returns:
             None if the request was answered before, or withdrawn, or if the assignment is void.
         """
-        if not self._hand_outs.add(event) or event.request in self._answered:
+        was_answered = self._hand_outs.is_answered(event.request)
+        if not self._hand_outs.add(event) or was_answered or event.request in self._withdrawn:
             return None
-        self._answered.add(event.request)
         if event.attempt < self._next_attempts.get(event.trial, 0):
             return None  # this optimizer has decided on a later attempt, which the log will have
+        trial = self.open.get(event.trial)
+        if (
+            trial
+            and event.request
+            and (trial.attempt, trial.request)
+            == (
+                event.attempt,
+                event.request,
+            )
+        ):
+            return trial  # opened when it was decided
         return self._open_assigned(event, offset)
 
     def _open_assigned(self, event: events.TrialAssigned, offset: int) -> OpenTrial:
@@ -249,12 +270,13 @@ class TrialStates:
 
     def withdraw(self, request: str) -> list[AttemptEnd]:
         """Let the trial that was handed out for a request wait."""
-        self._answered.add(request)
-        return [
-            self._take_back(trial)
-            for trial in list(self.open.values())
-            if trial.request == request and not trial.is_waiting
-        ]
+        self._withdrawn.add(request)
+        ends: list[AttemptEnd] = []
+        for trial in list(self.open.values()):
+            if trial.request == request and not trial.is_waiting:
+                trial.was_run = False
+                ends.append(self._let_wait(trial))
+        return ends
 
     def lose(self, event: events.TrainerLost) -> list[AttemptEnd]:
         """Let the trials of a lost session wait; close a trial that was lost too often."""
@@ -312,10 +334,6 @@ class TrialStates:
             return find_limit(cause, self.spec.retries, self.spec.max_retries)
         limit, key = find_limit(cause, {}, 0)
         return (math.inf if cause in ("lost", "killed") else limit), key
-
-    def _take_back(self, trial: OpenTrial) -> AttemptEnd:
-        trial.was_run = False
-        return self._let_wait(trial)
 
     def _let_wait(
         self, trial: OpenTrial, cause: FailureCause | None = None, error: str | None = None
