@@ -34,6 +34,10 @@ print("imported", end="")
 def value(trial):
     return trial.params["lr"] * 2
 
+def write(trial):
+    (trial.run_dir / "lr.txt").write_text(str(trial.params["lr"]))
+    return trial.params["lr"]
+
 def show(trial):
     trial.report(0, {"loss": 1.0})
     print(json.dumps({
@@ -318,7 +322,9 @@ async def test_a_module_that_cannot_be_forked_is_refused_when_the_worker_starts(
 
 
 @pytest.mark.timeout(120)
-def test_a_study_of_a_function_completes_and_leaves_nothing_running(bus: Bus, folder: Path) -> None:
+def test_a_study_of_a_function_completes_and_its_trials_have_folders_for_their_files(
+    bus: Bus, folder: Path
+) -> None:
     study = bus.service(
         "study",
         "study=digits",
@@ -326,12 +332,14 @@ def test_a_study_of_a_function_completes_and_leaves_nothing_running(bus: Bus, fo
         "study.objective.metric=x",
         "trainer=function",
         f"trainer.cwd={folder}",
-        "trainer.function=trainings:value",
+        "trainer.function=trainings:write",
         "~study.params",
         "+study.params={lr:{type:float,low:0,high:1}}",
     )
     assert study.wait(100) == 0, study.printed()
     assert "4 complete" in study.printed()
+    files = [bus.directory / "log" / "runs" / "digits" / f"{n}" / "lr.txt" for n in range(4)]
+    assert all(0 <= float(file.read_text()) <= 1 for file in files)
 
 
 @pytest.mark.parametrize(

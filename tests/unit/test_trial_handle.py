@@ -16,10 +16,12 @@ from support.until import until
 from trialbus.client.link import Link
 from trialbus.client.presence import Presence
 from trialbus.client.ring_directory import GROUP_VARIABLE
+from trialbus.protocol.start_folder import FOLDER_VARIABLE
 from trialbus.testing import TestBus
 from trialbus.trainer.assignment import TRIAL_VARIABLE, make_environment, parse_assignment
 from trialbus.trainer.channel import BusChannel, PrintingChannel
 from trialbus.trainer.distributed import Ranks
+from trialbus.trainer.run_directory import RUN_DIRECTORY_VARIABLE
 from trialbus.trainer.trial import Trial
 
 
@@ -165,3 +167,21 @@ def test_the_time_limit_of_a_trial_is_left_to_its_worker(
     with attach_with_limit(bus):
         timers = [t for t in threading.enumerate() if isinstance(t, threading.Timer)]
         assert timers == []
+
+
+@pytest.mark.parametrize("given", [True, False], ids=["by-a-worker", "without-a-worker"])
+def test_the_attempts_of_a_trial_share_a_folder_for_their_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, given: bool
+) -> None:
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path))
+    monkeypatch.delenv(RUN_DIRECTORY_VARIABLE, raising=False)
+    if given:
+        monkeypatch.setenv(RUN_DIRECTORY_VARIABLE, str(tmp_path / "given"))
+    folders = set[Path]()
+    for attempt in range(2):
+        assigned = trialbus.TrialAssigned(study="digits", trial=3, attempt=attempt, params={})
+        trial = Trial(assigned, PrintingChannel(), None, Ranks(is_given=True))
+        assert trial.run_dir.is_dir()
+        folders.add(trial.run_dir)
+    expected = "given" if given else ".trialbus/runs/digits/3"
+    assert folders == {tmp_path / expected}

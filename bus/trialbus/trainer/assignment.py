@@ -18,9 +18,6 @@ from trialbus.trainer.launchers import OUTER_RANKS_VARIABLE, describe_outer_rank
 #: Environment variable of a trial's process, set by the worker: the `TrialAssigned` as JSON.
 TRIAL_VARIABLE = "TRIALBUS_TRIAL"
 
-#: Environment variable of a trial's process, set by the worker: the folder of the trial's files.
-RUN_DIRECTORY_VARIABLE = "TRIALBUS_RUN_DIR"
-
 #: Seconds of silence after which a trainer counts as lost.
 TTL_S = 30.0
 

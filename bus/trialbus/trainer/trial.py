@@ -34,6 +34,7 @@ from trialbus.trainer.checkpoint import Checkpoints, locate_checkpoints
 from trialbus.trainer.defaults import add_defaults, check_defaults
 from trialbus.trainer.distributed import Ranks
 from trialbus.trainer.metrics import MAX_STEP, NO_METRICS, convert_step, flatten_metrics
+from trialbus.trainer.run_directory import make_run_directory
 from trialbus.trainer.termination import Termination
 
 _TRACEBACK_LINES = 20
@@ -154,14 +155,31 @@ class Trial:
         return Params(merge_configs(self._config, self.params))
 
     @cached_property
+    def run_dir(self) -> Path:
+        """Folder for the files of this trial, which all attempts share; made when first read.
+
+        The folder is `$TRIALBUS_RUN_DIR`, by default `.trialbus/runs/<study>/<trial>`.
+
+        Raises:
+            OSError: The folder cannot be made.
+
+        Example:
+            >>> (trial.run_dir / "notes.txt").write_text("mine")  # doctest: +SKIP
+        """
+        return make_run_directory(self.study, self._folder_number)
+
+    @cached_property
     def checkpoint(self) -> Checkpoints:
         """Checkpoints of this trial, from which the next attempt resumes.
 
         The folder lies in `$TRIALBUS_CHECKPOINTS`, by default `.trialbus/checkpoints`.
         """
-        number = self.number if self.study else self.seed  # stand-alone runs share no checkpoints
         is_fresh = self.attempt == 0 and self.is_speaker
-        return Checkpoints(locate_checkpoints(self.study, number), fresh=is_fresh)
+        return Checkpoints(locate_checkpoints(self.study, self._folder_number), fresh=is_fresh)
+
+    @property
+    def _folder_number(self) -> int:
+        return self.number if self.study else self.seed  # stand-alone runs share no files
 
     @property
     def budget(self) -> int:

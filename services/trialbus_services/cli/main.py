@@ -41,6 +41,7 @@ commands:
   dashboard  serve Optuna's own dashboard on the storage
 
   init       look at a training script and write a first study file: trialbus init train.py
+  best       print the best params, to put into the next command: trialbus best digits
   report     write the report of a study now: trialbus report digits
   watch      show a running study in any terminal: trialbus watch digits
   events     print the events of a bus: trialbus events --study digits --follow
@@ -268,6 +269,7 @@ def _dry_run(composition: ComposedConfig) -> int:
 #: Functions of the commands without a config. A function is imported when the command is called, so
 #: that the other commands start faster.
 TOOLS = {
+    "best": "trialbus_services.cli.best:best",
     "report": "trialbus_services.cli.report:report",
     "watch": "trialbus_services.cli.watch:watch",
     "events": "trialbus_services.cli.inspect:events",

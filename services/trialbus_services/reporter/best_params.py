@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
 import yaml
@@ -16,9 +17,11 @@ from optuna.trial import FrozenTrial
 from trialbus.messages.events import TrialAssigned
 from trialbus.study.nested_config import Params
 from trialbus.study.spec import StudySpec
-from trialbus_services.config.settings import TrainerSettings
+from trialbus_services.config.settings import ParamsAs, TrainerSettings
 from trialbus_services.optimizer.assignment import build_assignment
-from trialbus_services.reporter.study_summary import StudySummary
+from trialbus_services.optimizer.recorded_spec import read_spec
+from trialbus_services.reporter.snapshot import Snapshot
+from trialbus_services.reporter.study_summary import StudySummary, get_state
 from trialbus_services.views.formats import format_value
 from trialbus_services.worker.command_line import (
     build_command,
@@ -26,10 +29,17 @@ from trialbus_services.worker.command_line import (
     collect_values,
     escape_for_omegaconf,
     format_params_file,
+    list_flags,
+    list_overrides,
 )
 
 #: Name of the file with the params, and of the file for programs that read their params from one.
 YAML, JSON = "best_params.yaml", "best_params.json"
+
+Form: TypeAlias = Literal["flags", "overrides", "json", "yaml", "env"]
+"""Form of the params of a trial in text: for a command line, a file or a shell."""
+
+_FORMS: dict[ParamsAs, Form] = {"flags": "flags", "overrides": "overrides", "file": "json"}
 
 #: Run directory of the printed command, in the folder from which the command is run.
 _RUN_DIR = Path("best_run")
@@ -78,9 +88,62 @@ def write_params(
         assigned = build_assignment(spec, trial.number, trial.params)
         command = _build_command(trainer, assigned, home / JSON)
         values = collect_values(assigned) if trainer.params_as == "file" else params
-    comment = [_describe(trial, summary), command]
+    comment = [describe_trial(trial, summary), command]
     lines = ["# @package _global_", *(f"# {line}" for line in comment), format_config(params)]
     return {YAML: "\n".join(lines), JSON: format_params_file(values)}
+
+
+def find_form(summary: StudySummary) -> Form:
+    """Return the form in which a study's program takes its params; flags where `attach` does."""
+    trainer = _read_trainer(summary.config)
+    return _FORMS.get(trainer.params_as, "flags") if trainer else "flags"
+
+
+def format_params(trial: FrozenTrial, study: Snapshot, summary: StudySummary, form: Form) -> str:
+    """Return the params of a trial as text, in forms for a command on one line.
+
+    Flags, overrides and variables are quoted for a shell, and also have the values that all trials
+    of the study share.
+
+    Args:
+        trial: The trial.
+        study: The study of the trial.
+        summary: Summary of the study.
+        form: Form of the text.
+    """
+    spec, trainer = read_spec(study.user_attrs), _read_trainer(summary.config)
+    if spec is None:
+        params: Mapping[str, Any] = dict(trial.params)
+        values, config_name = params, None
+    else:
+        assigned = build_assignment(spec, trial.number, trial.params)
+        params, values = assigned.params, collect_values(assigned)
+        config_name = assigned.config_name
+    match form:
+        case "json":
+            return json.dumps(values if trainer and trainer.params_as == "file" else params)
+        case "yaml":
+            return format_config(params).rstrip("\n")
+        case "flags":
+            arguments = list_flags(values, trainer.switches if trainer else {})
+        case "overrides":
+            arguments = list_overrides(values, config_name)
+        case "env":
+            return " ".join(_list_variables(values))
+    return " ".join(map(_quote, arguments))
+
+
+def describe_trial(trial: FrozenTrial, summary: StudySummary) -> str:
+    """Return a line about a trial: number, study, rank, and values or state."""
+    values = ", ".join(
+        f"{metric}={format_value(value)}"
+        for metric, value in zip(summary.metrics, trial.values or (), strict=False)
+    )
+    is_best = any(trial.number == best.number for best in summary.best)
+    n_best = len(summary.best)
+    front = f"one of {n_best} on the Pareto front"
+    role = ("the best" if n_best == 1 else front) if is_best else get_state(trial)
+    return " ".join(f"trial {trial.number} of {summary.name}, {role}: {values}".split()).rstrip(":")
 
 
 def format_config(values: Mapping[str, Any]) -> str:
@@ -112,16 +175,6 @@ def _escape(value: Any) -> Any:
             return value
 
 
-def _describe(trial: FrozenTrial, summary: StudySummary) -> str:
-    values = ", ".join(
-        f"{metric}={format_value(value)}"
-        for metric, value in zip(summary.metrics, trial.values, strict=True)
-    )
-    n_best = len(summary.best)
-    role = "the best" if n_best == 1 else f"one of {n_best} on the Pareto front"
-    return " ".join(f"trial {trial.number} of {summary.name}, {role}: {values}".split())
-
-
 def _read_trainer(config: Mapping[str, Any] | None) -> TrainerSettings | None:
     """Return the trainer of a study's config; None where it is not known or is a function."""
     try:
@@ -143,11 +196,14 @@ def _build_command(trainer: TrainerSettings, assigned: TrialAssigned, params_fil
         switches=trainer.switches,
     )
     is_environment = trainer.params_as == "environment"
-    variables = build_environment(collect_values(assigned)) if is_environment else {}
-    words = [*(f"{name}={_quote(value)}" for name, value in variables.items())]
-    words += map(_quote, command)
+    variables = _list_variables(collect_values(assigned)) if is_environment else []
+    words = [*variables, *map(_quote, command)]
     folder = [] if trainer.cwd is None else ["cd", _quote(trainer.cwd), "&&"]
     return " ".join([*folder, *words])
+
+
+def _list_variables(values: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={_quote(value)}" for name, value in build_environment(values).items()]
 
 
 def _suggest_command(folder: str) -> str:

@@ -28,6 +28,9 @@ PARAMS_FILE = "params.json"
 #: Interpolation whose result is the text `???`, which OmegaConf would take for a missing value.
 _MISSING = """${oc.decode:"'???'"}"""
 
+#: Text that Hydra reads as the same text without quotes, unless the text is one of the constants.
+_WORD = re.compile(r"(?!(?:null|true|false|inf|nan)$)[a-z_]\w*", re.ASCII | re.IGNORECASE)
+
 _NO_SWITCHES: Switches = {}
 
 
@@ -94,13 +97,11 @@ def build_command(
     added: list[str] = []
     match params_as:
         case "overrides":
-            if trial.config_name:
-                added.append(f"--config-name={trial.config_name}")
-            added += [f"{name}={quote_for_hydra(value)}" for name, value in values.items()]
+            added = list_overrides(values, trial.config_name)
         case "flags":
-            added += _list_flags(values, switches)
+            added = list_flags(values, switches)
         case "file":
-            added += [] if "params_file" in used else [str(params_file)]
+            added = [] if "params_file" in used else [str(params_file)]
         case "environment":
             pass
     before, behind = split_at_arguments(command)
@@ -131,6 +132,35 @@ def collect_values(trial: TrialAssigned) -> dict[str, Any]:
     `optimizer=adam` chooses a group, in which `optimizer.lr=0.1` is a value.
     """
     return {**flatten_config(trial.config), **trial.params}
+
+
+def list_overrides(values: Mapping[str, Any], config_name: str | None = None) -> list[str]:
+    """Return values as the overrides of a Hydra application.
+
+    Args:
+        values: Values by dotted name.
+        config_name: Configuration that the application composes; None for the application's own.
+    """
+    chosen = [f"--config-name={config_name}"] if config_name else []
+    return [*chosen, *(f"{name}={quote_for_hydra(value)}" for name, value in values.items())]
+
+
+def list_flags(values: Mapping[str, Any], switches: Switches = _NO_SWITCHES) -> list[str]:
+    """Return values as the flags of a program; a value that is None has no flag.
+
+    Args:
+        values: Values by name.
+        switches: Options without a value, by param.
+    """
+    flags: list[str] = []
+    for name, value in values.items():
+        if name in switches:
+            forms = switches[name]
+            on, off = (forms, "") if isinstance(forms, str) else forms
+            flags += filter(None, [on if value else off])
+        elif value is not None:
+            flags.append(f"--{name}={format_text(value)}")
+    return flags
 
 
 def build_environment(values: Mapping[str, Any]) -> dict[str, str]:
@@ -166,8 +196,8 @@ def quote_for_hydra(value: Any) -> str:
         Hydra 1.3, "Basic override syntax"; `hydra.core.override_parser`.
 
     Example:
-        >>> quote_for_hydra(["adam", None, {"deep": 2}])
-        "['adam',null,{deep:2}]"
+        >>> quote_for_hydra(["adam", "null", None, {"deep": 2}])
+        "[adam,'null',null,{deep:2}]"
     """
     match value:
         case list() | tuple():
@@ -178,7 +208,8 @@ def quote_for_hydra(value: Any) -> str:
         case None:
             return "null"
         case str():
-            return QuotedString(escape_for_omegaconf(value), Quote.single).with_quotes()
+            quoted = QuotedString(escape_for_omegaconf(value), Quote.single).with_quotes()
+            return value if _WORD.fullmatch(value) else quoted
         case float() if not math.isfinite(value):
             return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
         case _:
@@ -210,15 +241,3 @@ def escape_for_omegaconf(text: str) -> str:
 
 def _escape_key(name: str) -> str:
     return re.sub(r"([\\()\[\]{}:=,\s])", r"\\\1", name)
-
-
-def _list_flags(values: Mapping[str, Any], switches: Switches) -> list[str]:
-    flags: list[str] = []
-    for name, value in values.items():
-        if name in switches:
-            forms = switches[name]
-            on, off = (forms, "") if isinstance(forms, str) else forms
-            flags += filter(None, [on if value else off])
-        elif value is not None:
-            flags.append(f"--{name}={format_text(value)}")
-    return flags

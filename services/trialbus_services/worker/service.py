@@ -19,6 +19,7 @@ from trialbus.messages import events
 from trialbus.messages.hand_outs import HandOuts
 from trialbus.protocol.endpoint import resolve
 from trialbus.trainer.assignment import make_environment
+from trialbus.trainer.run_directory import RUN_DIRECTORY_VARIABLE
 from trialbus_services.config.settings import BusSettings, WorkerSettings
 from trialbus_services.process import gpus, paths
 from trialbus_services.worker.attempt import Attempt
@@ -206,6 +207,8 @@ class Worker:
             self._bus.logs / "trials", trial.study, trial.trial, trial.attempt
         )
         env = make_environment(trial, resolve(self._bus.endpoint))
+        run_directory = paths.locate_run_directory(self._bus.runs, trial.study, trial.trial)
+        env[RUN_DIRECTORY_VARIABLE] = str(run_directory)
         if self._gpus:
             env[gpus.VARIABLE] = self._gpus[trial.slot]
         attempt = Attempt(

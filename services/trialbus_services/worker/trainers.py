@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 from trialbus.messages.events import EvaluationComplete, TrialAssigned
 from trialbus.protocol.private_folder import make_private_folder
-from trialbus.trainer.assignment import RUN_DIRECTORY_VARIABLE
 from trialbus_services.config.metric_source import MetricSource
 from trialbus_services.config.settings import ParamsAs, Switches
 from trialbus_services.process import paths
@@ -132,7 +131,6 @@ class CommandTrainer:
                 **os.environ,
                 "PATH": build_search_path(os.environ),
                 **self.env,
-                RUN_DIRECTORY_VARIABLE: str(run_directory),
                 **params,
                 **env,
             },
