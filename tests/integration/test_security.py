@@ -284,6 +284,39 @@ def test_a_key_that_is_taken_off_the_list_is_locked_out_at_once(guarded: Bus) ->
     assert_locked_out(trialbus.Link(guarded.endpoint, keys=keys(guarded, "listener")))
 
 
+def test_a_fetch_that_waits_is_not_answered_once_its_key_is_taken_off_the_list(
+    guarded: Bus,
+) -> None:
+    allowed = guarded.directory / "keys" / "allowed.json"
+    with (
+        link(guarded, "service") as service,
+        trialbus.Publisher(link=service) as publisher,
+        RawClient(guarded.endpoint, keys=keys(guarded, "listener")) as listener,
+    ):
+        listener.send(frames.Fetch(1, 0, ["*/*/*"], wait_ms=60_000, answers=16))
+        until(lambda: hub_status(service).parked == 1)
+        kept = {k: v for k, v in json.loads(allowed.read_text()).items() if v["name"] != "listener"}
+        allowed.write_text(json.dumps(kept))
+        publisher.publish(evaluation())
+        assert publisher.flush(10)
+        refused = listener.receive()
+        assert isinstance(refused, frames.Refused)
+        assert (refused.code, refused.about) == (frames.FORBIDDEN, 1)
+
+
+def test_a_connection_has_its_own_key_whatever_connection_had_the_routing_id_before(
+    guarded: Bus,
+) -> None:
+    service_keys, listener_keys = keys(guarded, "service"), keys(guarded, "listener")
+    with RawClient(guarded.endpoint, keys=service_keys, routing_id=b"me") as service:
+        service.send(frames.AskStatus(1))
+        assert isinstance(service.receive(), frames.Status)
+    event = ("prune/mine/0", msgspec.Raw(codec.encode(trialbus.Prune(study="mine", trial=0, step=0))))
+    with RawClient(guarded.endpoint, keys=listener_keys, routing_id=b"me") as listener:
+        listener.send(frames.Publish(b"p" * 16, 1, [event]))
+        assert "is a listener, which may not publish" in receive_refusal(listener).reason
+
+
 def test_a_list_of_keys_that_cannot_be_read_leaves_the_one_before_in_force(guarded: Bus) -> None:
     allowed = guarded.directory / "keys" / "allowed.json"
     whole = allowed.read_text()

@@ -17,6 +17,7 @@ class RawClient:
         endpoint: Address of the hub.
         context: A context to share; None makes one for this client alone.
         keys: Keys for a hub that accepts only clients with a key.
+        routing_id: Routing id to ask for; empty lets the hub choose.
     """
 
     def __init__(
@@ -24,11 +25,14 @@ class RawClient:
         endpoint: str,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
         keys: ClientKeys | None = None,
+        routing_id: bytes = b"",
     ) -> None:
         self._owns_context = context is None
         self._context = zmq.Context() if context is None else context
         self._socket = self._context.socket(zmq.DEALER)
         self._socket.linger = 0
+        if routing_id:
+            self._socket.setsockopt(zmq.ROUTING_ID, routing_id)
         if keys is not None:
             self._socket.curve_serverkey = keys.hub.encode()
             self._socket.curve_publickey = keys.own.public.encode()

@@ -123,6 +123,10 @@ class Fetches:
     def _answer(self, parked: Parked) -> None:
         """Send the records that a fetch can have now, and park the fetch while more may follow."""
         fetch = parked.fetch
+        forbidden = self._router.forbids(parked.peer, fetch)  # since the fetch was parked
+        if forbidden is not None:
+            self._router.refuse(parked.peer, frames.FORBIDDEN, forbidden, fetch.request)
+            return
         try:
             records, following = self._log.read(
                 parked.offset,

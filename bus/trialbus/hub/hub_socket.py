@@ -90,10 +90,11 @@ class HubSocket:
             return peer, parts
         pieces = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
         peer = pieces[0].bytes
-        if peer not in self._keys:
-            if len(self._keys) > _MANY_PEERS:
-                self._keys.clear()
-            self._keys[peer] = str(pieces[-1].get("User-Id"))
+        # Of every message: an earlier connection with another key may have had this routing id.
+        self._keys.pop(peer, None)
+        self._keys[peer] = str(pieces[-1].get("User-Id"))
+        if len(self._keys) > _MANY_PEERS:
+            del self._keys[next(iter(self._keys))]  # the peer that was silent for longest
         return peer, [piece.bytes for piece in pieces[1:]]
 
     def send(self, peer: bytes, frame: bytes) -> None:
