@@ -311,7 +311,10 @@ def test_a_connection_has_its_own_key_whatever_connection_had_the_routing_id_bef
     with RawClient(guarded.endpoint, keys=service_keys, routing_id=b"me") as service:
         service.send(frames.AskStatus(1))
         assert isinstance(service.receive(), frames.Status)
-    event = ("prune/mine/0", msgspec.Raw(codec.encode(trialbus.Prune(study="mine", trial=0, step=0))))
+    event = (
+        "prune/mine/0",
+        msgspec.Raw(codec.encode(trialbus.Prune(study="mine", trial=0, step=0))),
+    )
     with RawClient(guarded.endpoint, keys=listener_keys, routing_id=b"me") as listener:
         listener.send(frames.Publish(b"p" * 16, 1, [event]))
         assert "is a listener, which may not publish" in receive_refusal(listener).reason

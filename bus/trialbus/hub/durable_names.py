@@ -13,6 +13,7 @@ from trialbus.hub.log_state import NameUse
 from trialbus.protocol import frames, limits
 from trialbus.protocol.permissions import Role
 
+_MAX_READERS = 2 * limits.DURABLE_NAMES
 _TOO_MANY = f"more than {limits.DURABLE_NAMES} durable names; remove those that nobody reads under"
 
 
@@ -25,7 +26,8 @@ class DurableNames:
 
     def __init__(self, log: EventLog) -> None:
         self._log = log
-        self._readers: dict[str, str] = {}  # newest, by name
+        #: Newest reader of each name, also of names that a refused commit or a `forget` was about.
+        self._readers: dict[str, str] = {}
 
     def begin(
         self, name: str, fetch: frames.Fetch, offset: int, key: str, role: Role | None
@@ -52,7 +54,7 @@ class DurableNames:
         if name not in self._log.durable and len(self._log.durable) >= limits.DURABLE_NAMES:
             return Change(), _TOO_MANY
         if fetch.reader:
-            self._readers[name] = fetch.reader
+            self._set_reader(name, fetch.reader)
         change = Change()
         if name not in self._log.durable:
             change.committed[name] = offset
@@ -75,8 +77,9 @@ class DurableNames:
         known = self._log.readings.get(name)
         if known is not None and not _is_owner(known, key, role):
             return frames.FORBIDDEN, f"durable name {name!r} belongs to the key {known.key!r}"
-        reader = self._readers.setdefault(name, commit.reader) if commit.reader else ""
-        if commit.reader != reader:
+        if commit.reader and name not in self._readers:
+            self._set_reader(name, commit.reader)
+        if commit.reader and commit.reader != self._readers[name]:
             return frames.CONFLICT, f"another subscriber took over the durable name {name!r}"
         durable = self._log.durable
         if name not in durable and name not in pending.committed:
@@ -84,6 +87,13 @@ class DurableNames:
             if len(durable) + n_new >= limits.DURABLE_NAMES:
                 return frames.CONFLICT, _TOO_MANY
         return None
+
+    def _set_reader(self, name: str, reader: str) -> None:
+        self._readers[name] = reader
+        if len(self._readers) > _MAX_READERS:
+            durable = self._log.durable
+            self._readers = {known: id_ for known, id_ in self._readers.items() if known in durable}
+            self._readers[name] = reader
 
 
 def _is_owner(reading: NameUse, key: str, role: Role | None) -> bool:
