@@ -22,6 +22,7 @@ ROWS = {
     "MAX_HELLO": ("`hello`", "{kib} KiB"),
     "MAX_TTL_MS": ("`ttl_ms`", "{n:,} (a day)"),
     "MAX_WAIT_MS": ("`wait_ms`", "{n:,}"),
+    "OPEN_FETCHES_BYTES": ("open fetches of all connections in memory", "{mib} MiB"),
     "BATCH_EVENTS": ("answer to a fetch", "{n} events"),
     "BATCH_BYTES": ("bodies in an answer", "{kib} KiB"),
     "IN_FLIGHT": ("events of all publishers on the way", "{mib} MiB"),

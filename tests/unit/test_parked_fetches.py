@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import weakref
+
 from trialbus.hub.parked import Parked, ParkedFetches
+from trialbus.protocol import limits
 from trialbus.protocol.frames import Fetch
 
 
@@ -53,3 +56,30 @@ def test_a_request_number_that_is_used_again_replaces_the_fetch() -> None:
     assert len(fetches) == 1
     assert fetches.take_matching(["prune/s/0"]) == []
     assert fetches.take_matching(["stop/s/"]) == [newer]
+
+
+def test_fetches_that_take_too_much_memory_are_overdue_early_the_next_first() -> None:
+    fetches = ParkedFetches()
+    honest = park(fetches, b"honest", 1, "prune/*/*", deadline=1e9)
+    patterns = [f"x_{i}".ljust(limits.MAX_TOPIC - 4, "x") + "/*/*" for i in range(limits.PATTERNS)]
+    n_left, n_early = 1, 0
+    for peer in range(4 * limits.OPEN_FETCHES_BYTES // (limits.PATTERNS * limits.MAX_TOPIC)):
+        park(fetches, b"%d" % peer, 1, *patterns, deadline=60.0 + peer)
+        early = list(fetches.take_overdue(0.0))
+        assert honest not in early
+        n_early += len(early)
+        n_left += 1 - len(early)
+        assert len(fetches) == n_left
+    assert n_left * limits.PATTERNS * limits.MAX_TOPIC <= limits.OPEN_FETCHES_BYTES
+    assert n_early
+
+
+def test_an_answered_fetch_is_not_kept_until_its_deadline() -> None:
+    fetches = ParkedFetches()
+    references = [
+        weakref.ref(park(fetches, b"a", 1, "prune/*/*", deadline=60.0)) for _ in range(5000)
+    ]
+    assert sum(reference() is not None for reference in references) == 1
+    n_entries = len(fetches._deadlines)  # pyright: ignore[reportPrivateUsage]
+    assert n_entries < 2000
+    assert fetches.next_deadline() == 60.0

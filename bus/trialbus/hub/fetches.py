@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from trialbus.hub.durable_names import DurableNames
 from trialbus.hub.log import EventLog
-from trialbus.hub.parked import Parked, ParkedFetches
+from trialbus.hub.parked import Parked, ParkedFetches, estimate_size
 from trialbus.hub.router import Router
 from trialbus.messages.topics import is_pattern
 from trialbus.protocol import frames, limits
@@ -40,6 +40,7 @@ class Fetches:
         self._names = names
         self._clock = clock
         self._new: dict[bytes, deque[frames.Fetch]] = {}
+        self._new_size = 0  # estimated memory in bytes
         self._parked = ParkedFetches()
 
     @property
@@ -57,6 +58,7 @@ class Fetches:
     def clear(self) -> None:
         """Remove all fetches after a disconnection of the peers, which will fetch again."""
         self._new.clear()
+        self._new_size = 0
         self._parked = ParkedFetches()
 
     def take(self, peer: bytes, fetch: frames.Fetch) -> None:
@@ -69,6 +71,12 @@ class Fetches:
             reason = f"more than {limits.OPEN_FETCHES} open fetches of one connection"
             self._router.refuse(peer, frames.TOO_MANY, reason, fetch.request)
             return
+        size = estimate_size(fetch)
+        if self._new_size + size > limits.OPEN_FETCHES_BYTES:
+            reason = f"more than {limits.OPEN_FETCHES_BYTES} bytes of open fetches"
+            self._router.refuse(peer, frames.TOO_MANY, reason, fetch.request)
+            return
+        self._new_size += size
         self._new.setdefault(peer, deque()).append(fetch)
 
     def deliver(self, records: Iterable[Record]) -> None:
@@ -82,6 +90,7 @@ class Fetches:
         for peer in list(self._new):
             queue = self._new.pop(peer)
             fetch = queue.popleft()
+            self._new_size -= estimate_size(fetch)
             if queue:
                 self._new[peer] = queue  # behind the other peers
             self._answer_new(peer, fetch)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import heapq
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from trialbus.messages.topics import list_matching_patterns
+from trialbus.protocol import limits
 from trialbus.protocol.frames import Fetch
+
+_FETCH_BYTES, _PATTERN_BYTES = 1024, 400  # beside the text
+_STALE = 1024  # entries of answered fetches among the deadlines, at least
 
 
 @dataclass(eq=False)
@@ -21,6 +26,17 @@ class Parked:
     deadline: float
     patterns: frozenset[str]
     answered: int = 0
+    size: int = 0  # estimated memory in bytes
+    serial: int = 0  # of `ParkedFetches.park`
+
+    def __post_init__(self) -> None:
+        self.size = estimate_size(self.fetch)
+
+
+def estimate_size(fetch: Fetch) -> int:
+    """Return about how many bytes of memory an open fetch takes."""
+    texts = sum(map(sys.getsizeof, fetch.patterns))
+    return _FETCH_BYTES + texts + _PATTERN_BYTES * len(fetch.patterns)
 
 
 class ParkedFetches:
@@ -34,8 +50,10 @@ class ParkedFetches:
         self._by_pattern: dict[str, dict[Parked, None]] = defaultdict(dict)
         self._by_key: dict[tuple[bytes, int], Parked] = {}
         self._count: dict[bytes, int] = defaultdict(int)
-        self._deadlines: list[tuple[float, int, Parked]] = []
+        # No references to fetches: the entry of an answered fetch stays until the deadline.
+        self._deadlines: list[tuple[float, int, tuple[bytes, int]]] = []
         self._serial = 0
+        self._size = 0
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -46,15 +64,21 @@ class ParkedFetches:
 
     def park(self, parked: Parked) -> None:
         """Park a fetch, in place of the peer's fetch with the same request number."""
-        old = self._by_key.get((parked.peer, parked.fetch.request))
+        key = parked.peer, parked.fetch.request
+        old = self._by_key.get(key)
         if old is not None:
             self._remove(old)
-        self._by_key[parked.peer, parked.fetch.request] = parked
+        self._by_key[key] = parked
+        self._size += parked.size
         self._count[parked.peer] += 1
         for pattern in parked.patterns:
             self._by_pattern[pattern][parked] = None
         self._serial += 1
-        heapq.heappush(self._deadlines, (parked.deadline, self._serial, parked))
+        parked.serial = self._serial
+        heapq.heappush(self._deadlines, (parked.deadline, self._serial, key))
+        if len(self._deadlines) > 2 * len(self._by_key) + _STALE:
+            self._deadlines = [entry for entry in self._deadlines if self._find(entry)]
+            heapq.heapify(self._deadlines)
 
     def take_matching(self, topics: Iterable[str]) -> list[Parked]:
         """Remove and return the fetches that wait for an event under any of the topics."""
@@ -69,10 +93,12 @@ class ParkedFetches:
         return list(fetches)
 
     def take_overdue(self, now: float) -> Iterator[Parked]:
-        """Remove and yield every fetch after the deadline."""
-        while self._deadlines and self._deadlines[0][0] <= now:
-            parked = heapq.heappop(self._deadlines)[2]
-            if self._by_key.get((parked.peer, parked.fetch.request)) is parked:
+        """Remove and yield every fetch after the deadline, and the next while all take too much."""
+        while self._deadlines and (
+            self._deadlines[0][0] <= now or self._size > limits.OPEN_FETCHES_BYTES
+        ):
+            parked = self._find(heapq.heappop(self._deadlines))
+            if parked is not None:
                 self._remove(parked)
                 yield parked
 
@@ -80,8 +106,15 @@ class ParkedFetches:
         """Return the deadline of the fetch that is overdue next; None without a fetch."""
         return self._deadlines[0][0] if self._deadlines else None
 
+    def _find(self, entry: tuple[float, int, tuple[bytes, int]]) -> Parked | None:
+        """Return the fetch of an entry of the deadlines; None if the fetch was answered."""
+        _, serial, key = entry
+        parked = self._by_key.get(key)
+        return parked if parked is not None and parked.serial == serial else None
+
     def _remove(self, parked: Parked) -> None:
         del self._by_key[parked.peer, parked.fetch.request]
+        self._size -= parked.size
         self._count[parked.peer] -= 1
         if not self._count[parked.peer]:
             del self._count[parked.peer]

@@ -37,6 +37,9 @@ MAX_TTL_MS: Final = 86_400_000
 """Milliseconds of a session's time-to-live: a day."""
 MAX_WAIT_MS: Final = 60_000
 """Milliseconds that a fetch waits; a longer wait is cut, and not refused."""
+OPEN_FETCHES_BYTES: Final = 128 * _MIB
+"""Bytes of memory of the fetches of all connections that wait, and of those not read yet. Above
+it, the fetches whose wait ends first are answered early, empty."""
 BATCH_EVENTS: Final = 512
 """Events in one answer to a fetch, and in a `publish` of this package's client."""
 BATCH_BYTES: Final = 256 * _KIB
