@@ -20,7 +20,7 @@ from support.processes import Bus
 from support.until import until
 from trialbus.protocol import security
 from trialbus_services.optimizer.attributes import PRUNED_BY
-from trialbus_services.views.formats import format_clock, format_value
+from trialbus_services.views.formats import format_clock, format_done, format_value
 
 OpenPage = Callable[..., BrowserPage]
 Screenshot = Callable[[BrowserPage, str], Path]
@@ -258,14 +258,23 @@ def test_the_page_formats_values_and_durations_as_the_terminal_does(
     page.goto(Page(bus).url)
     values = [0, 64, 1234567, 2e7, 0.5, -0.123456789, 99999.7, 123456.78, 1e-4, 1.5e-5, 3.25e22]
     seconds = [0, 59.6, 60, 3599, 3723, 93784]
+    done = [(6, 12), (6, None), (6, 2)]
     formatted = page.evaluate(
-        """async ([values, seconds]) => {
-            const { formatClock, formatValue } = await import("/static/formats.js");
-            return [values.map((value) => formatValue(value, 5)), seconds.map(formatClock)];
+        """async ([values, seconds, done]) => {
+            const { formatClock, formatDone, formatValue } = await import("/static/formats.js");
+            return [
+                values.map((value) => formatValue(value, 5)),
+                seconds.map(formatClock),
+                done.map(([n, total]) => formatDone(n, total)),
+            ];
         }""",
-        [values, seconds],
+        [values, seconds, done],
     )
-    assert formatted == [[format_value(v, 5) for v in values], [format_clock(s) for s in seconds]]
+    assert formatted == [
+        [format_value(v, 5) for v in values],
+        [format_clock(s) for s in seconds],
+        [format_done(n, total) for n, total in done],
+    ]
 
 
 def test_only_a_browser_with_the_token_of_the_config_gets_in(
@@ -301,7 +310,7 @@ def test_a_listener_s_page_has_no_buttons_and_its_wishes_are_refused(
     worker.submit()
     page.goto(monitor.url_with_token)
     expect(page.locator("#connection")).to_have_text("live", timeout=SLOW_MS)
-    expect(page.locator("#figures")).to_contain_text("0 of 8", timeout=SLOW_MS)
+    expect(page.locator("#figures")).to_contain_text("0/8", timeout=SLOW_MS)
     until(lambda: page.locator("#workers li").first.inner_text() == "scripted worker", 20)
     expect(page.locator("#actions")).to_be_hidden()
     code, text = monitor.send_action({"action": "stop", "study": STUDY})

@@ -9,6 +9,7 @@ import optuna
 import pytest
 
 import trialbus
+from trialbus.study.search_space import Param
 from trialbus_services.launcher.storage_check import check_recorded_study
 from trialbus_services.optimizer.attributes import SPEC as SPEC_KEY
 
@@ -16,7 +17,7 @@ LAYERS = {"small": [64], "large": [256]}
 
 
 def make_spec(layers: dict[str, list[int]], **fields: object) -> trialbus.StudySpec:
-    params = {
+    params: dict[str, Param] = {
         "layers": trialbus.CategoricalParam(choices=layers),
         "x": trialbus.FloatParam(low=0, high=1),
     }

@@ -13,7 +13,7 @@ from rich.console import Console
 
 import trialbus
 from trialbus.messages import events
-from trialbus_services.views.formats import format_clock, strip_control_characters
+from trialbus_services.views.formats import format_clock, format_done, strip_control_characters
 from trialbus_services.views.study_view import StudyView
 from trialbus_services.views.summary import print_summary
 from trialbus_services.views.terminal_view import TerminalView, draw_sparkline
@@ -337,6 +337,7 @@ def test_a_long_curve_is_drawn_from_its_first_value_to_its_last() -> None:
 
 
 def test_seconds_and_words_of_others_are_made_readable() -> None:
+    assert [format_done(6, n) for n in (12, None, 6, 2)] == ["6/12", "6/?", "6/6", "6"]
     assert [format_clock(s) for s in (0, 59.6, 600, 3600, 93784)] == [
         "0:00",
         "1:00",

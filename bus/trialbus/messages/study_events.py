@@ -68,7 +68,8 @@ class StudyStarted(Event, frozen=True, kw_only=True):
     """Metric of each objective, in the order of `directions`."""
 
     n_trials: int
-    """Total number of trials that the study is to have."""
+    """Total number of trials that the study is to have: `n_trials` of its specification, or the
+    number of points where each point of a smaller search space is tried once."""
 
     n_done: int = 0
     """Number of trials that had already finished, when a study is resumed."""

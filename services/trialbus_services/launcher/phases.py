@@ -27,7 +27,7 @@ from trialbus_services.config.composing import ComposedConfig, compose_config
 from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.launcher import launcher
 from trialbus_services.optimizer.attributes import END, SPEC
-from trialbus_services.optimizer.recorded_spec import decode_recorded
+from trialbus_services.optimizer.recorded_spec import decode_recorded, read_spec
 from trialbus_services.optimizer.storage import find_study
 from trialbus_services.process import exit_codes
 from trialbus_services.views.formats import format_params
@@ -198,10 +198,15 @@ def _is_finished(study: optuna.Study) -> bool:
 def _count_needed(study: optuna.Study, spec: StudySpec) -> int:
     """Return the number of trials that a finished study needs to have.
 
-    A study that was exhausted goes on when its config has more trials; one that converged or
-    timed out does not.
+    A study that was exhausted goes on when its config has more trials or another search space; one
+    that converged or timed out does not.
     """
-    return spec.n_trials if study.user_attrs.get(END) == "exhausted" else 0
+    if study.user_attrs.get(END) != "exhausted":
+        return 0
+    recorded = read_spec(study.user_attrs)
+    if recorded is not None and recorded.space == spec.space and recorded.n_trials >= spec.n_trials:
+        return 0  # a finite space may have been exhausted with fewer trials
+    return spec.n_trials
 
 
 def _count_finished(study: optuna.Study) -> int:

@@ -29,6 +29,7 @@ from trialbus_services.optimizer.ledger import StudyState
 from trialbus_services.optimizer.outcome import Judge
 from trialbus_services.optimizer.prune_decider import PruneDecider
 from trialbus_services.optimizer.registry import build_pruner, build_sampler
+from trialbus_services.optimizer.sampling.expected_trials import count_expected_trials
 from trialbus_services.optimizer.storage_writer import WriteBehind
 from trialbus_services.optimizer.study_recorder import StudyRecorder
 from trialbus_services.optimizer.trial_states import AttemptEnd, OpenTrial
@@ -69,7 +70,7 @@ class RunningStudy:
         self._judge = Judge(spec)
         check_enqueued(spec)
         # A wrong sampler, or one that is not allowed, is refused before a process is started.
-        build_sampler(spec, allowed=allowed)
+        self._sampler = build_sampler(spec, allowed=allowed)
         self._recorder = StudyRecorder(state, storage, build_pruner(spec.pruner, allowed=allowed))
         ended = self._recorder.read_ended_trials()
         self.failures.restore(ended, self._recorder.n_failed_before)
@@ -114,14 +115,16 @@ class RunningStudy:
     def declare_started(self, now: float) -> events.StudyStarted:
         """Return the event that declares the study started, with what was recorded before `now`."""
         spec = self.spec
-        logger.info("study %r: %d of %d trials done", spec.name, self.n_done, spec.n_trials)
+        trials = self._recorder.study.get_trials(deepcopy=False)
+        n_trials = count_expected_trials(spec, self._sampler, trials)
+        logger.info("study %r: %d of %d trials done", spec.name, self.n_done, n_trials)
         return events.StudyStarted(
             study=spec.name,
             at=now,
             submission=self.state.submission,
             directions=spec.directions,
             metrics=spec.metrics,
-            n_trials=spec.n_trials,
+            n_trials=n_trials,
             n_done=self.n_done,
             counts=self.counts,
             best_trials=self.find_best_trials(),

@@ -17,6 +17,10 @@ export function formatValue(value, digits) {
 export const formatNamedValues = (values, digits = LIVE_DIGITS) => Object.entries(values ?? {})
   .map(([name, value]) => `${name}=${formatValue(value, digits)}`).join("  ");
 
+export function formatDone(nDone, nTrials) {
+  return nDone > (nTrials ?? Infinity) ? String(nDone) : `${nDone}/${nTrials ?? "?"}`;
+}
+
 export function formatClock(seconds) {
   const whole = Math.round(seconds);
   const pad = (number) => String(number).padStart(2, "0");

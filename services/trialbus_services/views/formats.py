@@ -79,6 +79,20 @@ def format_counts(counts: events.TrialCounts) -> str:
     return f"{counts.complete} complete, {counts.pruned} pruned, {counts.failed} failed"
 
 
+def format_done(n_done: int, n_trials: int | None) -> str:
+    """Format how many trials are done, and of how many if they are not more than that.
+
+    More are done where a study goes on with a lower `n_trials`, or another program added trials.
+
+    Example:
+        >>> format_done(6, 12), format_done(6, None), format_done(6, 2)
+        ('6/12', '6/?', '6')
+    """
+    if n_trials is None:
+        return f"{n_done}/?"
+    return f"{n_done}/{n_trials}" if n_done <= n_trials else str(n_done)
+
+
 def format_duration(duration: timedelta | None) -> str:
     """Format a duration in the two largest units, such as `1 h 20 min`, for reports."""
     if duration is None:

@@ -190,12 +190,15 @@ class StudyView:
 
     @property
     def left_s(self) -> float | None:
-        """Estimate of the seconds until the end; None before a trial of this run has finished."""
+        """Estimate of the seconds until the end.
+
+        None before a trial of this run has finished, and when no trial is left.
+        """
         n_ended = self.n_done - self._n_done_earlier
-        if n_ended <= 0 or self.n_trials is None or self.state == "finished":
+        n_left = 0 if self.n_trials is None else self.n_trials - self.n_done
+        if n_ended <= 0 or n_left <= 0 or self.state == "finished":
             return None
-        seconds_per_trial = (self._clock() - self._run_began) / n_ended
-        return seconds_per_trial * max(0, self.n_trials - self.n_done)
+        return (self._clock() - self._run_began) / n_ended * n_left
 
     def take_notes(self) -> list[Note]:
         """Return the notes since the last call, oldest first."""

@@ -19,6 +19,7 @@ from trialbus_services.views.formats import (
     LIVE_DIGITS,
     PARAM_DIGITS,
     format_clock,
+    format_done,
     format_params,
     format_value,
     strip_control_characters,
@@ -184,7 +185,7 @@ def _build_progress_bar(view: StudyView) -> RenderableType:
         complete_style="cyan",
         finished_style="green",
     )
-    done = f"{view.n_done}/{view.n_trials or '?'} trials"
+    done = f"{format_done(view.n_done, view.n_trials)} trials"
     times = (f"  {format_clock(view.elapsed_s)}{left}", "dim")
     line.add_row(
         Text(strip_control_characters(view.study), style="bold"), bar, Text.assemble(done, times)
@@ -288,7 +289,7 @@ def _format_progress(view: StudyView) -> str:
         else f"best {format_value(best.value, LIVE_DIGITS)} in trial {best.number}"
     )
     left = "" if view.left_s is None else f", about {format_clock(view.left_s)} left"
-    done = f"{view.n_done}/{view.n_trials or '?'} trials done"
+    done = f"{format_done(view.n_done, view.n_trials)} trials done"
     study = strip_control_characters(view.study)
     return f"{study}: {done}, {_format_open_trials(view)}, {value}{left}"
 

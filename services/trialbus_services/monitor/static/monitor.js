@@ -4,7 +4,7 @@
 import { Actions } from "./actions.js";
 import { Charts } from "./charts.js";
 import { createElement, getElement } from "./elements.js";
-import { formatClock, formatValue, LIVE_DIGITS } from "./formats.js";
+import { formatClock, formatDone, formatValue, LIVE_DIGITS } from "./formats.js";
 import { Table } from "./table.js";
 
 const MAX_EVENTS = 200;
@@ -170,7 +170,7 @@ function drawHead() {
   getElement("content").hidden = !study;
   getElement("actions").hidden = !(store.mayAct && study && study.state !== "finished");
   if (!study) return;
-  document.title = `${study.n_done}/${study.n_trials ?? "?"} ${study.name} · trialbus`;
+  document.title = `${formatDone(study.n_done, study.n_trials)} ${study.name} · trialbus`;
   const state = study.paused ? "paused" : study.state === "finished" ? study.reason : study.state;
   getElement("state").textContent = state;
   getElement("state").className = `badge ${study.paused ? "paused" : { failed: "failed" }[state] ?? "running"}`;
@@ -199,7 +199,7 @@ function drawFigures(study) {
   const secondsSince = study.state === "finished" ? 0 : (performance.now() - summaryAt) / 1000;
   const left = study.left_s === null ? "" : formatClock(Math.max(0, study.left_s - secondsSince));
   const figures = {
-    trials: `${study.n_done} of ${study.n_trials ?? "?"}`,
+    trials: formatDone(study.n_done, study.n_trials),
     best: study.best ? `${formatValue(study.best[1], LIVE_DIGITS)} (trial ${study.best[0]})` : "none yet",
     running: study.running,
     ...(study.ended ? { ended: study.ended } : {}),

@@ -64,6 +64,8 @@ class Coverage:
     @property
     def n_points(self) -> int | None:
         """Number of points that meet the constraints; None where the number is not known."""
+        if self._grid is None and not self._constraints.of_params:
+            return self._n_points
         listed = self._list_points()
         if listed is not None:
             return len(listed)
@@ -80,6 +82,11 @@ class Coverage:
         """Return the trial that took the point of the params, or None."""
         point = self.points.locate(params)
         return None if point is None else self._takers.get(point)
+
+    def is_beside(self, params: Mapping[str, Any]) -> bool:
+        """Tell whether params are a point of the search space that a grid leaves out."""
+        point = self.points.locate(params)
+        return point is not None and point not in self._takers and point not in self._untaken
 
     def find_violated(self, params: Mapping[str, Any]) -> str | None:
         """Return the text of a constraint over params alone that the params violate, or None."""
