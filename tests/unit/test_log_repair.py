@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
 import shutil
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -165,6 +168,57 @@ def test_a_flipped_bit_in_the_cells_of_a_page_costs_one_event_in_a_repair(
         )
         report = repair_log(folder)
         assert report.n_events >= _N_EVENTS - 1
+
+
+def kill_at_step(step: int, action: Callable[[], object]) -> bool:
+    """Run an action in a process that dies at a change of files; return whether it came so far."""
+    child = os.fork()
+    if child == 0:
+        n_steps = 0
+
+        def die(_frame: object, event: str, function: object) -> None:
+            nonlocal n_steps
+            if event == "c_call" and function in _STEPS:
+                n_steps += 1
+                if n_steps == step:
+                    os._exit(9)
+
+        sys.setprofile(die)
+        action()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+
+
+_STEPS = {os.replace, os.unlink, os.mkdir, os.fsync}
+
+
+def test_a_repair_that_is_killed_at_any_step_costs_no_event_that_is_intact(
+    tmp_path: Path, crashed: Path
+) -> None:
+    def destroy(content: bytes) -> bytes:
+        start = 32 + _FRAME * (len(content) // _FRAME // 2)
+        return content[:start] + bytes(_FRAME) + content[start + _FRAME :]
+
+    for step in itertools.count(1):
+        name = "events.db-wal"
+        folder = copy_damaged(crashed, tmp_path / f"log{step}", name, destroy)
+        was_killed = kill_at_step(step, lambda folder=folder: repair_log(folder))
+        with closing(EventLog(folder)) as log:
+            assert len(read_offsets(log)) + log.lost == log.end == _N_EVENTS
+            assert log.lost < 30  # events of a page
+        assert check_log(folder).is_intact
+        if not was_killed:
+            assert step > 5
+            break
+
+
+def test_a_check_says_that_a_repair_was_interrupted(tmp_path: Path, closed: Path) -> None:
+    folder = tmp_path / "log"
+    shutil.copytree(closed, folder)
+    shutil.move(folder / "events.db", folder / "events.replacement")
+    assert any("events.replacement" in problem for problem in check_log(folder).problems)
+    assert repair_log(folder).n_events == _N_EVENTS
+    assert check_log(folder).is_intact
 
 
 def test_events_that_retention_removed_do_not_come_back_in_a_repair(tmp_path: Path) -> None:

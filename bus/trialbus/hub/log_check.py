@@ -10,6 +10,7 @@ from pathlib import Path
 
 from trialbus.errors import LogError
 from trialbus.hub.integrity import VerifiedReader, format_offsets
+from trialbus.hub.log_files import locate_replacement
 from trialbus.hub.log_format import FORMAT, read_format
 from trialbus.hub.log_state import LogState, Span, read_state
 from trialbus.hub.small_tables import SmallTables, read_commit_count
@@ -78,6 +79,11 @@ def check_log(directory: Path | str) -> LogReport:
     path = find_log(directory)
     report = LogReport(path)
     mark = read_watermark(path)
+    if locate_replacement(path).exists():
+        report.problems.append(
+            f"{locate_replacement(path).name} is the log of a repair that was interrupted; a hub"
+            " that starts, or --repair, puts it in place"
+        )
     try:
         with closing(open_to_read(path)) as db:
             check_format(db, path)
@@ -98,7 +104,7 @@ def find_log(directory: Path | str) -> Path:
         LogError: There is none.
     """
     path = Path(directory) / "events.db"
-    if not path.is_file():
+    if not path.is_file() and not locate_replacement(path).is_file():
         raise LogError(f"there is no log at {path}; name its folder, as bus.dir does")
     return path
 

@@ -1,4 +1,9 @@
-"""LogFiles: the files of an open log, locked for one process, and whether they are in place."""
+"""LogFiles: the files of an open log, locked for one process, and whether they are in place.
+
+A log that is written again, from what is intact or from what an open hub has, takes the place of
+the former files in steps. A finished new log waits as `events.replacement`, so that a process which
+is killed between two steps leaves the rest to the next process that opens the log.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +21,7 @@ from trialbus.errors import LogInUseError
 from trialbus.hub.wal import name_wal
 from trialbus.protocol.private_folder import make_private_folder, open_private_file
 
-_LOCK, _MARK = ".lock", ".end"
+_LOCK, _MARK, _REPLACEMENT = ".lock", ".end", ".replacement"
 
 
 class LogFiles:
@@ -138,9 +143,63 @@ def write_again(db: sqlite3.Connection, path: Path) -> Path:
         db.backup(target)
     if path.exists():
         return copy.replace(make_folder_beside(path, "rescued") / path.name)
-    for suffix in ("-wal", "-shm"):  # of the file that is gone
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    return copy.replace(path)
+    replace_log(path, copy)
+    return path
+
+
+def replace_log(path: Path, new: Path) -> Path | None:
+    """Put a new log, which is complete and on disk, in the place of a log that no process has open.
+
+    Returns:
+        The folder into which the former files were moved; None if there were none.
+
+    Raises:
+        OSError: A file cannot be moved; the next call of `finish_replacement` goes on.
+    """
+    new.replace(locate_replacement(path))
+    _sync_folder(path.parent)
+    return finish_replacement(path)
+
+
+def locate_replacement(path: Path) -> Path:
+    """Return the file of a new log that waits for the place of a log."""
+    return path.with_suffix(_REPLACEMENT)
+
+
+def finish_replacement(path: Path) -> Path | None:
+    """Put the new log that waits, if one does, in the place of a log that no process has open.
+
+    Returns:
+        The folder into which the former files were moved; None if nothing was.
+
+    Raises:
+        OSError: A file cannot be moved.
+    """
+    replacement = locate_replacement(path)
+    if not replacement.exists():
+        return None
+    # SQLite would read the former write-ahead log into the new database: it goes first.
+    beside = [path.with_name(path.name + suffix) for suffix in ("-wal", "-shm")]
+    folder: Path | None = None
+    if path.exists():
+        folder = make_folder_beside(path, "damaged")
+        for file in (*beside, path):
+            if file.exists():
+                file.replace(folder / file.name)
+    else:  # of a database that is gone
+        for file in beside:
+            file.unlink(missing_ok=True)
+    replacement.replace(path)
+    _sync_folder(path.parent)
+    return folder
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _identify(path: Path) -> tuple[int, int] | None:

@@ -28,7 +28,13 @@ from trialbus.hub.log_check import (
     read_log,
     read_watermark,
 )
-from trialbus.hub.log_files import LogFiles, make_folder_beside
+from trialbus.hub.log_files import (
+    LogFiles,
+    finish_replacement,
+    locate_replacement,
+    make_folder_beside,
+    replace_log,
+)
 from trialbus.hub.log_format import create
 from trialbus.hub.log_state import LogState, add_entries, write_state
 from trialbus.hub.small_tables import TABLES, SmallTables, read_commit_count
@@ -52,6 +58,7 @@ def repair_log(directory: Path | str) -> LogReport:
     """
     path = find_log(directory)
     with LogFiles(path):
+        _finish_repair(path)
         report = check_log(directory)
         if report.is_intact:
             return report
@@ -74,6 +81,8 @@ def repair_log(directory: Path | str) -> LogReport:
 def recover_tail(path: Path, mark: Mark | None) -> int:
     """Bring back the commits that lie behind damaged frames of the write-ahead log.
 
+    A repair that was killed when the new log was complete is finished first.
+
     Args:
         path: File of the log, which no process has open.
         mark: How far the log had come.
@@ -84,6 +93,7 @@ def recover_tail(path: Path, mark: Mark | None) -> int:
     Raises:
         OSError, sqlite3.Error: The files cannot be read or written.
     """
+    _finish_repair(path)
     wal_path = name_wal(path)
     if mark is None or not wal_path.exists() or not wal_path.stat().st_size:
         return 0
@@ -109,6 +119,14 @@ def recover_tail(path: Path, mark: Mark | None) -> int:
         report.backup,
     )
     return wal.n_damaged
+
+
+def _finish_repair(path: Path) -> None:
+    if locate_replacement(path).exists():
+        folder = finish_replacement(path)
+        logger.warning(
+            "a repair of %s that was killed is finished; the former files are in %s", path, folder
+        )
 
 
 def _count_commits(path: Path) -> int:
@@ -157,20 +175,18 @@ def _rebuild(path: Path, wal: Wal | None, mark: Mark | None) -> LogReport:
         with closing(PageCarver(path, wal)) as carver:
             rows = CarvedEvents(carver, carved, mark.end if mark else 0)
             with closing(rows):
-                report = _write_repaired(path, repaired, rows, mark)
-        report.backup = _put_aside(path)
-    except BaseException:
-        repaired.unlink(missing_ok=True)
-        raise
+                report, state = _write_repaired(path, repaired, rows, mark)
+        report.backup = replace_log(path, repaired)
     finally:
-        carved.unlink(missing_ok=True)
-    repaired.replace(path)
+        for file in (repaired, carved):
+            file.unlink(missing_ok=True)
+    _write_mark(path, state)
     return report
 
 
 def _write_repaired(
     path: Path, repaired: Path, carved: CarvedEvents, mark: Mark | None
-) -> LogReport:
+) -> tuple[LogReport, LogState]:
     report = LogReport(path)
     with closing(sqlite3.connect(repaired, isolation_level=None)) as new:
         new.execute("PRAGMA auto_vacuum=INCREMENTAL")
@@ -187,8 +203,7 @@ def _write_repaired(
         tables.load()
         state.n_commits += 1
         write_state(tables, state)
-    _write_mark(path, state)
-    return report
+    return report, state
 
 
 def _copy_events(
@@ -208,13 +223,3 @@ def _write_mark(path: Path, state: LogState) -> None:
     with closing(Watermark(path.with_suffix(".end"))) as watermark:
         for _ in range(2):  # slots
             watermark.write(Mark(bytes.fromhex(state.log_id), state.end, state.n_commits))
-
-
-def _put_aside(path: Path) -> Path:
-    """Move the files of a log into a folder beside the log and return the folder."""
-    folder = make_folder_beside(path, "damaged")
-    for suffix in ("-wal", "-shm", ""):
-        file = path.with_name(path.name + suffix)
-        if file.exists():
-            file.replace(folder / file.name)
-    return folder
