@@ -138,6 +138,31 @@ def test_a_collector_publishes_one_evaluation_a_step_and_counts_where_there_is_n
     ]
 
 
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ({"step": 2**31, "acc": 0.5}, "step 2147483648, expected at most 2147483647"),
+        (
+            {"step": 3, **{f"m{i}": i for i in range(1001)}},
+            "step 3 with 1001 metrics, expected at most 1000",
+        ),
+    ],
+    ids=["step", "metrics"],
+)
+def test_what_a_program_left_and_does_not_count_is_named_as_the_reason(
+    line: dict[str, float], problem: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "log"
+    published: list[trialbus.EvaluationComplete] = []
+    collector = Collector(TRIAL, [MetricSource(stdout="json")], [path], published.append)
+    append(path, f"{json.dumps(line)}\n")
+    collector.collect()
+    assert published == []
+    lack = collector.describe_lack()
+    assert lack is not None
+    assert lack.endswith(f"does not count: {problem}")
+
+
 def test_two_collections_at_once_publish_one_after_the_other(tmp_path: Path) -> None:
     path = tmp_path / "log"
     published: list[int] = []

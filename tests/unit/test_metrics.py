@@ -168,3 +168,15 @@ def test_an_integer_of_any_library_is_a_step(step: Any) -> None:
         trial.report(step, {"loss": 1.0})
     (event,) = [e for e in channel.events if isinstance(e, trialbus.EvaluationComplete)]
     assert (event.step, type(event.step)) == (int(step), int)
+
+
+def test_more_metrics_than_an_optimizer_applies_are_refused_where_they_are_reported() -> None:
+    channel = KeepingChannel()
+    metrics = {f"m{i}": 1.0 for i in range(1001)}
+    with make_trial(channel) as trial:
+        with pytest.raises(ValueError, match="metrics has 1001 numbers, expected at most 1000"):
+            trial.report(0, metrics)
+        del metrics["m0"]
+        trial.report(0, metrics)
+    (event,) = [e for e in channel.events if isinstance(e, trialbus.EvaluationComplete)]
+    assert event.metrics == metrics

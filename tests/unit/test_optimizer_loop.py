@@ -222,6 +222,47 @@ def test_a_study_whose_sampler_fails_ends_alone(
     assert bus.log.select(events.StudyFinished) == []
 
 
+def test_a_study_whose_sampler_fails_keeps_the_results_of_the_trials_that_run(
+    bus: SimulatedBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus.submit()
+    trial = bus.request("r1")
+    monkeypatch.setattr(Sampler, "error", "no suggestion")
+    bus.turn(events.TrialRequested(study="s", request="r2", session="w"), evaluate(trial, 0, 2.0))
+    assert bus.log.select(events.StudyFinished) == []
+    bus.turn(evaluate(trial, 1, 1.0), complete(trial))
+    assert [t.state for t in bus.trials()] == [TrialState.COMPLETE]
+    [end] = bus.log.select(events.StudyFinished)
+    assert (end.reason, end.error, end.counts.complete) == ("failed", "no suggestion", 1)
+    assert [best.values for best in end.best_trials] == [[1.0]]
+
+
+def test_a_study_that_cannot_go_on_ends_its_running_trials_in_the_database_and_their_trainings(
+    bus: SimulatedBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus.submit()
+    running, waiting = bus.request("r1"), bus.request("r2", session="v")
+    bus.turn(events.TrainerLost(session="v", kind="worker"))
+    monkeypatch.setattr(PruneDecider, "decide", None)
+    bus.turn(evaluate(running, 0, 1.0))
+    [end] = bus.log.select(events.StudyFinished)
+    assert (end.reason, end.counts.failed) == ("failed", 2)
+    [prune] = bus.log.select(events.Prune)
+    assert (prune.trial, prune.reason) == (running.trial, f"the study failed: {end.error}")
+    trials = bus.trials()
+    assert [trial.state for trial in trials] == [TrialState.FAIL, TrialState.FAIL]
+    assert [trial.user_attrs[CAUSE] for trial in trials] == ["preempted", "lost"]
+    assert trials[0].intermediate_values == {0: 1.0}
+    verdicts = bus.log.select(events.TrialClosed)
+    assert {(verdict.trial, verdict.state) for verdict in verdicts} == {
+        (running.trial, "failed"),
+        (waiting.trial, "failed"),
+    }
+    monkeypatch.undo()
+    bus.turn(events.StudySubmitted(study="s", spec=SPEC, submission="2", at=bus.clock.now))
+    assert bus.request("r3").trial == 2, "trials that have ended are not handed out again"
+
+
 def test_the_offset_is_committed_when_everything_before_it_is_recorded_and_acknowledged(
     bus: SimulatedBus,
 ) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from trialbus.messages.event import Count, Event, TrialEvent
 from trialbus.messages.study_events import FinishReason, TrialCounts
 from trialbus.study.retries import FailureCause, VerdictCause
 from trialbus.study.spec import Evaluation
+
+MAX_METRICS: Final = 1000
+"""Metrics of an evaluation; an evaluation with more is not applied."""
 
 TrialState: TypeAlias = Literal["complete", "pruned", "failed", "preempted"]
 
@@ -132,7 +135,7 @@ class EvaluationComplete(TrialEvent, frozen=True, kw_only=True):
     """Step that was evaluated, from 0 to 2**31 - 1; the study decides the unit (epoch, update)."""
 
     metrics: dict[str, float]
-    """Value of each metric by name. NaN and infinities are allowed."""
+    """Value of each metric by name, at most 1000. NaN and infinities are allowed."""
 
     elapsed_s: float = 0.0
     """Seconds since the trainer attached to the trial."""

@@ -6,6 +6,7 @@ import operator
 from collections.abc import Mapping
 from typing import Any, SupportsIndex
 
+from trialbus.messages.trial_events import MAX_METRICS
 from trialbus.study.validation import is_mapping
 
 #: Highest step that every Optuna storage can hold.
@@ -49,8 +50,8 @@ def flatten_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
     Raises:
         TypeError: `metrics` is not a mapping, a name is not text, or a value is not one number;
             names the key.
-        ValueError: There is no number in `metrics`, a name is empty, or an integer is beyond the
-            range of a float.
+        ValueError: There is no number in `metrics`, or more than 1000, a name is empty, or an
+            integer is beyond the range of a float.
 
     Example:
         >>> flatten_metrics({"val": {"accuracy": 1}, "loss": 0.5})
@@ -69,6 +70,8 @@ def flatten_metrics(metrics: Mapping[str, Any]) -> dict[str, float]:
         raise TypeError(f"metrics is missing; {_EXAMPLE}")
     if not flat:
         raise ValueError(f"metrics is {metrics!r}, expected one number or more by name")
+    if len(flat) > MAX_METRICS:
+        raise ValueError(f"metrics has {len(flat)} numbers, expected at most {MAX_METRICS}")
     return flat
 
 

@@ -213,8 +213,8 @@ class Trial:
                 `step`, `reason` and `by` say why, and who pruned the trial.
             TypeError: `step` is not an integer, `metrics` is not a mapping, a name is not text, or
                 a metric is not one number; names the metric.
-            ValueError: `step` is negative or above 2**31 - 1, `metrics` or a name is empty, or an
-                integer is beyond the range of a float.
+            ValueError: `step` is negative or above 2**31 - 1, `metrics` or a name is empty, there
+                are more than 1000 metrics, or an integer is beyond the range of a float.
             OutboxFullError: The hub has been away for so long that the outbox is full.
 
         Example:

@@ -1,4 +1,4 @@
-"""Failures: failed trials of a study, and the limits at which failures end the study."""
+"""Failures: failed trials of a study, the limits at which they end the study, and other faults."""
 
 from __future__ import annotations
 
@@ -20,12 +20,15 @@ class Failures:
         self._in_a_row = 0
         self._first: str | None = None
         self._missing: str | None = None
+        self._fault: str | None = None
         self.last_error: str | None = None
 
     @property
     def reason_to_end(self) -> str | None:
         """Why failures end the study; None while the study may go on."""
         spec = self._spec
+        if self._fault is not None:
+            return self._fault
         if self._missing is not None:
             return f"{self._missing} (study.on_missing_metric=stop)"
         if not spec.catch_exceptions and self._first is not None:
@@ -51,6 +54,10 @@ class Failures:
         self._in_a_row += 1
         self.last_error = error
         self._first = self._first or f"trial {number} failed: {error}"
+
+    def add_fault(self, error: str) -> None:
+        """Add an error without which no new trial can begin; running trials may finish."""
+        self._fault = self._fault or error
 
     def add_missing_metric(self, number: int, error: str | None) -> None:
         """Add a trial without the objective's metric, which no trial of the study ever reported."""

@@ -40,6 +40,7 @@ from trialbus_services.optimizer.study_end import (
 )
 from trialbus_services.optimizer.trial_states import AttemptEnd
 from trialbus_services.optimizer.trial_supply import StartSampler
+from trialbus_services.process.error_text import describe_error
 
 logger = logging.getLogger(__name__)
 
@@ -487,8 +488,22 @@ class OptimizerLoop:
             logger.error("study %r: %s", name, error)
         else:
             logger.error("study %r cannot continue", name, exc_info=error)
+        if study := self._studies.get(name):
+            self._abandon_trials(study, error)
         recorded = read_recorded_trials(self._storage, name, is_running=name in self._studies)
         self._finish(conclude_failed(self._ledger.studies[name], error, *recorded))
+
+    def _abandon_trials(self, study: RunningStudy, error: Exception) -> None:
+        """Tell the trainings of a study that cannot go on to stop, and close their trials."""
+        reason = f"the study failed: {describe_error(error)}"
+        self._prune_running_trials(study, reason)
+        if isinstance(error, StorageLostError):  # which records nothing any more
+            return
+        for trial in list(study.state.trials.open.values()):
+            try:
+                self._announcer.announce(study.abandon_trial(trial, reason), hurry=False)
+            except Exception:
+                logger.exception("the end of trial %d cannot be recorded", trial.number)
 
     def _finish(self, event: events.StudyFinished) -> None:
         """Record the end of a study, and announce the end as soon as the storage has the record."""

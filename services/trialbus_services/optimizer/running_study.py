@@ -15,6 +15,7 @@ import msgspec
 from optuna.trial import FrozenTrial
 
 from trialbus.messages import events
+from trialbus.messages.trial_events import MAX_METRICS
 from trialbus_services.optimizer.allowed_modules import AllowedModules
 from trialbus_services.optimizer.assignment import build_assignment
 from trialbus_services.optimizer.convergence import Progress
@@ -33,11 +34,9 @@ from trialbus_services.optimizer.sampling.expected_trials import count_expected_
 from trialbus_services.optimizer.storage_writer import WriteBehind
 from trialbus_services.optimizer.study_recorder import StudyRecorder
 from trialbus_services.optimizer.trial_states import AttemptEnd, OpenTrial
-from trialbus_services.optimizer.trial_supply import StartSampler, TrialSupply
+from trialbus_services.optimizer.trial_supply import SamplerError, StartSampler, TrialSupply
 
 logger = logging.getLogger(__name__)
-
-_MAX_METRICS = 1000
 
 
 class RunningStudy:
@@ -134,10 +133,13 @@ class RunningStudy:
     def request_suggestions(self, n_waiting: int) -> None:
         """Let the sampler suggest trials for a number of waiting requests.
 
-        Raises:
-            SamplerError: The sampler failed.
+        If the sampler has failed, the study ends as failed when the running trials have ended.
         """
-        self._supply.request(min(n_waiting, self.n_left))
+        try:
+            self._supply.request(min(n_waiting, self.n_left))
+        except SamplerError as error:
+            logger.error("study %r: %s", self.spec.name, error)  # noqa: TRY400 - not this program's
+            self.failures.add_fault(str(error))
 
     def assign(self, request: events.TrialRequested, now: float) -> events.TrialAssigned | None:
         """Return a trial for a request: a waiting trial, else a new trial.
@@ -216,7 +218,7 @@ class RunningStudy:
         if isinstance(event, events.Prune):
             if not event.by:
                 self.evaluations.mark_pruned(event.trial, event.attempt)
-        elif len(event.metrics) <= _MAX_METRICS:
+        elif len(event.metrics) <= MAX_METRICS:
             self.evaluations.add(event, self._decider.select_metrics(event))
 
     def resume(self) -> None:
@@ -269,8 +271,8 @@ class RunningStudy:
         number = event.trial
         if number in self._recorder.closed and number not in self._ahead:
             return None
-        if len(event.metrics) > _MAX_METRICS:
-            raise ValueError(f"{len(event.metrics)} metrics (expected at most {_MAX_METRICS})")
+        if len(event.metrics) > MAX_METRICS:
+            raise ValueError(f"{len(event.metrics)} metrics (expected at most {MAX_METRICS})")
         metrics = self._decider.add(event)
         if self._curve_metric is not None:
             value = metrics.get(self._curve_metric)
@@ -335,7 +337,9 @@ class RunningStudy:
         return self._recorder.has_metric(metric)
 
     def abandon_trial(self, trial: OpenTrial, reason: str) -> events.TrialClosed:
-        """Close a waiting trial as failed: no further attempt will follow."""
+        """Close an open trial as failed: the study ends, and no further attempt will follow."""
+        if not trial.is_waiting:
+            trial.causes.append("preempted")
         # A trial that never ran was given back by a worker that stopped.
         cause = trial.causes[-1] if trial.causes else "preempted"
         return self.close_trial(AttemptEnd(self.spec.name, trial, "failed", cause, error=reason))

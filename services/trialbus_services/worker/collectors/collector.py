@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from trialbus.messages import events
+from trialbus.messages.trial_events import MAX_METRICS
 from trialbus.trainer.metrics import MAX_STEP
 from trialbus_services.config.metric_source import MetricSource
 from trialbus_services.worker.collectors.readers import Reader, StepReading, open_reader
@@ -61,7 +62,10 @@ class Collector:
             logger.warning("trial %d of %r: %s", self._trial.trial, self._trial.study, lack)
 
     def describe_lack(self) -> str | None:
-        """Return which sources had no metrics; None if all had some."""
+        """Return which source had metrics that do not count, or none; None if all had some."""
+        for state in self._sources:
+            if state.refusal:
+                return state.refusal
         empty = [str(state.source) for state in self._sources if not state.n_readings]
         if not empty:
             return None
@@ -78,7 +82,14 @@ class Collector:
     def _publish_reading(self, state: _SourceState, reading: StepReading) -> None:
         metrics = _rename(reading.metrics, state.source.names)
         step = state.last_step + 1 if reading.step is None else reading.step
-        if not metrics or step > MAX_STEP:
+        if not metrics:
+            return
+        if step > MAX_STEP or len(metrics) > MAX_METRICS:
+            state.refuse(
+                f"step {step}, expected at most {MAX_STEP}"
+                if step > MAX_STEP
+                else f"step {step} with {len(metrics)} metrics, expected at most {MAX_METRICS}"
+            )
             return
         state.last_step = step
         state.n_readings += 1
@@ -101,8 +112,15 @@ class _SourceState:
         self.source = source
         self.last_step = -1
         self.n_readings = 0
+        self.refusal = ""  #: what does not count of the source, and why; the first
         self._reader = reader
         self._is_readable = True
+
+    def refuse(self, text: str) -> None:
+        """Keep and log why a reading does not count, for the first of the source."""
+        if not self.refusal:
+            self.refusal = f"trainer.metrics ({self.source}) does not count: {text}"
+            logger.warning("%s", self.refusal)
 
     def read(self, *, is_complete: bool) -> list[StepReading]:
         """Return the new readings; log the first of several errors in a row."""
