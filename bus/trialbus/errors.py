@@ -180,3 +180,17 @@ class TrialPruned(Exception):  # noqa: N818 - the name Optuna users know
         self.reason = reason
         self.by = by
         super().__init__(message)
+
+
+def is_pruned(error: BaseException | None) -> bool:
+    """Tell whether an exception ends a pruned trial: `TrialPruned` of trialbus or of Optuna.
+
+    Optuna's exception is known by the name of its class, so that Optuna need not be installed.
+    """
+    return any(
+        class_.__name__ == "TrialPruned" and class_.__module__.partition(".")[0] in _PRUNING_PACKAGES
+        for class_ in type(error).__mro__
+    )
+
+
+_PRUNING_PACKAGES = ("trialbus", "optuna")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Protocol
 
-from trialbus.errors import TrialPruned
+from trialbus.errors import is_pruned
 from trialbus.messages.events import EvaluationComplete
 from trialbus.trainer.metrics import NO_METRICS, convert_step, flatten_metrics
 from trialbus.trainer.trial import Trial
@@ -114,7 +114,7 @@ class Callbacks(EvaluationCallback):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if error is not None and not isinstance(error, TrialPruned):
+        if error is not None and not is_pruned(error):
             self.on_error(error)
         self.on_train_end()
 
@@ -216,7 +216,7 @@ class Callbacks(EvaluationCallback):
             try:
                 getattr(callback, hook)(*arguments)
             except Exception as error:
-                if isinstance(error, TrialPruned) or callback.essential:
+                if is_pruned(error) or callback.essential:
                     raised = raised or error
                 else:
                     logger.exception("callback %r failed in %s; the training continues", name, hook)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final, Literal, TypeAlias
 
 from trialbus.messages.event import Count, Event, TrialEvent
+from trialbus.messages.param_events import DefineByRun
 from trialbus.messages.study_events import FinishReason, TrialCounts
 from trialbus.study.retries import FailureCause, VerdictCause
 from trialbus.study.spec import Evaluation
@@ -116,6 +117,10 @@ class TrialAssigned(TrialEvent, frozen=True, kw_only=True):
 
     last_step: int | None = None
     """Highest step that an earlier attempt reported; None if there is none."""
+
+    define_by_run: DefineByRun | None = None
+    """For a training that asks for its params itself: objectives and first suggestions; `params`
+    has then what an earlier attempt asked for. None if the study declares its params."""
 
 
 class TrialStarted(TrialEvent, frozen=True, kw_only=True):

@@ -56,6 +56,8 @@ ROUTES: Mapping[str, Route] = {
     "request_refused": Route(("optimizer",), ("worker", "trainer", "listener")),
     "trial_assigned": Route(("optimizer",), ("worker", "trainer", "listener")),
     "trial_started": Route(("trainer",), ("listener",)),
+    "param_requested": Route(("trainer",), ("optimizer", "listener")),
+    "param_suggested": Route(("optimizer",), ("trainer", "listener")),
     "evaluation_complete": Route(("trainer",), ("optimizer", "worker", "listener")),
     "prune": Route(("optimizer", "client"), ("trainer", "optimizer", "listener")),
     "proceed": Route(("optimizer",), ("trainer", "listener")),

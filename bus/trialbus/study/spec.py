@@ -22,6 +22,7 @@ from trialbus.study.spec_limits import (
     check_arguments,
     check_config_size,
     check_count,
+    check_define_by_run,
     check_metric_name,
     check_override,
     check_param_name,
@@ -248,6 +249,13 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
     finish.
     """
 
+    define_by_run: bool = False
+    """Whether the training is an objective function of Optuna that asks for its params itself.
+
+    The study then declares no `params`, and records what each trial asks for. The function of
+    `trainer.function` is called with an `optuna.Trial`.
+    """
+
     allow_space_change: bool = False
     """Whether the study may go on with other params than its recorded trials have.
 
@@ -294,6 +302,7 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
         if not self.early_stop_min_delta >= 0:
             raise ValueError(f"early_stop_min_delta {self.early_stop_min_delta:g} is below 0")
         self._check_pruning()
+        check_define_by_run(self)
         self._check_fixed()
         order_by_conditions(self._get_all_params())
         self._check_enqueued()
@@ -317,6 +326,8 @@ class StudySpec(msgspec.Struct, frozen=True, kw_only=True):
             ValueError: A param or a value is outside of the search space; the message begins with
                 `key.name`.
         """
+        if self.define_by_run:  # which params a trial has is known when it runs
+            return
         given = self.encode_params({k: v for k, v in params.items() if self._has_value(k, v)})
         for name, value in params.items():
             if name not in self.params:

@@ -177,6 +177,27 @@ def check_params_size(params: Mapping[str, Param]) -> None:
         )
 
 
+def check_define_by_run(spec: Any) -> None:
+    """Check that a study whose training asks for its params declares none.
+
+    Raises:
+        ValueError: The study declares what the training decides; the message begins with the key.
+    """
+    if not spec.define_by_run:
+        return
+    for key in ("params", "fixed"):
+        if names := getattr(spec, key):
+            raise ValueError(
+                f"{key} has {', '.join(names)}, and with define_by_run=true the training asks for "
+                "its params itself (expected one of the two)"
+            )
+    if spec.duplicates not in (None, "allow"):
+        raise ValueError(
+            f"duplicates {spec.duplicates!r} needs params that are known before a trial begins "
+            "(expected allow, or null, with define_by_run=true)"
+        )
+
+
 def check_spec_size(spec: msgspec.Struct) -> None:
     """Check that a study fits into a message of the bus.
 

@@ -28,10 +28,13 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
     check_keys(study)
     data = dict(study)
     params = data.pop("params", None)
-    if not is_mapping(params) or not params:
+    if data.get("define_by_run") is True:
+        params = params or {}
+    elif not is_mapping(params) or not params:
         raise SpecError(
             "study.params",
-            f"{params!r} is not a search space (expected a mapping of at least one param)",
+            f"{params!r} is not a search space (expected a mapping of at least one param, or "
+            "study.define_by_run=true for an objective function of Optuna)",
         )
     objective = data.pop("objective", None)
     if not objective or not (is_mapping(objective) or isinstance(objective, list)):

@@ -19,6 +19,8 @@ logger = logging.getLogger(__name__)
 
 _FLUSH_S = 10.0
 _WARNED = (events.EvaluationComplete, events.ArtifactLogged, events.TrialAttributeSet)
+_FIRST_REPEAT_S = 10.0
+_REPEAT_S = 30.0
 
 
 class Channel(Protocol):
@@ -32,6 +34,12 @@ class Channel(Protocol):
 
     def wait_for_decision(self, attempt: int, step: int, wait_s: float) -> events.Prune | None:
         """Wait at most `wait_s` for the decision about a step; None means to go on."""
+
+    def request_param(
+        self, request: events.ParamRequested
+    ) -> events.ParamSuggested | events.Prune:
+        """Wait for the answer to a request for a param, or for a command to end the attempt."""
+        ...
 
     def note_signal(self) -> bool:
         """Tell the worker that a signal ends this process; False if no worker will know."""
@@ -49,6 +57,7 @@ class _ReceivingChannel:
         self._commands = subscribe(
             events.Prune,
             events.Proceed,
+            events.ParamSuggested,
             study=assigned.study,
             trial=assigned.trial,
             link=link,
@@ -83,6 +92,23 @@ class _ReceivingChannel:
                     continue
         return None
 
+    def find_answer(
+        self, request: events.ParamRequested, wait_s: float
+    ) -> events.ParamSuggested | events.Prune | None:
+        """Return the answer to a request for a param, or a command to end the attempt."""
+        deadline = time.monotonic() + wait_s
+        while (event := self._commands.next(max(0.0, deadline - time.monotonic()))) is not None:
+            if event.attempt != request.attempt:
+                continue
+            match event:
+                case events.Prune():
+                    return event
+                case events.ParamSuggested() if event.name == request.name:
+                    return event
+                case _:
+                    continue
+        return self._expired
+
     def _note_arrival(self) -> None:
         self._has_new_command = True
 
@@ -109,6 +135,29 @@ class BusChannel(_ReceivingChannel):
     def publish(self, event: events.Event, *, at_once: bool = True) -> None:
         """Put an event into the outbox."""
         self._publisher.publish(event, at_once=at_once)
+
+    def request_param(
+        self, request: events.ParamRequested
+    ) -> events.ParamSuggested | events.Prune:
+        """Wait for the answer to a request for a param, or for a command to end the attempt.
+
+        Without an answer the request is repeated, since the optimizer may have been started again.
+        """
+        repeat_s = _FIRST_REPEAT_S
+        while True:
+            self._publisher.publish(request)
+            answer = self.find_answer(request, repeat_s)
+            if answer is not None:
+                return answer
+            logger.warning(
+                "no answer to the request for the param %r of trial %d of %r for %g s: does an "
+                "optimizer serve this bus?",
+                request.name,
+                request.trial,
+                request.study,
+                repeat_s,
+            )
+            repeat_s = _REPEAT_S
 
     def note_signal(self) -> bool:
         """Tell the worker that a signal ends this process; False if no worker will know."""
@@ -160,6 +209,14 @@ class SilentChannel:
     def wait_for_decision(self, attempt: int, step: int, wait_s: float) -> events.Prune | None:
         """Return None: the other process waits."""
 
+    def request_param(self, request: events.ParamRequested) -> events.ParamSuggested:
+        """Return an error: the other process asks."""
+        return events.ParamSuggested(
+            trial=request.trial,
+            name=request.name,
+            error="another process speaks for this trial, and this one cannot ask for params",
+        )
+
     def note_signal(self) -> bool:
         """Return False: the other process tells the worker."""
         return False
@@ -201,6 +258,12 @@ class PrintingChannel:
 
     def wait_for_decision(self, attempt: int, step: int, wait_s: float) -> None:
         """Return None: no optimizer decides about a stand-alone trial."""
+
+    def request_param(self, request: events.ParamRequested) -> events.ParamSuggested:
+        """Return an error: no sampler suggests params of a stand-alone trial."""
+        return events.ParamSuggested(
+            trial=request.trial, name=request.name, error="a stand-alone trial has no sampler"
+        )
 
     def note_signal(self) -> bool:
         """Return False: no worker started a stand-alone trial."""

@@ -24,9 +24,10 @@ from typing import Any, SupportsFloat
 
 import msgspec
 
-from trialbus.errors import SpecError, TrialPruned
+from trialbus.errors import SpecError, TrialPruned, is_pruned
 from trialbus.messages import events
 from trialbus.study.nested_config import Params, flatten_config, merge_configs
+from trialbus.study.search_space import Choice, Param
 from trialbus.study.trial_attributes import MAX_ATTRIBUTES, check_key, convert_value
 from trialbus.trainer.artifacts import store_artifact
 from trialbus.trainer.channel import Channel, SilentChannel
@@ -49,8 +50,9 @@ class Trial:
     """A trial of a study, as the training script sees the trial. Made by `attach`.
 
     Use the trial as a context manager around the training: a normal end completes the trial,
-    `TrialPruned` ends the `with` block quietly, Ctrl-C or SIGTERM hand the trial back to be run
-    again, and any other exception marks the trial as failed and is raised again.
+    `TrialPruned`, of trialbus or of Optuna, ends the `with` block quietly, Ctrl-C or SIGTERM hand
+    the trial back to be run again, and any other exception marks the trial as failed and is raised
+    again.
 
     Attributes:
         study: Name of the study.
@@ -62,6 +64,8 @@ class Trial:
         budget: Number of steps to train.
         evaluation: How to evaluate the model: `.interval` and `.episodes`, each None if the study
             leaves the choice to the training.
+        define_by_run: Objectives and first suggestions, where the training asks for its params
+            itself; else None.
         config_name: Name of the configuration that the training composes, from `study.base_config`;
             else None.
         prune_command: Prune command that `report` or `should_prune` received for this attempt, with
@@ -80,6 +84,7 @@ class Trial:
         self.params = Params(assigned.params)
         self.evaluation = assigned.evaluation
         self.config_name = assigned.config_name
+        self.define_by_run = assigned.define_by_run
         self._config = flatten_config(assigned.config)
         self.seed = assigned.seed
         self._budget = budget if assigned.budget is None else assigned.budget
@@ -120,7 +125,7 @@ class Trial:
             self._leave_or_preempt("ended by SIGTERM")
         elif error is None or (isinstance(error, SystemExit) and not error.code):
             self.complete()
-        elif isinstance(error, TrialPruned):
+        elif is_pruned(error):
             self._finish("pruned")
         elif isinstance(error, KeyboardInterrupt):
             self._leave_or_preempt("interrupted from the keyboard")
@@ -128,7 +133,7 @@ class Trial:
             lines = "".join(traceback.format_exception(error)).splitlines()
             self._finish("failed", error="\n".join(lines[-_TRACEBACK_LINES:]))
         self._close()
-        return isinstance(error, TrialPruned)
+        return is_pruned(error)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the params of the trial, not the right to speak for the trial."""
@@ -239,6 +244,50 @@ class Trial:
             self.prune_command = self._ranks.share(prune)
         if self.should_prune():
             raise self._make_pruned_error()
+
+    def request_param(self, name: str, param: Param) -> Choice:
+        """Ask the optimizer for the value of a param, and wait for the answer.
+
+        A suggestion that came with the trial and that `param` allows is returned at once. For
+        studies with `define_by_run`.
+
+        Args:
+            name: Name of the param. A repeated name yields the same value.
+            param: Range or choices of the param.
+
+        Raises:
+            TrialPruned: The trial is to end.
+            ValueError: The study cannot have the param, for example since an earlier trial has a
+                param of another kind under this name.
+
+        Source:
+            `optuna.trial.Trial.suggest_float` and its like.
+        """
+        suggestions = self.define_by_run.suggestions if self.define_by_run else {}
+        suggestion = suggestions.get(name)
+        is_suggested = suggestion is not None and _is_suggestion_for(suggestion, param)
+        request = events.ParamRequested(
+            study=self.study,
+            trial=self.number,
+            attempt=self.attempt,
+            name=name,
+            param=param,
+            answer=not is_suggested,
+            value=suggestion.value if suggestion is not None and is_suggested else None,
+        )
+        if is_suggested:
+            self._channel.publish(request, at_once=False)
+            return param.decode(request.value)
+        answer = self._ranks.share(
+            self._channel.request_param(request) if self.rank == 0 else None
+        )
+        assert answer is not None
+        if isinstance(answer, events.Prune):
+            self.prune_command = answer
+            raise self._make_pruned_error()
+        if answer.error is not None:
+            raise ValueError(f"param {name!r}: {answer.error}")
+        return param.decode(answer.value)
 
     def log_artifact(self, path: str | os.PathLike[str]) -> str:
         """Store a copy of a file as an artifact of the trial and return the artifact's id.
@@ -409,6 +458,15 @@ class Trial:
                     error=error,
                 )
             )
+
+
+def _is_suggestion_for(suggestion: events.Suggestion, param: Param) -> bool:
+    """Tell whether a suggestion is a value of a param, which is of the same kind."""
+    is_same_kind = type(param) is type(suggestion.param) and all(
+        getattr(param, name, None) == getattr(suggestion.param, name, None)
+        for name in ("choices", "log")
+    )
+    return is_same_kind and param.contains(suggestion.value)
 
 
 def _convert_values(values: SupportsFloat | Sequence[SupportsFloat]) -> list[float]:

@@ -16,6 +16,7 @@ def build_assignment(
     number: int,
     stored: Mapping[str, Any],
     *,
+    define_by_run: events.DefineByRun | None = None,
     request: events.TrialRequested | None = None,
     attempt: int = 0,
     before: OpenTrial | None = None,
@@ -27,6 +28,7 @@ def build_assignment(
         spec: Specification of the study.
         number: Number of the trial.
         stored: Params of the trial, as the Optuna storage has them.
+        define_by_run: What a training gets that asks for its params itself; None for others.
         request: Request that the assignment answers; None for an assignment that is not published.
         attempt: Attempt at the trial, from 0.
         before: The attempt before, if there was one.
@@ -51,5 +53,6 @@ def build_assignment(
         timeout_s=spec.trial_timeout_s,
         silence_s=spec.silence_s,
         n_idle=before.count_idle() if before else 0,
+        define_by_run=define_by_run,
         last_step=before.last_step if before and before.last_step >= 0 else None,
     )

@@ -59,6 +59,11 @@ SKIPPED: Final = "trialbus:skipped"
 REUSED: Final = "trialbus:reused"
 """Number of the earlier trial with the same params, whose values a trial got without running."""
 
+SUGGESTIONS: Final = "trialbus:suggestions"
+"""Values that the sampler chose together before the training asked for its params: a mapping from
+name to `{"param": ..., "value": ...}`; absent where there are none.
+"""
+
 PRUNED_BY: Final = "trialbus:pruned_by"
 """Person who pruned the trial, with the reason: `<by>: <reason>`, or `<by>`."""
 

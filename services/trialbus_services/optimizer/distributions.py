@@ -31,6 +31,46 @@ def make_distribution(param: Param) -> BaseDistribution:
             assert_never(param)
 
 
+def make_param(distribution: BaseDistribution) -> Param:
+    """Return the param of an Optuna distribution.
+
+    Raises:
+        ValueError: The distribution has values that no message of the bus can hold, or choices that
+            cannot be told apart.
+    """
+    match distribution:
+        case FloatDistribution():
+            return FloatParam(
+                low=distribution.low,
+                high=distribution.high,
+                log=distribution.log,
+                step=distribution.step,
+            )
+        case IntDistribution():
+            return IntParam(
+                low=distribution.low,
+                high=distribution.high,
+                log=distribution.log,
+                step=distribution.step,
+            )
+        case CategoricalDistribution():
+            for choice in distribution.choices:
+                if not isinstance(choice, bool | int | float | str | None):
+                    raise ValueError(
+                        f"the choice {choice!r} cannot be recorded (expected None, a bool, a "
+                        "number or text)"
+                    )
+            return CategoricalParam(choices=distribution.choices)
+        case _:
+            raise ValueError(f"{distribution!r} is no distribution of Optuna")
+
+
+def get_single_value(distribution: BaseDistribution) -> Any:
+    """Return the value of a distribution that has a single value."""
+    values = list_values(make_param(distribution))
+    return distribution.low if values is None else values[0]  # pyright: ignore
+
+
 def list_values(param: Param) -> Sequence[Any] | None:
     """Return the values of a param, or their labels, in order; None for infinitely many."""
     match param:

@@ -69,6 +69,7 @@ class OptimizerLoop:
         events.EvaluationComplete,
         events.ArtifactLogged,
         events.TrialAttributeSet,
+        events.ParamRequested,
         events.Enqueue,
         *Ledger.TYPES,
     )
@@ -133,11 +134,12 @@ class OptimizerLoop:
             self._answer_requests()
             for study in list(self._studies.values()):
                 with self._guard(study):
+                    self._announce_params(study)
                     self._finish_if_done(study)
         self._announcer.publish_recorded()
         self._announcer.give_up_waiting()
         self._other_programs.retract_void()
-        self._announcer.commit(hold=bool(self._postponed))
+        self._announcer.commit(hold=bool(self._postponed) or self._has_param_requests())
         return is_behind
 
     def get_status(self) -> OptimizerStatus:
@@ -205,8 +207,8 @@ class OptimizerLoop:
                 self._requested_at[event.request] = self._clock()
             case events.ArtifactLogged():
                 self._record_artifact(event)
-            case events.TrialAttributeSet():
-                self._record_attribute(event, offset)
+            case events.TrialAttributeSet() | events.ParamRequested():
+                self._apply_to_attempt(event, offset)
             case events.Enqueue():
                 self._enqueue(event, offset)
             case events.StudyFinished():
@@ -271,19 +273,36 @@ class OptimizerLoop:
             with self._guard(study):
                 study.record_artifact(event)
 
-    def _record_attribute(self, event: events.TrialAttributeSet, offset: int) -> None:
+    def _apply_to_attempt(
+        self, event: events.TrialAttributeSet | events.ParamRequested, offset: int
+    ) -> None:
+        """Apply what counts only while the attempt that published the event runs."""
         study = self._studies.get(event.study)
         about = f"event {offset}, trial {event.trial} of {event.study!r}, attempt {event.attempt}"
         if study is None:
             self._reject(_NO_STUDY, about)
         elif study.state.trials.find_running(event) is None:
             self._reject(_NO_TRIAL, about)
+        elif isinstance(event, events.ParamRequested):
+            with self._guard(study):
+                answer = study.request_param(event)
+                if answer is not None:
+                    self._announcer.announce(answer)
         else:
             with self._guard(study):
                 try:
                     study.record_attribute(event)
                 except (TypeError, ValueError) as error:
                     self._reject("its attribute", f"{about}: {error}")
+
+    def _has_param_requests(self) -> bool:
+        return any(study.has_param_requests for study in self._studies.values())
+
+    def _announce_params(self, study: RunningStudy) -> None:
+        """Announce the params that the sampler suggested for running trials."""
+        for answer in study.take_suggested_params():
+            self._announcer.announce(answer)
+
 
     def _enqueue(self, event: events.Enqueue, offset: int) -> None:
         study = self._studies.get(event.study)

@@ -19,6 +19,7 @@ from trialbus.messages.trial_events import MAX_METRICS
 from trialbus_services.optimizer.allowed_modules import AllowedModules
 from trialbus_services.optimizer.assignment import build_assignment
 from trialbus_services.optimizer.convergence import Progress
+from trialbus_services.optimizer.define_by_run import describe_define_by_run
 from trialbus_services.optimizer.enqueuing import (
     check_enqueued,
     find_earlier_trial,
@@ -28,6 +29,7 @@ from trialbus_services.optimizer.evaluations import OpenEvaluations
 from trialbus_services.optimizer.failures import Failures
 from trialbus_services.optimizer.ledger import StudyState
 from trialbus_services.optimizer.outcome import Judge
+from trialbus_services.optimizer.param_requests import ParamRequests
 from trialbus_services.optimizer.prune_decider import PruneDecider
 from trialbus_services.optimizer.registry import build_pruner, build_sampler
 from trialbus_services.optimizer.sampling.expected_trials import count_expected_trials
@@ -86,6 +88,7 @@ class RunningStudy:
         self._ahead: set[int] = set()
         self._reused: list[events.TrialClosed] = []
         self._supply = TrialSupply(spec, self._recorder, start_sampler)
+        self._param_requests = ParamRequests(self._recorder, self._supply)
         # Optuna keeps one curve of a trial, and none in a study with several objectives.
         self._curve_metric = spec.metrics[0] if len(spec.objectives) == 1 else None
 
@@ -164,10 +167,12 @@ class RunningStudy:
             return None
         next_attempt = self.state.trials.find_next_attempt(trial.number)
         attempt = self._recorder.hand_out(trial, request.request, next_attempt)
+        define_by_run = describe_define_by_run(self.spec, trial.user_attrs)
         return build_assignment(
             self.spec,
             trial.number,
             trial.params,
+            define_by_run=define_by_run,
             request=request,
             attempt=attempt,
             before=waiting,
@@ -288,6 +293,23 @@ class RunningStudy:
             step=event.step,
             reason=reason,
         )
+
+    def request_param(self, event: events.ParamRequested) -> events.ParamSuggested | None:
+        """Apply the request of a running attempt for a param; return the answer if it is known."""
+        return self._param_requests.apply(event)
+
+    def take_suggested_params(self) -> list[events.ParamSuggested]:
+        """Return the recorded answers to requests for params, once each.
+
+        Raises:
+            SamplerError: The sampler failed.
+        """
+        return self._param_requests.take_answers()
+
+    @property
+    def has_param_requests(self) -> bool:
+        """Whether a training waits for the value of a param."""
+        return self._param_requests.is_pending
 
     def record_late_evaluation(self, event: events.EvaluationComplete, offset: int) -> None:
         """Count an evaluation of an attempt that was given up, or of a trial that has ended."""

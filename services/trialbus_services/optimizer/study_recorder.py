@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
@@ -177,6 +178,19 @@ class StudyRecorder:
             trial_id = self.get_trial_id(trial.number)
             self.storage.set_trial_user_attr(trial_id, HANDED_OUT, [request, attempt])
         return attempt
+
+    def record_param(
+        self, number: int, name: str, value: Any, distribution: BaseDistribution
+    ) -> None:
+        """Record a param that a running trial asked for.
+
+        Raises:
+            ValueError: An earlier trial has a param of another kind under the same name.
+        """
+        if number not in self.closed:
+            self.storage.set_trial_param(
+                self.get_trial_id(number), name, distribution.to_internal_repr(value), distribution
+            )
 
     def record_value(self, number: int, step: int, value: float) -> None:
         """Record an intermediate value of an open trial."""

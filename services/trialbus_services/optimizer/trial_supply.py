@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Protocol, TypeAlias
 
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus.errors import TrialbusError
@@ -20,6 +21,7 @@ from trialbus_services.optimizer.attributes import (
     REUSED,
     SKIPPED,
 )
+from trialbus_services.optimizer.define_by_run import make_suggestions
 from trialbus_services.optimizer.genetic_parents import renumber_parents
 from trialbus_services.optimizer.outcome import Outcome
 from trialbus_services.optimizer.sampling import Suggestion
@@ -74,6 +76,20 @@ class Sampler(Protocol):
         constraints: Mapping[str, float] | None = None,
     ) -> None:
         """Tell the sampler how a trial ended."""
+        ...
+
+    def request_param(self, number: int, name: str, distribution: BaseDistribution) -> None:
+        """Request the value of a param of a running trial."""
+        ...
+
+    def tell_param(
+        self, number: int, name: str, distribution: BaseDistribution, value: Any
+    ) -> None:
+        """Tell the sampler the value of a param that a running trial uses."""
+        ...
+
+    def take_params(self) -> list[tuple[int, str, Any, str | None]]:
+        """Return trial, name, value and error of the params suggested since the last call."""
         ...
 
     def enqueue(self, trial: FrozenTrial) -> None:
@@ -132,23 +148,49 @@ class TrialSupply:
         Raises:
             SamplerError: The sampler failed.
         """
-        if self._sampler.error is not None:
-            raise SamplerError(self._sampler.error)
+        self.revive()
         self._record_skipped_trials()
-        if not self._sampler.is_alive:
-            self._n_deaths += 1
-            if self._n_deaths > _MAX_DEATHS:
-                raise SamplerError(
-                    f"the process of the sampler {self._spec.sampler.type} ended "
-                    f"{self._n_deaths} times in a row without a suggestion or an error"
-                )
-            logger.warning("the sampler of %r was killed; it is started again", self._spec.name)
-            self._sampler.close()
-            self._n_requested = 0
-            self._sampler = self._start_sampler()
         for _ in range(n_trials - self._n_requested):
             self._n_requested += 1
             self._sampler.request()
+
+    def revive(self) -> bool:
+        """Start the sampler again, and return true, if its process was killed.
+
+        Raises:
+            SamplerError: The sampler failed.
+        """
+        if self._sampler.error is not None:
+            raise SamplerError(self._sampler.error)
+        if self._sampler.is_alive:
+            return False
+        self._n_deaths += 1
+        if self._n_deaths > _MAX_DEATHS:
+            raise SamplerError(
+                f"the process of the sampler {self._spec.sampler.type} ended "
+                f"{self._n_deaths} times in a row without a suggestion or an error"
+            )
+        logger.warning("the sampler of %r was killed; it is started again", self._spec.name)
+        self._sampler.close()
+        self._n_requested = 0
+        self._sampler = self._start_sampler()
+        return True
+
+    def request_param(self, number: int, name: str, distribution: BaseDistribution) -> None:
+        """Request the value of a param of a running trial, which `take_params` returns."""
+        self._sampler.request_param(number, name, distribution)
+
+    def tell_param(
+        self, number: int, name: str, distribution: BaseDistribution, value: Any
+    ) -> None:
+        """Tell the sampler the value of a param that a running trial uses."""
+        self._sampler.tell_param(number, name, distribution, value)
+
+    def take_params(self) -> list[tuple[int, str, Any, str | None]]:
+        """Return trial, name, value and error of the params suggested since the last call."""
+        answers = self._sampler.take_params()
+        self._n_deaths = 0 if answers else self._n_deaths
+        return answers
 
     def supply_trial(
         self, request: events.TrialRequested, assigned: Container[int]
@@ -267,7 +309,11 @@ class TrialSupply:
             datetime_complete=None,
             params=suggestion.params,
             distributions=suggestion.distributions,
-            user_attrs={**suggestion.user_attrs, REQUEST: request},
+            user_attrs={
+                **suggestion.user_attrs,
+                **make_suggestions(suggestion.relative),
+                REQUEST: request,
+            },
             system_attrs=suggestion.system_attrs,
             intermediate_values={},
         )

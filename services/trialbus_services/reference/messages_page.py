@@ -22,7 +22,13 @@ field takes its default. [The protocol](../protocol.md) has the rules of the bus
 """
 
 #: Structs in the fields of events.
-_STRUCTS: tuple[type[msgspec.Struct], ...] = (events.BestTrial, events.TrialCounts, Evaluation)
+_STRUCTS: tuple[type[msgspec.Struct], ...] = (
+    events.BestTrial,
+    events.TrialCounts,
+    events.DefineByRun,
+    events.Suggestion,
+    Evaluation,
+)
 _LINKS = {struct.__name__: f"#{struct.__name__.lower()}" for struct in _STRUCTS} | {
     "StudySpec": "config.md#study"
 }

@@ -261,6 +261,8 @@ class StudyView:
                 case events.EvaluationComplete():
                     self._check_metrics(event)
                     self._add_evaluation(trial, event)
+                case events.ParamRequested(answer=False) | events.ParamSuggested(error=None):
+                    trial.params[event.name] = event.value
                 case events.Prune():
                     trial.pruned_at = event.step
                 case _:

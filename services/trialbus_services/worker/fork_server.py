@@ -14,8 +14,10 @@ trial's socket, and the exit code as the last message.
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
+import pickle
 import signal
 import socket
 import sys
@@ -23,6 +25,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -31,6 +34,12 @@ from trialbus.study.user_code import load_function
 from trialbus_services.process import exit_codes, guard
 
 READY = b"ready"
+
+#: Suffix of a file, in place of `MODULE:FUNCTION`, that holds a function pickled by value.
+PICKLE_SUFFIX = ".pkl"
+
+#: Environment variable of a module that is imported once, beside the module of the function.
+PRELOAD_VARIABLE = "TRIALBUS_PRELOAD"
 
 _N_ELEMENTS = 1 << 20  # PyTorch divides the work from 2**15 elements on
 _FORK_TIMEOUT_S = 10.0  # a machine under load is slow to fork
@@ -45,7 +54,7 @@ def main(target: str) -> int:
     """
     requests = socket.socket(fileno=os.dup(0))
     try:
-        function = load_function("trainer.function", target)
+        function = _load_function(target)
         _check_fork_safety()
     except BaseException as error:  # noqa: BLE001 - a module may end in any way
         traceback.print_exc()
@@ -64,6 +73,25 @@ def main(target: str) -> int:
     if is_training:
         _train(function)
     return exit_codes.DONE
+
+
+def _load_function(target: str) -> Callable[[Any], Any]:
+    """Return the function that a config names, or that a file holds which cloudpickle wrote.
+
+    Raises:
+        SpecError: There is no such function.
+    """
+    if (module := os.environ.get(PRELOAD_VARIABLE)) is not None:
+        importlib.import_module(module)
+    if not target.endswith(PICKLE_SUFFIX):
+        return load_function("trainer.function", target)
+    try:
+        function: Callable[[Any], Any] = pickle.loads(Path(target).read_bytes())  # noqa: S301
+    except Exception as error:
+        raise trialbus.SpecError(
+            "trainer.function", f"cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    return function
 
 
 def _check_fork_safety() -> None:
@@ -176,9 +204,19 @@ def _train(function: Callable[[trialbus.Trial], Any]) -> None:
     if numpy is not None:
         numpy.random.seed()  # as in a new process; else all trials draw the same numbers
     with trialbus.attach() as trial:
-        values = function(trial)
+        values = _call(function, trial)
         if values is not None:
             trial.complete(values)
+
+
+def _call(function: Callable[[Any], Any], trial: trialbus.Trial) -> Any:
+    """Call a training function, or an objective function of Optuna, for a trial."""
+    if trial.define_by_run is None:
+        return function(trial)
+    # Imported here: other trainings need no Optuna.
+    from trialbus_services.worker.objective import run_objective
+
+    return run_objective(function, trial)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Container
 
+from optuna.distributions import BaseDistribution, check_distribution_compatibility
 from optuna.storages import InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -19,6 +20,16 @@ class CopyStorage(InMemoryStorage):
     def hide_trial(self, trial_id: int) -> None:
         """Hide a trial from the sampler; the trial keeps its number."""
         self._hidden.add(trial_id)
+
+    def check_param(self, study_id: int, name: str, distribution: BaseDistribution) -> None:
+        """Check that a distribution is compatible with the param of the same name in the study.
+
+        Raises:
+            ValueError: The distribution is of another kind, or has other choices.
+        """
+        known = self._studies[study_id].param_distribution.get(name)
+        if known is not None:
+            check_distribution_compatibility(known, distribution)
 
     def clear_params(self, trial_id: int) -> None:
         """Take the params from a running trial, so that params can be suggested again."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from optuna.distributions import BaseDistribution
@@ -36,6 +36,11 @@ class Suggestion:
     """
     waiting: int | None
     """Number, in the study, of the enqueued trial to run; None for a new trial."""
+    relative: dict[str, tuple[Any, BaseDistribution]] = field(
+        default_factory=dict[str, tuple[Any, BaseDistribution]]
+    )
+    """Values that the sampler chose together for params that the training may ask for; empty where
+    the study declares its params."""
     reused: int | None = None
     """Earlier trial with the same params whose values the trial gets; None to run the trial.
 
@@ -82,6 +87,39 @@ class WaitingTrial:
 
 
 @dataclass(frozen=True)
+class ParamRequest:
+    """A request for the value of a param that a running trial asks for."""
+
+    number: int
+    """Number of the trial in the copy of the study."""
+    name: str
+    distribution: BaseDistribution
+
+
+@dataclass(frozen=True)
+class ParamUse:
+    """A param of a running trial whose value is known."""
+
+    number: int
+    """Number of the trial in the copy of the study."""
+    name: str
+    distribution: BaseDistribution
+    value: Any
+
+
+@dataclass(frozen=True)
+class ParamAnswer:
+    """The answer to a `ParamRequest`."""
+
+    number: int
+    """Number of the trial in the copy of the study."""
+    name: str
+    value: Any
+    error: str | None
+    """Why the study cannot have the param; None for a value."""
+
+
+@dataclass(frozen=True)
 class Answer:
     """A suggestion, with the time of the computation."""
 
@@ -114,5 +152,5 @@ class Failed:
     error: str
 
 
-ToProcess: TypeAlias = Start | Request | Tell | WaitingTrial
-FromProcess: TypeAlias = Answer | Exhausted | Skipped | Failed
+ToProcess: TypeAlias = Start | Request | Tell | WaitingTrial | ParamRequest | ParamUse
+FromProcess: TypeAlias = Answer | ParamAnswer | Exhausted | Skipped | Failed

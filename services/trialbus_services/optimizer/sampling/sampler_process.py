@@ -17,6 +17,8 @@ from trialbus_services.optimizer.sampling.messages import (
     Answer,
     Exhausted,
     Failed,
+    ParamRequest,
+    ParamUse,
     Request,
     Start,
     Tell,
@@ -72,6 +74,10 @@ def _answer(connection: Connection) -> None:
                 n_requested += 1
             case Tell() as message:
                 study_copy.tell(message)
+            case ParamRequest() as message:
+                connection.send(study_copy.suggest_param(message))
+            case ParamUse() as message:
+                study_copy.use_param(message)
             case WaitingTrial(trial):
                 n_enqueued += 1
                 was_exhausted = False

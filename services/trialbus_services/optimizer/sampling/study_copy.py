@@ -10,15 +10,24 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import optuna
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from trialbus_services.optimizer.distributions import suggest_params
+from trialbus_services.optimizer.distributions import get_single_value, suggest_params
 from trialbus_services.optimizer.enumerating_samplers import BruteForce, Grid
 from trialbus_services.optimizer.registry import build_sampler, is_enumerating
 from trialbus_services.optimizer.sampling.checked_sampler import CheckedSampler, SamplerFaultError
 from trialbus_services.optimizer.sampling.copy_storage import CopyStorage
 from trialbus_services.optimizer.sampling.coverage import Coverage, get_duplicate_policy
-from trialbus_services.optimizer.sampling.messages import Skipped, Start, Suggestion, Tell
+from trialbus_services.optimizer.sampling.messages import (
+    ParamAnswer,
+    ParamRequest,
+    ParamUse,
+    Skipped,
+    Start,
+    Suggestion,
+    Tell,
+)
 
 _TRIES = 100  # suggestions of the sampler for a trial, before a point is drawn
 _TRIES_LISTED = 20  # the same where the points are finite and few
@@ -157,7 +166,9 @@ class StudyCopy:
         """
         trial = self._study.ask()
         waiting = self._waiting.pop(trial.number, None)
-        self._suggest(trial)
+        relative = self._suggest_relative(trial) if self._spec.define_by_run else {}
+        if not self._spec.define_by_run:
+            self._suggest(trial)
         frozen = self._storage.get_trial(self._get_trial_id(trial.number))
         reused = self._find_reusable(frozen)
         self._coverage.take(frozen.params, frozen.number)
@@ -174,8 +185,55 @@ class StudyCopy:
             user_attrs=frozen.user_attrs,
             study_attrs=study_attrs,
             waiting=waiting,
+            relative=relative,
             reused=None if reused is None else reused.number,
         )
+
+    def suggest_param(self, request: ParamRequest) -> ParamAnswer:
+        """Suggest a value for a param that a running trial asks for.
+
+        Raises:
+            SamplerFaultError: The sampler failed.
+        """
+        name, distribution = request.name, request.distribution
+        trial_id = self._get_trial_id(request.number)
+        try:
+            self._storage.check_param(self._study_id, name, distribution)
+            trial = self._storage.get_trial(trial_id)
+            fixed: Mapping[str, Any] = trial.system_attrs.get("fixed_params", {})
+            if name in trial.params:
+                value = trial.params[name]
+            elif name in fixed:
+                value = fixed[name]
+            elif distribution.single():
+                value = get_single_value(distribution)
+            else:
+                value = self._study.sampler.sample_independent(
+                    self._study, trial, name, distribution
+                )
+            internal = distribution.to_internal_repr(value)
+            self._storage.set_trial_param(trial_id, name, internal, distribution)
+        except ValueError as error:
+            return ParamAnswer(request.number, name, None, str(error))
+        return ParamAnswer(request.number, name, distribution.to_external_repr(internal), None)
+
+    def use_param(self, message: ParamUse) -> None:
+        """Give a running trial the value of a param that the trial uses."""
+        trial_id = self._get_trial_id(message.number)
+        internal = message.distribution.to_internal_repr(message.value)
+        self._storage.set_trial_param(trial_id, message.name, internal, message.distribution)
+
+    def _suggest_relative(self, trial: optuna.Trial) -> dict[str, tuple[Any, BaseDistribution]]:
+        """Return the values that the sampler chooses together, for the trial's params."""
+        attrs = self._storage.get_trial(self._get_trial_id(trial.number)).system_attrs
+        fixed: Mapping[str, Any] = attrs.get("fixed_params", {})
+        params = trial.relative_params
+        space = trial.relative_search_space or {}
+        return {
+            name: (value, space[name])
+            for name, value in params.items()
+            if name in space and name not in fixed
+        }
 
     def _suggest(self, trial: optuna.Trial) -> None:
         """Suggest the params of a trial that is in the storage, until they can be handed out."""

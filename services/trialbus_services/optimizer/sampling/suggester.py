@@ -12,6 +12,7 @@ from dataclasses import replace
 from queue import SimpleQueue
 from typing import Any
 
+from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus.study.spec import StudySpec
@@ -23,6 +24,9 @@ from trialbus_services.optimizer.sampling.messages import (
     Exhausted,
     Failed,
     FromProcess,
+    ParamAnswer,
+    ParamRequest,
+    ParamUse,
     Request,
     Skipped,
     Start,
@@ -106,6 +110,7 @@ class Suggester:
         #: Value of `_n_enqueued` with which the process had no more suggestions; None before.
         self._exhausted_at: int | None = None
         self._skipped: SimpleQueue[tuple[int, str]] = SimpleQueue()
+        self._params: SimpleQueue[ParamAnswer] = SimpleQueue()
         self._is_closed = False
         self._ended = threading.Event()
         # Unbounded, unlike a pipe, which fills up while the sampler computes.
@@ -194,6 +199,26 @@ class Suggester:
             return
         self._outbox.put(Tell(index, state, values, last, dict(constraints or {})))
 
+    def request_param(self, number: int, name: str, distribution: BaseDistribution) -> None:
+        """Request the value of a param of a running trial, which `take_params` returns."""
+        if number in self._open:
+            self._outbox.put(ParamRequest(self._open[number], name, distribution))
+
+    def tell_param(
+        self, number: int, name: str, distribution: BaseDistribution, value: Any
+    ) -> None:
+        """Tell the sampler the value of a param that a running trial uses."""
+        if number in self._open:
+            self._outbox.put(ParamUse(self._open[number], name, distribution, value))
+
+    def take_params(self) -> list[tuple[int, str, Any, str | None]]:
+        """Return trial, name, value and error of the params suggested since the last call."""
+        answers = [self._params.get_nowait() for _ in range(self._params.qsize())]
+        return [
+            (self._numbers[answer.number], answer.name, answer.value, answer.error)
+            for answer in answers
+        ]
+
     def enqueue(self, trial: FrozenTrial) -> None:
         """Tell the sampler that a waiting trial was added to the study.
 
@@ -251,6 +276,8 @@ class Suggester:
         match message:
             case Answer(suggestion, elapsed_s):
                 self._ready.append((suggestion, elapsed_s))
+            case ParamAnswer() as answer:
+                self._params.put(answer)
             case Exhausted(n_enqueued):
                 self._exhausted_at = n_enqueued
             case Skipped(number, reason):
