@@ -188,7 +188,8 @@ def is_pruned(error: BaseException | None) -> bool:
     Optuna's exception is known by the name of its class, so that Optuna need not be installed.
     """
     return any(
-        class_.__name__ == "TrialPruned" and class_.__module__.partition(".")[0] in _PRUNING_PACKAGES
+        class_.__name__ == "TrialPruned"
+        and class_.__module__.partition(".")[0] in _PRUNING_PACKAGES
         for class_ in type(error).__mro__
     )
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from trialbus_services.optuna_adapter import run_optuna_trial
-    from trialbus_services.runner import OptunaRunner
+    from trialbus_services.runner import OptunaRunner, optimize
 
-__all__ = ["OptunaRunner", "run_optuna_trial"]
+__all__ = ["OptunaRunner", "optimize", "run_optuna_trial"]
 
 
 def __getattr__(name: str) -> Any:
@@ -17,8 +17,8 @@ def __getattr__(name: str) -> Any:
         from trialbus_services.optuna_adapter import run_optuna_trial
 
         return run_optuna_trial
-    if name == "OptunaRunner":
-        from trialbus_services.runner import OptunaRunner
+    if name in ("OptunaRunner", "optimize"):
+        from trialbus_services import runner
 
-        return OptunaRunner
+        return getattr(runner, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -35,9 +35,7 @@ class Channel(Protocol):
     def wait_for_decision(self, attempt: int, step: int, wait_s: float) -> events.Prune | None:
         """Wait at most `wait_s` for the decision about a step; None means to go on."""
 
-    def request_param(
-        self, request: events.ParamRequested
-    ) -> events.ParamSuggested | events.Prune:
+    def request_param(self, request: events.ParamRequested) -> events.ParamSuggested | events.Prune:
         """Wait for the answer to a request for a param, or for a command to end the attempt."""
         ...
 
@@ -136,9 +134,7 @@ class BusChannel(_ReceivingChannel):
         """Put an event into the outbox."""
         self._publisher.publish(event, at_once=at_once)
 
-    def request_param(
-        self, request: events.ParamRequested
-    ) -> events.ParamSuggested | events.Prune:
+    def request_param(self, request: events.ParamRequested) -> events.ParamSuggested | events.Prune:
         """Wait for the answer to a request for a param, or for a command to end the attempt.
 
         Without an answer the request is repeated, since the optimizer may have been started again.

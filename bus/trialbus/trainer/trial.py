@@ -278,9 +278,7 @@ class Trial:
         if is_suggested:
             self._channel.publish(request, at_once=False)
             return param.decode(request.value)
-        answer = self._ranks.share(
-            self._channel.request_param(request) if self.rank == 0 else None
-        )
+        answer = self._ranks.share(self._channel.request_param(request) if self.rank == 0 else None)
         assert answer is not None
         if isinstance(answer, events.Prune):
             self.prune_command = answer

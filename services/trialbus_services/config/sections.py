@@ -30,6 +30,7 @@ from trialbus.study.validation import convert, is_mapping
 from trialbus_services.config.base_config import read_base_config
 from trialbus_services.config.search_space import expand_params
 from trialbus_services.config.settings import (
+    PICKLE_SUFFIX,
     SECTIONS,
     BusSettings,
     KeySettings,
@@ -215,6 +216,10 @@ def _check_command(command: list[str], folder: Path) -> None:
 def _check_function(function: str, trainer: TrainerSettings, folder: Path) -> None:
     if trainer.command:
         raise SpecError("trainer", "has both a command and a function (expected one of them)")
+    if function.endswith(PICKLE_SUFFIX):
+        if not (folder / function).is_file():
+            raise SpecError("trainer.function", f"there is no file {function!r}")
+        return
     if not re.fullmatch(r"[^\W\d][\w.]*:[^\W\d]\w*", function):
         raise SpecError(
             "trainer.function",

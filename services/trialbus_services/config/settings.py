@@ -28,6 +28,9 @@ ParamsAs: TypeAlias = Literal["overrides", "flags", "environment", "file"]
 #: Options without a value, by param: for true, or for true and for false.
 Switches: TypeAlias = Mapping[str, str | list[str]]
 
+#: Suffix of a file, in place of `module:function`, that holds a function pickled by value.
+PICKLE_SUFFIX = ".pkl"
+
 
 class KeySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """CURVE keys, in the folder that `trialbus keys init` makes."""
@@ -159,7 +162,8 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     for a program that reports them itself. A pruned program is ended by SIGTERM."""
     function: str | None = None
     """Function that runs a trial, `module:function`, in place of `command`. Its module is imported
-    once, and a process is forked for each trial."""
+    once, and a process is forked for each trial. A file `.pkl` of `cloudpickle` may hold the
+    function, too."""
     env: dict[str, str] = {}
     """Environment variables that are added to the worker's."""
     cwd: str | None = None

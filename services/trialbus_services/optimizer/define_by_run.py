@@ -14,9 +14,7 @@ from trialbus_services.optimizer.attributes import SUGGESTIONS
 from trialbus_services.optimizer.distributions import make_param
 
 
-def make_suggestions(
-    relative: Mapping[str, tuple[Any, BaseDistribution]]
-) -> dict[str, Any]:
+def make_suggestions(relative: Mapping[str, tuple[Any, BaseDistribution]]) -> dict[str, Any]:
     """Return the attributes of a trial that keep what the sampler chose together for it.
 
     Empty where the sampler chose nothing beforehand.

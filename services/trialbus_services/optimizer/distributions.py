@@ -68,7 +68,8 @@ def make_param(distribution: BaseDistribution) -> Param:
 def get_single_value(distribution: BaseDistribution) -> Any:
     """Return the value of a distribution that has a single value."""
     values = list_values(make_param(distribution))
-    return distribution.low if values is None else values[0]  # pyright: ignore
+    assert values is not None
+    return values[0]
 
 
 def list_values(param: Param) -> Sequence[Any] | None:

@@ -51,7 +51,7 @@ class ParamRequests:
             self._record(event, distribution, event.value)
             self._supply.tell_param(event.trial, event.name, distribution, event.value)
         except ValueError as error:
-            return _refuse(event, error)
+            return _refuse(event, str(error))
         return None
 
     def take_answers(self) -> list[events.ParamSuggested]:
@@ -71,13 +71,14 @@ class ParamRequests:
             event = self._pending.pop((number, name), None)
             if event is None or number in self._recorder.closed:
                 continue
+            if error is not None:
+                answers.append(_refuse(event, error))
+                continue
             try:
-                if error is not None:
-                    raise ValueError(error)
                 self._record(event, make_distribution(event.param), value)
                 answers.append(_answer(event, value))
             except ValueError as problem:
-                answers.append(_refuse(event, problem))
+                answers.append(_refuse(event, str(problem)))
         return answers
 
     def _check(self, event: events.ParamRequested, trial: FrozenTrial) -> BaseDistribution:
@@ -87,7 +88,9 @@ class ParamRequests:
             ValueError: The trial cannot have the param.
         """
         if not 1 <= len(event.name) <= _MAX_NAME:
-            raise ValueError(f"its name has {len(event.name)} characters (expected 1 to {_MAX_NAME})")
+            raise ValueError(
+                f"its name has {len(event.name)} characters (expected 1 to {_MAX_NAME})"
+            )
         distribution = make_distribution(event.param)
         if event.name in trial.params:
             check_distribution_compatibility(trial.distributions[event.name], distribution)
@@ -109,11 +112,11 @@ def _answer(event: events.ParamRequested, value: Any) -> events.ParamSuggested:
     )
 
 
-def _refuse(event: events.ParamRequested, error: ValueError) -> events.ParamSuggested:
+def _refuse(event: events.ParamRequested, error: str) -> events.ParamSuggested:
     return events.ParamSuggested(
         study=event.study,
         trial=event.trial,
         attempt=event.attempt,
         name=event.name,
-        error=str(error),
+        error=error,
     )

@@ -31,12 +31,10 @@ from typing import Any
 
 import trialbus
 from trialbus.study.user_code import load_function
+from trialbus_services.config.settings import PICKLE_SUFFIX
 from trialbus_services.process import exit_codes, guard
 
 READY = b"ready"
-
-#: Suffix of a file, in place of `MODULE:FUNCTION`, that holds a function pickled by value.
-PICKLE_SUFFIX = ".pkl"
 
 #: Environment variable of a module that is imported once, beside the module of the function.
 PRELOAD_VARIABLE = "TRIALBUS_PRELOAD"

@@ -1,0 +1,235 @@
+"""Optimization: one study from a script or a notebook, with an objective function or a training."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from rich.console import Console
+
+import trialbus
+from trialbus.errors import SpecError, TrialbusError
+from trialbus.study.spec import Direction, StudySpec
+from trialbus.study.spec_loading import load_spec
+from trialbus_services.config import sections, settings
+from trialbus_services.config.composing import compose_config
+from trialbus_services.config.search_space import expand_params
+from trialbus_services.launcher import launcher
+from trialbus_services.optimizer.distributions import make_param
+from trialbus_services.optimizer.storage import find_study
+from trialbus_services.runner.components import describe_component
+from trialbus_services.runner.pickled_function import (
+    build_search_path,
+    is_importable,
+    write_function,
+)
+from trialbus_services.runner.training import build_overrides, check_not_imported
+from trialbus_services.worker import fork_server
+from trialbus_services.worker.command_line import quote_for_hydra
+
+_OBJECTIVE_MODULE = "trialbus_services.worker.objective"
+
+
+def optimize(
+    function: Callable[[optuna.Trial], Any] | Callable[[trialbus.Trial], Any],
+    n_trials: int = 100,
+    *,
+    space: Mapping[str, Any] | None = None,
+    metric: str | Sequence[str] | None = None,
+    direction: Direction | None = None,
+    directions: Sequence[Direction] | None = None,
+    study_name: str | None = None,
+    storage: str | None = None,
+    sampler: str | Mapping[str, Any] | BaseSampler | None = None,
+    pruner: str | Mapping[str, Any] | BasePruner | None = None,
+    n_jobs: int = 2,
+    timeout: float | None = None,
+    load_if_exists: bool = True,
+    seed: int = 0,
+    enqueue: Sequence[Mapping[str, Any]] = (),
+    report: bool = False,
+    overrides: Sequence[str] = (),
+    console: Console | None = None,
+    **fields: Any,
+) -> optuna.Study:
+    """Run a study to its end on the bus, and return the study from its storage.
+
+    Hub, optimizer and workers are started beside this process, unless they run already, and end
+    with the study. Each trial runs in a process of its own, `n_jobs` at a time, and everything else
+    is as for any study: a killed trial is run again, and the same call continues an interrupted
+    study of the same name.
+
+    Args:
+        function: Without `space` an objective function of Optuna, called with an `optuna.Trial`
+            whose `suggest_*`, `report`, `should_prune` and `set_user_attr` work as usual. With
+            `space` a training, called with a `trialbus.Trial`. It may be defined in a script, in a
+            cell of a notebook, or in a module; the first two need `cloudpickle`.
+        n_trials: Total number of trials of the study, with those that it has already.
+        space: Search space by param: distributions of Optuna, or what a study file has under
+            `study.params`.
+        metric: Name of the objective; of several objectives a list of names. By default `value`,
+            and `value_0`, `value_1`, ... of several.
+        direction: `minimize` or `maximize`; by default `minimize` for an objective function, as in
+            Optuna, and `maximize` for a training, as in a study file.
+        directions: Direction of each of several objectives.
+        study_name: Name of the study; by default a new one.
+        storage: URL of the Optuna storage; by default `sqlite:///optuna_studies.db`.
+        sampler: Sampler: a name, `{"type": <class>, <argument>: <value>}`, or an object; by default
+            `TPESampler`.
+        pruner: Pruner in the same forms; by default `MedianPruner`, and none for several
+            objectives. `NopPruner` prunes nothing.
+        n_jobs: Number of trials that run at the same time; -1 for one for each CPU.
+        timeout: Seconds after which no further trial begins; None for no limit.
+        load_if_exists: Whether a study of this name is continued; otherwise it is refused.
+        seed: Seed of the study, and of a sampler that has none.
+        enqueue: Params of trials to run first.
+        report: Whether a report of the study is written to the folder `reports`.
+        overrides: Of `trialbus study`, for what has no argument here, as `bus.dir=/tmp/bus`.
+        console: Console on which progress is shown; by default the terminal or the notebook's cell.
+        fields: Further fields of a study, as `budget=20` or `max_failures=1`.
+
+    Raises:
+        SpecError: An argument cannot be used, or the function cannot travel to another process.
+        TrialbusError: The study failed, or a service cannot be started.
+        KeyboardInterrupt: Interrupted; everything that was started has ended.
+
+    Example:
+        >>> study = optimize(objective, n_trials=100)  # doctest: +SKIP
+        >>> study.best_params  # doctest: +SKIP
+
+    Source:
+        `optuna.study.Study.optimize`.
+    """
+    check_not_imported()
+    spec = _make_spec(
+        space=space,
+        metric=metric,
+        direction=direction,
+        directions=directions,
+        name=study_name or f"no-name-{uuid.uuid4()}",
+        sampler=sampler,
+        pruner=pruner,
+        fields={
+            "n_trials": n_trials,
+            "timeout_s": timeout,
+            "seed": seed,
+            "enqueue": [dict(params) for params in enqueue],
+            **fields,
+        },
+    )
+    arguments = [
+        f"study.name={quote_for_hydra(spec.name)}",
+        f"worker.slots={_count_jobs(n_jobs)}",
+        *([f"storage.url={quote_for_hydra(storage)}"] if storage is not None else []),
+    ]
+    with (
+        _describe_function(function) as training,
+        compose_config([*arguments, *training, *overrides]) as composition,
+    ):
+        url = sections.read_section(composition.config, settings.StorageSettings).url
+        if not load_if_exists and find_study(url, spec.name) is not None:
+            raise SpecError(
+                "study_name",
+                f"{spec.name!r} is in the storage already (expected another name, or "
+                "load_if_exists=True)",
+            )
+        plan = launcher.make_plan(composition, spec)
+        end = launcher.launch_study(plan, console or Console(), report=report)
+        study = find_study(url, spec.name)
+    if study is None or end.reason == "failed":
+        raise TrialbusError(f"study {spec.name!r} failed: {(end.error or end.reason).strip()}")
+    return study
+
+
+def _make_spec(
+    *,
+    space: Mapping[str, Any] | None,
+    metric: str | Sequence[str] | None,
+    direction: Direction | None,
+    directions: Sequence[Direction] | None,
+    name: str,
+    sampler: object,
+    pruner: object,
+    fields: Mapping[str, Any],
+) -> StudySpec:
+    """Return the specification of a study, with errors that name the arguments of `optimize`."""
+    if direction is not None and directions is not None:
+        raise SpecError("directions", f"{directions!r} is given beside direction (expected one)")
+    default: Direction = "minimize" if space is None else "maximize"
+    all_directions = list(directions) if directions is not None else [direction or default]
+    metrics = [metric] if isinstance(metric, str) else list(metric or ())
+    if not metrics:
+        is_single = len(all_directions) == 1
+        metrics = ["value"] if is_single else [f"value_{i}" for i in range(len(all_directions))]
+    if len(metrics) != len(all_directions):
+        raise SpecError(
+            "metric",
+            f"{len(metrics)} names for {len(all_directions)} directions (expected one for each)",
+        )
+    if pruner is None:
+        pruner = "MedianPruner" if len(metrics) == 1 else "NopPruner"
+    study: dict[str, Any] = {
+        "name": name,
+        "objective": [
+            {"metric": metric, "direction": direction}
+            for metric, direction in zip(metrics, all_directions, strict=True)
+        ],
+        **({"define_by_run": True} if space is None else {"params": _describe_space(space)}),
+        **fields,
+    }
+    return load_spec(
+        study,
+        sampler=describe_component("sampler", "TPESampler" if sampler is None else sampler),
+        pruner=describe_component("pruner", pruner),
+    )
+
+
+def _describe_space(space: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a search space as a study file has it."""
+    return expand_params(
+        {
+            name: msgspec.to_builtins(make_param(param))
+            if isinstance(param, BaseDistribution)
+            else param
+            for name, param in space.items()
+        }
+    )
+
+
+def _count_jobs(n_jobs: int) -> int:
+    if n_jobs != -1 and n_jobs < 1:
+        raise SpecError("n_jobs", f"{n_jobs} is below 1 (expected a number of trials, or -1)")
+    return (os.cpu_count() or 1) if n_jobs == -1 else n_jobs
+
+
+@contextmanager
+def _describe_function(function: Callable[..., Any]) -> Generator[list[str]]:
+    """Return the overrides that let a worker call a function, which a file may hold meanwhile.
+
+    Raises:
+        SpecError: The function cannot travel to another process.
+    """
+    if not callable(function):
+        raise SpecError("function", f"{function!r} cannot be called (expected a function)")
+    preload = f"+trainer.env.{fork_server.PRELOAD_VARIABLE}={_OBJECTIVE_MODULE}"
+    if is_importable(function):
+        yield [*build_overrides(function, Path()), preload]
+        return
+    with tempfile.TemporaryDirectory(prefix="trialbus-") as folder:
+        path = write_function(function, Path(folder))
+        yield [
+            "trainer=function",
+            f"trainer.function={quote_for_hydra(str(path))}",
+            f"+trainer.env.PYTHONPATH={quote_for_hydra(build_search_path())}",
+            preload,
+        ]
