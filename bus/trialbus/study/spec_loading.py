@@ -27,10 +27,10 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
     """
     check_keys(study)
     data = dict(study)
-    params = data.pop("params", None)
+    params: Any = data.pop("params", None)
     if data.get("define_by_run") is True:
-        params = params or {}
-    elif not is_mapping(params) or not params:
+        params = cast("dict[str, Any]", params or {})
+    if not is_mapping(params) or not (params or data.get("define_by_run") is True):
         raise SpecError(
             "study.params",
             f"{params!r} is not a search space (expected a mapping of at least one param, or "

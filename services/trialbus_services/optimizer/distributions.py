@@ -55,10 +55,10 @@ def make_param(distribution: BaseDistribution) -> Param:
             )
         case CategoricalDistribution():
             for choice in distribution.choices:
-                if not isinstance(choice, bool | int | float | str | None):
-                    raise ValueError(
-                        f"the choice {choice!r} cannot be recorded (expected None, a bool, a "
-                        "number or text)"
+                if not isinstance(choice, bool | int | float | str | None):  # pyright: ignore[reportUnnecessaryIsInstance] - Optuna only warns
+                    problem = f"the choice {choice!r} cannot be recorded"
+                    raise ValueError(  # noqa: TRY004 - as of every other range
+                        f"{problem} (expected None, a bool, a number or text)"
                     )
             return CategoricalParam(choices=distribution.choices)
         case _:

@@ -303,7 +303,6 @@ class OptimizerLoop:
         for answer in study.take_suggested_params():
             self._announcer.announce(answer)
 
-
     def _enqueue(self, event: events.Enqueue, offset: int) -> None:
         study = self._studies.get(event.study)
         if study is None:

@@ -9,13 +9,13 @@ from trialbus.client.link import Link
 from trialbus.client.subscriber import Subscriber, subscribe
 from trialbus_services.optimizer.loop import OptimizerLoop
 
-READING: Final = "optimizer-2"
+READING: Final = "optimizer-3"
 """Durable name of the optimizer.
 
 The hub keeps the types of events with a name: `OptimizerLoop.TYPES` and this name change together.
 """
 
-_EARLIER: Final = ("optimizer",)
+_EARLIER: Final = ("optimizer-2", "optimizer")
 """Names of earlier versions, which read fewer types of events; the newest first."""
 
 

@@ -103,7 +103,7 @@ def check_names(spec: StudySpec, recorded: StudySpec | None, trials: Sequence[Fr
         SpecError: A param is new, renamed or left out, and the study does not allow this.
     """
     sampled = {name for trial in trials for name in trial.params}
-    if not sampled or spec.allow_space_change:
+    if not sampled or spec.allow_space_change or spec.define_by_run:
         return
     # With conditions, a param may have been in no trial yet.
     known = sampled if recorded is None else set(recorded.space) | sampled

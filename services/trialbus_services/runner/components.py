@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -137,17 +136,13 @@ def _is_same(one: Any, other: Any) -> bool:
     """Tell whether two objects of one class would behave alike."""
     if type(one) is not type(other):
         return False
-    match one:
-        case np.random.RandomState():
-            is_same = _is_same(one.get_state(), other.get_state())
-        case np.ndarray():
-            is_same = np.array_equal(one, other)
-        case Mapping():
-            is_same = one.keys() == other.keys() and all(_is_same(one[k], other[k]) for k in one)
-        case list() | tuple():
-            is_same = len(one) == len(other) and all(map(_is_same, one, other))
-        case _:
-            is_same = one == other or (
-                hasattr(one, "__dict__") and _is_same(vars(one), vars(other))
-            )
-    return bool(is_same)
+    if isinstance(one, np.random.RandomState):
+        return _is_same(one.get_state(), other.get_state())
+    if isinstance(one, np.ndarray):
+        return np.array_equal(cast(Any, one), other)
+    if is_mapping(one):
+        return one.keys() == other.keys() and all(_is_same(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        parts = cast("tuple[Any, ...]", one)
+        return len(parts) == len(other) and all(map(_is_same, parts, other))
+    return bool(one == other) or (hasattr(one, "__dict__") and _is_same(vars(one), vars(other)))

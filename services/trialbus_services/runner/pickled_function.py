@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import os
 import sys
@@ -43,7 +44,7 @@ def write_function(function: Callable[..., Any], folder: Path) -> Path:
             pickled.
     """
     try:
-        import cloudpickle
+        cloudpickle: Any = importlib.import_module("cloudpickle")
     except ImportError:
         raise SpecError(
             "function",
@@ -51,7 +52,7 @@ def write_function(function: Callable[..., Any], folder: Path) -> Path:
             f"travel to the worker's processes ({_EXTRA}, or define it in a module)",
         ) from None
     try:
-        data = cloudpickle.dumps(function)
+        data: bytes = cloudpickle.dumps(function)
     except Exception as error:
         raise SpecError(
             "function",

@@ -9,8 +9,8 @@ decision of the study's pruner.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from typing import Any, SupportsFloat, SupportsIndex
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -76,17 +76,26 @@ def make_optuna_trial(trial: trialbus.Trial) -> optuna.Trial:
 class _ObjectiveTrial(optuna.Trial):
     """An Optuna trial that also refuses what Optuna would understand in another way."""
 
-    def report(self, value: SupportsFloat, step: SupportsIndex) -> None:
-        """Report a value for a step, as Optuna does, and refuse the order of trialbus."""
-        try:
-            operator.index(step)
-        except TypeError:
-            if not (hasattr(step, "is_integer") and step.is_integer()):
-                raise TypeError(
-                    f"step is {step!r}, expected an integer; write report(0.5, step=3): the value "
-                    "first, as in Optuna"
-                ) from None
-        super().report(value, int(step))  # pyright: ignore[reportArgumentType]
+    def report(self, value: float, step: int) -> None:
+        """Report a value for a step, as Optuna does, and refuse the order of trialbus.
+
+        Raises:
+            TypeError: `step` is not an integer, or `value` not a number.
+        """
+        if isinstance(value, Mapping) or not _is_integer(step):
+            raise TypeError(
+                f"report({value!r}, {step!r}): expected the value and then an integer step, as in "
+                "Optuna; write report(0.5, step=3)"
+            )
+        super().report(value, step)
+
+
+def _is_integer(step: Any) -> bool:
+    try:
+        operator.index(step)
+    except TypeError:
+        return isinstance(step, float) and step.is_integer()
+    return True
 
 
 class _TrialStorage(InMemoryStorage):
@@ -145,6 +154,11 @@ class _TrialStorage(InMemoryStorage):
             if was_pruned:
                 raise
         super().set_trial_intermediate_value(trial_id, step, intermediate_value)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        """Set a user attribute of the trial, here and in the study."""
+        self._trial.set_user_attr(key, value)
+        super().set_trial_user_attr(trial_id, key, value)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
         """Refuse a constraint, which the study has to know.

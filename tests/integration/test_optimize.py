@@ -1,0 +1,176 @@
+"""Optimize: objective functions of Optuna and trainings run on a bus of their own."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import optuna
+import pytest
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+
+import trialbus
+from support import objectives, runner_training
+from support.client import SPEC, Client, load_study, start_optimizer
+from support.processes import Bus
+from support.sampler import wait_for_sampler
+from trialbus.messages import events
+from trialbus_services import optimize
+
+pytestmark = pytest.mark.timeout(120)
+
+DEFINE_BY_RUN = msgspec.structs.replace(SPEC, params={}, define_by_run=True, n_trials=2)
+X = trialbus.FloatParam(low=0, high=1)
+
+
+@pytest.fixture(autouse=True)
+def _here(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(bus.directory)
+
+
+def run(bus: Bus, function: Callable[..., Any], n_trials: int, **options: Any) -> optuna.Study:
+    overrides = [f"bus.endpoint={bus.endpoint}", "bus.dir=log", *options.pop("overrides", [])]
+    console = Console(file=io.StringIO())
+    return optimize(function, n_trials, overrides=overrides, console=console, **options)
+
+
+def describe(trial: FrozenTrial) -> tuple[Any, ...]:
+    return (
+        trial.number,
+        trial.state,
+        trial.params,
+        trial.distributions,
+        trial.values,
+        trial.intermediate_values,
+    )
+
+
+def test_an_objective_gives_the_trials_of_plain_optuna(bus: Bus) -> None:
+    plain = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=3))
+    plain.optimize(objectives.minimize_curve, n_trials=16)
+    study = run(
+        bus,
+        objectives.minimize_curve,
+        16,
+        sampler=optuna.samplers.TPESampler(seed=3),
+        n_jobs=1,
+        overrides=["optimizer.ahead=0"],
+    )
+    assert [describe(trial) for trial in study.trials] == [describe(t) for t in plain.trials]
+    assert {trial.state for trial in study.trials} == {TrialState.COMPLETE, TrialState.PRUNED}
+    assert study.best_trial.user_attrs["squared"] == plain.best_trial.user_attrs["squared"]
+    assert study.direction == plain.direction
+
+
+def test_a_function_of_a_script_runs_without_a_guard_and_continues_its_study(bus: Bus) -> None:
+    script = bus.directory / "script.py"
+    script.write_text(
+        f"""
+from trialbus_services import optimize
+
+scale = 2
+
+def objective(trial):
+    return scale * trial.suggest_float("x", 0, 1), trial.number
+
+study = optimize(objective, 4, study_name="s", directions=["minimize", "maximize"], n_jobs=2,
+                 overrides=["bus.endpoint={bus.endpoint}", "bus.dir=log"])
+print(study.directions, len(study.trials), len(study.best_trials) > 0)
+"""
+    )
+    process = bus.run("script", [sys.executable, str(script)])
+    assert process.wait(60) == 0
+    assert "MAXIMIZE" in process.printed()
+    study = run(
+        bus,
+        objectives.return_two_values,
+        6,
+        study_name="s",
+        directions=["minimize", "maximize"],
+    )
+    assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6
+    with pytest.raises(trialbus.SpecError, match="load_if_exists"):
+        run(bus, objectives.return_two_values, 6, study_name="s", load_if_exists=False)
+
+
+def test_a_training_with_a_space_of_optunas_distributions_runs_too(bus: Bus) -> None:
+    study = run(
+        bus,
+        runner_training.train,
+        3,
+        space={"agent.x": optuna.distributions.FloatDistribution(1, 5)},
+        metric="mean_reward",
+        sampler="RandomSampler",
+        budget=2,
+        base_config={"agent": {"depth": 3}},
+    )
+    assert study.best_value == max(t.params["agent.x"] - 1 for t in study.trials)
+
+
+def test_a_param_of_another_kind_fails_its_trial_and_says_why(bus: Bus) -> None:
+    study = run(bus, objectives.ask_for_another_kind, 2, n_jobs=1)
+    first, second = study.trials
+    assert (first.state, second.state) == (TrialState.COMPLETE, TrialState.FAIL)
+    assert "Cannot set different distribution kind" in second.user_attrs["trialbus:error"]
+
+
+def request_param(worker: Client, trial: events.TrialAssigned, **fields: Any) -> None:
+    worker.publisher.publish(
+        events.ParamRequested(study=trial.study, trial=trial.trial, attempt=trial.attempt, **fields)
+    )
+
+
+def test_a_param_keeps_its_value_whoever_is_killed(bus: Bus, client: Callable[[], Client]) -> None:
+    bus.hub()
+    optimizer = start_optimizer(bus)
+    worker = client()
+    worker.submit(DEFINE_BY_RUN)
+    trial = worker.ask()
+    request_param(worker, trial, name="x", param=X)
+    value = worker.next(events.ParamSuggested).value
+    assert load_study(bus).trials[trial.trial].params == {"x": value}
+    optimizer.restart()
+    request_param(worker, trial, name="x", param=X)
+    assert worker.next(events.ParamSuggested).value == value
+    worker.finish(trial, "preempted")
+    again = worker.ask()
+    assert (again.trial, again.attempt, again.params) == (trial.trial, 1, {"x": value})
+    request_param(worker, again, name="x", param=X)
+    assert worker.next(events.ParamSuggested).value == value
+
+
+def test_the_request_of_a_training_survives_the_samplers_end(
+    bus: Bus, client: Callable[[], Client]
+) -> None:
+    bus.hub()
+    optimizer = start_optimizer(bus)
+    worker = client()
+    worker.submit(DEFINE_BY_RUN)
+    trial = worker.ask()
+    os.kill(wait_for_sampler(optimizer.pid), signal.SIGKILL)
+    request_param(worker, trial, name="x", param=X)
+    assert 0 <= worker.next(events.ParamSuggested).value <= 1
+
+
+def test_requests_that_cannot_be_are_answered_with_the_reason(
+    bus: Bus, client: Callable[[], Client]
+) -> None:
+    bus.hub()
+    start_optimizer(bus)
+    worker = client()
+    worker.submit(DEFINE_BY_RUN)
+    trial = worker.ask()
+    request_param(worker, trial, name="n" * 501, param=X)
+    assert "501 characters" in str(worker.next(events.ParamSuggested).error)
+    request_param(worker, trial, name="x", param=X, answer=False, value=7.0)
+    assert "outside" in str(worker.next(events.ParamSuggested).error)
+    request_param(worker, trial, name="x", param=X)
+    assert worker.next(events.ParamSuggested).error is None
+    request_param(worker, trial, name="x", param=trialbus.IntParam(low=0, high=1))
+    assert "distribution" in str(worker.next(events.ParamSuggested).error)
