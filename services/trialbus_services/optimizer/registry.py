@@ -70,6 +70,13 @@ def build_sampler(
     """
     component = spec.sampler
     _check_conditions(spec)
+    if spec.define_by_run and is_enumerating(component):
+        raise SpecError(
+            "sampler.type",
+            f"{component.type} enumerates params that are declared, and with "
+            "study.define_by_run=true the training asks for its params itself (expected "
+            "study.params, or another sampler)",
+        )
     grid = _find_grid(component)
     if grid is not None:
         component = Component(type=grid.type, args={**grid.args, "search_space": _make_grid(spec)})

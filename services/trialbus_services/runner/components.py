@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +20,9 @@ from trialbus.errors import SpecError
 from trialbus.study.validation import is_mapping
 
 _MT19937_WORDS = 624
+
+#: Attributes in which Optuna's objects keep an argument, where the names differ.
+_ATTRIBUTES = {"deterministic_objective": "_deterministic"}
 
 
 def describe_component(key: str, component: object) -> dict[str, Any]:
@@ -60,21 +64,14 @@ def _describe_object(key: str, component: BaseSampler | BasePruner) -> dict[str,
         for parameter in parameters
         if (value := _read_argument(component, parameter)) is not _MISSING
     }
-    required = {n for n, parameter in parameters.items() if parameter.default is parameter.empty}
-    arguments = {n: value for n, value in found.items() if n in required}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            plain = class_(**arguments)
-            arguments |= {
-                n: value
-                for n, value in found.items()
-                if n not in required and not _is_same(_read_argument(plain, n), value)
-            }
-            is_equal = _is_same(class_(**arguments), component)
-    except Exception:  # noqa: BLE001 - of a constructor of anybody
-        is_equal = False
-    if not is_equal:
+    arguments = {
+        n: value for n, value in found.items() if not _is_same(parameters[n].default, value)
+    }
+    for n in list(arguments):
+        others = {other: value for other, value in arguments.items() if other != n}
+        if _makes(class_, others, component):
+            arguments = others
+    if not _makes(class_, arguments, component):
         raise SpecError(
             key,
             f"this {class_.__name__} cannot travel to the optimizer: the arguments that it was "
@@ -82,6 +79,20 @@ def _describe_object(key: str, component: BaseSampler | BasePruner) -> dict[str,
             f'{key}={{"type": "{name}", <argument>: <value>}})',
         )
     return {"type": name} | {n: _describe_value(key, value) for n, value in arguments.items()}
+
+
+def _makes(class_: type, arguments: Mapping[str, Any], component: BaseSampler | BasePruner) -> bool:
+    """Tell whether a class makes an object like a component out of arguments."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return _is_same(class_(**arguments), component)
+    except Exception:  # noqa: BLE001 - of a constructor of anybody
+        return False
+    finally:
+        optuna.logging.set_verbosity(verbosity)
 
 
 class _Missing:
@@ -111,7 +122,7 @@ def _read_argument(component: object, name: str) -> Any:
         state = vars(component).get("_rng") or vars(component).get("_cma_rng")
         if state is not None:
             return _read_seed(state)
-    for attribute in (f"_{name}", name):
+    for attribute in (_ATTRIBUTES.get(name, f"_{name}"), name):
         if attribute in vars(component):
             return vars(component)[attribute]
     return _MISSING
