@@ -17,7 +17,10 @@ from pathlib import Path
 import pytest
 
 import trialbus
+from trialbus.client.handover import Handover
+from trialbus.client.link import Link
 from trialbus.testing import TestBus
+from trialbus.trainer.assignment import make_environment
 from trialbus.trainer.attachment import SPEAKER_VARIABLE
 from trialbus.trainer.launchers import OUTER_RANKS_VARIABLE
 
@@ -337,39 +340,124 @@ def test_a_group_that_the_launched_ranks_make_after_they_attached_shares_a_prune
     assert list_events(bus) == [*(("step", step) for step in range(4)), ("end", "pruned")]
 
 
-SPAWNED = """
-import sys, torch.multiprocessing, trialbus
-import torch.distributed as dist
+SIBLINGS = """
+import multiprocessing, trialbus
 
-def train(rank, meeting, first):
-    if first == "attach":
-        trial = trialbus.attach()
-    dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
-    if first == "group":
-        trial = trialbus.attach()
-    with trial:
-        trial.report(rank, {"loss": 1.0})
+def run(barrier):
+    with trialbus.attach() as trial:
+        barrier.wait(30)
+        trial.report(0, {"loss": 1.0})
+        print(trial.is_speaker, flush=True)
+        barrier.wait(30)
 
 if __name__ == "__main__":
-    torch.multiprocessing.spawn(train, (sys.argv[1], sys.argv[2]), nprocs=2)
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(2)
+    ranks = [context.Process(target=run, args=(barrier,)) for _ in range(2)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
 """
 
 
-@pytest.mark.parametrize("first", ["group", "attach"])
-def test_of_spawned_ranks_the_first_speaks_or_an_error_says_what_to_do(
-    bus: TestBus, tmp_path: Path, first: str
-) -> None:
+@pytest.fixture
+def attempt(bus: TestBus, monkeypatch: pytest.MonkeyPatch) -> Iterator[Handover]:
+    """The environment of an attempt that a worker on this host has started."""
+    assigned = trialbus.TrialAssigned(
+        study="test", trial=0, request="0123abcd", session="test", params={"x": 0.5}
+    )
+    for name, value in make_environment(assigned, bus.endpoint).items():
+        monkeypatch.setenv(name, value)
+    with Link(bus.endpoint) as link:
+        handover = Handover(link, assigned.request)
+        for name, value in handover.environment.items():
+            monkeypatch.setenv(name, value)
+        yield handover
+        handover.close()
+
+
+def run_script(tmp_path: Path, text: str, *arguments: str) -> str:
+    """Run a script that multiprocessing can import again, and return what the script prints."""
     script = tmp_path / "train.py"
-    script.write_text(SPAWNED)
+    script.write_text(text)
     ended = subprocess.run(
-        [sys.executable, str(script), str(tmp_path / "meeting"), first],
-        capture_output=True,
+        [sys.executable, str(script), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         timeout=100,
         check=False,
     )
-    if first == "group":
-        assert ended.returncode == 0, ended.stderr
-        assert list_events(bus) == [("step", 0), ("end", "complete")]
+    return ended.stdout
+
+
+@pytest.mark.usefixtures("attempt")
+def test_one_of_the_processes_that_a_training_spawns_speaks_for_the_trial(
+    bus: TestBus, tmp_path: Path
+) -> None:
+    printed = run_script(tmp_path, SIBLINGS)
+    assert sorted(re.findall("True|False", printed)) == ["False", "True"], printed
+    assert "has attached to this trial and speaks for it" in printed
+    assert list_events(bus) == [("step", 0), ("end", "complete")]
+
+
+@pytest.mark.usefixtures("attempt")
+def test_a_process_that_is_started_after_the_speaker_has_gone_speaks(bus: TestBus) -> None:
+    assert "0.5 0 True" in run_child()
+    assert "0.5 0 True" in run_child()
+    assert ("step", 5) in list_events(bus)
+
+
+SPAWNED_RANKS = """
+import sys
+import torch.distributed as dist
+import torch.multiprocessing as mp
+import trialbus
+
+def run(rank, path, trial, is_late):
+    def meet():
+        dist.init_process_group("gloo", init_method=f"file://{path}", rank=rank, world_size=2)
+    if not is_late:
+        meet()
+    with trial or trialbus.attach() as trial:
+        if is_late:
+            meet()
+        for step in range(3):
+            trial.report(step, {"loss": float(step + 10 * rank)})
+        dist.barrier()
+    dist.destroy_process_group()
+
+if __name__ == "__main__":
+    way, path = sys.argv[1:]
+    if way in ("pickled", "above"):
+        with trialbus.attach() as trial:
+            mp.spawn(run, args=(path, trial if way == "pickled" else None, False), nprocs=2)
     else:
-        assert "this process became rank 1 of 2 after trialbus.attach()" in ended.stderr
+        mp.spawn(run, args=(path, None, way == "late"), nprocs=2)
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.usefixtures("attempt")
+@pytest.mark.parametrize(
+    ("way", "message"),
+    [
+        ("in the ranks", ""),
+        ("late", r"call torch.distributed.init_process_group\(\) before trialbus.attach\(\)"),
+        ("pickled", r"became rank . of 2 after trialbus.attach\(\)"),
+        ("above", r"this is rank 0, but process \d+ on .* has attached to this trial"),
+    ],
+    ids=["in the ranks", "before the group", "pickled", "above the ranks"],
+)
+def test_of_ranks_that_torch_spawns_rank_0_speaks_or_an_error_says_where_to_attach(
+    bus: TestBus, tmp_path: Path, way: str, message: str
+) -> None:
+    printed = run_script(tmp_path, SPAWNED_RANKS, way, str(tmp_path / "meeting"))
+    ends = [event.state for event in bus.events(trialbus.TrialFinished)]
+    if message:
+        assert re.search(message, printed)
+        assert ends in ([], ["failed"]), printed
+    else:
+        losses = [event.metrics["loss"] for event in bus.events(trialbus.EvaluationComplete)]
+        assert (losses, ends) == ([0.0, 1.0, 2.0], ["complete"]), printed

@@ -12,11 +12,12 @@ import contextlib
 import logging
 import os
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 
 from trialbus.client.link import Link
 from trialbus.client.part_driver import Send
-from trialbus.client.private_files import unlock
+from trialbus.client.private_files import try_lock, unlock
 from trialbus.client.ring_directory import (
     GROUP_VARIABLE,
     adopt_rings,
@@ -33,7 +34,9 @@ from trialbus.protocol import frames
 logger = logging.getLogger(__name__)
 
 _SIGNALLED = "signalled"
+_SPEAKER = "speaker"
 _POLL_S = 0.02
+_PID_WIDTH = 20  # characters: a shorter id replaces a longer one
 _EXIT_S = 2.0  # a killed process holds its ring until the kernel has ended it
 
 
@@ -65,6 +68,47 @@ def note_signal(endpoint: str, name: str) -> bool:
     except OSError:  # the worker has no folder for this training, or is gone
         return False
     return True
+
+
+def claim_attempt(endpoint: str, name: str) -> int:
+    """Claim that this process speaks for an attempt as long as it lives, unless another one does.
+
+    Args:
+        endpoint: Address of the hub.
+        name: Name of the handover of the attempt.
+
+    Returns:
+        Id of the process that speaks for the attempt: this one, too, where no worker started the
+        process or there is no shared memory, so that nobody can tell.
+    """
+    if not is_started_by_worker(name) or _claim.holder == (name, os.getpid()):
+        return os.getpid()
+    path = locate_group(endpoint, name) / _SPEAKER
+    try:
+        with contextlib.suppress(FileExistsError):
+            path.touch(mode=0o600, exist_ok=False)
+        lock = try_lock(path)
+        if lock is None:
+            return int(path.read_text() or 0)
+        os.write(lock, str(os.getpid()).ljust(_PID_WIDTH).encode())
+    except (OSError, ValueError):
+        return os.getpid()
+    if _claim.lock is not None:
+        unlock(_claim.lock)
+    _claim.lock, _claim.holder = lock, (name, os.getpid())
+    return os.getpid()
+
+
+@dataclass
+class _Claim:
+    """The attempt that this process speaks for."""
+
+    lock: int | None = None
+    holder: tuple[str, int] = ("", 0)
+    """Name of the handover, and id of the process: a forked child does not hold the lock."""
+
+
+_claim = _Claim()
 
 
 class Handover:

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from trialbus.client.handover import claim_attempt
 from trialbus.client.link import Link
 from trialbus.client.presence import Presence
 from trialbus.errors import SpecError, StudyEndedError, TrialbusError
@@ -192,11 +193,16 @@ def _open_channel(
         return events.TrialAssigned(trial=0, params={}), SilentChannel()
     if text:
         assigned = parse_assignment(text)
-        speaker = _find_speaker(text)
+        link = Link(endpoint)
+        speaker = "" if ranks.rank else _find_speaker(text, assigned, link)
+        if speaker and ranks.is_grouped:
+            link.close()
+            raise TrialbusError(f"this is rank 0, but {_describe_speaker(speaker)}")
         if ranks.rank or speaker:
-            warning = "" if ranks.rank else _describe_speaker(speaker)
-            return assigned, ListeningChannel(Link(endpoint), assigned, warning)
-        link, presence = _register(assigned, endpoint)
+            warning = _describe_speaker(speaker) if speaker else ""
+            ranks.note_listening()
+            return assigned, ListeningChannel(link, assigned, warning)
+        presence = _register(assigned, link)
         os.environ[SPEAKER_VARIABLE] = f"{_digest(text)} {socket.gethostname()} {os.getpid()}"
         return assigned, BusChannel(link, presence, assigned)
     if study is not None:
@@ -205,10 +211,9 @@ def _open_channel(
     return _make_stand_alone(), PrintingChannel()
 
 
-def _register(assigned: events.TrialAssigned, endpoint: str | None) -> tuple[Link, Presence]:
+def _register(assigned: events.TrialAssigned, link: Link) -> Presence:
     """Register this process with the hub as the trainer of a trial."""
-    link = Link(endpoint)
-    presence = Presence(
+    return Presence(
         link=link,
         kind="trainer",
         ttl_s=TTL_S,
@@ -217,18 +222,24 @@ def _register(assigned: events.TrialAssigned, endpoint: str | None) -> tuple[Lin
         attempt=assigned.attempt,
         info={"host": socket.gethostname(), "pid": str(os.getpid())},
     )
-    return link, presence
 
 
-def _find_speaker(text: str) -> str:
-    """Return the process above this one that has attached to the same trial; empty if none has.
+def _find_speaker(text: str, assigned: events.TrialAssigned, link: Link) -> str:
+    """Return the host and the id of another process that speaks for the trial; empty if none does.
+
+    This is a process above this one, or one that the same training started.
 
     Args:
         text: Value of `$TRIALBUS_TRIAL`.
+        assigned: The same, parsed.
+        link: Link to the hub.
     """
+    host, pid = socket.gethostname(), os.getpid()
     digest, _, speaker = os.environ.get(SPEAKER_VARIABLE, "").partition(" ")
-    is_other = speaker != f"{socket.gethostname()} {os.getpid()}"
-    return speaker if digest == _digest(text) and is_other else ""
+    if digest == _digest(text) and speaker != f"{host} {pid}":
+        return speaker
+    speaking = claim_attempt(link.endpoint, assigned.request)
+    return "" if speaking == pid else f"{host} {speaking}"
 
 
 def _describe_speaker(speaker: str) -> str:

@@ -33,6 +33,7 @@ class Ranks:
     """
 
     def __init__(self, *, is_given: bool = False) -> None:
+        self._is_copy = self._is_listening = False
         self._is_given = is_given
         self._group: Any = _find_group()
         self._is_joining = self._group is None
@@ -71,7 +72,12 @@ class Ranks:
     def leave(self) -> None:
         """Share nothing any more: a copy of the process has no place among the ranks."""
         self._group = None
-        self._is_joining = False
+        self._is_copy = True
+        self._is_joining = self._is_joining and _find_group() is None
+
+    def note_listening(self) -> None:
+        """Note that another process speaks for the trial, so that this one cannot be rank 0."""
+        self._is_listening = True
 
     def _join_group(self) -> None:
         """Join a process group that was made after this process attached."""
@@ -84,9 +90,9 @@ class Ranks:
         is_launched = self._is_launched or (
             self._is_given and find_launched_rank(is_given=True) is not None
         )
-        if is_launched and (rank == 0) == (self.rank == 0):
+        if is_launched and not self._is_copy and (rank == 0) == (self.rank == 0):
             self._group, self.rank = group, rank
-        elif rank:
+        elif rank or self._is_copy or self._is_listening:
             self._is_joining = True  # every further call is refused, too
             raise TrialbusError(
                 f"this process became rank {rank} of {size} after trialbus.attach(): call "
