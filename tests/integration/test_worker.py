@@ -52,7 +52,7 @@ def test_each_slot_asks_for_itself_runs_its_trial_and_asks_again(optimizer: Opti
 @pytest.mark.parametrize(
     ("command", "code", "error"),
     [
-        (("sh", "-c", "echo no data; exit 3"), 3, "no data\nthe trainer exited with code 3"),
+        (("sh", "-c", "echo no data; exit 3"), 3, "no data (the trainer exited with code 3)"),
         (("sh", "-c", "kill -KILL $$"), -9, "the trainer was killed by SIGKILL"),
         (("no-such-program",), 127, "trainer.command: there is no 'no-such-program'"),
     ],

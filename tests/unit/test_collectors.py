@@ -222,8 +222,9 @@ def test_the_numbers_of_a_row_are_metrics_and_one_is_the_step(
         ({"stdout": "json", "format": "csv"}, "is for a file"),
         ({"file": " "}, "file is empty"),
         ({"fil": "a.csv"}, "did you mean 'file'"),
+        ({"stdout": r"acc=(?P<acc>\S+)", "names": {"ac": "x"}}, "names.ac is no group"),
     ],
-    ids=["none", "two", "broken", "no metric", "suffix", "format", "empty", "misspelt"],
+    ids=["none", "two", "broken", "no metric", "suffix", "format", "empty", "misspelt", "group"],
 )
 def test_a_wrong_source_is_refused_with_its_key(source: dict[str, str], problem: str) -> None:
     with pytest.raises(SpecError, match=problem.replace("(", r"\(")) as raised:

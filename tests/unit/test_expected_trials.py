@@ -56,7 +56,7 @@ def test_trials_beside_the_points_count_in_addition() -> None:
     for number in (1, 1, 2):
         trial = study.ask()
         trial.suggest_int("a", 1, 4)
-        trial.suggest_categorical("b", LETTERS.choices)
+        trial.suggest_categorical("b", LETTERS.labels)
         study.tell(trial, number)
     study.enqueue_trial({"a": 4, "b": "w"})
     n_taken = len({tuple(trial.params.items()) for trial in study.trials[:3]})

@@ -17,7 +17,7 @@ from optuna.trial import TrialState
 
 from support.studies import KINDS, make_ordinary_study, make_study, make_trial
 from trialbus_services.config.report_settings import ReportSettings
-from trialbus_services.optimizer.attributes import ERROR
+from trialbus_services.optimizer.attributes import CAUSE, ERROR
 from trialbus_services.reporter.comparison import write_comparison
 from trialbus_services.reporter.report import write_report
 
@@ -142,6 +142,27 @@ def test_the_summary_fits_a_pull_request(tmp_path: Path) -> None:
     )
     assert "pruning saved 18 s (14% of the steps)" in text
     assert "Params by importance: " in text
+
+
+def test_the_summary_names_failed_trials_with_cause_and_reason(tmp_path: Path) -> None:
+    end = "(the trainer exited with code 2)"
+    kinds = [
+        ("exception", f"usage: train.py\nerror: no such option --x=0.25 {end}"),
+        ("exception", f"usage: train.py\nerror: no such option --x=1e-3 {end}"),
+        ("bad_value", "study.objective.metric 'loss' is NaN (study.nan=fail)"),
+        ("lost", "lost 4 times (study.max_retries=3)"),
+    ]
+    trials = [
+        make_trial(n, TrialState.FAIL, error=error, user_attrs={CAUSE: cause})
+        for n, (cause, error) in enumerate(kinds)
+    ]
+    files = written(make_study(*trials), tmp_path, "summary", "csv")
+    text = files["summary.md"].read_text()
+    assert f"| 0, 1 | exception | error: no such option --x=0.25 {end} |" in text
+    assert "| 2 | bad\\_value | study.objective.metric 'loss' is NaN (study.nan=fail) |" in text
+    assert "| 3 | lost | lost 4 times (study.max\\_retries=3) |" in text
+    with files["trials.csv"].open() as file:
+        assert list(csv.DictReader(file))[1]["error"] == f"error: no such option --x=1e-3 {end}"
 
 
 def test_the_summary_of_a_front_has_a_row_for_each_trial_on_it(tmp_path: Path) -> None:

@@ -352,8 +352,35 @@ def test_the_time_left_follows_the_pace_and_stands_still_at_the_end() -> None:
 
 def test_a_failed_trial_is_told_with_the_last_line_of_its_error() -> None:
     seen = view(closed(1, "failed", error="Traceback\n  boom: 1\n"), closed(2, "failed"))
-    assert told(seen) == ["trial 1 failed: boom: 1", "trial 2 failed: no reason given"]
+    assert [line.splitlines()[0] for line in told(seen)] == [
+        "trial 1 failed: boom: 1",
+        "trial 2 failed: no reason given",
+    ]
     assert told(seen) == []
+
+
+def test_the_first_error_of_several_lines_is_quoted_and_the_next_run_quotes_again() -> None:
+    error = "usage: train.py [-h]\ntrain.py: error: no --x (the trainer exited with code 2)"
+    quote = (
+        "\n  | usage: train.py [-h]\n  | train.py: error: no --x (the trainer exited with code 2)"
+    )
+    first = "trial {} failed: train.py: error: no --x (the trainer exited with code 2)"
+    seen = view(*(closed(number, "failed", error=error) for number in (1, 2)))
+    assert told(seen) == [first.format(1) + quote, first.format(2)]
+    for event in (ended(), msgspec.structs.replace(STARTED, submission="again", n_done=9)):
+        seen.apply(event)
+    seen.apply(closed(3, "failed", error=error))
+    assert told(seen)[-1] == first.format(3) + quote
+
+
+def test_an_attempt_that_failed_and_is_followed_by_another_is_told_with_its_error() -> None:
+    study = submitted(spec(retries={"exception": 1}))
+    failed = finished(2, "failed", cause="exception", error="Traceback\nValueError: boom")
+    seen = view(study, STARTED, assigned(2), failed)
+    assert told(seen)[-1] == (
+        "trial 2 failed: ValueError: boom; it is assigned again\n"
+        "  | Traceback\n  | ValueError: boom"
+    )
 
 
 def test_a_pruned_trial_is_told_with_the_reason_that_the_optimizer_recorded() -> None:

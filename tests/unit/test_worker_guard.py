@@ -216,7 +216,7 @@ async def test_the_exit_of_a_training_has_the_code_and_the_last_lines(tmp_path: 
     training_exit = await start_training(tmp_path, "sh", "-c", "seq 100; exit 3")
     assert training_exit.code == 3
     assert training_exit.log_tail.splitlines() == [str(number) for number in range(81, 101)]
-    assert str(training_exit.error).endswith("\n100\nthe trainer exited with code 3")
+    assert str(training_exit.error).endswith("\n100 (the trainer exited with code 3)")
     assert (await start_training(tmp_path, "true")).error is None
 
 

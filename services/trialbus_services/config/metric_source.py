@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
+from trialbus.study.validation import format_expected
+
 FileFormat: TypeAlias = Literal["csv", "json", "jsonl"]
 
 _FORMATS: dict[str, FileFormat] = {
@@ -56,6 +58,12 @@ class MetricSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                 raise ValueError(f"{name} is empty (expected where the program leaves its metrics)")
         if self.stdout is not None and self.stdout != "json":
             _check_pattern(self.stdout)
+            for group in self.names:
+                if group not in self._groups:
+                    raise ValueError(
+                        f"names.{group} is no group of the regular expression"
+                        f"{format_expected(group, sorted(self._groups))}"
+                    )
         if self.format is not None and self.file is None:
             raise ValueError(f"format {self.format!r} is for a file (there is {places[0]})")
         if self.file is not None and self.file_format is None:
@@ -70,6 +78,25 @@ class MetricSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         if self.file is None:
             return None
         return self.format or _FORMATS.get(PurePath(self.file).suffix.lower())
+
+    @property
+    def known_metrics(self) -> set[str]:
+        """Metrics that are known before the program runs; a file may have more."""
+        return {self.names.get(group, group) for group in self._groups} | {*self.names.values()}
+
+    def can_give(self, metric: str) -> bool:
+        """Tell whether the source can give a metric, as far as this is known beforehand."""
+        if metric in self.known_metrics:
+            return True
+        # Of JSON, CSV and TensorBoard any name may come that is not given to the step or renamed.
+        return not self._groups and metric != self.step and metric not in self.names
+
+    @property
+    def _groups(self) -> set[str]:
+        """Named groups of the regular expression without the step; empty for other sources."""
+        if self.stdout is None or self.stdout == "json":
+            return set()
+        return set(re.compile(self.stdout).groupindex) - {STEP_GROUP}
 
     def __str__(self) -> str:
         """Return the source as people write it, for log lines."""

@@ -47,6 +47,7 @@ from trialbus_services.views.summary import print_summary
 from trialbus_services.views.terminal_view import TerminalView
 from trialbus_services.worker.command_line import quote_for_hydra
 from trialbus_services.worker.main import ALLOWED_KEY as WORKER_KEY
+from trialbus_services.worker.metrics_check import check_metrics
 from trialbus_services.worker.params_check import check_params
 from trialbus_services.worker.placeholders import check_placeholders
 
@@ -110,6 +111,7 @@ def make_plan(composed: ComposedConfig, spec: StudySpec | None = None) -> Plan:
         check_placeholders("trainer.cwd", [trainer.cwd or ""], spec)
         places = [source.file or source.tensorboard or "" for source in trainer.metric_sources]
         check_placeholders("trainer.metrics", places, spec)
+        check_metrics(trainer.metric_sources, spec)
     return Plan(composed, spec, bus, storage, trainer)
 
 

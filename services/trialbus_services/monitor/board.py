@@ -22,7 +22,8 @@ from trialbus.study.search_space import CategoricalParam, Param
 from trialbus.study.spec import StudySpec
 from trialbus_services.monitor.event_text import describe_event, to_json_value
 from trialbus_services.optimizer.trial_states import AttemptEnd
-from trialbus_services.views.study_view import RunningTrial, StudyView, get_last_line
+from trialbus_services.views.notes import get_last_line
+from trialbus_services.views.study_view import RunningTrial, StudyView
 
 Json: TypeAlias = dict[str, Any]
 State: TypeAlias = Literal["running", "ended", "complete", "pruned", "failed", "waiting"]

@@ -17,13 +17,15 @@ from trialbus.study.values import separate_non_finite
 from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.optimizer.recorded_spec import read_spec
 from trialbus_services.reporter.snapshot import Snapshot
-from trialbus_services.reporter.study_summary import StudySummary, get_state
+from trialbus_services.reporter.study_summary import Failure, StudySummary, get_state
 from trialbus_services.reporter.table import Table
 from trialbus_services.views.formats import format_duration, format_value
 
 #: Version of the format of `study.json`; it changes with every incompatible change.
 FORMAT = 1
 _MOST_BEST = 10
+_MOST_FAILURES = 10
+_MOST_NUMBERS = 20
 
 
 def to_csv(table: Table) -> str:
@@ -155,9 +157,25 @@ def to_markdown(summary: StudySummary, importances: Mapping[str, float]) -> str:
             f"{_escape_markdown(name)} {share:.0%}" for name, share in list(importances.items())[:5]
         ]
         lines += ["", f"Params by importance: {', '.join(most)}."]
-    for failure in summary.failures[:3]:
-        lines += ["", f"{len(failure.trials)} failed: {_escape_markdown(failure.reason)}"]
+    lines += _format_failures(summary.failures)
     return "\n".join([*lines, ""])
+
+
+def _format_failures(failures: Sequence[Failure]) -> list[str]:
+    """Return the lines about the failed trials, by cause and reason; empty without any."""
+    if not failures:
+        return []
+    head = ["failed trials", "cause", "reason"]
+    lines = ["", _format_row(head), _format_row(["---"] * len(head))]
+    for failure in failures[:_MOST_FAILURES]:
+        numbers = ", ".join(map(str, failure.trials[:_MOST_NUMBERS]))
+        n_more = len(failure.trials) - _MOST_NUMBERS
+        more = f" and {n_more} more" if n_more > 0 else ""
+        lines.append(_format_row([f"{numbers}{more}", failure.cause or "", failure.reason]))
+    n_left = sum(len(failure.trials) for failure in failures[_MOST_FAILURES:])
+    if n_left:
+        lines += ["", f"{n_left} more failed, each kind less often."]
+    return lines
 
 
 def _describe_trial(trial: FrozenTrial) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,10 +13,12 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus_services.config.secrets import mask_secrets
-from trialbus_services.optimizer.attributes import ERROR, ORIGIN, SPEC, STATE, THINNED
+from trialbus_services.optimizer.attributes import CAUSE, ERROR, ORIGIN, SPEC, STATE, THINNED
 from trialbus_services.reporter.snapshot import Snapshot, get_curve
+from trialbus_services.views.notes import get_last_line
 
 _NO_REASON = "no reason was recorded"
+_NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,13 @@ class PruningSavings:
 
 @dataclass(frozen=True)
 class Failure:
-    """Trials that failed with the same error."""
+    """Trials that failed for the same cause with the same error, but for the numbers in it."""
+
+    cause: str | None
+    """Cause of the failure, as `trialbus:cause`; None for a trial of another program."""
 
     reason: str
-    """Last line of the error."""
+    """Last line of the error of the first of the trials."""
 
     text: str
     """Whole error of the first of the trials, with the traceback."""
@@ -156,18 +162,18 @@ def _count_steps(trial: FrozenTrial) -> int:
 
 
 def _group_failures(trials: Sequence[FrozenTrial]) -> list[Failure]:
-    """Group the failed trials by the last line of the error, the most frequent first."""
-    texts: dict[str, str] = {}
-    numbers: defaultdict[str, list[int]] = defaultdict(list)
+    """Group the failed trials by cause and last line of the error, the most frequent first."""
+    failures: dict[tuple[str | None, str], Failure] = {}
     for trial in trials:
         if trial.state is not TrialState.FAIL:
             continue
+        cause = trial.user_attrs.get(CAUSE)
         text = str(trial.user_attrs.get(ERROR) or _NO_REASON)
-        reason = text.strip().splitlines()[-1].strip() if text.strip() else _NO_REASON
-        texts.setdefault(reason, text)
-        numbers[reason].append(trial.number)
-    failures = [Failure(reason, text, numbers[reason]) for reason, text in texts.items()]
-    return sorted(failures, key=lambda failure: -len(failure.trials))
+        reason = get_last_line(text)
+        # Of the params of a trial, for example.
+        kind = (cause, _NUMBER.sub("0", reason))
+        failures.setdefault(kind, Failure(cause, reason, text, [])).trials.append(trial.number)
+    return sorted(failures.values(), key=lambda failure: -len(failure.trials))
 
 
 def _to_mapping(value: Any) -> Mapping[str, Any]:

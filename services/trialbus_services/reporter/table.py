@@ -10,12 +10,14 @@ from trialbus_services.optimizer.attributes import (
     ATTEMPT,
     CAUSE,
     CAUSES,
+    ERROR,
     PREFIX,
     SLOT,
     WORKER,
 )
 from trialbus_services.reporter.snapshot import Snapshot, get_curve, is_feasible
 from trialbus_services.reporter.study_summary import get_state
+from trialbus_services.views.notes import get_last_line
 
 #: Columns behind the params, which are there if there is something in them.
 _LAST_COLUMNS = frozenset(
@@ -23,6 +25,7 @@ _LAST_COLUMNS = frozenset(
         "attempt",
         "cause",
         "earlier causes",
+        "error",
         "feasible",
         "seconds",
         "slot",
@@ -85,6 +88,10 @@ def tabulate(study: Snapshot) -> Table:
         "slot": [trial.user_attrs.get(SLOT) for trial in trials],
         "attempt": [trial.user_attrs.get(ATTEMPT) for trial in trials],
         "cause": [trial.user_attrs.get(CAUSE) for trial in trials],
+        "error": [
+            get_last_line(trial.user_attrs[ERROR]) if trial.user_attrs.get(ERROR) else None
+            for trial in trials
+        ],
         "earlier causes": [" ".join(trial.user_attrs.get(CAUSES, [])) or None for trial in trials],
     }
     table |= {name: v for name, v in last.items() if any(x is not None for x in v)}

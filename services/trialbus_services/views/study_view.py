@@ -10,51 +10,23 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from trialbus.messages import events
-from trialbus.study.retries import FailureCause
 from trialbus.study.spec import Direction
 from trialbus.study.validation import find_nearest
 from trialbus_services.optimizer.trial_states import AttemptEnd, OpenTrial, TrialStates
 from trialbus_services.views.formats import LIVE_DIGITS, format_value
+from trialbus_services.views.notes import (
+    RETRY_NOTES,
+    Note,
+    NoteKind,
+    get_last_line,
+    quote_lines,
+)
 
 _CURVE = 256  # newest values kept of a running trial
 _NOTES = 1000  # newest notes kept while no reader takes them
-
-NoteKind: TypeAlias = Literal[
-    "complete",
-    "pruned",
-    "failed",
-    "interrupted",
-    "killed",
-    "lost",
-    "memory",
-    "missing",
-    "resumed",
-    "silent",
-    "timed out",
-]
-"""Kind of a note, which is a part of the note's text as well."""
-
-#: Kind and text of the note about an attempt that is followed by another, by the cause of the end.
-_RETRIES: dict[FailureCause, tuple[NoteKind, str]] = {
-    "exception": ("failed", "failed"),
-    "killed": ("killed", "was killed"),
-    "lost": ("lost", "was lost"),
-    "out_of_memory": ("memory", "ran out of memory"),
-    "preempted": ("interrupted", "was interrupted"),
-    "silent": ("silent", "was silent for too long"),
-    "timed_out": ("timed out", "timed out"),
-}
-
-
-@dataclass(frozen=True)
-class Note:
-    """Line of text about an event; the text may contain text of users."""
-
-    kind: NoteKind
-    text: str
 
 
 @dataclass
@@ -151,6 +123,8 @@ class StudyView:
         self._closed: set[int] = set()
         #: Whether a trial reported the metric of each objective, or a note says that it is missing.
         self._is_metric_known = False
+        #: Whether a note has quoted an error of several lines in this run.
+        self._has_quoted_error = False
         #: Trials in `n_done` when this run began.
         self._n_done_earlier = 0
         #: Curves of trials that wait for the next attempt.
@@ -294,8 +268,11 @@ class StudyView:
             if end.is_closed and number not in self._closed:
                 self.ended[number] = trial
             elif end.cause is not None:
-                kind, text = _RETRIES[end.cause]
-                self._add_note(kind, f"trial {number} {text}; it is assigned again")
+                kind, text = RETRY_NOTES[end.cause]
+                error = end.error if end.cause == "exception" else None
+                reason = f": {get_last_line(error)}" if error else ""
+                text = f"trial {number} {text}{reason}; it is assigned again"
+                self._add_note(kind, text + self._quote_first_error(error))
         return ends
 
     def _close_trial(self, event: events.TrialClosed) -> None:
@@ -311,7 +288,8 @@ class StudyView:
         name = f"trial {number}"
         match event.state:
             case "failed":
-                self._add_note("failed", f"{name} failed: {get_last_line(event.error)}")
+                text = f"{name} failed: {get_last_line(event.error)}"
+                self._add_note("failed", text + self._quote_first_error(event.error))
             case "pruned":
                 self._add_note("pruned", f"{name} pruned{_describe_prune(event, trial)}")
             case "complete":
@@ -372,6 +350,7 @@ class StudyView:
         self.n_before = max(0, event.n_done - self.counts.total())
         self._n_done_earlier = self.n_done
         self._closed.clear()
+        self._has_quoted_error = False
         self._is_metric_known = self.counts["complete"] > 0
         if event.best_trials or not event.n_done:
             self._best_complete = _to_best(event.best_trials)
@@ -425,14 +404,14 @@ class StudyView:
     def _is_better(self, new: float, old: float) -> bool:
         return new > old if self.direction == "maximize" else new < old
 
+    def _quote_first_error(self, error: str | None) -> str:
+        """Return the lines of the run's first error of several lines, to stand below a note."""
+        quote = "" if self._has_quoted_error else quote_lines(error)
+        self._has_quoted_error = self._has_quoted_error or bool(quote)
+        return quote
+
     def _add_note(self, kind: NoteKind, text: str) -> None:
         self._notes.append(Note(kind, text))
-
-
-def get_last_line(error: str | None) -> str:
-    """Return the last line of an error, which says most."""
-    lines = (error or "").strip().splitlines()
-    return lines[-1].strip() if lines else "no reason given"
 
 
 def _describe_prune(event: events.TrialClosed, trial: RunningTrial) -> str:

@@ -24,7 +24,8 @@ from trialbus_services.views.formats import (
     format_value,
     strip_control_characters,
 )
-from trialbus_services.views.study_view import Note, NoteKind, RunningTrial, StudyView
+from trialbus_services.views.notes import Note, NoteKind
+from trialbus_services.views.study_view import RunningTrial, StudyView
 
 _FRAME_S = 0.125
 _PLAIN_EVERY_S = 10.0

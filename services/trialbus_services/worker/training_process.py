@@ -48,10 +48,11 @@ class TrainingExit:
             return None
         name = "" if self.signal is None else _name_signal(self.signal)
         if self.code < 0:
-            reason = f"the trainer was killed by {name}"
-        else:
-            reason = f"the trainer exited with code {self.code}{name and f', as after {name}'}"
-        return f"{self.log_tail}\n{reason}".strip()
+            return f"{self.log_tail}\nthe trainer was killed by {name}".strip()
+        reason = f"the trainer exited with code {self.code}{name and f', as after {name}'}"
+        tail = self.log_tail.rstrip()
+        # On the last line, which views show, and which says more than a code.
+        return f"{tail} ({reason})" if tail else reason
 
 
 async def run_training(
