@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import optuna
 import pytest
 
 from trialbus_services.cli import main as cli
+from trialbus_services.optimizer.attributes import END
 
 _STUDY = """\
 name: mine
@@ -58,3 +60,22 @@ def test_a_class_of_the_command_line_does_not_get_the_arguments_of_the_one_it_re
     assert "pruner:\n  type: HyperbandPruner\n" in capsys.readouterr().out
     assert dry_run("pruner.type=HyperbandPruner", "pruner.n_startup_trials=7", "--dry-run") == 2
     assert "pruner.n_startup_trials: HyperbandPruner has no such" in capsys.readouterr().err
+
+
+def test_a_phase_without_a_trial_that_meets_the_constraints_has_no_params_for_the_next(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = _PHASE.replace("study:", "from_phase: first\nstudy:").replace(
+        "first\n  ", "second\n  "
+    )
+    (folder / "conf/phase/second.yaml").write_text(second)
+    study = optuna.create_study(study_name="first", storage=f"sqlite:///{folder}/optuna_studies.db")
+    study.add_trial(optuna.create_trial(values=[0.5], system_attrs={"constraints:size <= 3": 1.0}))
+    study.set_user_attr(END, "exhausted")
+    assert dry_run("phase=second") == 2
+    error = capsys.readouterr().err
+    assert (
+        "'first' is not finished: study 'first' in 'sqlite:///optuna_studies.db' has 1 trials"
+        in error
+    )
+    assert "done, no best trial and exhausted; run it first: trialbus study" in error

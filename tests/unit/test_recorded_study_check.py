@@ -61,6 +61,21 @@ def url(tmp_path: Path) -> str:
             r"study\.objective\.direction",
             id="direction",
         ),
+        pytest.param(
+            make_spec(LAYERS, objectives=(trialbus.Objective(metric="loss"),)),
+            r"study\.objective\.metric: 'loss' does not fit .* judged by 'm'",
+            id="metric",
+        ),
+        pytest.param(
+            make_spec(LAYERS, objectives=(trialbus.Objective(metric="m", aggregate="best"),)),
+            r"study\.objective\.aggregate: 'best' does not fit .* judged by 'last'",
+            id="aggregate",
+        ),
+        pytest.param(
+            make_spec(LAYERS, constraints=("size <= 3",)),
+            r"study\.constraints: \['size <= 3'\] does not fit .* judged by \[\]",
+            id="constraint",
+        ),
     ],
 )
 def test_a_study_that_does_not_fit_its_recorded_trials_is_refused(
@@ -68,6 +83,14 @@ def test_a_study_that_does_not_fit_its_recorded_trials_is_refused(
 ) -> None:
     with pytest.raises(trialbus.SpecError, match=problem):
         check_recorded_study(url, spec)
+
+
+def test_a_metric_that_no_trial_reported_may_be_corrected(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/studies.db"
+    study = optuna.create_study(study_name="s", storage=url, direction="maximize")
+    study.set_user_attr(SPEC_KEY, msgspec.to_builtins(make_spec(LAYERS)))
+    study.tell(study.ask(), state=optuna.trial.TrialState.FAIL)
+    check_recorded_study(url, make_spec(LAYERS, objectives=(trialbus.Objective(metric="loss"),)))
 
 
 def test_a_study_that_fits_or_is_new_leaves_the_storage_as_it_was(url: str) -> None:

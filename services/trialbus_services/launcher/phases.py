@@ -29,6 +29,7 @@ from trialbus_services.launcher import launcher
 from trialbus_services.optimizer.attributes import END, SPEC
 from trialbus_services.optimizer.recorded_spec import decode_recorded, read_spec
 from trialbus_services.optimizer.storage import find_study
+from trialbus_services.optimizer.study_recorder import find_best_trials
 from trialbus_services.process import exit_codes
 from trialbus_services.views.formats import format_params
 
@@ -176,23 +177,19 @@ def _inherit_params(composed: ComposedConfig, phase: str) -> Inherited:
         raise SpecError(
             "from_phase",
             f"{phase!r} is not finished: study {name!r} in {mask_secrets(url)!r} has "
-            f"{_count_finished(study)} trials done and "
+            f"{_count_finished(study)} trials done, "
+            f"{'a' if find_best_trials(study) else 'no'} best trial and "
             f"{study.user_attrs.get(END) or 'no end'}; {advice}",
         )
     if len(study.directions) > 1:
         raise SpecError("from_phase", f"{phase!r} has several objectives, and so no best trial")
-    best = study.best_trial
+    [best] = find_best_trials(study)
     params = decode_recorded(study.user_attrs, best.params)
-    return Inherited(
-        phase=phase, study=name, trial=best.number, values=list(best.values), params=params
-    )
+    return Inherited(phase=phase, study=name, trial=best.number, values=best.values, params=params)
 
 
 def _is_finished(study: optuna.Study) -> bool:
-    complete = (optuna.trial.TrialState.COMPLETE,)
-    if study.user_attrs.get(END) not in _FINAL_REASONS:
-        return False
-    return bool(study.get_trials(deepcopy=False, states=complete))
+    return study.user_attrs.get(END) in _FINAL_REASONS and bool(find_best_trials(study))
 
 
 def _count_needed(study: optuna.Study, spec: StudySpec) -> int:
@@ -217,7 +214,8 @@ def _summarize(study: optuna.Study) -> str:
     trials = f"{_count_finished(study)} trials"
     if len(study.directions) > 1:
         return trials
-    return f"{trials}, best {study.best_value:.5g} in trial {study.best_trial.number}"
+    [best] = find_best_trials(study)
+    return f"{trials}, best {best.values[0]:.5g} in trial {best.number}"
 
 
 def _read_phases(composed: ComposedConfig) -> list[str]:

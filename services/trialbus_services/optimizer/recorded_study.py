@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, check_distribution_compatibility
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from trialbus.errors import SpecError
 from trialbus.study.search_space import CategoricalParam
 from trialbus.study.spec import StudySpec
 from trialbus.study.values import is_same
 from trialbus_services.optimizer.distributions import make_distribution
+from trialbus_services.optimizer.param_constraints import parse_constraints
 from trialbus_services.optimizer.recorded_spec import read_spec
 
 
@@ -24,24 +26,30 @@ def check_fit(spec: StudySpec, study: optuna.Study) -> None:
         study: Study in the storage, new or with trials.
 
     Raises:
-        SpecError: Directions, labels or params differ from those of the study in the storage.
+        SpecError: Directions, objectives, labels or params differ from those of the study in the
+            storage.
     """
     check_directions(spec, [direction.name.lower() for direction in study.directions])
     recorded = read_spec(study.user_attrs)
     check_labels(spec, recorded)
     trials = study.get_trials(deepcopy=False)
+    check_meaning(spec, recorded, trials)
     check_space(spec, trials)
     check_names(spec, recorded, trials)
 
 
 def check_fit_of_changes(spec: StudySpec, study: optuna.Study) -> None:
-    """Check as `check_fit`, and read no trials where the search space is as it was recorded.
+    """Check as `check_fit`, and read no trials where space and objectives are as recorded.
 
     The optimizer checks the study again with all trials.
     """
     recorded = read_spec(study.user_attrs)
-    is_same_space = recorded is not None and recorded.space == spec.space
-    if is_same_space and not (recorded is not None and recorded.allow_space_change):
+    if (
+        recorded is not None
+        and recorded.space == spec.space
+        and not recorded.allow_space_change
+        and _describe_meaning(recorded) == _describe_meaning(spec)
+    ):
         check_directions(spec, [direction.name.lower() for direction in study.directions])
     else:
         check_fit(spec, study)
@@ -63,6 +71,51 @@ def check_directions(spec: StudySpec, stored: Sequence[str]) -> None:
             f"{spec.directions} does not fit the study {spec.name!r} in the storage, "
             f"which has {stored}; use another study.name",
         )
+
+
+def check_meaning(
+    spec: StudySpec, recorded: StudySpec | None, trials: Sequence[FrozenTrial]
+) -> None:
+    """Check that the values of new trials mean what the values of the trials in the storage mean.
+
+    Args:
+        spec: Specification of the study.
+        recorded: Specification in the storage; None for a study of plain Optuna.
+        trials: Trials of the study in the storage.
+
+    Raises:
+        SpecError: The metric or the aggregation of an objective, or the constraints on metrics
+            differ, and there are trials with values.
+    """
+    if recorded is None or not any(map(_counts, trials)):
+        return
+    before = _describe_meaning(recorded)
+    for key, new in _describe_meaning(spec).items():
+        old = before.get(key)
+        if new != old:
+            raise SpecError(
+                key,
+                f"{new!r} does not fit the study {spec.name!r} in the storage, whose trials have "
+                f"been judged by {old!r}; use another study.name",
+            )
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    """Return whether a trial is compared with others, by objective values or by a curve."""
+    if trial.state is TrialState.RUNNING:
+        return bool(trial.intermediate_values)
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+def _describe_meaning(spec: StudySpec) -> dict[str, Any]:
+    """Return what the recorded values of a trial depend on besides the trial, by key."""
+    meaning: dict[str, Any] = {}
+    for i, objective in enumerate(spec.objectives):
+        key = "study.objective" if len(spec.objectives) == 1 else f"study.objective[{i}]"
+        meaning[f"{key}.metric"] = objective.metric
+        meaning[f"{key}.aggregate"] = objective.aggregate
+    meaning["study.constraints"] = sorted(c.text for c in parse_constraints(spec).of_metrics)
+    return meaning
 
 
 def check_space(spec: StudySpec, trials: Sequence[FrozenTrial]) -> None:
