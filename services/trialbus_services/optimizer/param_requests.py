@@ -81,6 +81,11 @@ class ParamRequests:
                 answers.append(_refuse(event, str(problem)))
         return answers
 
+    def refuse_all(self, reason: str) -> list[events.ParamSuggested]:
+        """Return a refusal of every request that waits for the sampler."""
+        pending, self._pending = self._pending, {}
+        return [_refuse(event, reason) for event in pending.values()]
+
     def _check(self, event: events.ParamRequested, trial: FrozenTrial) -> BaseDistribution:
         """Return the distribution of a request, which the trial may have.
 

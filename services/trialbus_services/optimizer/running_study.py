@@ -141,8 +141,11 @@ class RunningStudy:
         try:
             self._supply.request(min(n_waiting, self.n_left))
         except SamplerError as error:
-            logger.error("study %r: %s", self.spec.name, error)  # noqa: TRY400 - not this program's
-            self.failures.add_fault(str(error))
+            self._add_fault(error)
+
+    def _add_fault(self, error: SamplerError) -> None:
+        logger.error("study %r: %s", self.spec.name, error)
+        self.failures.add_fault(str(error))
 
     def assign(self, request: events.TrialRequested, now: float) -> events.TrialAssigned | None:
         """Return a trial for a request: a waiting trial, else a new trial.
@@ -301,10 +304,14 @@ class RunningStudy:
     def take_suggested_params(self) -> list[events.ParamSuggested]:
         """Return the recorded answers to requests for params, once each.
 
-        Raises:
-            SamplerError: The sampler failed.
+        If the sampler has failed, all are refused, and the study ends as failed when the running
+        trials have ended.
         """
-        return self._param_requests.take_answers()
+        try:
+            return self._param_requests.take_answers()
+        except SamplerError as error:
+            self._add_fault(error)
+            return self._param_requests.refuse_all(str(error))
 
     @property
     def has_param_requests(self) -> bool:

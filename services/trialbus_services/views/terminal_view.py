@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import time
 from collections import deque
@@ -49,12 +50,13 @@ _STYLES: dict[NoteKind, str] = {
 
 
 class TerminalView:
-    """Live display of a `StudyView` in a terminal.
+    """Live display of a `StudyView` in a terminal or a notebook.
 
-    In a terminal a live area shows progress and the running trials, and notes on ended trials
-    scroll by above. The area is drawn at most eight times a second and removed at the end of the
-    block. Elsewhere plain lines are printed: a line for each ended trial, and a line about the
-    progress for every tenth of the study, or after ten seconds with events.
+    In a terminal, and in a notebook with `ipywidgets`, a live area shows progress and the running
+    trials, and notes on ended trials scroll by above. The area is drawn at most eight times a
+    second and removed at the end of the block. Elsewhere plain lines are printed: a line for each
+    ended trial, and a line about the progress for every tenth of the study, or after ten seconds
+    with events.
 
     Args:
         view: View to draw; this object takes the notes of the view.
@@ -82,7 +84,7 @@ class TerminalView:
         self._event_counts: deque[tuple[float, int]] = deque()  # by time
 
     def __enter__(self) -> TerminalView:
-        if self._console.is_terminal:
+        if self._console.is_terminal or _is_notebook(self._console):
             self._live = Live(
                 self._render(self._clock()),
                 console=self._console,
@@ -162,6 +164,11 @@ class TerminalView:
             self._event_counts.popleft()
         start, n_before = self._event_counts[0]
         return (n_events - n_before) / max(now - start, _FRAME_S)
+
+
+def _is_notebook(console: Console) -> bool:
+    """Tell whether a console is a cell's output, in which `Live` draws by a widget."""
+    return console.is_jupyter and importlib.util.find_spec("ipywidgets") is not None
 
 
 def _format_note(note: Note) -> Text:
