@@ -18,7 +18,9 @@ import trialbus
 from support.client import load_study
 from support.processes import Bus
 from support.until import until
+from trialbus.messages import events
 from trialbus.testing import TestBus
+from trialbus.trainer.assignment import make_environment
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 DIGITS = {"lr": 1e-2, "weight_decay": 1e-4, "width": 32, "dropout": 0.1}
@@ -73,6 +75,93 @@ def test_a_training_reports_its_evaluations_and_ends_when_it_is_pruned(
     assert len(evaluations) < 2000
     (finished,) = test_bus.events(trialbus.TrialFinished)
     assert (finished.state, finished.error) == ("pruned", None)
+
+
+OBJECTIVE = """
+import sys
+import optuna
+import trialbus
+from trialbus_services.worker.objective import make_optuna_trial
+
+{code}
+
+with trialbus.attach() as trial:
+    try:
+        objective(make_optuna_trial(trial))
+    except optuna.TrialPruned as error:
+        sys.stdout.write(f"pruned: {{error}}")
+        raise
+"""
+
+LIGHTGBM = """
+import lightgbm
+import numpy as np
+from optuna_integration import LightGBMPruningCallback
+
+def objective(trial):
+    x = np.random.default_rng(0).random((200, 4))
+    data = lightgbm.Dataset(x, x.sum(1))
+    lightgbm.train(
+        {"objective": "regression", "verbosity": -1, "num_threads": 1, "metric": "l2"},
+        data, 100_000, valid_sets=[data],
+        callbacks=[LightGBMPruningCallback(trial, "l2", "training")],
+    )
+"""
+
+LIGHTNING = """
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from optuna_integration import PyTorchLightningPruningCallback
+
+class Model(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 1)
+    def training_step(self, batch, _):
+        return self.layer(batch[0]).square().mean()
+    def validation_step(self, batch, _):
+        self.log("loss", self.layer(batch[0]).square().mean())
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+def load():
+    return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(4, 4)))
+
+def objective(trial):
+    Trainer(
+        max_epochs=100_000, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+        callbacks=[PyTorchLightningPruningCallback(trial, "loss")],
+    ).fit(Model(), load(), load())
+"""
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("code", [LIGHTGBM, LIGHTNING], ids=["lightgbm", "lightning"])
+def test_callbacks_of_optuna_integration_work_with_the_trial_of_an_objective(
+    test_bus: TestBus, tmp_path: Path, code: str
+) -> None:
+    pytest.importorskip("optuna_integration")
+    script = tmp_path / "objective.py"
+    script.write_text(OBJECTIVE.format(code=code))
+    assigned = events.TrialAssigned(
+        study="test",
+        trial=0,
+        request="test",
+        session="test",
+        params={},
+        define_by_run=events.DefineByRun(
+            objectives=(trialbus.Objective(metric="loss", direction="minimize"),)
+        ),
+    )
+    environment = {**os.environ, **make_environment(assigned, test_bus.endpoint)}
+    assert "pruned: Trial was pruned at" in run_until_pruned(
+        test_bus, script, environment, timeout_s=60
+    )
+    evaluations = test_bus.events(trialbus.EvaluationComplete)
+    assert [event.step for event in evaluations][:2] == [0, 1]
+    assert {name for event in evaluations for name in event.metrics} == {"loss"}
+    assert [event.state for event in test_bus.events(trialbus.TrialFinished)] == ["pruned"]
 
 
 DEVICES = """

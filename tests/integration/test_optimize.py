@@ -174,3 +174,30 @@ def test_requests_that_cannot_be_are_answered_with_the_reason(
     assert worker.next(events.ParamSuggested).error is None
     request_param(worker, trial, name="x", param=trialbus.IntParam(low=0, high=1))
     assert "distribution" in str(worker.next(events.ParamSuggested).error)
+
+
+FAILING = """
+import optuna
+
+class Failing(optuna.samplers.RandomSampler):
+    def sample_independent(self, study, trial, name, distribution):
+        raise RuntimeError("no more numbers")
+"""
+
+
+def test_a_sampler_that_fails_refuses_what_is_asked_and_lets_the_training_end(
+    bus: Bus, client: Callable[[], Client]
+) -> None:
+    (bus.directory / "failing.py").write_text(FAILING)
+    bus.hub()
+    start_optimizer(bus, "optimizer.allowed_modules=[failing]")
+    worker = client()
+    sampler = trialbus.Component(type="failing.Failing")
+    worker.submit(msgspec.structs.replace(DEFINE_BY_RUN, sampler=sampler))
+    trial = worker.ask()
+    request_param(worker, trial, name="x", param=X)
+    assert "no more numbers" in str(worker.next(events.ParamSuggested).error)
+    worker.finish(trial, values=[1.0])
+    end = worker.next(events.StudyFinished)
+    assert (end.reason, end.counts.complete) == ("failed", 1)
+    assert "no more numbers" in str(end.error)
