@@ -23,6 +23,7 @@ from benchmarks.bus import read_result
 from trialbus.client.admin import hub_status
 from trialbus.client.link import Link
 from trialbus_services.optimizer.pruning.pruning_decisions import build_pruning
+from trialbus_services.optimizer.reading import READING
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Bench:
                 # The optimizer reads this event last, after its own commands.
                 publisher.publish(trialbus.Stop(study="none"))
                 for _ in range(20):
-                    optimizer = hub_status(link).durable.get("optimizer")
+                    optimizer = hub_status(link).durable.get(READING)
                     if optimizer is not None and optimizer.lag == 0:
                         return time.time()
                     time.sleep(0.02)
@@ -138,6 +139,12 @@ def measure_prune_latency(size: Size) -> dict[str, float]:
         load.terminate()
         load.communicate()
     return latencies
+
+
+def measure_param_requests(size: Size) -> dict[str, float]:
+    """Return percentiles of the time in which a training gets a param that it asks for."""
+    with start_bench() as bench:
+        return read_result(bench.start_role("params", size.steps))
 
 
 def measure_large_study(size: Size) -> dict[str, float]:
@@ -217,6 +224,7 @@ def run(size: Size) -> dict[str, Any]:
         else:
             figures["evaluations_per_s_postgresql"] = postgresql
     figures |= measure_prune_latency(size)
+    figures |= measure_param_requests(size)
     figures |= measure_large_study(size)
     figures |= measure_decisions()
     skipped = {name: value for name, value in figures.items() if isinstance(value, str)}

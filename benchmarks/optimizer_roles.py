@@ -68,11 +68,13 @@ def start_worker(endpoint: str) -> Generator[Worker]:
         worker.link.close()
 
 
-def study(endpoint: str, n_trials: int) -> dict[str, float]:
+def study(endpoint: str, n_trials: int, define_by_run: int = 0) -> dict[str, float]:
     """Submit the study: seven params, a median pruner, a random sampler."""
+    param = trialbus.FloatParam(low=0, high=1)
     spec = trialbus.StudySpec(
         name=_STUDY,
-        params={name: trialbus.FloatParam(low=0, high=1) for name in _PARAMS},
+        params={} if define_by_run else dict.fromkeys(_PARAMS, param),
+        define_by_run=bool(define_by_run),
         objectives=(trialbus.Objective(metric="loss", direction="minimize"),),
         n_trials=n_trials,
         sampler=trialbus.Component(type="RandomSampler"),
@@ -146,6 +148,34 @@ def prune(endpoint: str, count: int) -> dict[str, float]:
     }
 
 
+def params(endpoint: str, count: int) -> dict[str, float]:
+    """Ask for one param of a trial after another, and measure the time of each answer."""
+    study(endpoint, 1, 1)
+    waits: list[float] = []
+    param = trialbus.FloatParam(low=0, high=1)
+    with (
+        start_worker(endpoint) as worker,
+        trialbus.subscribe(events.ParamSuggested, study=_STUDY, link=worker.link) as answers,
+    ):
+        answers.wait_ready(30)
+        (trial,) = worker.ask(1)
+        for number in range(count):
+            request = events.ParamRequested(
+                study=_STUDY, trial=trial.trial, name=f"p{number}", param=param
+            )
+            began = time.perf_counter()
+            worker.publisher.publish(request)
+            if answers.next(30) is None:
+                raise TimeoutError("no param was suggested")
+            waits.append(time.perf_counter() - began)
+        worker.finish(trial, "pruned")
+    waits.sort()
+    return {
+        "param_p50_ms": waits[len(waits) // 2] * 1e3,
+        "param_p99_ms": waits[len(waits) * 99 // 100] * 1e3,
+    }
+
+
 def ask(endpoint: str, count: int) -> dict[str, float]:
     """Ask for one trial after another, and measure the time of each answer."""
     waits: list[float] = []
@@ -167,5 +197,12 @@ def ask(endpoint: str, count: int) -> dict[str, float]:
 
 if __name__ == "__main__":
     role, address, *arguments = sys.argv[1:]
-    roles = {"study": study, "report": report, "load": load, "prune": prune, "ask": ask}
+    roles = {
+        "study": study,
+        "report": report,
+        "load": load,
+        "prune": prune,
+        "ask": ask,
+        "params": params,
+    }
     print(json.dumps(roles[role](address, *map(int, arguments))), flush=True)

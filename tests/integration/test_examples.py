@@ -85,6 +85,19 @@ def test_trials_run_in_one_process(tmp_path: Path) -> None:
     assert done.stdout.startswith("best loss ")
 
 
+@pytest.mark.timeout(120)
+def test_an_objective_of_optuna_runs_on_a_bus_of_its_own(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "optuna_objective.py"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1].startswith("best accuracy 0.9")
+
+
 def test_the_listener_of_reports_goes_on_where_it_was(bus: Bus) -> None:
     bus.endpoint = f"ipc://{bus.directory}/.trialbus/hub.sock"
     (bus.directory / ".trialbus").mkdir()

@@ -13,6 +13,7 @@ import pytest
 
 import trialbus
 from trialbus.messages import events
+from trialbus.study.spec import Direction
 from trialbus.testing import TestBus
 from trialbus.trainer.assignment import make_environment
 from trialbus_services.worker.objective import make_optuna_trial
@@ -31,7 +32,7 @@ def bus() -> Iterator[TestBus]:
 def assign(bus: TestBus, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Assign trial 7 of a study of one objective, with suggestions for two params."""
 
-    def assign(*directions: trialbus.Direction, is_declared: bool = False) -> None:
+    def assign(*directions: Direction, is_declared: bool = False) -> None:
         define_by_run = events.DefineByRun(
             objectives=tuple(
                 trialbus.Objective(metric=f"value_{i}", direction=direction)
