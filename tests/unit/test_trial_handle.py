@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import pickle
 import threading
@@ -19,6 +20,7 @@ from trialbus.client.ring_directory import GROUP_VARIABLE
 from trialbus.protocol.start_folder import FOLDER_VARIABLE
 from trialbus.testing import TestBus
 from trialbus.trainer.assignment import TRIAL_VARIABLE, make_environment, parse_assignment
+from trialbus.trainer.attempt_limits import AttemptLimits
 from trialbus.trainer.channel import BusChannel, PrintingChannel
 from trialbus.trainer.distributed import Ranks
 from trialbus.trainer.run_directory import RUN_DIRECTORY_VARIABLE
@@ -142,31 +144,55 @@ def test_defaults_may_hold_what_a_command_line_holds() -> None:
         assert dict(trial.params) == values
 
 
-def attach_with_limit(bus: TestBus) -> Trial:
-    """Return a trial with a time limit of 0.1 s."""
-    assigned = trialbus.TrialAssigned(study="s", trial=0, request="abc", params={}, timeout_s=0.1)
+def attach_with_limit(bus: TestBus, **limits: Any) -> Trial:
+    """Return a trial with limits of its attempt."""
+    assigned = trialbus.TrialAssigned(study="s", trial=0, request="abc", params={}, **limits)
     link = Link(bus.endpoint)
     presence = Presence(link=link, kind="trainer")
     return Trial(assigned, BusChannel(link, presence, assigned), None, Ranks())
 
 
-def test_a_trial_that_no_worker_ends_fails_at_its_time_limit_and_its_next_report_stops_it(
-    bus: TestBus,
+@pytest.mark.parametrize(
+    ("limits", "cause", "reason"),
+    [
+        ({"timeout_s": 0.1}, "timed_out", r"study\.trial_timeout_s=0\.1"),
+        ({"silence_s": 0.1}, "silent", r"no report came for study\.silence_s=0\.1"),
+        ({"timeout_s": 0.1, "silence_s": 60.0}, "timed_out", "study.trial_timeout_s"),
+    ],
+    ids=["time", "silence", "both"],
+)
+def test_a_trial_that_no_worker_ends_fails_at_its_limit_and_its_next_report_stops_it(
+    bus: TestBus, limits: dict[str, float], cause: str, reason: str
 ) -> None:
-    with attach_with_limit(bus) as trial:
+    with attach_with_limit(bus, **limits) as trial:
         (finished,) = until(lambda: bus.events(trialbus.TrialFinished))
-        assert (finished.state, finished.cause) == ("failed", "timed_out")
-        with pytest.raises(trialbus.TrialPruned, match=r"study.trial_timeout_s=0.1"):
+        assert (finished.state, finished.cause) == ("failed", cause)
+        with pytest.raises(trialbus.TrialPruned, match=reason):
             trial.report(0, {"loss": 1.0})
 
 
-def test_the_time_limit_of_a_trial_is_left_to_its_worker(
+def test_an_attempt_is_silent_only_after_it_has_stopped_publishing() -> None:
+    counts = itertools.chain(range(20), itertools.repeat(20))
+    taken: list[int] = []
+
+    def count_published() -> int:
+        taken.append(next(counts))
+        return taken[-1]
+
+    expired: list[str] = []
+    assigned = trialbus.TrialAssigned(study="s", trial=0, params={}, silence_s=0.05)
+    AttemptLimits(assigned, count_published, lambda cause, _: expired.append(cause))
+    until(lambda: expired)
+    assert expired == ["silent"]
+    assert taken.count(20) > 1
+
+
+def test_the_limits_of_a_trial_are_left_to_its_worker(
     bus: TestBus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(GROUP_VARIABLE, "abc")
-    with attach_with_limit(bus):
-        timers = [t for t in threading.enumerate() if isinstance(t, threading.Timer)]
-        assert timers == []
+    with attach_with_limit(bus, timeout_s=0.1, silence_s=0.1):
+        assert "trialbus-limits" not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.mark.parametrize("given", [True, False], ids=["by-a-worker", "without-a-worker"])

@@ -107,10 +107,12 @@ class TrialAssigned(TrialEvent, frozen=True, kw_only=True):
     """Index of the slot within the worker, copied from the request."""
 
     timeout_s: float | None = None
-    """Seconds after which the worker ends the attempt as `timed_out`; None for no limit."""
+    """Seconds after which the worker, or a trainer without a worker, ends the attempt as
+    `timed_out`; None for no limit."""
 
     silence_s: float | None = None
-    """Seconds without a report after which the worker ends the attempt; None for no limit."""
+    """Seconds without a report after which the worker, or a trainer without a worker, ends the
+    attempt as `silent`; None for no limit."""
 
     n_idle: int = 0
     """Attempts in a row, before this one, that were given back without a new step."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 import time
 from typing import Any, Protocol
 
@@ -14,6 +13,7 @@ from trialbus.client.presence import Presence
 from trialbus.client.publisher import Publisher
 from trialbus.client.subscriber import subscribe
 from trialbus.messages import events
+from trialbus.trainer.attempt_limits import AttemptLimits
 
 logger = logging.getLogger(__name__)
 
@@ -114,8 +114,8 @@ class _ReceivingChannel:
 class BusChannel(_ReceivingChannel):
     """A trial's channel over a link: outbox, commands and presence share the link's thread.
 
-    Where no worker ends the process, the channel fails a trial that exceeds its time limit, and the
-    next report receives a prune command.
+    Where no worker ends the process, the channel fails a trial that exceeds a limit of time or of
+    silence, and the next report receives a prune command.
     """
 
     def __init__(self, link: Link, presence: Presence, assigned: events.TrialAssigned) -> None:
@@ -124,11 +124,9 @@ class BusChannel(_ReceivingChannel):
         self._presence = presence
         self._publisher = Publisher(link=link)
         self._assigned = assigned
-        self._timer: threading.Timer | None = None
-        if assigned.timeout_s is not None and not is_started_by_worker(assigned.request):
-            self._timer = threading.Timer(assigned.timeout_s, self._expire)
-            self._timer.daemon = True
-            self._timer.start()
+        self._limits: AttemptLimits | None = None
+        if not is_started_by_worker(assigned.request):
+            self._limits = AttemptLimits(assigned, lambda: self._publisher.last, self._expire)
 
     def publish(self, event: events.Event, *, at_once: bool = True) -> None:
         """Put an event into the outbox."""
@@ -161,23 +159,21 @@ class BusChannel(_ReceivingChannel):
 
     def close(self) -> None:
         """Send the events of the outbox, end the session and close the link."""
-        if self._timer is not None:
-            self._timer.cancel()
+        if self._limits is not None:
+            self._limits.close()
         self._publisher.close(_FLUSH_S)
         self._presence.close()
         self._link.close()
 
-    def _expire(self) -> None:
+    def _expire(self, cause: events.FailureCause, reason: str) -> None:
+        """Fail the trial, and let the next report end the training."""
         assigned = self._assigned
-        reason = f"the attempt took longer than study.trial_timeout_s={assigned.timeout_s:g}"
         attempt: dict[str, Any] = {
             "study": assigned.study,
             "trial": assigned.trial,
             "attempt": assigned.attempt,
         }
-        self.publish(
-            events.TrialFinished(**attempt, state="failed", cause="timed_out", error=reason)
-        )
+        self.publish(events.TrialFinished(**attempt, state="failed", cause=cause, error=reason))
         self._expired = events.Prune(**attempt, step=0, reason=reason)
         self._note_arrival()
 
