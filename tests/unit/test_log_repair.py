@@ -18,9 +18,10 @@ from support.damage import flip_bit
 from trialbus.errors import LogError
 from trialbus.hub.hub import Hub
 from trialbus.hub.log import Change, EventLog
-from trialbus.hub.log_check import check_log
+from trialbus.hub.log_check import check_log, read_watermark
 from trialbus.hub.log_repair import repair_log
 from trialbus.hub.wal import Wal
+from trialbus.hub.watermark import Watermark
 
 _N_EVENTS = 600
 _PAGE = 4096
@@ -168,6 +169,85 @@ def test_a_flipped_bit_in_the_cells_of_a_page_costs_one_event_in_a_repair(
         )
         report = repair_log(folder)
         assert report.n_events >= _N_EVENTS - 1
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["empty", "gone"])
+@pytest.mark.parametrize("is_repaired", [True, False], ids=["repair", "hub"])
+def test_a_database_that_is_gone_or_empty_costs_nothing_that_is_in_its_write_ahead_log(
+    tmp_path: Path, crashed: Path, is_repaired: bool, is_there: bool
+) -> None:
+    folder = copy_damaged(crashed, tmp_path / "log", "events.db", lambda content: b"")
+    if not is_there:
+        (folder / "events.db").unlink()
+    assert "is gone or empty" in check_log(folder).problems[0]
+    if is_repaired:
+        assert repair_log(folder).n_events == _N_EVENTS
+    with closing(EventLog(folder)) as log:
+        assert (log.end, log.lost) == (_N_EVENTS, 0)
+        assert read_offsets(log) == list(range(_N_EVENTS))
+
+
+def test_an_older_write_ahead_log_hides_no_event_of_the_database(tmp_path: Path) -> None:
+    older = b""
+    with closing(EventLog(tmp_path / "log")) as log:
+        for seq in range(1, 4):
+            event = (b"p" * 16, seq, "x_a/s/", msgspec.Raw(b"\x80"))
+            log.append(Change(events=[event], publishers={b"p" * 16: seq}))
+            if seq == 1:
+                older = (tmp_path / "log" / "events.db-wal").read_bytes()
+    assert not (tmp_path / "log" / "events.db-wal").exists()
+    (tmp_path / "log" / "events.db-wal").write_bytes(older)
+    with closing(EventLog(tmp_path / "log")) as log:
+        assert read_offsets(log) == [0, 1, 2]
+        assert log.damaged > 0
+
+
+@pytest.mark.parametrize("end", ["missing", "damaged", "older"])
+def test_damage_of_the_write_ahead_log_is_noticed_without_a_present_events_end(
+    tmp_path: Path, crashed: Path, end: str
+) -> None:
+    def destroy(content: bytes) -> bytes:
+        start = 32 + _FRAME * (len(content) // _FRAME // 2)
+        return content[:start] + bytes(_FRAME) + content[start + _FRAME :]
+
+    folder = copy_damaged(crashed, tmp_path / "log", "events.db-wal", destroy)
+    mark = read_watermark(folder / "events.db")
+    assert mark is not None
+    (folder / "events.end").unlink()
+    if end == "damaged":
+        (folder / "events.end").write_bytes(b"\xff" * 1024)
+    elif end == "older":
+        with closing(Watermark(folder / "events.end")) as watermark:
+            watermark.write(mark._replace(end=20, n_commits=3))
+    with closing(EventLog(folder)) as log:
+        assert len(read_offsets(log)) + log.lost == log.end == _N_EVENTS
+        assert log.damaged > 0
+        assert log.lost < 30  # events of a page
+
+
+def test_the_torn_end_of_the_last_transaction_is_no_damage_without_events_end(
+    tmp_path: Path, crashed: Path
+) -> None:
+    folder = copy_damaged(
+        crashed, tmp_path / "log", "events.db-wal", lambda content: content[:-2000] + bytes(2000)
+    )
+    (folder / "events.end").unlink()
+    with closing(EventLog(folder)) as log:
+        assert (log.end, log.damaged, log.lost) == (_N_EVENTS - 10, 0, 0)
+    assert not list(folder.glob("damaged-*"))
+
+
+@pytest.mark.parametrize("name", ["events.end", "events.lock"])
+def test_a_folder_in_the_place_of_a_file_is_named_before_anything_changes(
+    tmp_path: Path, closed: Path, name: str
+) -> None:
+    folder = copy_damaged(closed, tmp_path / "log", "events.db", lambda content: content[:-_PAGE])
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).mkdir()
+    for open_ in (EventLog, repair_log):
+        with pytest.raises(LogError, match=name):
+            open_(folder)
+    assert not list(folder.glob("damaged-*"))
 
 
 def kill_at_step(step: int, action: Callable[[], object]) -> bool:

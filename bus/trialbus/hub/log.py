@@ -123,8 +123,9 @@ class EventLog:
                     closing(Watermark(self.path.with_suffix(".end")))
                 )
             except OSError as error:
+                file = f" ({error.filename})" if error.filename else ""
                 raise LogError(
-                    f"bus.dir={str(directory)!r} cannot hold the log: {error.strerror}; "
+                    f"bus.dir={str(directory)!r} cannot hold the log: {error.strerror}{file}; "
                     "choose a folder that this user may write"
                 ) from None
             try:

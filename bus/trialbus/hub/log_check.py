@@ -14,7 +14,7 @@ from trialbus.hub.log_files import locate_replacement
 from trialbus.hub.log_format import FORMAT, read_format
 from trialbus.hub.log_state import LogState, Span, read_state
 from trialbus.hub.small_tables import SmallTables, read_commit_count
-from trialbus.hub.wal import name_wal, read_wal
+from trialbus.hub.wal import is_wal_alone, name_wal, read_wal
 from trialbus.hub.watermark import Mark, read_mark
 from trialbus.protocol.frames import Record
 
@@ -84,6 +84,12 @@ def check_log(directory: Path | str) -> LogReport:
             f"{locate_replacement(path).name} is the log of a repair that was interrupted; a hub"
             " that starts, or --repair, puts it in place"
         )
+    if is_wal_alone(path):
+        report.problems.append(
+            f"{path.name} is gone or empty, and {name_wal(path).name} is there; a hub that starts"
+            " brings back the events in it"
+        )
+        return report
     try:
         with closing(open_to_read(path)) as db:
             check_format(db, path)
@@ -104,7 +110,7 @@ def find_log(directory: Path | str) -> Path:
         LogError: There is none.
     """
     path = Path(directory) / "events.db"
-    if not path.is_file() and not locate_replacement(path).is_file():
+    if not path.is_file() and not locate_replacement(path).is_file() and not is_wal_alone(path):
         raise LogError(f"there is no log at {path}; name its folder, as bus.dir does")
     return path
 

@@ -6,6 +6,7 @@ lies there is read from the pages themselves, see `trialbus.hub.carving`.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -37,8 +38,8 @@ from trialbus.hub.log_files import (
 )
 from trialbus.hub.log_format import create
 from trialbus.hub.log_state import LogState, add_entries, write_state
-from trialbus.hub.small_tables import TABLES, SmallTables, read_commit_count
-from trialbus.hub.wal import Wal, name_wal, read_wal
+from trialbus.hub.small_tables import TABLES, SmallTables, read_commit_count, read_log_id
+from trialbus.hub.wal import Wal, is_wal_alone, name_wal, read_wal
 from trialbus.hub.watermark import Mark, Watermark
 from trialbus.protocol.private_folder import open_private_file
 
@@ -57,25 +58,29 @@ def repair_log(directory: Path | str) -> LogReport:
         LogError: A hub has the log open, or there is no log, or no space for another.
     """
     path = find_log(directory)
-    with LogFiles(path):
-        _finish_repair(path)
-        report = check_log(directory)
-        if report.is_intact:
-            return report
-        mark = read_watermark(path)
-        wal = read_wal(path)
-        try:
-            backup = _correct_wal(path, wal, mark)
-            if backup is not None:
-                problems = report.problems
-                report = check_log(directory)
-                report.backup = backup
-                if report.is_intact:
-                    report.problems = problems
-                    return report
-            return _rebuild(path, wal, mark)
-        except (OSError, sqlite3.Error) as error:
-            raise LogError(f"{path} cannot be repaired: {error}") from error
+    try:
+        with LogFiles(path):
+            Watermark(path.with_suffix(".end")).close()  # an error comes before any change
+            _finish_repair(path)
+            return _repair(path, check_log(directory))
+    except (OSError, sqlite3.Error) as error:
+        raise LogError(f"{path} cannot be repaired: {error}") from error
+
+
+def _repair(path: Path, report: LogReport) -> LogReport:
+    """Repair a log that a check found damaged, and return what is left."""
+    if report.is_intact:
+        return report
+    mark = read_watermark(path)
+    wal = read_wal(path)
+    backup = _correct_wal(path, wal, mark)
+    if backup is not None:
+        corrected = check_log(path.parent)
+        corrected.backup = backup
+        if corrected.is_intact:
+            corrected.problems = report.problems
+            return corrected
+    return _rebuild(path, wal, mark)
 
 
 def recover_tail(path: Path, mark: Mark | None) -> int:
@@ -95,20 +100,27 @@ def recover_tail(path: Path, mark: Mark | None) -> int:
     """
     _finish_repair(path)
     wal_path = name_wal(path)
-    if mark is None or not wal_path.exists() or not wal_path.stat().st_size:
+    if not wal_path.exists() or not wal_path.stat().st_size:
         return 0
-    if _count_commits(path) >= mark.n_commits:
+    log_id, n_commits = _read_progress(path)
+    if mark is not None and log_id not in {None, mark.log_id.hex()}:
+        mark = None  # of the log that was here before
+    # A mark is written behind every commit: an older one does not tell how far the log had come.
+    is_end_known = mark is not None and n_commits <= mark.n_commits + 1
+    if mark is not None and is_end_known and n_commits >= mark.n_commits:
         return 0
     wal = read_wal(path)
     backup = _correct_wal(path, wal, mark)
     if backup is not None:
         logger.warning("flipped bits in %s were corrected; a copy is in %s", wal_path, backup)
         return 0
-    if wal is None or not wal.n_damaged:
+    is_needed = is_end_known or n_commits < 0 or (wal and wal.has_commits_behind_damage)
+    if wal is None or not is_needed:
         return 0
     logger.error(
-        "%s is damaged in %d places: a new log is written of what is intact",
-        wal_path,
+        "%s lacks commits, and %s is damaged in %d places: a new log is written of what is intact",
+        path,
+        wal_path.name,
         wal.n_damaged,
     )
     report = _rebuild(path, wal, mark)
@@ -118,7 +130,7 @@ def recover_tail(path: Path, mark: Mark | None) -> int:
         report.end - 1,
         report.backup,
     )
-    return wal.n_damaged
+    return max(1, wal.n_damaged)
 
 
 def _finish_repair(path: Path) -> None:
@@ -129,13 +141,12 @@ def _finish_repair(path: Path) -> None:
         )
 
 
-def _count_commits(path: Path) -> int:
-    """Return the number of commits that SQLite reads in a log; -1 for an unreadable file."""
-    try:
-        with closing(open_to_read(path)) as db:
-            return read_commit_count(db)
-    except sqlite3.Error:
-        return -1
+def _read_progress(path: Path) -> tuple[str | None, int]:
+    """Return the id and the number of commits that SQLite reads in a log; -1 if it reads none."""
+    if not is_wal_alone(path):
+        with contextlib.suppress(sqlite3.Error), closing(open_to_read(path)) as db:
+            return read_log_id(db), read_commit_count(db)
+    return None, -1
 
 
 def _correct_wal(path: Path, wal: Wal | None, mark: Mark | None) -> Path | None:
@@ -143,13 +154,14 @@ def _correct_wal(path: Path, wal: Wal | None, mark: Mark | None) -> Path | None:
 
     Nothing is changed, and None returned, where the corrected one does not have all commits either.
     """
-    if wal is None or not wal.n_corrected or mark is None:
+    if wal is None or not wal.n_corrected:
         return None
+    n_wanted = max(mark.n_commits if mark else 0, _read_progress(path)[1] + 1)
     backup = make_folder_beside(path, "damaged")
     wal_path = name_wal(path)
     shutil.copy2(wal_path, backup)
     _write_wal(wal_path, bytes(wal.content))
-    if _count_commits(path) >= mark.n_commits:
+    if _read_progress(path)[1] >= n_wanted:
         return backup
     _write_wal(wal_path, (backup / wal_path.name).read_bytes())
     shutil.rmtree(backup)
@@ -171,6 +183,7 @@ def _rebuild(path: Path, wal: Wal | None, mark: Mark | None) -> LogReport:
     for file in (repaired, carved):
         file.unlink(missing_ok=True)
         os.close(open_private_file(file))
+    os.close(open_private_file(path))  # a database that is gone is like an empty one
     try:
         with closing(PageCarver(path, wal)) as carver:
             rows = CarvedEvents(carver, carved, mark.end if mark else 0)

@@ -39,9 +39,23 @@ def read_commit_count(db: sqlite3.Connection) -> int:
     Raises:
         sqlite3.Error: The log cannot be read.
     """
-    stored = db.execute(f"{META.select} WHERE key = ?", (_DIGEST,)).fetchone()
+    value = _read_meta(db, _DIGEST)
+    return 0 if value is None else _parse_digest(value)[0]
+
+
+def read_log_id(db: sqlite3.Connection) -> str | None:
+    """Return the id of a log; None if the id is damaged.
+
+    Raises:
+        sqlite3.Error: The log cannot be read.
+    """
+    return _read_meta(db, "log_id")
+
+
+def _read_meta(db: sqlite3.Connection, key: str) -> str | None:
+    stored = db.execute(f"{META.select} WHERE key = ?", (key,)).fetchone()
     row = None if stored is None else META.verify(stored)
-    return 0 if row is None else _parse_digest(row[1])[0]
+    return None if row is None else row[1]
 
 
 def _parse_digest(value: str) -> tuple[int, str]:

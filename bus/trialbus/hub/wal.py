@@ -77,6 +77,18 @@ class Wal:
         n_frames = sum(not frame.is_verified for frame in self.frames)
         return n_frames + (not self._has_header)
 
+    @property
+    def has_commits_behind_damage(self) -> bool:
+        """Whether a transaction lies behind a damaged frame that was not of the last transaction.
+
+        A power failure tears the frames of the last transaction alone.
+        """
+        intact = [frame.is_verified for frame in self.frames]
+        if all(intact):
+            return False
+        behind = self.frames[intact.index(False) :]
+        return sum(frame.is_commit and frame.is_verified for frame in behind) > 1
+
     def read_newest_pages(self) -> dict[int, bytes]:
         """Return the newest verified page of each number, up to the last commit."""
         commits = [i for i, f in enumerate(self.frames) if f.is_verified and f.is_commit]
@@ -234,10 +246,23 @@ def read_wal(database: Path) -> Wal | None:
     path = name_wal(database)
     if not path.exists():
         return None
-    with database.open("rb") as file:
-        page_size = read_page_size(file.read(_DB_HEADER))
+    header = b""
+    if database.exists():
+        with database.open("rb") as file:
+            header = file.read(_DB_HEADER)
     content = path.read_bytes()
-    return Wal(content, page_size) if content else None
+    return Wal(content, read_page_size(header)) if content else None
+
+
+def is_wal_alone(database: Path) -> bool:
+    """Tell whether a database is gone or empty, and its write-ahead log is not.
+
+    SQLite deletes the write-ahead log of an empty database as soon as it opens the database, to
+    read too.
+    """
+    path = name_wal(database)
+    has_wal = path.is_file() and path.stat().st_size > 0
+    return has_wal and not (database.exists() and database.stat().st_size)
 
 
 def name_wal(database: Path) -> Path:
