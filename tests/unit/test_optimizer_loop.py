@@ -20,7 +20,7 @@ from support.until import until
 from trialbus import CategoricalParam, Component, Objective
 from trialbus.messages import events
 from trialbus_services.optimizer.announcer import Announcer
-from trialbus_services.optimizer.attributes import CAUSE, CAUSES
+from trialbus_services.optimizer.attributes import CAUSE, CAUSES, ELAPSED
 from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.latency import Latency
 from trialbus_services.optimizer.prune_decider import PruneDecider
@@ -261,6 +261,20 @@ def test_a_study_that_cannot_go_on_ends_its_running_trials_in_the_database_and_t
     monkeypatch.undo()
     bus.turn(events.StudySubmitted(study="s", spec=SPEC, submission="2", at=bus.clock.now))
     assert bus.request("r3").trial == 2, "trials that have ended are not handed out again"
+
+
+def test_a_study_that_is_submitted_again_while_it_runs_has_run_since_its_first_submission(
+    bus: SimulatedBus,
+) -> None:
+    bus.submit()
+    trial = bus.request()
+    bus.clock.now += 100
+    bus.turn(events.StudySubmitted(study="s", spec=SPEC, submission="2", at=bus.clock.now))
+    assert bus.log.select(events.StudyStarted)[-1].elapsed_s > 100
+    bus.clock.now += 50
+    bus.turn(evaluate(trial, 0, 1.0), complete(trial), events.Stop(study="s"))
+    study = optuna.load_study(study_name="s", storage=bus.database)
+    assert 150 < study.user_attrs[ELAPSED] < 200
 
 
 def test_the_offset_is_committed_when_everything_before_it_is_recorded_and_acknowledged(

@@ -7,8 +7,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+import yaml
+from omegaconf import OmegaConf
 
 from trialbus_services.cli import main as cli
+from trialbus_services.config.composing import compose_config
 
 #: A study in the user's own tree with nothing wrong in it.
 MINE = """\
@@ -447,6 +450,9 @@ WRONG = {
         says=("worker.gpus_per_trial: 4 is more than the number of GPUs of this worker, 2 by",),
     ),
     "a storage that is none": line("storage.url=oracel:///x", says=("storage.url: 'oracel:///x'",)),
+    "a wrong key of a section that is null": line(
+        "study.prune_by.metrik=loss", says=("study.prune_by.metrik: no such key; did you mean",)
+    ),
     "a storage in no folder": line(
         "storage.url=sqlite:///no/such/study.db",
         says=("storage.url", "there is no folder 'no/such'"),
@@ -510,6 +516,18 @@ def test_a_text_that_is_quoted_as_the_error_says_is_accepted(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert cli.main(["study", "--dry-run", override]) == 0
+
+
+@pytest.mark.parametrize(
+    "override", ["study.prune_by.metric=loss", "study.prune_by={metric: loss}", "bus.keys={dir: k}"]
+)
+def test_a_section_that_is_null_may_be_set_on_the_command_line(
+    override: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with compose_config([override]) as composed:
+        key, _, text = override.partition("=")
+        assert OmegaConf.select(composed.config, key) == yaml.safe_load(text)
 
 
 @pytest.mark.parametrize(

@@ -318,6 +318,9 @@ class OptimizerLoop:
 
     def _start_study(self, name: str, offset: int) -> None:
         """Open a study that was submitted at an offset, and declare the study started."""
+        if running := self._studies.get(name):
+            with self._guard(running):
+                running.record_elapsed(self._wall_clock())
         self._open_study(name, offset)
         if study := self._studies.get(name):
             with self._guard(study):

@@ -60,8 +60,8 @@ def build_schema() -> DictConfig:
 def build_dataclass(struct: type[msgspec.Struct]) -> type[Any]:
     """Return a dataclass with the fields and defaults of a struct, in types that OmegaConf has.
 
-    A type that OmegaConf cannot express (unions, and mappings of unions) becomes `Any`; the struct
-    checks such values.
+    A type that OmegaConf cannot express (unions, sections that may be null, and mappings of unions)
+    becomes `Any`; the struct checks such values.
 
     Args:
         struct: Struct whose annotations can be evaluated.
@@ -111,7 +111,10 @@ def _convert_hint(hint: Any) -> Any:  # noqa: PLR0911 - one line for each kind o
         return str if all(isinstance(value, str) for value in args) else Any
     if origin in (Union, types.UnionType):
         members = [arg for arg in args if arg is not type(None)]
-        return Optional[_convert_hint(members[0])] if len(members) == 1 else Any  # noqa: UP045
+        # OmegaConf fails at a key, or a mapping, for a section that is null.
+        is_section = isinstance(members[0], type) and issubclass(members[0], msgspec.Struct)
+        is_alone = len(members) == 1 and not is_section
+        return Optional[_convert_hint(members[0])] if is_alone else Any  # noqa: UP045
     if origin in (list, tuple):
         return list[_convert_hint(args[0])]
     if origin is dict:
