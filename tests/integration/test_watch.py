@@ -17,6 +17,7 @@ from support.endpoint import serve_endpoint
 from support.processes import Bus, Managed
 from support.stories import make_study_end, make_study_start, make_trial, publish
 from support.until import until
+from trialbus.client.presence import Presence
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -102,6 +103,18 @@ def test_it_outlives_the_hub(bus: Bus) -> None:
     hub.start()
     publish(bus, *make_trial(1))
     until_printed(shown, "trial 1 complete")
+    publish(bus, make_study_end(), ready())
+    assert shown.wait(40) == 0
+
+
+def test_a_missing_optimizer_is_told_after_a_while_and_when_there_is_one_again(bus: Bus) -> None:
+    bus.hub()
+    publish(bus, *make_study_start(), *make_trial(0))
+    shown = watch(bus)
+    until_printed(shown, "no optimizer runs: the study waits")
+    with Presence(endpoint=bus.endpoint, kind="optimizer"):
+        until_printed(shown, "an optimizer runs again")
+    assert shown.printed().count("no optimizer runs") == 1
     publish(bus, make_study_end(), ready())
     assert shown.wait(40) == 0
 

@@ -32,6 +32,7 @@ _CONNECT_S = 5.0
 _TICK_S = 0.125
 _QUIET_S = 3.0
 _PROBE_S = 0.5
+_PROBES = 2  # in a row without an optimizer: one that is being started takes a few seconds
 _REPORT_S = 120.0
 
 
@@ -123,6 +124,7 @@ class _StudyWatcher:
         self._report: events.ReportReady | None = None
         self._answered_at = time.monotonic()  # when the hub last answered
         self._is_hub_away = False
+        self._n_missing = 0  # probes in a row that found no optimizer
 
     def run(self) -> int:
         """Show the study to the end and return the exit code."""
@@ -150,7 +152,6 @@ class _StudyWatcher:
         if (finished := self._finished) is not None:
             return finished
         self._print("Ctrl-C detaches; the study continues", style="dim")
-        self._print_missing_optimizer()
         with TerminalView(self._view, console=self._console) as terminal:
             while (finished := self._finished) is None:
                 self._handle_event(inbox)
@@ -184,13 +185,24 @@ class _StudyWatcher:
             self._probe_hub()
 
     def _probe_hub(self) -> None:
-        """Find out whether only the study is silent, or the hub does not answer."""
-        is_away = self._read_sessions(_PROBE_S) is None
+        """Find out whether only the study is silent, or the hub or the optimizer is not there."""
+        sessions = self._read_sessions(_PROBE_S)
+        is_away = sessions is None
         if is_away != self._is_hub_away:
             self._print("the hub does not answer; waiting for it" if is_away else "the hub is back")
         self._is_hub_away = is_away
-        if not is_away:
+        if sessions is not None:
             self._answered_at = time.monotonic()
+            if self._finished is None:
+                self._note_optimizer(is_up=any(s.kind == "optimizer" for s in sessions))
+
+    def _note_optimizer(self, *, is_up: bool) -> None:
+        """Print that no optimizer runs, unless it is only just being started, or is there again."""
+        if is_up and self._n_missing >= _PROBES:
+            self._print("an optimizer runs again")
+        self._n_missing = 0 if is_up else self._n_missing + 1
+        if self._n_missing == _PROBES:
+            self._print("no optimizer runs: the study waits until the study is started again")
 
     def _apply(self, event: events.AnyEvent) -> None:
         if isinstance(event, events.UnknownEvent):
@@ -213,10 +225,6 @@ class _StudyWatcher:
 
     def _has_report(self, submission: str) -> bool:
         return self._report is not None and self._report.submission == submission
-
-    def _print_missing_optimizer(self) -> None:
-        if not self._is_up("optimizer"):
-            self._print("no optimizer runs: the study waits until the study is started again")
 
     def _is_up(self, kind: str) -> bool:
         return any(session.kind == kind for session in self._read_sessions(_CONNECT_S) or [])
