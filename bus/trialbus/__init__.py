@@ -49,7 +49,7 @@ from trialbus.messages.events import (
 from trialbus.study.search_space import CategoricalParam, FloatParam, IntParam
 from trialbus.study.spec import Component, Evaluation, Objective, PruneBy, StudySpec
 from trialbus.study.spec_loading import load_spec
-from trialbus.trainer.attachment import attach, trials
+from trialbus.trainer.attachment import attach, report, trials
 from trialbus.trainer.trial import Trial
 
 __all__ = [
@@ -105,6 +105,7 @@ __all__ = [
     "load_spec",
     "register",
     "replay",
+    "report",
     "subscribe",
     "trials",
 ]

@@ -28,6 +28,7 @@ from trialbus.trainer.channel import (
 )
 from trialbus.trainer.defaults import assign_defaults, check_defaults
 from trialbus.trainer.distributed import Ranks
+from trialbus.trainer.metrics import NO_METRICS
 from trialbus.trainer.request import request_trial
 from trialbus.trainer.trial import Trial
 
@@ -50,6 +51,7 @@ class _Attached:
     trial: Trial | None = None
     text: str = ""  # value of `$TRIALBUS_TRIAL`
     pid: int = 0  # a forked child is not attached
+    newest: Trial | None = None  # of a worker or not: the trial that `report` means
 
 
 _attached = _Attached()
@@ -129,7 +131,37 @@ def attach(
     trial = Trial(shared, channel, budget, ranks)
     if text:
         _attached.trial, _attached.text, _attached.pid = trial, text, os.getpid()
+    _attached.newest = trial
     return trial
+
+
+def report(step: int, metrics: Mapping[str, Any] = NO_METRICS, *, wait: float = 0.0) -> None:
+    """Report an evaluation of the trial that this process runs, as `Trial.report` does.
+
+    The trial is the newest that this process attached to and that has not ended; without any,
+    `attach()` returns one. So a loop needs this line alone where something else begins and ends the
+    trial, as `hydra/sweeper=trialbus` does; in a process that is started by hand the evaluations
+    are printed.
+
+    Args:
+        step: Step that was evaluated: a non-negative epoch, update or episode.
+        metrics: Numbers by name; nested mappings are flattened with `/`.
+        wait: Seconds to wait at most for the decision about this step.
+
+    Raises:
+        TrialPruned: The trial was pruned; let the exception leave the training.
+        TypeError: As for `Trial.report`.
+        ValueError: As for `Trial.report`.
+        OutboxFullError: The hub has been away for so long that the outbox is full.
+
+    Example:
+        >>> for epoch in range(20):  # doctest: +SKIP
+        ...     report(epoch, {"val/accuracy": train_epoch()})
+    """
+    trial = _attached.newest
+    if trial is None or trial.is_closed or trial.pid != os.getpid():
+        trial = attach()
+    trial.report(step, metrics, wait=wait)
 
 
 def trials(

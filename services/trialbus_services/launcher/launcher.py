@@ -7,7 +7,7 @@ import logging
 import signal
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,9 @@ logger = logging.getLogger(__name__)
 
 _POLL_S = 0.25
 _REPORT_TIMEOUT_S = 120.0
+
+#: Called with each event of a study while the study runs; an exception ends the launch.
+Follow = Callable[[events.AnyEvent], object]
 
 
 @dataclass(frozen=True)
@@ -135,6 +138,7 @@ def launch_study(
     *,
     report: bool = True,
     signals: Sequence[signal.Signals] = (signal.SIGINT,),
+    follow: Follow | None = None,
 ) -> events.StudyFinished:
     """Run a study until the study has ended, and return the `study_finished` event.
 
@@ -143,6 +147,8 @@ def launch_study(
         console: Console on which progress is shown.
         report: Whether to start a reporter and wait for the report.
         signals: Signals that interrupt the study as Ctrl-C does.
+        follow: Called with each event of the study; an error of the call ends all services that
+            were started and is raised, and the study can be resumed.
 
     Raises:
         TrialbusError: The config is wrong, or a service cannot be started or reached.
@@ -171,7 +177,7 @@ def launch_study(
     ):
         interruption.hurry = services.hurry
         services.start()
-        return _submit(submitted, services, console, report=report)
+        return _submit(submitted, services, console, report=report, follow=follow)
 
 
 def allow_classes(plan: Plan) -> dict[str, list[str]]:
@@ -212,7 +218,12 @@ def check_spec(spec: StudySpec) -> None:
 
 
 def _submit(
-    submitted: events.StudySubmitted, services: Services, console: Console, *, report: bool
+    submitted: events.StudySubmitted,
+    services: Services,
+    console: Console,
+    *,
+    report: bool,
+    follow: Follow | None,
 ) -> events.StudyFinished:
     """Submit a study, show the progress of trials, and return the `study_finished` event."""
     spec = submitted.spec
@@ -222,7 +233,7 @@ def _submit(
         while True:
             try:
                 finished, report_page = _await_end(
-                    submission, view, services, console, report=report
+                    submission, view, services, console, report=report, follow=follow
                 )
                 break
             except LogResetError as error:
@@ -239,7 +250,13 @@ def _submit(
 
 
 def _await_end(
-    submission: Submission, view: StudyView, services: Services, console: Console, *, report: bool
+    submission: Submission,
+    view: StudyView,
+    services: Services,
+    console: Console,
+    *,
+    report: bool,
+    follow: Follow | None,
 ) -> tuple[events.StudyFinished, Path | None]:
     """Submit a study, and return the end of the study and the page of the report.
 
@@ -257,7 +274,7 @@ def _await_end(
         finished: events.StudyFinished | None = None
         try:
             with TerminalView(view, console=console) as terminal:
-                finished = _follow(subscriber, view, terminal, services, submission)
+                finished = _follow(subscriber, view, terminal, services, submission, follow=follow)
             return finished, _await_report(subscriber, services) if report else None
         except KeyboardInterrupt:
             if finished is None:
@@ -282,6 +299,8 @@ def _follow(
     terminal: TerminalView,
     services: Services,
     submission: Submission,
+    *,
+    follow: Follow | None,
 ) -> events.StudyFinished:
     """Show the progress of a study until the study has ended."""
     is_started = False
@@ -294,6 +313,8 @@ def _follow(
         if event is not None:
             view.apply(event)
         terminal.update()
+        if follow is not None and event is not None:
+            follow(event)
         if isinstance(event, events.StudyStarted):
             is_started = is_started or event.submission == id_
         if isinstance(event, events.StudyFinished) and (is_started or event.submission == id_):

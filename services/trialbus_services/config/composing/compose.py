@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from hydra import version
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -80,6 +82,9 @@ def compose_config(arguments: Sequence[str]) -> Generator[ComposedConfig]:
     check_numbers(options.overrides)
     name, files = options.config_name or PRIMARY, dict[str, Path]()
     state_before = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    store, base = ConfigStore.instance(), version.VersionBase.instance()
+    stored_before, base_before = store.repo, base.version_base
+    store.repo = copy.deepcopy(stored_before)
     GlobalHydra.instance().clear()
     register()
     if options.study_file is not None:
@@ -115,6 +120,7 @@ def compose_config(arguments: Sequence[str]) -> Generator[ComposedConfig]:
             raise add_source(error, config, sources) from None
     finally:
         GlobalHydra.instance().hydra, HydraConfig.instance().cfg = state_before
+        store.repo, base.version_base = stored_before, base_before
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
