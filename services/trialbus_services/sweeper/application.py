@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import pickle
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
+import cloudpickle  # pyright: ignore[reportMissingTypeStubs]
+import optuna
 from hydra.core.singleton import Singleton
 from hydra.core.utils import run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
@@ -35,6 +37,8 @@ class Application:
     """The function under `@hydra.main`."""
     space: SweepSpace
     """What the sweep varies."""
+    extend_space: Callable[[DictConfig, optuna.Trial], Any] | None = None
+    """Function that asks for further params of each trial; None if the space is complete."""
 
     def run_job(self, number: int, overrides: list[str]) -> Any:
         """Run a job in this process as every launcher of Hydra does, and return what it returns.
@@ -70,7 +74,7 @@ def write_application(application: Application, path: Path) -> None:
     """
     state: dict[str, Any] = Singleton.get_state()
     try:
-        content = cloudpickle.dumps((state, application))
+        content: bytes = cloudpickle.dumps((state, application))  # pyright: ignore[reportUnknownMemberType]
     except Exception as error:
         raise SpecError(
             "hydra.sweeper.jobs",

@@ -1,8 +1,7 @@
 """Search space of a sweep: overrides of Hydra with sweeps, converted to the params of a study.
 
 Source:
-    hydra-optuna-sweeper 1.3: a range includes its stop, unlike in Hydra's own sweeper; a choice is
-    the text that stands in the override.
+    hydra-optuna-sweeper 1.3: a range includes its stop, unlike in Hydra's own sweeper.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -18,7 +17,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException
 
 from trialbus.errors import SpecError
-from trialbus.study.search_space import CategoricalParam, FloatParam, IntParam, Param
+from trialbus.study.search_space import CategoricalParam, Choice, FloatParam, IntParam, Param
 from trialbus.study.validation import convert, is_mapping
 from trialbus_services.worker.command_line import quote_for_hydra
 
@@ -31,6 +30,8 @@ class SweepSpace:
     """Params by the key of the override, with its prefix and package: `+model.width`."""
     fixed: dict[str, str] = field(default_factory=dict[str, str])
     """Overrides that all jobs share, as text by their key."""
+    texts: dict[str, dict[Choice, str]] = field(default_factory=dict[str, dict[Choice, str]])
+    """Text of each choice in an override, by key and choice: `'a b'` in quotes, `[1,2]`, `null`."""
 
 
 def read_search_space(
@@ -55,35 +56,16 @@ def read_search_space(
         except HydraException as error:
             raise SpecError(source, f"{text!r} is no override of Hydra: {error}") from None
         key = override.get_key_element()
-        for earlier in (space.params, space.fixed):
+        for earlier in (space.params, space.fixed, space.texts):
             earlier.pop(key, None)
         if override.is_sweep_override():
-            space.params[key] = make_param(override, source)
+            try:
+                space.params[key], space.texts[key] = _make_param(override)
+            except ValueError as error:
+                raise SpecError(source, f"{override.input_line!r}: {error}") from None
         else:
             space.fixed[key] = override.input_line or text
     return space
-
-
-def make_param(override: Override, source: str) -> Param:
-    """Return the param of an override that is a sweep.
-
-    Args:
-        override: The override.
-        source: Where the override stands, for the error.
-
-    Raises:
-        SpecError: The values are out of order, or a choice is repeated.
-    """
-    value = override.value()
-    try:
-        if isinstance(value, IntervalSweep):
-            return _make_interval(value)
-        if isinstance(value, RangeSweep) and not value.shuffle:
-            return _make_range(value)
-        choices = tuple(override.sweep_iterator(transformer=Transformer.encode))
-        return CategoricalParam(choices=choices)  # type: ignore[arg-type] - texts and numbers
-    except ValueError as error:
-        raise SpecError(source, f"{override.input_line!r}: {error}") from None
 
 
 def read_written_space(search_space: Any) -> dict[str, Param]:
@@ -106,15 +88,32 @@ def format_job(space: SweepSpace, params: Mapping[str, Any]) -> list[str]:
 
     Args:
         space: Search space of the sweep.
-        params: Value of each param of the trial. Text is written as it stood in the sweep.
+        params: Value of each param of the trial. A choice is written as it stood in the sweep.
     """
     return [
         *space.fixed.values(),
         *(
-            f"{name}={value if isinstance(value, str) else quote_for_hydra(value)}"
+            f"{name}={space.texts.get(name, {}).get(value) or _format_value(value)}"
             for name, value in params.items()
         ),
     ]
+
+
+def _make_param(override: Override) -> tuple[Param, dict[Choice, str]]:
+    """Return the param of an override that is a sweep, and the text of each choice.
+
+    Raises:
+        ValueError: The values are out of order, or a choice is repeated.
+    """
+    value = override.value()
+    if isinstance(value, IntervalSweep):
+        return _make_interval(value), {}
+    if isinstance(value, RangeSweep) and not value.shuffle:
+        return _make_range(value), {}
+    elements = list(override.sweep_iterator(transformer=Transformer.identity))
+    choices: list[Choice] = [cast("Choice", Transformer.encode(element)) for element in elements]
+    texts = dict(zip(choices, map(Transformer.str, elements), strict=True))
+    return CategoricalParam(choices=tuple(choices)), texts
 
 
 def _complete_entry(entry: Any) -> Any:
@@ -125,6 +124,11 @@ def _complete_entry(entry: Any) -> Any:
     if data.get("step") and not data.get("log"):
         data["high"] = _round_down(data.get("low", 0), data.get("high", 0), data["step"])
     return data
+
+
+def _format_value(value: Any) -> str:
+    """Return a value as the text of an override; text is Hydra's grammar already."""
+    return value if isinstance(value, str) else quote_for_hydra(value)
 
 
 def _make_interval(value: IntervalSweep) -> Param:

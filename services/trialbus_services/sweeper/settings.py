@@ -27,9 +27,10 @@ _KEY = "hydra.sweeper"
 _NOT_SETTINGS = ("_target_", "_recursive_", "_convert_", "defaults")
 _OPTUNA_SAMPLERS = "optuna.samplers."
 
-#: Arguments of samplers that Optuna no longer has, with the value that every sampler has now.
+#: Arguments of samplers that Optuna removes, with the default of hydra-optuna-sweeper.
 _REMOVED_ARGUMENTS: Mapping[str, Any] = {
     "consider_prior": True,
+    "prior_weight": 1.0,
     "consider_magic_clip": True,
     "consider_endpoints": False,
     "n_ehvi_candidates": 24,
@@ -68,7 +69,8 @@ class SweepSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     params: dict[str, Any] | None = None
     """Search space: a sweep of Hydra, or a fixed value, by the key of the override."""
     custom_search_space: str | None = None
-    """Function that adds params to each trial."""
+    """Function that asks for further params of each trial, `package.module.function`: called with the
+    config of the sweep and an `optuna.Trial`."""
     pruner: dict[str, Any] | str | None = None
     """Pruner, in the forms of `sampler`; null prunes nothing."""
     metric: str | list[str] | None = None
@@ -194,7 +196,8 @@ def build_spec(
             raise SpecError(
                 f"{_KEY}.study.{field}", f"{settings.study[field]!r} (expected {_KEY}.{key})"
             )
-    if not space.params:
+    is_extended = settings.custom_search_space is not None
+    if not (space.params or is_extended):
         raise SpecError(
             f"{_KEY}.params",
             "nothing is varied (expected a sweep, such as x=interval(0,1); to repeat a job, "
@@ -210,7 +213,11 @@ def build_spec(
         "seed": zlib.crc32(name.encode()) if seed is None else seed,
         **settings.study,
         "name": name,
-        "params": {key: msgspec.to_builtins(param) for key, param in space.params.items()},
+        **(
+            {"define_by_run": True}
+            if is_extended
+            else {"params": {key: msgspec.to_builtins(p) for key, p in space.params.items()}}
+        ),
         "objective": [
             {"metric": metric, "direction": direction}
             for metric, direction in zip(settings.metrics, settings.directions, strict=True)
@@ -235,10 +242,10 @@ def rename_key(error: SpecError) -> SpecError:
 
 
 def clean_component(component: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a sampler or pruner as trialbus names it: without nulls and removed arguments.
+    """Return a sampler or pruner as trialbus names it: without nulls and defaults.
 
     Raises:
-        SpecError: A removed argument has another value than every sampler has now.
+        SpecError: An argument that Optuna has removed has another value than its default.
     """
     data = {name: value for name, value in component.items() if value is not None}
     class_ = str(data.pop("_target_", None) or data.pop("type", ""))
@@ -247,15 +254,15 @@ def clean_component(component: Mapping[str, Any]) -> dict[str, Any]:
     if class_ == "MOTPESampler":  # Optuna has merged the two
         class_ = "TPESampler"
     known = _list_arguments(class_)
-    for name, now in _REMOVED_ARGUMENTS.items():
-        if known is not None and name in data and name not in known:
-            value = data.pop(name)
-            if value != now:
-                raise SpecError(
-                    f"{_KEY}.sampler.{name}",
-                    f"{value!r}: Optuna {optuna.__version__} has removed this argument of "
-                    f"{class_}, and behaves as with {now!r} (expected {now!r}, or nothing)",
-                )
+    for name, default in _REMOVED_ARGUMENTS.items():
+        if data.get(name) == default:
+            del data[name]
+        elif known is not None and name in data and name not in known:
+            raise SpecError(
+                f"{_KEY}.sampler.{name}",
+                f"{data[name]!r}: {class_} of Optuna {optuna.__version__} has no such argument, "
+                f"and behaves as with {default!r} (expected {default!r}, or nothing)",
+            )
     return {"type": class_, **data}
 
 

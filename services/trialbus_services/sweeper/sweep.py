@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from hydra.errors import CompactHydraException
 from hydra.types import HydraContext, TaskFunction
+from hydra.utils import get_method
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -71,8 +72,10 @@ def run_sweep(
             raise SpecError("hydra.mode", MULTIRUN_ERROR)
         settings = read_settings(config)
         space = _read_space(settings, hydra_context, arguments)
-        sweep = _Sweep(settings, Application(config, hydra_context, task_function, space))
-        sweep.run()
+        application = Application(
+            config, hydra_context, task_function, space, _find_extension(settings)
+        )
+        _Sweep(settings, application).run()
     except TrialbusError as error:
         raise CompactHydraException(f"error: {error}") from None
 
@@ -186,12 +189,6 @@ class _Sweep:
 def _read_space(
     settings: SweepSettings, hydra_context: HydraContext, arguments: Sequence[str]
 ) -> SweepSpace:
-    if settings.custom_search_space is not None:
-        raise SpecError(
-            "hydra.sweeper.custom_search_space",
-            f"{settings.custom_search_space!r} (expected null: params that depend on others are "
-            "conditions, `search_space: {z: {type: float, low: 0, high: 1, when: {x: 1}}}`)",
-        )
     space = read_search_space(settings.params or {}, arguments, hydra_context.config_loader)
     if settings.search_space:
         written = read_written_space(settings.search_space)
@@ -199,6 +196,20 @@ def _read_space(
         for key in space.fixed:
             space.params.pop(key, None)
     return space
+
+
+def _find_extension(settings: SweepSettings) -> Callable[..., Any] | None:
+    """Return the function `hydra.sweeper.custom_search_space`, if there is one."""
+    path = settings.custom_search_space
+    if path is None:
+        return None
+    try:
+        return get_method(path)
+    except (ImportError, ValueError) as error:
+        raise SpecError(
+            "hydra.sweeper.custom_search_space",
+            f"{path!r} cannot be imported: {error} (expected package.module.function)",
+        ) from None
 
 
 def _fork_jobs(file: Path) -> list[str]:
