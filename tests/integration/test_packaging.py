@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = {
     "trialbus": ROOT / "bus" / "trialbus",
     "trialbus_services": ROOT / "services" / "trialbus_services",
+    "hydra_plugins": ROOT / "services" / "hydra_plugins",
     "trialbus_config": ROOT / "config" / "trialbus_config",
     "trialbus_services/examples": ROOT / "examples",
 }
@@ -85,6 +86,7 @@ def test_the_wheel_holds_every_file_of_the_packages_and_no_other(wheel: Path) ->
         "trialbus",
         "trialbus_services",
         "trialbus_config",
+        "hydra_plugins",
     }
 
 

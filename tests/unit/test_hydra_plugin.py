@@ -6,12 +6,15 @@ import subprocess
 import sys
 
 import pytest
+from hydra import version
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
+from packaging.version import Version
 
 from hydra_plugins.trialbus_sweeper._config import register
 from hydra_plugins.trialbus_sweeper.sweeper import TrialbusSweeper
+from trialbus_services.config.composing import compose_config
 
 _DISCOVER = """
 import sys
@@ -57,3 +60,19 @@ def test_a_sampler_of_another_plugin_stays() -> None:
         assert store.repo["hydra"]["sweeper"]["sampler"]["tpe.yaml"] is theirs
     finally:
         store.repo["hydra"]["sweeper"]["sampler"]["tpe.yaml"] = before
+
+
+def test_composing_a_config_of_trialbus_leaves_an_application_of_hydra_as_it_was() -> None:
+    store, base = ConfigStore.instance(), version.VersionBase.instance()
+    before = base.version_base
+    store.store(name="schema", node={"theirs": 1})
+    theirs = store.repo["schema.yaml"]
+    version.setbase("1.2")
+    try:
+        with compose_config([]):
+            assert store.repo["schema.yaml"] is not theirs
+        assert store.repo["schema.yaml"] is theirs
+        assert version.getbase() == Version("1.2")
+    finally:
+        base.version_base = before
+        del store.repo["schema.yaml"]

@@ -69,8 +69,8 @@ class SweepSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     params: dict[str, Any] | None = None
     """Search space: a sweep of Hydra, or a fixed value, by the key of the override."""
     custom_search_space: str | None = None
-    """Function that asks for further params of each trial, `package.module.function`: called with the
-    config of the sweep and an `optuna.Trial`."""
+    """Function that asks for further params of each trial, `package.module.function`, called
+    with the config of the sweep and an `optuna.Trial`."""
     pruner: dict[str, Any] | str | None = None
     """Pruner, in the forms of `sampler`; null prunes nothing."""
     metric: str | list[str] | None = None

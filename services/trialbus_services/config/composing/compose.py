@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import copy
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -83,8 +82,9 @@ def compose_config(arguments: Sequence[str]) -> Generator[ComposedConfig]:
     name, files = options.config_name or PRIMARY, dict[str, Path]()
     state_before = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
     store, base = ConfigStore.instance(), version.VersionBase.instance()
-    stored_before, base_before = store.repo, base.version_base
-    store.repo = copy.deepcopy(stored_before)
+    # A plugin of Hydra that is found now may register a group, which stays.
+    configs_before = {n: c for n, c in store.repo.items() if n.endswith(".yaml")}
+    base_before = base.version_base
     GlobalHydra.instance().clear()
     register()
     if options.study_file is not None:
@@ -120,7 +120,9 @@ def compose_config(arguments: Sequence[str]) -> Generator[ComposedConfig]:
             raise add_source(error, config, sources) from None
     finally:
         GlobalHydra.instance().hydra, HydraConfig.instance().cfg = state_before
-        store.repo, base.version_base = stored_before, base_before
+        base.version_base = base_before
+        groups = {n: c for n, c in store.repo.items() if not n.endswith(".yaml")}
+        store.repo = {**groups, **configs_before}
 
 
 def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
