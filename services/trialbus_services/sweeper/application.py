@@ -17,17 +17,19 @@ from hydra.core.utils import run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+import trialbus
 from trialbus.errors import SpecError
 from trialbus.protocol.private_folder import make_private_folder, open_private_file
-from trialbus_services.sweeper.search_space import SweepSpace
-
-#: Environment variable of a job's process: the file of the application.
-VARIABLE = "TRIALBUS_HYDRA_APPLICATION"
+from trialbus_services.optimizer.distributions import suggest_params
+from trialbus_services.sweeper.search_space import SweepSpace, format_job
 
 
 @dataclass(frozen=True)
 class Application:
-    """A Hydra application whose sweep has begun."""
+    """A Hydra application whose sweep has begun: a function of a trial, which runs the trial's job.
+
+    In a file it carries the state of Hydra, which becomes that of the process that reads the file.
+    """
 
     config: DictConfig
     """The composed config of the sweep."""
@@ -39,6 +41,21 @@ class Application:
     """What the sweep varies."""
     extend_space: Callable[[DictConfig, optuna.Trial], Any] | None = None
     """Function that asks for further params of each trial; None if the space is complete."""
+
+    def __call__(self, trial: trialbus.Trial | optuna.Trial) -> Any:
+        """Run the job of a trial, and return the objective values that the application returns.
+
+        Args:
+            trial: The trial; with `extend_space` one that is asked for its params.
+
+        Raises:
+            Exception: The error of the job.
+        """
+        if self.extend_space is not None:
+            assert isinstance(trial, optuna.Trial)
+            suggest_params(trial, self.space.params)
+            self.extend_space(self.config, trial)
+        return self.run_job(trial.number, format_job(self.space, dict(trial.params)))
 
     def run_job(self, number: int, overrides: list[str]) -> Any:
         """Run a job in this process as every launcher of Hydra does, and return what it returns.
@@ -65,6 +82,13 @@ class Application:
         )
         return job.return_value
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the state of Hydra beside the application, functions of a script by value."""
+        fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        state: dict[Any, Any] = Singleton.get_state()
+        content: bytes = cloudpickle.dumps((state, fields))  # pyright: ignore[reportUnknownMemberType]
+        return _restore_application, (list(sys.path), content)
+
 
 def write_application(application: Application, path: Path) -> None:
     """Write an application to a file that only this user can read.
@@ -72,9 +96,8 @@ def write_application(application: Application, path: Path) -> None:
     Raises:
         SpecError: The application refers to something that cannot be sent to another process.
     """
-    state: dict[str, Any] = Singleton.get_state()
     try:
-        content: bytes = cloudpickle.dumps((state, application))  # pyright: ignore[reportUnknownMemberType]
+        content = pickle.dumps(application)
     except Exception as error:
         raise SpecError(
             "hydra.sweeper.jobs",
@@ -83,16 +106,12 @@ def write_application(application: Application, path: Path) -> None:
         ) from error
     make_private_folder(path.parent)
     with os.fdopen(open_private_file(path, os.O_WRONLY | os.O_TRUNC), "wb") as file:
-        pickle.dump(sys.path, file)
         file.write(content)
 
 
-def read_application(path: str | os.PathLike[str]) -> Application:
-    """Read an application, and make the state of Hydra in this process that of the sweep."""
-    with Path(path).open("rb") as file:
-        for folder in pickle.load(file):  # noqa: S301 - a file of this user alone
-            if folder not in sys.path:
-                sys.path.append(folder)
-        state, application = pickle.load(file)  # noqa: S301
+def _restore_application(search_path: list[str], content: bytes) -> Application:
+    """Return an application of a file, and make the state of Hydra here that of the sweep."""
+    sys.path += [folder for folder in search_path if folder not in sys.path]
+    state, fields = pickle.loads(content)  # noqa: S301 - of a file of this user alone
     Singleton.set_state(state)
-    return application
+    return Application(**fields)

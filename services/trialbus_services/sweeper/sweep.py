@@ -23,10 +23,10 @@ from trialbus.study.spec import StudySpec
 from trialbus.trainer.assignment import TRIAL_VARIABLE
 from trialbus.trainer.attachment import MULTIRUN_ERROR
 from trialbus_services.config.composing import compose_config
+from trialbus_services.config.settings import PICKLE_SUFFIX
 from trialbus_services.launcher.launcher import Plan, launch_study, make_plan
 from trialbus_services.optimizer.storage import find_study
 from trialbus_services.process.exit_codes import ServiceError
-from trialbus_services.sweeper import application as applications
 from trialbus_services.sweeper.application import Application, write_application
 from trialbus_services.sweeper.failures import FailureWatch
 from trialbus_services.sweeper.results import write_multirun, write_results
@@ -112,7 +112,7 @@ class _Sweep:
     def _run_study(self) -> tuple[Plan, events.StudyFinished]:
         """Run the study, and return how it was run and how it ended."""
         with tempfile.TemporaryDirectory(prefix="trialbus-") as folder:
-            file = Path(folder) / "application.pickle"
+            file = Path(folder) / f"application{PICKLE_SUFFIX}"
             write_application(self._application, file)
             if self._settings.jobs == "fork":
                 try:
@@ -120,7 +120,7 @@ class _Sweep:
                 except ServiceError as error:
                     if "trainer.function" not in str(error):
                         raise
-                    reason = str(error).partition(f"{_JOB_MODULE}:run_trial': ")[2]
+                    reason = str(error).partition(f"{file.name}': ")[2]
                     self._print(
                         "each job starts a new process (hydra.sweeper.jobs=spawn), since the "
                         f"application cannot be forked: {reason.partition(' (see ')[0]}"
@@ -215,17 +215,15 @@ def _find_extension(settings: SweepSettings) -> Callable[..., Any] | None:
 def _fork_jobs(file: Path) -> list[str]:
     return [
         "trainer=function",
-        f"trainer.function={_JOB_MODULE}:run_trial",
-        f"+trainer.env.{applications.VARIABLE}={quote_for_hydra(str(file))}",
+        f"trainer.function={quote_for_hydra(str(file))}",
     ]
 
 
 def _spawn_jobs(file: Path) -> list[str]:
     return [
         "trainer=command",
-        f"trainer.command={quote_for_hydra([sys.executable, '-m', _JOB_MODULE])}",
+        f"trainer.command={quote_for_hydra([sys.executable, '-m', _JOB_MODULE, str(file)])}",
         "trainer.params_as=file",  # which no name of a param makes ambiguous
-        f"+trainer.env.{applications.VARIABLE}={quote_for_hydra(str(file))}",
     ]
 
 
