@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from trialbus.client.outbox import WINDOW_EVENTS, Outbox
 from trialbus.client.ring_directory import adopt_rings, create_ring, locate_ring_directory
+from trialbus.client.ring_keeper import RingKeeper
 from trialbus.client.shared_ring import SharedRing
 from trialbus.protocol.limits import BATCH_BYTES, BATCH_EVENTS, MAX_WINDOW, MIN_WINDOW
 
@@ -227,4 +229,64 @@ def test_the_shared_ring_holds_exactly_the_unacknowledged_events_when_the_outbox
     heir.acknowledge(5)
     heir.close()
     assert list(adopt_rings(ENDPOINT)) == []
+    shutil.rmtree(locate_ring_directory(ENDPOINT), ignore_errors=True)
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def remove_folder(path: Path) -> None:
+    shutil.rmtree(path.parent)
+
+
+def replace_by_copy(path: Path) -> None:
+    shutil.copy(path, path.with_suffix(".copy"))
+    path.with_suffix(".copy").replace(path)
+
+
+@pytest.mark.parametrize("damage", [remove, remove_folder, replace_by_copy])
+def test_a_ring_whose_file_is_gone_is_made_again_with_what_is_unacknowledged(
+    damage: Callable[[Path], None],
+) -> None:
+    publisher = b"k" * 16
+    ring = create_ring(ENDPOINT, publisher, 4096)
+    assert ring is not None
+    outbox = Outbox(100, ring)
+    keeper = RingKeeper(ENDPOINT, publisher, outbox)
+    for _ in range(40):  # several laps of the ring
+        fill(outbox, 5)
+        send_batch(outbox, 5)
+        outbox.acknowledge(outbox.last)
+    while outbox.put("t/s/0", b"%d" % (outbox.last + 1)):  # until the ring is full
+        pass
+    first, last = outbox.base, outbox.last
+    assert not outbox.has_lost_ring
+    damage(ring.path)
+    assert outbox.has_lost_ring
+    keeper.work(lambda frame: True, 0.0)
+    assert not outbox.has_lost_ring
+    assert read_batch(outbox) == list(range(first, last + 1))
+    send_batch(outbox, 3)
+    outbox.acknowledge(first + 2)
+    fill(outbox, 1)
+    outbox.close()
+    ((adopted, events),) = adopt_rings(ENDPOINT)
+    assert [event.seq for event in events] == list(range(first + 3, last + 2))
+    assert adopted.damaged == 0
+    adopted.close()
+    shutil.rmtree(locate_ring_directory(ENDPOINT), ignore_errors=True)
+
+
+def test_an_outbox_whose_ring_cannot_be_made_again_goes_on_in_memory() -> None:
+    ring = create_ring(ENDPOINT, b"k" * 16)
+    assert ring is not None
+    outbox = Outbox(100, ring)
+    fill(outbox, 3)
+    ring.path.unlink()
+    outbox.restore_ring(lambda capacity, base: None)
+    assert not outbox.survives
+    fill(outbox, 2)
+    assert read_batch(outbox) == [1, 2, 3, 4, 5]
+    outbox.close()
     shutil.rmtree(locate_ring_directory(ENDPOINT), ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import TypeAlias
 
 import msgspec
@@ -134,6 +135,32 @@ class Outbox:
             self._free(count)
             self.changed.notify_all()
             return True
+
+    @property
+    def survives(self) -> bool:
+        """Whether the events outlive this process, in shared memory."""
+        return self._ring is not None
+
+    @property
+    def has_lost_ring(self) -> bool:
+        """Whether the ring's file was removed or replaced, so that no adopter would find it."""
+        return self._ring is not None and not self._ring.is_in_place
+
+    def restore_ring(self, create: Callable[[int, int], SharedRing | None]) -> None:
+        """Put the events into a new ring, in place of a ring whose file was removed.
+
+        Args:
+            create: Creates a ring of a capacity, whose first event has a sequence number.
+        """
+        with self.changed:
+            if self._ring is None:
+                return
+            ring = create(self._ring.capacity, self.base)
+            if ring is not None:
+                for seq, (topic, body) in enumerate(self._events, self.base):
+                    ring.append(seq, topic.encode(), body)  # as many bytes as before: they fit
+            self._ring.close()
+            self._ring = ring
 
     def close(self) -> None:
         """Close the ring; the next adopter on this host sends the events left in the ring."""

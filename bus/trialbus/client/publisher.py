@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 from trialbus.client.link import Link
 from trialbus.client.outbox import Outbox
 from trialbus.client.ring_directory import DEFAULT_BYTES, create_ring
+from trialbus.client.ring_keeper import RingKeeper
 from trialbus.client.sender import Adopter, Sender
 from trialbus.errors import ClosedError, OutboxFullError
 from trialbus.messages import codec, events
@@ -82,6 +83,11 @@ class Publisher:
     def pending(self) -> int:
         """Number of events accepted and not yet acknowledged."""
         return len(self._outbox)
+
+    @property
+    def survives(self) -> bool:
+        """Whether unsent events outlive this process, in shared memory."""
+        return self._outbox.survives
 
     @property
     def refused(self) -> int:
@@ -158,6 +164,7 @@ class Publisher:
                 timeout_s,
             )
         self._link.detach(self._sender)
+        self._link.detach(self._keeper)
         if self._owns_link:
             self._link.close()
         self._outbox.close()
@@ -172,10 +179,11 @@ class Publisher:
         self._link = link
         identity = uuid.uuid4().bytes
         ring = create_ring(link.endpoint, identity, self._ring_bytes) if self._ring_bytes else None
-        self.survives = ring is not None  #: whether events outlive this process
         self._outbox = Outbox(self._capacity, ring)
         self._sender = Sender(identity, self._outbox)
+        self._keeper = RingKeeper(link.endpoint, identity, self._outbox)
         link.attach(self._sender)
+        link.attach(self._keeper)
         link.attach(Adopter(link))
 
     def _put_into_full(self, topic: str, body: bytes) -> int:

@@ -68,14 +68,21 @@ def list_groups(endpoint: str) -> list[str]:
 
 
 def create_ring(
-    endpoint: str, publisher: bytes, capacity: int = DEFAULT_BYTES
+    endpoint: str, publisher: bytes, capacity: int = DEFAULT_BYTES, *, base: int = 1
 ) -> SharedRing | None:
-    """Create the ring of a publisher; None if memory is short or the folder is another user's."""
+    """Create the ring of a publisher; None if memory is short or the folder is another user's.
+
+    Args:
+        endpoint: Address of the hub.
+        publisher: Id of the publisher.
+        capacity: Bytes of records.
+        base: Sequence number of the first event.
+    """
     group = find_group()
     path = locate_group(endpoint, group) / f"{publisher.hex()}{_SUFFIX}"
     unfinished = path.with_suffix(_UNFINISHED)
     capacity = -(-capacity // 8) * 8
-    header = encode_header(capacity, publisher)
+    header = encode_header(capacity, publisher, base)
     try:
         file = _create_file(unfinished, endpoint, group)
         try:

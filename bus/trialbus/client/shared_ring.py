@@ -67,8 +67,8 @@ class SharedRing:
     def __init__(self, path: Path, lock: int) -> None:
         self.path = path
         self._lock = lock
-        self._capacity, self.publisher = _decode_header(os.pread(lock, _START, 0))
-        self._end = _START + self._capacity
+        self.capacity, self.publisher = _decode_header(os.pread(lock, _START, 0))
+        self._end = _START + self.capacity
         if os.fstat(lock).st_size < self._end:  # the file was cut short
             os.ftruncate(lock, self._end)
         # Not the lock's descriptor: a forked child would keep that descriptor, and the lock.
@@ -90,12 +90,12 @@ class SharedRing:
         """Append an event; False when the ring has no room for the event."""
         size = _HEAD_BYTES + len(topic) + len(body)
         space = (size + 7) & -8
-        at = _START + self._head % self._capacity
+        at = _START + self._head % self.capacity
         skipped = self._end - at
         if skipped < space:
             at, space = _START, skipped + space
         head = self._head + space
-        if head - self._tail > self._capacity:
+        if head - self._tail > self.capacity:
             return False
         data = _FIELDS.pack(size, seq, len(topic)) + topic + body
         self._memory[at + _CRC_BYTES : at + size] = data
@@ -113,9 +113,17 @@ class SharedRing:
         self._words[_BASE] = _protect_word(self._base)
         self._words[_TAIL] = _protect_word(self._tail)
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether an adopter would find the file of this ring at the path."""
+        try:
+            return os.path.samestat(os.fstat(self._lock), self.path.lstat())
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Close the ring and remove an empty ring's file; an adopter finds a file with events."""
-        if not self._sizes:
+        if not self._sizes and self.is_in_place:
             self.path.unlink(missing_ok=True)
         self._checksums.release()
         self._words.release()
@@ -129,7 +137,7 @@ class SharedRing:
         """
         position = self._tail
         seq, last = self._base, int(self._words[_LAST])
-        limit = position + self._capacity
+        limit = position + self.capacity
         events: list[RingEvent] = []
         self._sizes.clear()
         self.damaged = 0
@@ -172,7 +180,7 @@ class SharedRing:
 
     def _read_record(self, position: int) -> tuple[RingEvent | None, int]:
         """Return the event at `position`, None if damaged, and where the next record begins."""
-        at = _START + position % self._capacity
+        at = _START + position % self.capacity
         size = int(self._checksums[(at >> 2) + 1])
         if not _HEAD_BYTES <= size <= self._end - at:
             return None, self._next_lap(position)
@@ -190,7 +198,7 @@ class SharedRing:
 
     def _next_lap(self, position: int) -> int:
         """Return the next position at the start of the ring."""
-        return position + self._capacity - position % self._capacity
+        return position + self.capacity - position % self.capacity
 
 
 def read_last(path: Path) -> int:
@@ -204,11 +212,17 @@ def read_last(path: Path) -> int:
     return _HEADER.unpack(header)[_LAST] if len(header) == _START else 0
 
 
-def encode_header(capacity: int, publisher: bytes) -> bytes:
-    """Return the header of an empty ring; `capacity` is a multiple of 8."""
+def encode_header(capacity: int, publisher: bytes, base: int = 1) -> bytes:
+    """Return the header of an empty ring.
+
+    Args:
+        capacity: Bytes of records, a multiple of 8.
+        publisher: Id of the publisher.
+        base: Sequence number of the first event.
+    """
     constants = crc32(_CONSTANTS.pack(_MAGIC, capacity, publisher))
-    base, tail = _protect_word(1), _protect_word(0)
-    return _HEADER.pack(_MAGIC, capacity, 0, tail, publisher, base, constants)
+    base_word, tail = _protect_word(base), _protect_word(0)
+    return _HEADER.pack(_MAGIC, capacity, base - 1, tail, publisher, base_word, constants)
 
 
 def _decode_header(header: bytes) -> tuple[int, bytes]:
