@@ -22,7 +22,7 @@ from support.suggesters import (
 from support.until import until
 from trialbus import CategoricalParam, FloatParam, IntParam
 from trialbus_services.optimizer.genetic_parents import renumber_parents
-from trialbus_services.optimizer.sampling import Suggester
+from trialbus_services.optimizer.sampling.suggester import Suggester
 
 
 def drop_optimizers(attrs: Mapping[str, Any]) -> dict[str, Any]:

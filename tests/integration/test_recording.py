@@ -25,7 +25,7 @@ from support.random_study import (
 )
 from support.until import until
 from trialbus_services.optimizer.attributes import THINNED, VOID
-from trialbus_services.optimizer.storage_writer import WriteBehind
+from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
 
 DIRECTIONS: list[list[Direction]] = [["minimize"], ["minimize", "maximize"]]
 MINIMIZE = [StudyDirection.MINIMIZE]

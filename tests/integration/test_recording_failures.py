@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from support.databases import Databases
 from support.random_study import DISTRIBUTIONS, list_trials, open_study, play_actions
 from support.until import until
-from trialbus_services.optimizer.storage_writer import WriteBehind
+from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
 
 MINIMIZE = [StudyDirection.MINIMIZE]
 # Only flush() writes, so that the tests decide when.
@@ -33,7 +33,7 @@ import sys
 from optuna.study import StudyDirection, load_study
 from optuna.samplers import RandomSampler
 from support.random_study import DISTRIBUTIONS
-from trialbus_services.optimizer.storage_writer import WriteBehind
+from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
 from trialbus_services.optimizer.storage import open_storage
 
 behind = WriteBehind(open_storage(sys.argv[1]), interval_s=0.001)

@@ -220,7 +220,7 @@ def test_no_process_is_left_when_the_optimizer_is_killed() -> None:
     program = """
 import time
 from trialbus import FloatParam, Objective, StudySpec
-from trialbus_services.optimizer.sampling import Suggester
+from trialbus_services.optimizer.sampling.suggester import Suggester
 if __name__ == "__main__":
     spec = StudySpec(
         name="s", params={"x": FloatParam(low=0, high=1)},

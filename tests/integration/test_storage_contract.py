@@ -14,7 +14,7 @@ from optuna.study import StudyDirection
 from optuna.testing.pytest_storages import StorageTestCase
 
 from trialbus_services.optimizer.storage import open_storage
-from trialbus_services.optimizer.storage_writer import WriteBehind
+from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
 
 
 def list_trials(storage: BaseStorage, name: str) -> list[dict[str, Any]]:

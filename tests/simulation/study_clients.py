@@ -28,7 +28,7 @@ from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.loop import OptimizerLoop
 from trialbus_services.optimizer.session_check import SessionCheck
 from trialbus_services.optimizer.status_collector import StatusCollector
-from trialbus_services.optimizer.storage_writer import WriteBehind
+from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
 
 _CAPACITY = 10_000
 _TTL_S = 4.0

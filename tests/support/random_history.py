@@ -15,7 +15,7 @@ from support.until import until
 from trialbus.messages import events
 from trialbus.study.spec import StudySpec
 from trialbus_services.optimizer.distributions import list_values
-from trialbus_services.optimizer.sampling import Suggester
+from trialbus_services.optimizer.sampling.suggester import Suggester
 
 _RARE = 0.2  # the part of the steps at which something rare happens
 

@@ -20,9 +20,9 @@ from trialbus_services.optimizer.allowed_modules import AllowedModules
 from trialbus_services.optimizer.attributes import END
 from trialbus_services.optimizer.bus import BusClients, RequesterCheck
 from trialbus_services.optimizer.loop import OptimizerLoop
-from trialbus_services.optimizer.sampling import Suggestion
+from trialbus_services.optimizer.sampling.messages import Suggestion
 from trialbus_services.optimizer.status_collector import StatusCollector
-from trialbus_services.optimizer.storage_writer import WriteBehind
+from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
 from trialbus_services.optimizer.trial_supply import StartSampler
 
 SPEC = trialbus.StudySpec(

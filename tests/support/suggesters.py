@@ -10,7 +10,8 @@ from typing import Any, Protocol
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from trialbus import CategoricalParam, Component, FloatParam, IntParam, Objective, StudySpec
-from trialbus_services.optimizer.sampling import Suggester, Suggestion
+from trialbus_services.optimizer.sampling.messages import Suggestion
+from trialbus_services.optimizer.sampling.suggester import Suggester
 
 TIMEOUT_S = 30.0
 _READY = threading.Event()  # set by every suggester

@@ -30,7 +30,7 @@ from optuna.trial import TrialState
 
 from trialbus import Component, FloatParam, Objective, StudySpec
 from trialbus.study.spec import Direction
-from trialbus_services.optimizer.pruning import PruningDecisions, build_pruning
+from trialbus_services.optimizer.pruning.pruning_decisions import PruningDecisions, build_pruning
 from trialbus_services.optimizer.pruning.rules import OptunaRule, PercentileRule
 from trialbus_services.optimizer.pruning.warm_up import find_warm_up_problem
 

@@ -15,7 +15,7 @@ import trialbus
 from trialbus.messages import events
 from trialbus_services.views.formats import format_clock, format_done, strip_control_characters
 from trialbus_services.views.study_view import StudyView
-from trialbus_services.views.summary import print_summary
+from trialbus_services.views.summary import print_report, print_summary
 from trialbus_services.views.terminal_view import TerminalView, draw_sparkline
 
 
@@ -246,7 +246,6 @@ def test_words_of_users_are_neither_markup_nor_do_they_steer_the_terminal(
         ),
         metrics=["[m]"],
         wall_s=1.0,
-        report=None,
     )
     out = stage.out.getvalue()
     assert not re.search(r"\x1b\[2J|\x1b]0;title|[\x07\x9b]", out)
@@ -267,8 +266,8 @@ def test_the_summary_has_best_params_counts_time_and_the_path_unbroken() -> None
             metrics=["val/accuracy"],
             directions=["maximize"],
             wall_s=3723.4,
-            report=report,
         )
+        print_report(stage.console, report)
         shown = stage.console.export_text()
         for part in (
             "all trials done",
@@ -290,9 +289,7 @@ def test_the_summary_of_several_objectives_lists_the_front() -> None:
         events.BestTrial(number=number, values=[0.5, float(number)], params={"lr": 0.1})
         for number in range(7)
     ]
-    print_summary(
-        stage.console, ended(best_trials=front), metrics=["a", "b"], wall_s=1.0, report=None
-    )
+    print_summary(stage.console, ended(best_trials=front), metrics=["a", "b"], wall_s=1.0)
     out = stage.out.getvalue()
     assert "a 0.5, b 4 in trial 4" in out
     assert "in trial 5" not in out
@@ -318,7 +315,7 @@ def test_a_study_that_did_not_reach_its_end_says_why_and_what_to_do_next(
     end: events.StudyFinished, said: list[str]
 ) -> None:
     stage = Stage(terminal=False)
-    print_summary(stage.console, end, metrics=["val/accuracy"], wall_s=1.0, report=None)
+    print_summary(stage.console, end, metrics=["val/accuracy"], wall_s=1.0)
     for part in said:
         assert part in stage.out.getvalue()
 

@@ -194,7 +194,8 @@ class Link(PartDriver):
         dealer.set(zmq.RCVHWM, 1000)
         dealer.set(zmq.MAXMSGSIZE, 64 << 20)
         dealer.set(zmq.RECONNECT_IVL, 50)
-        dealer.set(zmq.RECONNECT_IVL_MAX, 2000)
+        # To a socket of this machine a try costs little, and who waits for its hub begins sooner.
+        dealer.set(zmq.RECONNECT_IVL_MAX, 100 if self.endpoint.startswith("ipc:") else 2000)
         dealer.set(zmq.CONNECT_TIMEOUT, 3000)
         notice_dead_hosts(dealer)
         dealer.set(zmq.IPV6, 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from collections import deque
@@ -15,14 +14,13 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from trialbus.errors import TrialbusError
 from trialbus.protocol import limits
-from trialbus.protocol.endpoint import notice_dead_hosts
+from trialbus.protocol.endpoint import is_served, notice_dead_hosts
 from trialbus.protocol.private_folder import make_private_folder
 from trialbus.protocol.security import Gatekeeper
 
 _MANY_PEERS = 100_000
 _LINGER_MS = 500
 _DOMAIN = "trialbus"  # of ZAP
-_PROBE_S = 1.0  # for another hub on the same socket file to accept a connection
 _STALL_S = 0.25  # time of the log for a turn, after which another thread reads the socket
 _RELIEF_S = 0.01  # between two rounds of that thread
 _RELIEF_FRAMES = 20_000  # in one round of that thread
@@ -181,7 +179,7 @@ class HubSocket:
                     f"bus.endpoint={self._endpoint!r} cannot be bound: {error.strerror} "
                     f"({str(path.parent)!r} is its folder); choose another endpoint"
                 ) from None
-            if _is_served(path):  # libzmq would take the file away from the other hub
+            if is_served(self._endpoint):  # libzmq would take the file away from the other hub
                 self._close_socket(linger_ms=0)
                 raise TrialbusError(
                     f"bus.endpoint={self._endpoint!r} cannot be bound: another hub serves it; "
@@ -222,16 +220,3 @@ class HubSocket:
             router.set(zmq.CURVE_SECRETKEY, self._gatekeeper.keys.secret.encode())
             router.set(zmq.ZAP_DOMAIN, _DOMAIN.encode())
         return router
-
-
-def _is_served(path: Path) -> bool:
-    """Tell whether a process listens on a socket file."""
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(_PROBE_S)
-        try:
-            probe.connect(str(path))
-        except TimeoutError:
-            return True  # its queue of connections is full
-        except OSError:
-            return False
-    return True

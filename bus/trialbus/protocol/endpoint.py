@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import socket
 from pathlib import Path
 
 import zmq
@@ -14,6 +15,7 @@ from trialbus.protocol.start_folder import resolve_from_start
 ENDPOINT_VARIABLE = "TRIALBUS_ENDPOINT"
 DEFAULT_ENDPOINT = "ipc://.trialbus/hub.sock"
 _IPC = "ipc://"
+_PROBE_S = 1.0  # for a process to accept a connection
 _IPC_MAX_BYTES = 107  # sizeof(sockaddr_un.sun_path) - 1 on Linux
 
 
@@ -82,6 +84,28 @@ def is_local(endpoint: str) -> bool:
         return host == "localhost"
 
 
+def is_served(endpoint: str) -> bool:
+    """Tell whether a process of this machine listens at an endpoint of this machine."""
+    kind, place = _locate_socket(endpoint)
+    with socket.socket(kind) as probe:
+        probe.settimeout(_PROBE_S)
+        try:
+            probe.connect(place)
+        except TimeoutError:
+            return True  # its queue of connections is full
+        except OSError:
+            return False
+    return True
+
+
+def _locate_socket(endpoint: str) -> tuple[socket.AddressFamily, str | tuple[str, int]]:
+    if endpoint.startswith(_IPC):
+        return socket.AF_UNIX, endpoint.removeprefix(_IPC)
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    return family, (host.strip("[]"), int(port))
+
+
 def _find_endpoint() -> str:
     return os.environ.get(ENDPOINT_VARIABLE) or DEFAULT_ENDPOINT
 
@@ -121,13 +145,13 @@ def check_reachable(endpoint: str, *, guarded: bool, insecure: bool) -> None:
         check_bindable(endpoint, guarded=guarded, insecure=insecure)
 
 
-def notice_dead_hosts(socket: zmq.Socket[bytes]) -> None:
+def notice_dead_hosts(peer: zmq.Socket[bytes]) -> None:
     """Let the kernel close a socket's TCP connections to hosts that do not answer for 15 seconds.
 
     libzmq's own heartbeats can end the process by an assertion, see `trialbus.hub.router`.
     """
-    socket.set(zmq.TCP_KEEPALIVE, 1)
-    socket.set(zmq.TCP_KEEPALIVE_IDLE, 5)
-    socket.set(zmq.TCP_KEEPALIVE_INTVL, 5)
-    socket.set(zmq.TCP_KEEPALIVE_CNT, 2)
-    socket.set(zmq.TCP_MAXRT, 15_000)
+    peer.set(zmq.TCP_KEEPALIVE, 1)
+    peer.set(zmq.TCP_KEEPALIVE_IDLE, 5)
+    peer.set(zmq.TCP_KEEPALIVE_INTVL, 5)
+    peer.set(zmq.TCP_KEEPALIVE_CNT, 2)
+    peer.set(zmq.TCP_MAXRT, 15_000)

@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from trialbus.errors import SpecError
 from trialbus_services.cli.options import parse_natural
-from trialbus_services.cli.stored_studies import add_storage, open_studies, split_overrides
+from trialbus_services.cli.stored_studies import add_storage, compose_studies, split_overrides
 from trialbus_services.process import exit_codes
 from trialbus_services.reporter.best_params import (
     Form,
@@ -63,11 +63,12 @@ def best(arguments: Sequence[str]) -> int:
     overrides, others = split_overrides(arguments)
     options = parser.parse_intermixed_args(others)
     names = [] if options.study is None else [options.study]
-    with open_studies(options, overrides, names) as stored:
-        if not names:
-            stored.print_names()
-            return exit_codes.WRONG_INPUT
-        (study,) = stored.load(names)
+    with compose_studies(options, overrides, names) as stored:
+        pass  # only the storage is needed
+    if not names:
+        stored.print_names()
+        return exit_codes.WRONG_INPUT
+    (study,) = stored.load(names)
     return _print_best(study, options.form, options.trial)
 
 

@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from trialbus.errors import TrialbusError
 from trialbus_services.cli.multirun import check_jobs
 from trialbus_services.config import composing
-from trialbus_services.config.composing import ComposedConfig
+from trialbus_services.config.composed_config import ComposedConfig
 from trialbus_services.config.secrets import mask_message, mask_secrets
 from trialbus_services.process import exit_codes
 

@@ -12,19 +12,20 @@ import pkgutil
 import sys
 import threading
 from collections.abc import Callable
-from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from trialbus.errors import HubUnavailableError, SpecError, TrialbusError
 from trialbus.protocol.endpoint import find_endpoint_source
 from trialbus.study.validation import format_expected
-from trialbus_services.cli import hydra_app
 from trialbus_services.cli.options import is_used, name_option, name_source
 from trialbus_services.config import sections, settings
-from trialbus_services.config.composing import ComposedConfig
-from trialbus_services.config.secrets import MaskingFormatter, mask_message
+from trialbus_services.config.composed_config import ComposedConfig
+from trialbus_services.config.secrets import MaskingFormatter, mask_message, remember_secrets
 from trialbus_services.process import exit_codes
-from trialbus_services.process.child import stop_with_parent, take_arguments
+from trialbus_services.process.child import join_parent
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 logger = logging.getLogger(__name__)
 
@@ -75,9 +76,13 @@ def main(argv: list[str] | None = None) -> int:
             print(_USAGE)
             return exit_codes.DONE if arguments else exit_codes.WRONG_INPUT
         case ["--version", *_]:
+            from importlib.metadata import version
+
             print(version("trialbus"))
             return exit_codes.DONE
         case ["-sc" | "--shell-completion", *_]:
+            from trialbus_services.cli import hydra_app
+
             return hydra_app.complete([*COMMANDS, *TOOLS], COMMANDS, arguments)
         case [name, *overrides] if name in COMMANDS:
             return _run_command(name, overrides)
@@ -93,7 +98,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run_command(name: str, arguments: list[str]) -> int:
     _configure_logging(name)
-    arguments = take_arguments(arguments)
+    arguments, config = join_parent(arguments)
     logging.getLogger("hydra").setLevel(logging.WARNING)
     command = COMMANDS[name]
     if name == "study" and DRY_RUN in arguments:
@@ -110,9 +115,14 @@ def _run_command(name: str, arguments: list[str]) -> int:
             os.environ.update(keys.environment(keys.get_name(name)))
         return command(composition)
 
-    stop_with_parent()
     try:
-        return hydra_app.run(name, arguments, serve)
+        if config is None:
+            return _compose_and_run(name, arguments, serve)
+        remember_secrets(config)
+        try:
+            return serve(ComposedConfig(cast("DictConfig", config), arguments))
+        except SpecError as error:
+            return _compose_and_run(name, arguments, _raise(error))  # names the source of the value
     except HubUnavailableError as error:
         source = find_endpoint_source(error.endpoint) or "bus.endpoint"
         return _print_error(name_source(error, source))
@@ -120,6 +130,22 @@ def _run_command(name: str, arguments: list[str]) -> int:
         return _print_error(error)
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
+
+
+def _compose_and_run(name: str, arguments: list[str], task: Callable[[ComposedConfig], int]) -> int:
+    # Not imported in a service that got its config from a launcher.
+    from trialbus_services.cli import hydra_app
+
+    return hydra_app.run(name, arguments, task)
+
+
+def _raise(error: Exception) -> Callable[[ComposedConfig], int]:
+    """Return a task that raises an error."""
+
+    def task(_: ComposedConfig) -> int:
+        raise error
+
+    return task
 
 
 def _configure_logging(name: str) -> None:
@@ -192,6 +218,9 @@ def _hub(composition: ComposedConfig) -> int:
 
 
 def _optimizer(composition: ComposedConfig) -> int:
+    from trialbus_services.optimizer.sampling.fork_server import start_fork_server
+
+    start_fork_server()  # imports Optuna while this process does
     from trialbus_services.optimizer.main import run
 
     return run(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trialbus_services.cli.stored_studies import add_storage, open_studies, split_overrides
+from trialbus_services.cli.stored_studies import add_storage, compose_studies, split_overrides
 from trialbus_services.config import sections, settings
 from trialbus_services.process import exit_codes
 from trialbus_services.reporter.staging import make_comparison, make_report
@@ -48,12 +48,12 @@ def report(arguments: Sequence[str]) -> int:
     options = parser.parse_intermixed_args(others)
     if options.compare and len(options.study) < 2:
         parser.error("--compare needs two studies or more")
-    with open_studies(options, overrides, options.study) as stored:
+    with compose_studies(options, overrides, options.study) as stored:
         section = sections.read_section(stored.composed.config, settings.ReporterSettings)
-        if not options.study:
-            stored.print_names()
-            return exit_codes.WRONG_INPUT
-        studies = stored.load(options.study)
+    if not options.study:
+        stored.print_names()
+        return exit_codes.WRONG_INPUT
+    studies = stored.load(options.study)
     directory = options.dir or Path(section.dir)
     try:
         if options.compare:

@@ -8,13 +8,15 @@ import sys
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import optuna
 from optuna.storages import BaseStorage
 
 from trialbus_services.config import sections, settings
-from trialbus_services.config.composing import ComposedConfig, compose_config
+from trialbus_services.config.composed_config import ComposedConfig
+from trialbus_services.config.composing import compose_config
 from trialbus_services.config.composing.study_file import is_study_file
 from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.reporter.storage_reader import list_study_names, load_study, open_storage
@@ -45,10 +47,17 @@ class StoredStudies:
     """The config."""
     url: str
     """URL or file of the storage."""
-    storage: BaseStorage
-    """The storage, opened for reading."""
     file_study: str | None
     """Name of the study of the study file on the command line; None without such a file."""
+
+    @cached_property
+    def storage(self) -> BaseStorage:
+        """The storage, opened for reading.
+
+        Raises:
+            SpecError: There is no such storage.
+        """
+        return open_storage(self.url)
 
     def list_names(self) -> list[str]:
         """Return the names of all studies, sorted."""
@@ -65,15 +74,16 @@ class StoredStudies:
 
     def print_names(self) -> None:
         """Ask on standard error which study is meant, and list all studies."""
+        names = self.list_names()
         print(f"error: which study? {mask_secrets(self.url)!r} has:", file=sys.stderr)
-        print("\n".join(self.list_names()) or "none", file=sys.stderr)
+        print("\n".join(names) or "none", file=sys.stderr)
 
 
 @contextmanager
-def open_studies(
+def compose_studies(
     options: argparse.Namespace, overrides: Sequence[str], names: Sequence[str]
 ) -> Generator[StoredStudies]:
-    """Open the storage of a command line; errors of the block name where a value was set.
+    """Compose the config that names a storage; errors of the block name where a value was set.
 
     Args:
         options: Options that `add_storage` added.
@@ -81,7 +91,7 @@ def open_studies(
         names: Names of studies, and at most one study file, which the config then stands on.
 
     Raises:
-        SpecError: There is no such storage, or a value of the configuration cannot be used.
+        SpecError: A value of the configuration cannot be used.
     """
     tree = [] if options.config_dir is None else [f"--config-dir={options.config_dir}"]
     files = [name for name in names if is_study_file(name)]
@@ -90,4 +100,4 @@ def open_studies(
         section = sections.read_section(composed.config, settings.StorageSettings)
         url = options.storage or section.url
         study = sections.read_study(composed.config).name if files else None
-        yield StoredStudies(composed, url, open_storage(url), study)
+        yield StoredStudies(composed, url, study)

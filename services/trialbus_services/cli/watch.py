@@ -25,7 +25,7 @@ from trialbus_services.process import exit_codes
 from trialbus_services.views.formats import strip_control_characters
 from trialbus_services.views.history import History, read_histories
 from trialbus_services.views.study_view import StudyView
-from trialbus_services.views.summary import print_summary
+from trialbus_services.views.summary import print_report, print_summary
 from trialbus_services.views.terminal_view import TerminalView
 
 _CONNECT_S = 5.0
@@ -135,16 +135,16 @@ class _StudyWatcher:
         ) as inbox:
             self._catch_up(inbox)
             finished = self._follow(inbox)
+            print_summary(
+                self._console,
+                finished,
+                metrics=self._view.metrics,
+                directions=self._view.directions,
+                wall_s=self._view.elapsed_s,
+            )
             self._await_report(inbox, finished.submission)
-        report = self._report.paths if self._report else []
-        print_summary(
-            self._console,
-            finished,
-            metrics=self._view.metrics,
-            directions=self._view.directions,
-            wall_s=self._view.elapsed_s,
-            report=Path(report[0]) if report else None,
-        )
+        if self._report and self._report.paths:
+            print_report(self._console, Path(self._report.paths[0]))
         return exit_codes.get_study_code(finished)
 
     def _follow(self, inbox: Subscriber[events.AnyEvent]) -> events.StudyFinished:

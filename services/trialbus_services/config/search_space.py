@@ -17,20 +17,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any, cast
-
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import (
-    ChoiceSweep,
-    IntervalSweep,
-    QuotedString,
-    RangeSweep,
-    Sweep,
-)
-from hydra.errors import HydraException
+from typing import TYPE_CHECKING, Any, cast
 
 from trialbus.errors import SpecError
 from trialbus.study.validation import is_mapping
+
+if TYPE_CHECKING:  # imported where a text is read: most params are mappings
+    from hydra.core.override_parser.types import RangeSweep, Sweep
 
 _LOG = {"float_log": "float", "int_log": "int"}
 _FORMS = "interval(low, high), range(start, stop, step), choice(a, b) or a mapping"
@@ -85,6 +78,10 @@ def _expand(key: str, param: Any) -> Any:
 
 
 def _parse_sweep(key: str, text: str) -> Sweep:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import Sweep
+    from hydra.errors import HydraException
+
     try:
         # Behind a key of our own, so that no text can be read as the value of another key.
         value = OverridesParser.create().parse_override(f"param={text}").value()
@@ -101,6 +98,8 @@ def _parse_sweep(key: str, text: str) -> Sweep:
 
 
 def _convert_sweep(key: str, text: str, sweep: Sweep) -> dict[str, Any]:
+    from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, RangeSweep
+
     unknown = sweep.tags - {"log"}
     if unknown:
         raise SpecError(
@@ -145,4 +144,6 @@ def _convert_range(key: str, text: str, sweep: RangeSweep) -> dict[str, Any]:
 
 
 def _unquote(value: Any) -> Any:
+    from hydra.core.override_parser.types import QuotedString
+
     return value.text if isinstance(value, QuotedString) else value

@@ -12,14 +12,13 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Mapping
 from importlib.machinery import PathFinder
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from trialbus.callbacks import CallbackFactory
 from trialbus.errors import SpecError
@@ -45,7 +44,7 @@ _MISSING_VARIABLE = re.compile(r"Environment variable '(\w+)' not found")
 _S = TypeVar("_S", bound=msgspec.Struct)
 
 
-def read_section(config: DictConfig, type_: type[_S]) -> _S:
+def read_section(config: Mapping[str, Any], type_: type[_S]) -> _S:
     """Return the section of the config that has a type of `settings.SECTIONS`.
 
     Raises:
@@ -60,7 +59,7 @@ def read_section(config: DictConfig, type_: type[_S]) -> _S:
     return section
 
 
-def read_bus(config: DictConfig) -> BusSettings:
+def read_bus(config: Mapping[str, Any]) -> BusSettings:
     """Return the section `bus` with an absolute endpoint."""
     bus = read_section(config, BusSettings)
     # Empty where the variable TRIALBUS_ENDPOINT is.
@@ -88,7 +87,7 @@ def check_keys_exist(keys: KeySettings, user: str) -> None:
         )
 
 
-def read_study(config: DictConfig) -> StudySpec:
+def read_study(config: Mapping[str, Any]) -> StudySpec:
     """Return the specification of the study, including the sampler and the pruner.
 
     Raises:
@@ -108,7 +107,7 @@ def read_study(config: DictConfig) -> StudySpec:
     )
 
 
-def read_trainer(config: DictConfig) -> TrainerSettings:
+def read_trainer(config: Mapping[str, Any]) -> TrainerSettings:
     """Return the section `trainer` after a check that the program or the module exists.
 
     Raises:
@@ -137,7 +136,7 @@ def has_own_folder(trainer: TrainerSettings) -> bool:
     return trainer.cwd is not None and "{" in trainer.cwd
 
 
-def read_callbacks(config: DictConfig) -> dict[str, Any]:
+def read_callbacks(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the section `callbacks` as plain data; the callbacks are built in the trainings.
 
     Raises:
@@ -148,7 +147,7 @@ def read_callbacks(config: DictConfig) -> dict[str, Any]:
     return callbacks
 
 
-def read_plain(config: DictConfig, name: str, *, optional: bool = False) -> Any:
+def read_plain(config: Mapping[str, Any], name: str, *, optional: bool = False) -> Any:
     """Return a section as plain data with all references resolved.
 
     Args:
@@ -160,25 +159,35 @@ def read_plain(config: DictConfig, name: str, *, optional: bool = False) -> Any:
         SpecError: A value is missing, a reference cannot be resolved, or the section is empty and
             not `optional`.
     """
+    # The schema has an empty mapping where no file of a group was chosen.
+    data = (config.get(name) if isinstance(config, dict) else _resolve(config, name)) or None  # pyright: ignore[reportUnknownVariableType, reportUnknownMemberType]
+    if data is None and not optional:
+        raise SpecError(name, "the section is empty")
+    return data
+
+
+def _resolve(config: Mapping[str, Any], name: str) -> Any:
+    """Return a section of a config of OmegaConf as plain data, see `read_plain`."""
+    # Not imported in a service whose launcher has resolved the config.
+    from omegaconf import OmegaConf
+    from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
     try:
-        # The schema has an empty mapping where no file of a group was chosen.
         section = config.get(name)
-        data: Any = section or None
-        if data is not None and OmegaConf.is_config(section):
-            data = OmegaConf.to_container(section, resolve=True, throw_on_missing=True)
+        if not OmegaConf.is_config(section) or not section:
+            return section
+        return OmegaConf.to_container(section, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
         raise SpecError(
             str(error.full_key), "has no value yet (??? stands for a missing value)"
         ) from None
     except OmegaConfBaseException as error:
         key = str(error.full_key or name)
-        raise SpecError(key, _explain_reference(error, key)) from None
-    if data is None and not optional:
-        raise SpecError(name, "the section is empty")
-    return data
+        text = str(error.msg or error).splitlines()[0]
+        raise SpecError(key, _explain_reference(text, key)) from None
 
 
-def set_log_level(config: DictConfig) -> None:
+def set_log_level(config: Mapping[str, Any]) -> None:
     """Set the level of this process's log to `log_level`.
 
     Raises:
@@ -190,8 +199,7 @@ def set_log_level(config: DictConfig) -> None:
     logging.getLogger().setLevel(level)
 
 
-def _explain_reference(error: OmegaConfBaseException, key: str) -> str:
-    text = str(error.msg or error).splitlines()[0]
+def _explain_reference(text: str, key: str) -> str:
     variable = _MISSING_VARIABLE.search(text)
     if variable is None:
         return text

@@ -201,6 +201,10 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         return [self.metrics] if isinstance(self.metrics, MetricSource) else self.metrics or []
 
 
+#: Key of the modules from which a worker's trainings may import callbacks.
+WORKER_MODULES_KEY = "worker.allowed_modules"
+
+
 class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Name, slots, limits and GPUs of a worker."""
 

@@ -6,10 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from trialbus.errors import SpecError
 from trialbus.study.validation import is_mapping
 
@@ -20,6 +16,11 @@ def read_mapping(path: Path) -> Mapping[str, Any]:
     Raises:
         SpecError: The file cannot be read, or holds no mapping; its key is the path.
     """
+    # Imported where a file is read: a service that its launcher started reads none.
+    import yaml
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
         data = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
     except OSError as error:

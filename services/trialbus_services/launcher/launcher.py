@@ -7,9 +7,10 @@ import logging
 import signal
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import optuna
@@ -23,11 +24,10 @@ from trialbus.protocol.endpoint import check_reachable
 from trialbus.study.allowed_modules import find_targets
 from trialbus.study.spec import StudySpec
 from trialbus_services.config import sections, settings
-from trialbus_services.config.composing import ComposedConfig
+from trialbus_services.config.composed_config import ComposedConfig
 from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.launcher.interruption import Interruption
 from trialbus_services.launcher.provenance import collect_origin
-from trialbus_services.launcher.storage_check import check_recorded_study
 from trialbus_services.launcher.submission import Submission
 from trialbus_services.launcher.supervisor import Services
 from trialbus_services.notify.factory import build_notifiers
@@ -38,15 +38,12 @@ from trialbus_services.optimizer.outcome import Judge
 from trialbus_services.optimizer.pruning.warm_up import find_warm_up_problem
 from trialbus_services.optimizer.registry import build_pruner, build_sampler
 from trialbus_services.optimizer.sampling.coverage import check_points
-from trialbus_services.optimizer.storage import check_url
-from trialbus_services.optimizer.storage_limits import check_limits
+from trialbus_services.optimizer.storage import check_url, may_exist
 from trialbus_services.process import exit_codes, gpus, paths
 from trialbus_services.views.history import History, read_histories
 from trialbus_services.views.study_view import StudyView
-from trialbus_services.views.summary import print_summary
+from trialbus_services.views.summary import print_report, print_summary
 from trialbus_services.views.terminal_view import TerminalView
-from trialbus_services.worker.command_line import quote_for_hydra
-from trialbus_services.worker.main import ALLOWED_KEY as WORKER_KEY
 from trialbus_services.worker.metrics_check import check_metrics
 from trialbus_services.worker.params_check import check_params
 from trialbus_services.worker.placeholders import check_placeholders
@@ -93,7 +90,11 @@ def make_plan(composed: ComposedConfig, spec: StudySpec | None = None) -> Plan:
     check_reachable(bus.endpoint, guarded=bus.keys is not None, insecure=bus.insecure)
     storage = sections.read_section(config, settings.StorageSettings)
     check_url(storage.url)
-    check_recorded_study(storage.url, spec)
+    if may_exist(storage.url):
+        # Imported for such a storage alone: what reads a database takes long to import.
+        from trialbus_services.launcher.storage_check import check_recorded_study
+
+        check_recorded_study(storage.url, spec)
     for type_ in settings.SECTIONS.values():
         if type_ is not settings.TrainerSettings:
             sections.read_section(config, type_)
@@ -161,16 +162,16 @@ def launch_study(
         submission=uuid.uuid4().hex,
         origin=collect_origin(composed.config, ["trialbus", "study", *composed.arguments]),
     )
-    check_limits(plan.storage.url, spec, submitted.origin)
+    _check_limits(plan.storage.url, spec, submitted.origin)
     with (
         Interruption(signals) as interruption,
         Services(
             plan.bus,
             mask_secrets(plan.storage.url),
             spec.name,
-            composed.arguments,
+            composed,
             console,
-            service_overrides=allow_classes(plan),
+            service_values=allow_classes(plan),
             worker=plan.trainer is not None,
             reporter=report,
         ) as services,
@@ -180,21 +181,29 @@ def launch_study(
         return _submit(submitted, services, console, report=report, follow=follow)
 
 
-def allow_classes(plan: Plan) -> dict[str, list[str]]:
-    """Return overrides that let services import the classes that the user's study names.
+def _check_limits(url: str, spec: StudySpec, origin: Mapping[str, Any]) -> None:
+    """Check that the storage can hold a study, see `check_limits`."""
+    if not url.startswith(("memory:", "journal:", "sqlite:")):  # these hold every study
+        from trialbus_services.optimizer.storage_limits import check_limits
+
+        check_limits(url, spec, origin)
+
+
+def allow_classes(plan: Plan) -> dict[str, dict[str, list[str]]]:
+    """Return values that let services import the classes that the user's study names.
 
     Returns:
-        Overrides by the name of the service.
+        Values by the dotted key of the config, by the name of the service.
     """
     config, spec = plan.composed.config, plan.spec
     optimizer = sections.read_section(config, settings.OptimizerSettings).allowed_modules
     worker = sections.read_section(config, settings.WorkerSettings).allowed_modules
     named = {
         "optimizer": (allowed_modules.KEY, optimizer, find_class_paths(spec)),
-        "worker": (WORKER_KEY, worker, sorted(set(find_targets(spec.config)))),
+        "worker": (settings.WORKER_MODULES_KEY, worker, sorted(set(find_targets(spec.config)))),
     }
     return {
-        service: [f"{key}={quote_for_hydra([*allowed, *paths])}"]
+        service: {key: [*allowed, *paths]}
         for service, (key, allowed, paths) in named.items()
         if paths
     }
@@ -226,27 +235,16 @@ def _submit(
     follow: Follow | None,
 ) -> events.StudyFinished:
     """Submit a study, show the progress of trials, and return the `study_finished` event."""
-    spec = submitted.spec
-    view = StudyView(spec.name)
+    view = StudyView(submitted.study)
     with Publisher(link=services.link) as publisher:
         submission = Submission(submitted, publisher, services)
         while True:
             try:
-                finished, report_page = _await_end(
+                return _await_end(
                     submission, view, services, console, report=report, follow=follow
                 )
-                break
             except LogResetError as error:
                 services.print(f"{error}; the study is submitted again")
-    print_summary(
-        console,
-        finished,
-        metrics=spec.metrics,
-        directions=spec.directions,
-        wall_s=view.elapsed_s,
-        report=report_page,
-    )
-    return finished
 
 
 def _await_end(
@@ -257,8 +255,8 @@ def _await_end(
     *,
     report: bool,
     follow: Follow | None,
-) -> tuple[events.StudyFinished, Path | None]:
-    """Submit a study, and return the end of the study and the page of the report.
+) -> events.StudyFinished:
+    """Submit a study, print the summary and the report's path at the end, and return the end.
 
     Raises:
         LogResetError: The hub serves another log than before.
@@ -271,16 +269,26 @@ def _await_end(
         if history is not None:
             _replay(history, subscriber, view)
         submission.publish()
-        finished: events.StudyFinished | None = None
         try:
             with TerminalView(view, console=console) as terminal:
                 finished = _follow(subscriber, view, terminal, services, submission, follow=follow)
-            return finished, _await_report(subscriber, services) if report else None
         except KeyboardInterrupt:
-            if finished is None:
-                console.print("interrupted; the same command resumes the study", style="yellow")
-                raise
-            return finished, None
+            console.print("interrupted; the same command resumes the study", style="yellow")
+            raise
+        services.finish()
+        spec = submission.event.spec
+        print_summary(
+            console,
+            finished,
+            metrics=spec.metrics,
+            directions=spec.directions,
+            wall_s=view.elapsed_s,
+        )
+        with contextlib.suppress(KeyboardInterrupt):
+            page = _await_report(subscriber, services) if report else None
+            if page is not None:
+                print_report(console, page)
+        return finished
 
 
 def _replay(history: History, subscriber: Subscriber[events.AnyEvent], view: StudyView) -> None:
@@ -313,8 +321,13 @@ def _follow(
         if event is not None:
             view.apply(event)
         terminal.update()
+<<<<<<< HEAD
         if follow is not None and event is not None:
             follow(event)
+=======
+        if isinstance(event, events.TrialStarted | events.StudyFinished):
+            services.start_reporter()
+>>>>>>> a1c243c (Start the services of a study side by side with the launcher's config, import what they need when they need it, and end them while the report is written)
         if isinstance(event, events.StudyStarted):
             is_started = is_started or event.submission == id_
         if isinstance(event, events.StudyFinished) and (is_started or event.submission == id_):

@@ -23,7 +23,8 @@ from trialbus.errors import SpecError
 from trialbus.study.spec import Inherited, StudySpec
 from trialbus.study.validation import format_expected
 from trialbus_services.config import sections, settings
-from trialbus_services.config.composing import ComposedConfig, compose_config
+from trialbus_services.config.composed_config import ComposedConfig
+from trialbus_services.config.composing import compose_config
 from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.launcher import launcher
 from trialbus_services.optimizer.attributes import END, SPEC

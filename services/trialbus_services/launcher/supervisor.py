@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from types import TracebackType
+from typing import Any
 
 from rich.console import Console
 
 from trialbus.client.admin import hub_status
 from trialbus.client.link import Link
 from trialbus.errors import HubUnavailableError, SpecError
-from trialbus.protocol.endpoint import is_local
+from trialbus.protocol.endpoint import is_local, is_served
 from trialbus.protocol.security import load_client_keys
 from trialbus.protocol.status import InfoValue, SessionStatus
 from trialbus_services.config import settings
+from trialbus_services.config.composed_config import (
+    ComposedConfig,
+    replace_values,
+    resolve_config,
+)
 from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.process.child import Child
 from trialbus_services.process.signals import hold_signals
+from trialbus_services.worker.command_line import quote_for_hydra
 
 _PROBE_S = 0.7  # a hub on this machine answers within milliseconds
 _POLL_S = 0.25
 _CHECK_INTERVAL_S = 2.0
+_FINISHED_FIRST = ("worker", "optimizer")  # the optimizer records the worker's last events
 _MAX_SILENCE_S = 3.0  # a session that is silent for longer may be dead
 
 
@@ -32,8 +41,9 @@ class Services:
         bus: Settings of the bus.
         storage: URL of the storage without the password, as the optimizer publishes it.
         study: Name of the study.
-        overrides: Arguments with which a child composes the same config.
-        service_overrides: Further arguments of services that are started, by name.
+        composed: Config of the study, which services that are started get.
+        service_values: Values of the config, by dotted key, that a service has in place of the
+            study's, by the name of the service.
         console: Console on which starts and ends of services are shown.
         worker: Whether a worker is needed; without a worker, trainings request trials themselves.
         reporter: Whether a reporter is needed.
@@ -44,10 +54,10 @@ class Services:
         bus: settings.BusSettings,
         storage: str,
         study: str,
-        overrides: list[str],
+        composed: ComposedConfig,
         console: Console,
         *,
-        service_overrides: Mapping[str, Sequence[str]] | None = None,
+        service_values: Mapping[str, Mapping[str, Any]] | None = None,
         worker: bool = True,
         reporter: bool = True,
     ) -> None:
@@ -56,10 +66,14 @@ class Services:
         self._bus = bus
         self._storage = storage
         self._study = study
-        self._overrides = overrides
-        self._service_overrides = service_overrides or {}
+        self._arguments = composed.arguments
+        self._config = resolve_config(composed.config)
+        self._service_values = service_values or {}
         self._console = console
+        self._later = [name for name in self._needed if name == "reporter"]
         self._children: dict[str, Child] = {}
+        self._finished: dict[str, Child] = {}
+        self._end: threading.Thread | None = None
         self._checked_at = 0.0
         self._waits: dict[str, InfoValue] = {}  # of the slots of each worker, by session
         self.link = Link(bus.endpoint)
@@ -94,14 +108,30 @@ class Services:
             TrialbusError: The running optimizer records in another storage, or a service cannot be
                 started.
         """
-        try:
-            self.link.wait_connected(_PROBE_S)
-        except HubUnavailableError:
-            if not self._may_start_hub:
-                self.link.wait_connected(self._bus.connect_s)
-            self._spawn("hub")
+        if self._may_start_hub and not self._has_hub():
+            # Side by side: each service waits for the hub itself.
+            for name in ("hub", *self._needed_first):
+                self._spawn(name)
             self._await_hub()
-        self._start_missing(self._bus.connect_s)
+        else:
+            self.link.wait_connected(self._bus.connect_s)
+        self._start_missing(self._needed_first, self._bus.connect_s)
+        self._checked_at = time.monotonic()
+
+    def start_reporter(self) -> None:
+        """Start the reporter, if none runs: the first trial should not wait beside its imports."""
+        if self._later:
+            self._start_missing(self._later, self._bus.connect_s)
+            self._later = []
+
+    def finish(self) -> None:
+        """Begin to end the services that a finished study does not need, but for the report."""
+        self._needed = [name for name in self._needed if name == "reporter"]
+        self._finished = {
+            name: self._children.pop(name) for name in _FINISHED_FIRST if name in self._children
+        }
+        self._end = threading.Thread(target=_end_in_order, args=[list(self._finished.values())])
+        self._end.start()
 
     def supervise(self) -> None:
         """Restart the services that have ended since the last call; cheap enough to call often."""
@@ -111,7 +141,7 @@ class Services:
         self._checked_at = now
         self._check_children()
         try:
-            self._start_missing(_CHECK_INTERVAL_S)
+            self._start_missing(self._needed, _CHECK_INTERVAL_S)
         except HubUnavailableError:
             # A hub of this launcher is restarted as a child; a hub of another may be gone for ever.
             if "hub" not in self._children and self._may_start_hub:
@@ -121,6 +151,8 @@ class Services:
     def stop(self) -> None:
         """End the child processes, the hub last."""
         self.link.close()
+        if self._end is not None:
+            self._end.join()
         # The optimizer records the last events of the worker, and all services need the hub.
         for names in (("worker",), ("optimizer", "reporter"), ("hub",)):
             children = [self._children[name] for name in names if name in self._children]
@@ -132,9 +164,22 @@ class Services:
     def hurry(self) -> None:
         """End all child processes at once, but for the hub, while `stop` waits for them."""
         self.print("ending the services; this process ends when all of them have ended")
-        for name, child in self._children.items():
+        for name, child in [*self._children.items(), *self._finished.items()]:
             if name != "hub":  # the others end faster with a hub
                 child.terminate()
+
+    def _has_hub(self) -> bool:
+        if not is_served(self._bus.endpoint):
+            return False
+        try:
+            self.link.wait_connected(_PROBE_S)
+        except HubUnavailableError:
+            return False
+        return True
+
+    @property
+    def _needed_first(self) -> list[str]:
+        return [name for name in self._needed if name not in self._later]
 
     @property
     def _may_start_hub(self) -> bool:
@@ -159,7 +204,7 @@ class Services:
             if not child.supervise(self.print):
                 del self._children[name]  # another process serves already
 
-    def _start_missing(self, timeout_s: float) -> None:
+    def _start_missing(self, names: Iterable[str], timeout_s: float) -> None:
         status = hub_status(self.link, timeout_s)
         # Another process at the same endpoint may have an older copy of the log.
         lost_by_publishers = status.counters.get("lost", 0)
@@ -180,7 +225,7 @@ class Services:
             for s in sessions
             if s.kind != "worker" or s.info.get("study") in ("", self._study)
         }
-        for name in self._needed:
+        for name in names:
             if name not in running and name not in self._children:
                 self._spawn(name)
 
@@ -194,11 +239,24 @@ class Services:
                 self._waits[worker.session] = waits
 
     def _spawn(self, name: str) -> None:
-        overrides = [*self._overrides, *self._service_overrides.get(name, ())]
+        values = self._service_values.get(name, {})
+        arguments = [
+            *self._arguments,
+            *(f"{key}={quote_for_hydra(value)}" for key, value in values.items()),
+        ]
+        config = None if self._config is None else replace_values(self._config, values)
         log = self._bus.logs / f"{name}.log"
         with hold_signals():  # a Ctrl-C in between would leave a service that nobody stops
-            self._children[name] = Child(name, overrides, mask_secrets(overrides), log)
+            self._children[name] = Child(
+                name, arguments, mask_secrets(arguments), log, config=config
+            )
 
     def print(self, line: str) -> None:
         """Show a line about the services to the user."""
         self._console.print(line, style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def _end_in_order(children: Iterable[Child]) -> None:
+    for child in children:
+        child.terminate()
+        child.wait()

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, cast
-
-import hydra.utils
-from hydra.errors import InstantiationException
-from omegaconf import DictConfig
 
 from trialbus.errors import SpecError
 from trialbus.study.user_code import load_function
@@ -16,7 +13,7 @@ from trialbus_services.config.sections import read_plain
 from trialbus_services.notify.notice import Notifier
 
 
-def build_notifiers(config: DictConfig) -> dict[str, Notifier]:
+def build_notifiers(config: Mapping[str, Any]) -> dict[str, Notifier]:
     """Build the notifiers of a composed config by name.
 
     Classes of your own are found from the folder of this process, or in its environment.
@@ -33,6 +30,10 @@ def build_notifiers(config: DictConfig) -> dict[str, Notifier]:
 
 
 def _build(name: str, entry: Any) -> Notifier:
+    # Most studies have no notifier.
+    import hydra.utils
+    from hydra.errors import InstantiationException
+
     key = f"notify.{name}"
     if not re.fullmatch(r"[\w.-]+", name):
         raise SpecError(key, "is not a name (expected letters, digits, '_', '.' and '-')")

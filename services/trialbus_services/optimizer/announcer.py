@@ -18,7 +18,7 @@ import msgspec
 from trialbus.messages import events
 from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.latency import Latency
-from trialbus_services.optimizer.storage_writer import WriteBehind
+from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
 
 logger = logging.getLogger(__name__)
 

@@ -30,7 +30,8 @@ from trialbus_services.optimizer.postponed import PostponedRecords
 from trialbus_services.optimizer.running_study import RunningStudy
 from trialbus_services.optimizer.status import OptimizerStatus
 from trialbus_services.optimizer.status_collector import StatusCollector
-from trialbus_services.optimizer.storage_writer import StorageLostError, WriteBehind
+from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
+from trialbus_services.optimizer.storage_writer.writer import StorageLostError
 from trialbus_services.optimizer.study_end import (
     conclude,
     conclude_failed,

@@ -9,7 +9,6 @@ import optuna
 from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.config.settings import BusSettings, OptimizerSettings, StorageSettings
 from trialbus_services.optimizer.allowed_modules import AllowedModules
-from trialbus_services.optimizer.sampling import warm_up
 from trialbus_services.optimizer.service import Optimizer
 from trialbus_services.optimizer.storage import open_storage
 from trialbus_services.process import exit_codes
@@ -23,7 +22,6 @@ def run(bus: BusSettings, storage: StorageSettings, settings: OptimizerSettings)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     allowed = AllowedModules(settings.allowed_modules)
     stop = install_stop_event()
-    warm_up()
     optimizer = Optimizer(
         bus.endpoint,
         open_storage(storage.url),

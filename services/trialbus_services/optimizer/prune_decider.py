@@ -11,7 +11,7 @@ from optuna.trial import TrialState
 from trialbus.messages import events
 from trialbus.study.spec import StudySpec
 from trialbus_services.optimizer.evaluations import OpenEvaluations
-from trialbus_services.optimizer.pruning import StudyPruner
+from trialbus_services.optimizer.pruning.study_pruner import StudyPruner
 from trialbus_services.optimizer.study_recorder import StudyRecorder
 
 

@@ -33,7 +33,7 @@ from trialbus_services.optimizer.param_requests import ParamRequests
 from trialbus_services.optimizer.prune_decider import PruneDecider
 from trialbus_services.optimizer.registry import build_pruner, build_sampler
 from trialbus_services.optimizer.sampling.expected_trials import count_expected_trials
-from trialbus_services.optimizer.storage_writer import WriteBehind
+from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
 from trialbus_services.optimizer.study_recorder import StudyRecorder
 from trialbus_services.optimizer.trial_states import AttemptEnd, OpenTrial
 from trialbus_services.optimizer.trial_supply import SamplerError, StartSampler, TrialSupply

@@ -19,11 +19,11 @@ from trialbus_services.optimizer.allowed_modules import AllowedModules
 from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.loop import OptimizerLoop
 from trialbus_services.optimizer.reading import begin_reading
-from trialbus_services.optimizer.sampling import Suggester
+from trialbus_services.optimizer.sampling.suggester import Suggester
 from trialbus_services.optimizer.session_check import SessionCheck
 from trialbus_services.optimizer.status import to_info
 from trialbus_services.optimizer.status_collector import StatusCollector
-from trialbus_services.optimizer.storage_writer import WriteBehind
+from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
 from trialbus_services.process.takeover import describe_process, end_dead_sessions
 
 _NAME = "optimizer"

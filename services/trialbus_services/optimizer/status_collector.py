@@ -9,7 +9,7 @@ from trialbus_services.optimizer.latency import Latency
 from trialbus_services.optimizer.ledger import Ledger
 from trialbus_services.optimizer.running_study import RunningStudy
 from trialbus_services.optimizer.status import OptimizerStatus
-from trialbus_services.optimizer.storage_writer import WriteBehind
+from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
 
 
 class StatusCollector:

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
-import sqlalchemy.event
-import sqlalchemy.exc
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalStorage
-from sqlalchemy.engine import Engine, make_url
 
 from trialbus.errors import SpecError
 from trialbus_services.config.secrets import mask_secrets
@@ -23,10 +21,15 @@ from trialbus_services.optimizer.remote_storage import (
     open_remote_storage,
 )
 
+if TYPE_CHECKING:  # imported where a database is opened: it takes long
+    from sqlalchemy.engine import Engine
+
 #: Beginning of the URL of a journal file.
 JOURNAL = "journal:///"
 #: Beginning of a SQLite database.
 SQLITE_MAGIC = b"SQLite format 3\0"
+#: URL of a SQLite file without options.
+_SQLITE_FILE = re.compile(r"sqlite:///([^?]+)")
 _MAX_LINE = 1 << 20  # bytes
 _BUSY_S = 2  # a batch that finds the database locked for longer is written later
 _TABLES_S = 0.5
@@ -54,6 +57,9 @@ def open_storage(url: str) -> BaseStorage:
         return open_remote_storage(url)
     if url.startswith(JOURNAL):
         return JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
+    import sqlalchemy.exc
+    from sqlalchemy.engine import make_url
+
     try:
         sqlite = make_url(url).get_backend_name() == "sqlite"
         storage = _open_database(
@@ -79,6 +85,8 @@ def _advise(reason: str) -> str:
 
 
 def _open_database(url: str, engine_kwargs: dict[str, Any]) -> RDBStorage:
+    import sqlalchemy.exc
+
     try:
         return RDBStorage(url, engine_kwargs=engine_kwargs)
     except sqlalchemy.exc.DatabaseError:
@@ -95,14 +103,15 @@ def find_study(url: str, name: str) -> optuna.Study | None:
     """
     if url == "memory://":
         raise SpecError("storage.url", f"{url!r} keeps no study that another process can read")
-    if is_remote(url):
-        return _load_study(url, name)
-    file = url.removeprefix(JOURNAL) if url.startswith(JOURNAL) else None
-    if file is None and make_url(url).get_backend_name() == "sqlite":
-        file = make_url(url).database
-    if file and not Path(file).exists():
-        return None
-    return _load_study(url, name)
+    return _load_study(url, name) if may_exist(url) else None
+
+
+def may_exist(url: str) -> bool:
+    """Tell whether there is a storage at a URL, as far as its file tells without opening it."""
+    if url.startswith(JOURNAL):
+        return Path(url.removeprefix(JOURNAL)).exists()
+    sqlite = _SQLITE_FILE.fullmatch(url)
+    return sqlite is None or Path(sqlite[1]).exists()
 
 
 def _load_study(url: str, name: str) -> optuna.Study | None:
@@ -133,6 +142,14 @@ def check_url(url: str, *, is_written: bool = True) -> None:
         _check_file(url, path, is_written=is_written)
         check_journal(path)
         return
+    sqlite = _SQLITE_FILE.fullmatch(url)
+    if sqlite is not None:
+        _check_file(url, sqlite[1], is_written=is_written)
+        _check_database(url, sqlite[1])
+        return
+    import sqlalchemy.exc
+    from sqlalchemy.engine import make_url
+
     try:
         database_url = make_url(url)
         database_url.get_dialect().import_dbapi()
@@ -196,6 +213,8 @@ def _check_file(url: str, path: str, *, is_written: bool) -> None:
 
 
 def _use_write_ahead_log(engine: Engine) -> None:
+    import sqlalchemy.event
+
     # Readers such as the dashboard and this writer then do not lock each other out.
     with engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")

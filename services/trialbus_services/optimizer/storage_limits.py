@@ -48,8 +48,6 @@ def check_limits(url: str, spec: StudySpec, origin: Mapping[str, Any]) -> None:
     Raises:
         SpecError: A name or a value cannot be held; names the key and the value.
     """
-    if url.startswith(("memory:", "journal:", "sqlite:")):
-        return
     backend = make_url(url).get_backend_name()
     timeout = {"connect_timeout": _CONNECT_S} if backend in ("mysql", "postgresql") else {}
     engine = sqlalchemy.create_engine(url, connect_args=timeout)

@@ -45,7 +45,7 @@ from trialbus_services.optimizer.ledger import StudyState
 from trialbus_services.optimizer.outcome import Outcome
 from trialbus_services.optimizer.recorded_study import check_fit
 from trialbus_services.optimizer.storage_limits import check_storage_limits
-from trialbus_services.optimizer.storage_writer import WriteBehind
+from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
 from trialbus_services.optimizer.trial_states import AttemptEnd
 from trialbus_services.optimizer.verdict import build_verdict
 

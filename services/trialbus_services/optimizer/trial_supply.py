@@ -24,7 +24,7 @@ from trialbus_services.optimizer.attributes import (
 from trialbus_services.optimizer.define_by_run import make_suggestions
 from trialbus_services.optimizer.genetic_parents import renumber_parents
 from trialbus_services.optimizer.outcome import Outcome
-from trialbus_services.optimizer.sampling import Suggestion
+from trialbus_services.optimizer.sampling.messages import Suggestion
 from trialbus_services.optimizer.study_recorder import StudyRecorder
 
 logger = logging.getLogger(__name__)

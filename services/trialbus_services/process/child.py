@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from trialbus.errors import SpecError, TrialbusError
 from trialbus.protocol.private_folder import open_private_log
@@ -19,8 +21,7 @@ from trialbus_services.process.exit_codes import ServiceError
 from trialbus_services.process.signals import hold_signals
 
 _PARENT_VARIABLE = "TRIALBUS_PARENT_ON_STDIN"
-#: Environment variable with the arguments of a service, which only this user can read.
-_ARGUMENTS_VARIABLE = "TRIALBUS_SERVICE_ARGUMENTS"
+_SIZE_BYTES = 8
 _MAX_RESTARTS = 5
 _STABLE_S = 30.0
 _STOP_S = 20.0
@@ -32,8 +33,9 @@ _TRACEBACK = "Traceback "
 class Child:
     """A service as a child process, outside the process group of the terminal.
 
-    The service ends with this process, even if this process is killed: the standard input of the
-    service is a pipe, and `stop_with_parent` waits in the service until the pipe is closed.
+    The service gets its arguments and its config through a pipe, which is its standard input and
+    which only this user can read. The service ends with this process, even if this process is
+    killed: a thread of `join_parent` waits in the service until the pipe is closed.
 
     Args:
         name: Name of the service.
@@ -41,17 +43,25 @@ class Child:
         visible_arguments: The arguments without secrets, for the command line of the process, which
             every user of this machine can read.
         log: File to which the output of the service is appended.
+        config: Config that `arguments` compose, as plain data; None lets the service compose the
+            config, which takes longer.
 
     Raises:
         TrialbusError: The log cannot be written.
     """
 
     def __init__(
-        self, name: str, arguments: Sequence[str], visible_arguments: Sequence[str], log: Path
+        self,
+        name: str,
+        arguments: Sequence[str],
+        visible_arguments: Sequence[str],
+        log: Path,
+        *,
+        config: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
         self.log = log
-        self._arguments = list(arguments)
+        self._start_data = pickle.dumps((list(arguments), config))
         self._visible_arguments = list(visible_arguments)
         self._restarts = 0
         #: Error that ended the service before its last restart; None without one.
@@ -104,7 +114,8 @@ class Child:
             self._process.kill()
             self._process.wait()
         if self._process.stdin:
-            self._process.stdin.close()
+            with contextlib.suppress(BrokenPipeError):
+                self._process.stdin.close()
 
     def _start(self) -> None:
         self._started = time.monotonic()
@@ -122,13 +133,14 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env={
-                    **os.environ,
-                    _PARENT_VARIABLE: "1",
-                    _ARGUMENTS_VARIABLE: json.dumps(self._arguments),
-                },
+                env={**os.environ, _PARENT_VARIABLE: "1"},
                 start_new_session=True,
             )
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # the service has ended, which is noticed later
+            size = len(self._start_data).to_bytes(_SIZE_BYTES, "big")
+            self._process.stdin.write(size + self._start_data)
+            self._process.stdin.flush()
 
     def _find_log_problem(self) -> str | None:
         """Return why no log can be written, for example a full disk; None if all is well."""
@@ -176,20 +188,21 @@ def find_error(output: str) -> list[str]:
     return [lines[start].removeprefix(_ERROR), *lines[start + 1 :]]
 
 
-def take_arguments(visible_arguments: list[str]) -> list[str]:
-    """Return the arguments of this process; of a `Child`, those with the secrets.
+def join_parent(visible_arguments: list[str]) -> tuple[list[str], dict[str, Any] | None]:
+    """Return arguments and config of this process; a `Child` gets a SIGTERM when its parent ends.
 
     Args:
         visible_arguments: Arguments of the command line after the name of the service.
+
+    Returns:
+        The arguments, of a `Child` with the secrets, and the config; None where the arguments are
+        to be composed.
     """
-    arguments = os.environ.pop(_ARGUMENTS_VARIABLE, None)
-    return visible_arguments if arguments is None else json.loads(arguments)
-
-
-def stop_with_parent() -> None:
-    """Send SIGTERM to this process, if a `Child`, when the parent has ended."""
     if not os.environ.pop(_PARENT_VARIABLE, None):
-        return
+        return visible_arguments, None
+    size = int.from_bytes(_read_input(_SIZE_BYTES), "big")
+    # From the process that started this one, with the rights of the same user.
+    arguments, config = pickle.loads(_read_input(size))  # noqa: S301
 
     def wait_for_end() -> None:
         # Not sys.stdin, whose lock would be held when the interpreter shuts down.
@@ -198,3 +211,15 @@ def stop_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     threading.Thread(target=wait_for_end, name="parent-watch", daemon=True).start()
+    return arguments, config
+
+
+def _read_input(size: int) -> bytes:
+    """Return the next bytes of the standard input; end this process if the parent has ended."""
+    data = b""
+    while len(data) < size:
+        chunk = os.read(0, size - len(data))
+        if not chunk:
+            sys.exit(exit_codes.FAILED)
+        data += chunk
+    return data

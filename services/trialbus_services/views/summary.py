@@ -41,12 +41,11 @@ def print_summary(
     metrics: Sequence[str],
     directions: Sequence[Direction] = (),
     wall_s: float,
-    report: Path | None,
 ) -> None:
-    """Print the best value and params, the counts by state, the wall time and the report's path.
+    """Print the best value and params, the counts by state and the wall time of a study.
 
     For a study that ended early the reason and advice follow. In a terminal the summary has a
-    frame; the report's path is outside of the frame and never broken into lines.
+    frame.
 
     Args:
         console: Console to print to.
@@ -54,11 +53,10 @@ def print_summary(
         metrics: Names of the objectives.
         directions: Directions of the objectives; empty shows none.
         wall_s: Seconds since the submission.
-        report: Path of the report's page; None without a report.
 
     Example:
         >>> end = events.StudyFinished(study="digits", submission="1", reason="stopped")
-        >>> print_summary(Console(), end, metrics=[], wall_s=9.0, report=None)  # doctest: +SKIP
+        >>> print_summary(Console(), end, metrics=[], wall_s=9.0)  # doctest: +SKIP
     """
     reason, color = FINISH_REASONS[finished.reason], _COLORS[finished.reason]
     # Names and errors are users' text, never markup.
@@ -77,10 +75,13 @@ def print_summary(
     else:
         console.print(title, soft_wrap=True)
         console.print(table, highlight=False, soft_wrap=True)
-    if report is not None:
-        path = Text(str(report), style=f"link {report.as_uri()}" if report.is_absolute() else "")
-        console.print(Text.assemble(("report  ", "dim"), path), highlight=False, soft_wrap=True)
     _print_advice(console, finished)
+
+
+def print_report(console: Console, page: Path) -> None:
+    """Print the path of a report's page, which is never broken into lines."""
+    path = Text(str(page), style=f"link {page.as_uri()}" if page.is_absolute() else "")
+    console.print(Text.assemble(("report  ", "dim"), path), highlight=False, soft_wrap=True)
 
 
 def _build_table(

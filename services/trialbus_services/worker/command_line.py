@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from hydra.core.override_parser.types import Quote, QuotedString
-
 from trialbus.messages.events import TrialAssigned
 from trialbus.protocol.private_folder import open_private_file
 from trialbus.study.nested_config import flatten_config
@@ -208,8 +206,7 @@ def quote_for_hydra(value: Any) -> str:
         case None:
             return "null"
         case str():
-            quoted = QuotedString(escape_for_omegaconf(value), Quote.single).with_quotes()
-            return value if _WORD.fullmatch(value) else quoted
+            return value if _WORD.fullmatch(value) else _quote_text(escape_for_omegaconf(value))
         case float() if not math.isfinite(value):
             return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
         case _:
@@ -237,6 +234,13 @@ def escape_for_omegaconf(text: str) -> str:
         if text == "???"
         else re.sub(r"(\\*)\$\{", lambda match: rf"{match[1] * 2}\${{", text)
     )
+
+
+def _quote_text(text: str) -> str:
+    # Imported for such a text alone, since most trials begin without one.
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def _escape_key(name: str) -> str:

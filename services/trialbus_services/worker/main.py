@@ -15,13 +15,16 @@ from trialbus.callbacks.factory import ALLOWED_VARIABLE, CALLBACKS_VARIABLE
 from trialbus.errors import SpecError
 from trialbus.protocol.security import locate_keys
 from trialbus.study.allowed_modules import normalize_modules
-from trialbus_services.config.settings import BusSettings, TrainerSettings, WorkerSettings
+from trialbus_services.config.settings import (
+    WORKER_MODULES_KEY,
+    BusSettings,
+    TrainerSettings,
+    WorkerSettings,
+)
 from trialbus_services.process import exit_codes
 from trialbus_services.worker.service import Worker
 from trialbus_services.worker.trainers import CommandTrainer, Trainer
 from trialbus_services.worker.warm import WarmTrainer
-
-ALLOWED_KEY = "worker.allowed_modules"
 
 
 def run(
@@ -87,7 +90,7 @@ def _build_trainer(
     # With keys of the config, trainings get another one, which allows less than the worker's. Those
     # of the environment are found from the trainings' folder, too.
     keys = bus.keys.environment(bus.keys.get_name("trainer")) if bus.keys else {}
-    allowed = normalize_modules(ALLOWED_KEY, worker.allowed_modules)
+    allowed = normalize_modules(WORKER_MODULES_KEY, worker.allowed_modules)
     env = {
         **locate_keys(),
         **trainer.env,

@@ -6,7 +6,6 @@ import argparse
 import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from hydra import version
@@ -17,9 +16,10 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import OmegaConf, open_dict
 
 from trialbus.errors import SpecError
+from trialbus_services.config.composed_config import ComposedConfig
 from trialbus_services.config.composing.errors import (
     COMPOSE_ERRORS,
     SEARCH_PATH_WARNING,
@@ -44,17 +44,6 @@ from trialbus_services.config.secrets import remember_secrets
 VERSION_BASE = "1.3"
 TREE = "pkg://trialbus_config"
 PRIMARY = "config"
-
-
-@dataclass(frozen=True)
-class ComposedConfig:
-    """A config together with the command line that composes the same config again."""
-
-    config: DictConfig
-    """The config, without the section `hydra`."""
-    arguments: list[str]
-    """Options and overrides with which another command composes the same config, secrets
-    included."""
 
 
 @contextmanager

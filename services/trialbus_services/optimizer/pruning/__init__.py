@@ -3,8 +3,3 @@
 Optuna's pruners read all trials for each decision: with 10,000 trials the median pruner takes 2 ms.
 The incremental rules take less than a microsecond, and decide the same.
 """
-
-from trialbus_services.optimizer.pruning.pruning_decisions import PruningDecisions, build_pruning
-from trialbus_services.optimizer.pruning.study_pruner import StudyPruner
-
-__all__ = ["PruningDecisions", "StudyPruner", "build_pruning"]

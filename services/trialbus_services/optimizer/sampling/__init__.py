@@ -3,8 +3,3 @@
 `study_copy` is the copy of the study that the sampler reads, `sampler_process` answers requests
 from the copy, and `suggester` is the part of the optimizer that sends the requests.
 """
-
-from trialbus_services.optimizer.sampling.messages import Suggestion
-from trialbus_services.optimizer.sampling.suggester import Suggester, warm_up
-
-__all__ = ["Suggester", "Suggestion", "warm_up"]

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
-import multiprocessing.forkserver
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +17,7 @@ from trialbus.study.spec import StudySpec
 from trialbus_services.optimizer.genetic_parents import renumber_parents
 from trialbus_services.optimizer.latency import Latency
 from trialbus_services.optimizer.sampling import sampler_process
+from trialbus_services.optimizer.sampling.fork_server import CONTEXT
 from trialbus_services.optimizer.sampling.messages import (
     Answer,
     Exhausted,
@@ -39,16 +38,7 @@ from trialbus_services.optimizer.sampling.study_copy import reduce_trial
 
 logger = logging.getLogger(__name__)
 
-# A server that has Optuna imported forks a process in milliseconds. Forking the optimizer itself
-# would copy locks that its threads hold.
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload([sampler_process.__name__])
 _JOIN_S = 10.0
-
-
-def warm_up() -> None:
-    """Start the server that forks sampler processes, without waiting for the server."""
-    multiprocessing.forkserver.ensure_running()
 
 
 class Suggester:
@@ -124,8 +114,8 @@ class Suggester:
                 ahead=ahead,
             )
         )
-        self._connection, self._child_connection = _CONTEXT.Pipe()
-        self._process = _CONTEXT.Process(
+        self._connection, self._child_connection = CONTEXT.Pipe()
+        self._process = CONTEXT.Process(
             target=sampler_process.serve,
             args=(self._child_connection,),
             name=f"sampler {spec.name}",
