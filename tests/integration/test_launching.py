@@ -182,7 +182,7 @@ CONFIGURED = trialbus.TrialAssigned(
             "overrides",
             [
                 *("--config-name=small", "model.width=64", "model.depth=2"),
-                *("sizes=[1,{a\\ b:'x, y'}]", "optimizer.lr=0.1", "optimizer='adam'"),
+                *("sizes=[1,{a\\ b:'x, y'}]", "optimizer.lr=0.1", "optimizer=adam"),
             ],
         ),
         (
