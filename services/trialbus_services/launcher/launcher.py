@@ -240,9 +240,7 @@ def _submit(
         submission = Submission(submitted, publisher, services)
         while True:
             try:
-                return _await_end(
-                    submission, view, services, console, report=report, follow=follow
-                )
+                return _await_end(submission, view, services, console, report=report, follow=follow)
             except LogResetError as error:
                 services.print(f"{error}; the study is submitted again")
 
@@ -321,13 +319,10 @@ def _follow(
         if event is not None:
             view.apply(event)
         terminal.update()
-<<<<<<< HEAD
         if follow is not None and event is not None:
             follow(event)
-=======
         if isinstance(event, events.TrialStarted | events.StudyFinished):
             services.start_reporter()
->>>>>>> a1c243c (Start the services of a study side by side with the launcher's config, import what they need when they need it, and end them while the report is written)
         if isinstance(event, events.StudyStarted):
             is_started = is_started or event.submission == id_
         if isinstance(event, events.StudyFinished) and (is_started or event.submission == id_):
