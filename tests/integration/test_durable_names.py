@@ -7,13 +7,14 @@ import os
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import pytest
 
 import trialbus
 from support.evaluations import make_evaluation, read_steps
 from support.processes import Bus
-from trialbus.client.admin import forget_name
+from trialbus.client.admin import forget_name, hub_status
 from trialbus.client.link import Link
 
 
@@ -203,3 +204,21 @@ def test_a_subscriber_takes_over_from_the_one_before_under_its_name(bus: Bus) ->
             read_steps(first, 2)
             with pytest.raises(trialbus.HubRefusedError, match="took over"):
                 first.next(5)
+
+
+@pytest.mark.parametrize("offset", [-1, 4, 1_000_000, True, 2.0, "2"], ids=repr)
+def test_an_offset_behind_the_events_that_arrived_is_not_committed(bus: Bus, offset: Any) -> None:
+    bus.hub()
+    with trialbus.Publisher(bus.endpoint) as publisher:
+        for step in range(3):
+            publisher.publish(make_evaluation(step))
+    with (
+        trialbus.Link(bus.endpoint) as link,
+        trialbus.subscribe(name="mine", start="earliest", link=link, autocommit=False) as inbox,
+    ):
+        assert read_steps(inbox, 3) == [0, 1, 2]
+        with pytest.raises(trialbus.SpecError, match="expected an offset up to 3"):
+            inbox.commit(offset)
+        assert inbox.commit(2, wait_s=5)
+        status = hub_status(link)
+        assert (status.lost, status.end, status.durable["mine"].offset) == (0, 3, 2)

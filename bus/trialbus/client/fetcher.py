@@ -78,6 +78,11 @@ class Fetcher:
         """Whether `take_batch` would return records, or raise."""
         return bool(self._batches) or self._error is not None or self.closed
 
+    @property
+    def known_end(self) -> int | None:
+        """Offset before which every matching event has arrived; None before the first answer."""
+        return self.position if self._is_resolved else None
+
     def take_batch(self) -> list[Record]:
         """Return the oldest batch of records that has arrived, without waiting; empty if none."""
         with self._changed:

@@ -206,10 +206,18 @@ class Subscriber(Generic[E_co]):
 
         Returns:
             Whether the commit is known to be on disk.
+
+        Raises:
+            SpecError: The value is no offset, or lies behind the events that have arrived. The hub
+                would take the latter for a sign that its log has lost events.
         """
         offset = self.offset if offset is None else offset
         if offset is None:
             return False
+        end = self._fetcher.known_end
+        if not _is_offset(offset) or (end is not None and offset > end):
+            limit = "" if end is None else f" up to {end}, before which every event has arrived"
+            raise SpecError("offset", f"{offset!r} cannot be committed (expected an offset{limit})")
         self._committed_at = time.monotonic()
         self._committed = offset
         done = self._fetcher.commit(offset)
@@ -355,9 +363,12 @@ def _get_type_name(type_: object) -> str:
     return type_
 
 
+def _is_offset(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
 def _check_start(start: object) -> None:
-    is_offset = isinstance(start, int) and not isinstance(start, bool) and start >= 0
-    if not is_offset and start not in ("earliest", "now"):
+    if not _is_offset(start) and start not in ("earliest", "now"):
         raise SpecError("start", f"{start!r} is not a start (expected earliest, now or an offset)")
 
 
