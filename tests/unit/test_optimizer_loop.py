@@ -277,6 +277,19 @@ def test_a_study_that_is_submitted_again_while_it_runs_has_run_since_its_first_s
     assert 150 < study.user_attrs[ELAPSED] < 200
 
 
+def test_a_study_that_is_resumed_after_its_optimizer_has_not_run_between(
+    bus: SimulatedBus,
+) -> None:
+    bus.submit()
+    bus.request()
+    bus.turn()
+    bus.loop.close(20)
+    bus.clock.now += 1000
+    bus.start()
+    bus.turn(events.StudySubmitted(study="s", spec=SPEC, submission="2", at=bus.clock.now))
+    assert 0 < bus.log.select(events.StudyStarted)[-1].elapsed_s < 100
+
+
 def test_the_offset_is_committed_when_everything_before_it_is_recorded_and_acknowledged(
     bus: SimulatedBus,
 ) -> None:

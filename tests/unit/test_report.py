@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from support.studies import KINDS, Direction, make_ordinary_study, make_study, make_trial
 from trialbus_services.config.report_settings import FIGURES, ON_DEMAND, ReportSettings
-from trialbus_services.optimizer.attributes import ORIGIN, THINNED
+from trialbus_services.optimizer.attributes import ELAPSED, END, ORIGIN, THINNED
 from trialbus_services.reporter.report import write_report
 from trialbus_services.reporter.snapshot import Snapshot
 from trialbus_services.reporter.study_summary import summarize_study
@@ -152,6 +152,15 @@ def test_a_thinned_curve_counts_with_all_its_steps() -> None:
     saved = summarize_study(Snapshot(make_study(*trials))).savings
     assert saved is not None
     assert saved.share == pytest.approx(50 / 200)
+
+
+def test_the_wall_time_of_an_ended_study_is_what_its_optimizer_recorded() -> None:
+    study = make_study(make_trial(0))
+    span = summarize_study(Snapshot(study)).wall_time
+    study.set_user_attr(ELAPSED, 7.5)
+    assert summarize_study(Snapshot(study)).wall_time == span, "it may run"
+    study.set_user_attr(END, "exhausted")
+    assert summarize_study(Snapshot(study)).wall_time == timedelta(seconds=7.5)
 
 
 def test_failed_trials_are_grouped_by_the_last_line_of_their_error() -> None:

@@ -350,6 +350,12 @@ def test_the_time_left_follows_the_pace_and_stands_still_at_the_end() -> None:
     assert (seen.elapsed_s, seen.left_s) == (10.0, None)
 
 
+def test_of_equal_trials_the_first_is_the_best_whichever_ends_first() -> None:
+    seen = view(STARTED, assigned(2), assigned(3), closed(3, values=[0.9]), closed(2, values=[0.9]))
+    assert seen.best is not None
+    assert seen.best.number == 2
+
+
 def test_a_failed_trial_is_told_with_the_last_line_of_its_error() -> None:
     seen = view(closed(1, "failed", error="Traceback\n  boom: 1\n"), closed(2, "failed"))
     assert [line.splitlines()[0] for line in told(seen)] == [

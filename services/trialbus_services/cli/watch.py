@@ -32,7 +32,7 @@ _CONNECT_S = 5.0
 _TICK_S = 0.125
 _QUIET_S = 3.0
 _PROBE_S = 0.5
-_PROBES = 2  # in a row without an optimizer: one that is being started takes a few seconds
+_PROBES = 4  # in a row without an optimizer: one that is being started takes a few seconds
 _REPORT_S = 120.0
 
 
@@ -211,6 +211,8 @@ class _StudyWatcher:
             self._replayed_at = event.at
         if isinstance(event, events.ReportReady):
             self._report = event
+        if isinstance(event, events.StudyStarted):
+            self._n_missing = 0
         self._view.apply(event)
 
     def _await_report(self, inbox: Subscriber[events.AnyEvent], submission: str) -> None:

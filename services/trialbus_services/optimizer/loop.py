@@ -116,6 +116,8 @@ class OptimizerLoop:
         for name, state in self._ledger.studies.items():
             if not state.is_finished:
                 self._open_study(name, committed)
+        for study in self._studies.values():
+            study.recovered_at = self._wall_clock()
         if committed:
             logger.info("recovered %d studies from %d events", len(self._studies), committed)
 
@@ -321,7 +323,7 @@ class OptimizerLoop:
         """Open a study that was submitted at an offset, and declare the study started."""
         if running := self._studies.get(name):
             with self._guard(running):
-                running.record_elapsed(self._wall_clock())
+                running.record_elapsed_before_restart(self._wall_clock())
         self._open_study(name, offset)
         if study := self._studies.get(name):
             with self._guard(study):

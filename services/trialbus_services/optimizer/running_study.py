@@ -65,6 +65,8 @@ class RunningStudy:
         self.spec = spec = state.spec
         self.state = state
         self.failures = Failures(spec)
+        #: Time at which the study was found in the log; None for a study submitted to this process.
+        self.recovered_at: float | None = None
         #: Whether the running trials were told to end, since the time of the study is over.
         self.is_overdue = False
         self.progress = Progress(spec)
@@ -398,6 +400,18 @@ class RunningStudy:
         started = self.state.started
         if started is not None:
             self._recorder.record_elapsed(started.elapsed_s + max(0.0, now - started.at))
+
+    def record_elapsed_before_restart(self, now: float) -> None:
+        """Record how long the study has run when the study is submitted again while it runs.
+
+        Of a study that this optimizer found in the log, what was recorded when the optimizer
+        before ended and the time since count: the services may have been away in between.
+        """
+        if self.recovered_at is None:
+            self.record_elapsed(now)
+        else:
+            since_s = max(0.0, now - self.recovered_at)
+            self._recorder.record_elapsed(self._recorder.elapsed_s + since_s)
 
     def close_sampler(self) -> None:
         """End the sampler."""

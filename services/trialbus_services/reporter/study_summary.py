@@ -13,7 +13,16 @@ from typing import Any
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus_services.config.secrets import mask_secrets
-from trialbus_services.optimizer.attributes import CAUSE, ERROR, ORIGIN, SPEC, STATE, THINNED
+from trialbus_services.optimizer.attributes import (
+    CAUSE,
+    ELAPSED,
+    END,
+    ERROR,
+    ORIGIN,
+    SPEC,
+    STATE,
+    THINNED,
+)
 from trialbus_services.reporter.snapshot import Snapshot, get_curve
 from trialbus_services.views.notes import get_last_line
 
@@ -72,7 +81,11 @@ class StudySummary:
     """Start of the first trial; None before there is one."""
 
     wall_time: timedelta | None
-    """Time from the start of the first trial to the end of the last one; None before that."""
+    """Time that a study of trialbus has run in all its submissions, once it has ended.
+
+    Of any other study the time from the start of the first trial to the end of the last one; None
+    before that.
+    """
 
     compute_time: timedelta
     """Sum of the durations of all trials."""
@@ -120,7 +133,8 @@ def summarize_study(study: Snapshot, config: Mapping[str, Any] | None = None) ->
             if count[name]
         },
         started_at=started_at,
-        wall_time=ended_at - started_at if started_at and ended_at else None,
+        wall_time=_read_elapsed(attributes)
+        or (ended_at - started_at if started_at and ended_at else None),
         compute_time=sum((trial.duration for trial in trials if trial.duration), timedelta()),
         savings=_estimate_savings(trials),
         failures=_group_failures(trials),
@@ -135,6 +149,14 @@ def get_state(trial: FrozenTrial) -> str:
     """Return the state of a trial in lower case; `lost` if the trainer was lost."""
     lost = trial.state is TrialState.FAIL and trial.user_attrs.get(STATE) == "lost"
     return "lost" if lost else trial.state.name.lower()
+
+
+def _read_elapsed(attributes: Mapping[str, Any]) -> timedelta | None:
+    """Return how long an ended study of trialbus has run; None for any other study."""
+    elapsed_s = attributes.get(ELAPSED)
+    if attributes.get(END) is None or not isinstance(elapsed_s, int | float):
+        return None
+    return timedelta(seconds=elapsed_s)
 
 
 def _estimate_savings(trials: Sequence[FrozenTrial]) -> PruningSavings | None:

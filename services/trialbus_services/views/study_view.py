@@ -380,7 +380,10 @@ class StudyView:
     def _update_best(self, value: float | None, trial: RunningTrial) -> None:
         if value is None or math.isnan(value) or not self.metrics:
             return
-        if self._best_complete is None or self._is_better(value, self._best_complete.value):
+        best = self._best_complete
+        # Of equal trials the first counts, as in the storage.
+        is_first = best is not None and value == best.value and trial.number < best.number
+        if best is None or is_first or self._is_better(value, best.value):
             self._best_complete = Best(value, trial.number, trial.params)
 
     def _apply_finished(self, event: events.StudyFinished) -> None:
