@@ -96,6 +96,24 @@ def test_a_service_that_is_killed_in_the_middle_is_started_again_and_no_trial_is
     until(lambda: not processes_of(bus), 10, "the end of all processes")
 
 
+def test_a_database_that_is_deleted_in_the_middle_is_rebuilt_from_the_log(bus: Bus) -> None:
+    study = launch(bus, *small_study(step_s=0.2))
+    until(lambda: finished_trials(bus) >= 3, 40, "three trials")
+    before = stored(bus).trials
+    for file in bus.directory.glob("optuna_studies.db*"):
+        file.unlink()
+    assert study.wait(60) == 0, study.printed()
+    assert_complete(bus)
+    assert "8 complete, 0 pruned, 0 failed" in study.printed()
+    for trial, earlier in zip(stored(bus).trials, before, strict=False):
+        assert (trial.params, trial.distributions) == (earlier.params, earlier.distributions)
+        if earlier.state.is_finished():
+            assert (trial.values, trial.user_attrs) == (earlier.values, earlier.user_attrs)
+            assert trial.duration
+            assert earlier.duration
+            assert abs((trial.duration - earlier.duration).total_seconds()) < 0.5
+
+
 def test_interrupted_in_the_middle_it_ends_everything_and_the_same_command_resumes(
     bus: Bus,
 ) -> None:

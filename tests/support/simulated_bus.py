@@ -51,6 +51,7 @@ class SimulatedLog:
 
     def __init__(self) -> None:
         self._records: list[Record] = []
+        self._gone: set[int] = set()
         self.committed = 0
         self.offset: int | None = 0
         self.last = 0
@@ -70,6 +71,12 @@ class SimulatedLog:
             )
             body = msgspec.Raw(codec.encode(event))
             self._records.append(Record(self.end, b"p", self.end + 1, path, body))
+
+    def forget(self, kept: tuple[type[events.Event], ...], end: int) -> None:
+        """Remove all events before an offset but those of some types."""
+        self._gone |= {
+            record.offset for record in self._records[:end] if not isinstance(record.event, kept)
+        }
 
     def restart(self) -> None:
         """Let the next optimizer begin at the committed offset."""
@@ -112,6 +119,8 @@ class SimulatedLog:
     ) -> Iterator[Record]:
         for record in self._records[start:end]:
             event = record.event
+            if record.offset in self._gone:
+                continue
             if isinstance(event, types) and study in (None, event.study):
                 yield record
 

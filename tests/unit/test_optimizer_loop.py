@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -659,31 +657,6 @@ def test_running_trials_are_pruned_once_when_the_grace_is_over_too(bus: Simulate
     bus.turn(events.TrialFinished(study="s", trial=0, state="pruned"))
     [end] = bus.log.select(events.StudyFinished)
     assert (end.reason, end.counts.pruned) == ("timeout", 1)
-
-
-def test_a_study_whose_database_file_is_removed_ends_as_failed_and_is_not_committed(
-    bus: SimulatedBus, tmp_path: Path
-) -> None:
-    file = tmp_path / "folder" / "studies.db"
-    file.parent.mkdir()
-    bus.database = optuna.storages.RDBStorage(f"sqlite:///{file}")
-    bus.start()
-    bus.submit()
-    bus.turn(complete_with_value(bus.request()))
-    assert find_verdicts(bus) == [(0, "complete")]
-    shutil.rmtree(file.parent)
-    committed = bus.log.committed
-    second = bus.request("r2")
-    bus.turn(complete_with_value(second))
-    assert bus.storage.flush(20)
-    bus.turn()
-    [end] = bus.log.select(events.StudyFinished)
-    assert end.reason == "failed"
-    assert f"the database file '{file}' was removed while the study ran" in str(end.error)
-    assert bus.log.committed == committed
-    bus.submit(name="next")
-    [end] = bus.log.select(events.StudyFinished, "next")
-    assert "was removed" in str(end.error), "nothing more is written into a file without a name"
 
 
 def test_a_study_whose_end_cannot_be_recorded_for_long_ends_as_failed_and_is_recorded_later(

@@ -120,6 +120,8 @@ class Announcer:
     def publish_recorded(self) -> None:
         """Publish announcements in order, up to the first with changes that are not recorded."""
         while self._announcements and self._storage.is_recorded(self._announcements[0].mark):
+            if self._storage.lost_storage is not None:  # with what was recorded
+                return
             announcement = self._announcements.popleft()
             self._n_published += 1
             if announcement.trial_id is not None and self._storage.is_taken(announcement.trial_id):

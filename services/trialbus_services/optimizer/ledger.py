@@ -35,6 +35,8 @@ class StudyState:
     stop_reason: str | None = None
     """Reason of the `stop` command; None without one."""
     is_paused: bool = False
+    offset: int = 0
+    """Offset of that submission."""
 
     @property
     def is_finished(self) -> bool:
@@ -163,9 +165,10 @@ class Ledger:
             trials = state.trials
         else:
             trials = TrialStates(event.study, self._hand_outs, self._withdrawn, self._lost)
+            trials.begin = self._offset
         trials.spec = event.spec
         self.studies[event.study] = StudyState(
-            event.spec, event.submission, trials, origin=event.origin
+            event.spec, event.submission, trials, origin=event.origin, offset=self._offset
         )
         return ()
 
@@ -173,6 +176,7 @@ class Ledger:
         state = self.studies.get(event.study)
         if state and state.submission == event.submission and state.started is None:
             state.started = event
+            state.trials.note_start(event, state.offset)
         return ()
 
     def _finish_study(self, event: events.StudyFinished) -> Iterable[AttemptEnd]:

@@ -27,11 +27,12 @@ from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.ledger import Ledger
 from trialbus_services.optimizer.other_programs import OtherPrograms
 from trialbus_services.optimizer.postponed import PostponedRecords
+from trialbus_services.optimizer.rebuilding import NoSampler, find_lost_trials, rebuild_study
 from trialbus_services.optimizer.running_study import RunningStudy
 from trialbus_services.optimizer.status import OptimizerStatus
 from trialbus_services.optimizer.status_collector import StatusCollector
 from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
-from trialbus_services.optimizer.storage_writer.writer import StorageLostError
+from trialbus_services.optimizer.storage_writer.writer import RebuildError, StorageLostError
 from trialbus_services.optimizer.study_end import (
     conclude,
     conclude_failed,
@@ -115,7 +116,7 @@ class OptimizerLoop:
                 self._ledger.apply(event, record.offset)
         for name, state in self._ledger.studies.items():
             if not state.is_finished:
-                self._open_study(name, committed)
+                self._open_study(name, committed, is_continued=True)
         for study in self._studies.values():
             study.recovered_at = self._wall_clock()
         if committed:
@@ -126,7 +127,13 @@ class OptimizerLoop:
 
         Returns:
             Whether more events may wait: then the next turn should follow at once.
+
+        Raises:
+            StorageLostError: The file of the storage was removed or replaced. Nothing was published
+                of what is not recorded: the next optimizer rebuilds the studies from the log.
         """
+        if self._storage.lost_storage is not None:
+            raise StorageLostError(self._storage.lost_storage)
         is_behind = self._read()
         # Nothing is decided before everything that was in the log at the start is known.
         self._is_live = self._is_live or self._inbox.caught_up
@@ -214,8 +221,8 @@ class OptimizerLoop:
                 self._apply_to_attempt(event, offset)
             case events.Enqueue():
                 self._enqueue(event, offset)
-            case events.StudyFinished():
-                self._release_finished(event)
+            case events.TrialAssigned() | events.StudyFinished():
+                self._note_own(event)
             case events.Stop():
                 if study := self._studies.get(event.study):
                     self._prune_running_trials(study, str(study.state.stop_reason))
@@ -301,6 +308,15 @@ class OptimizerLoop:
     def _has_param_requests(self) -> bool:
         return any(study.has_param_requests for study in self._studies.values())
 
+    def _note_own(self, event: events.TrialAssigned | events.StudyFinished) -> None:
+        """Apply an event that an optimizer published: the storage may lack what it tells."""
+        study = self._studies.get(event.study)
+        if isinstance(event, events.StudyFinished):
+            self._release_finished(event)
+        elif study is not None:
+            with self._guard(study):
+                study.restore_trial(event)
+
     def _announce_params(self, study: RunningStudy) -> None:
         """Announce the params that the sampler suggested for running trials."""
         for answer in study.take_suggested_params():
@@ -329,13 +345,17 @@ class OptimizerLoop:
             with self._guard(study):
                 self._announcer.announce(study.declare_started(self._wall_clock()))
 
-    def _open_study(self, name: str, end: int) -> None:
+    def _open_study(self, name: str, end: int, *, is_continued: bool = False) -> None:
         """Open a study as the log has the study up to an offset.
 
-        A study that waits for the storage is opened later.
+        A study that waits for the storage is opened later. Of a submission that is continued, the
+        trials are rebuilt that the storage lost; a new submission begins anew in an empty storage.
         """
         before = self._studies.pop(name, None)
         try:
+            state, storage = self._ledger.studies[name], self._storage
+            if is_continued and find_lost_trials(state, storage):
+                rebuild_study(state, storage, self._replay, end, self._make_rebuilding_loop)
             if before is not None:
                 before.close_sampler()
             study = RunningStudy(
@@ -358,6 +378,30 @@ class OptimizerLoop:
         else:
             self._studies[name] = study
 
+    def get_study(self, name: str) -> RunningStudy:
+        """Return a study that runs.
+
+        Raises:
+            StorageLostError: The study does not run; the message says why.
+        """
+        if name in self._studies:
+            return self._studies[name]
+        state = self._ledger.studies.get(name)
+        if state is None or state.end is None:
+            raise RebuildError("it has no submission of the study any more")
+        raise StorageLostError(str(state.end.error).removeprefix(f"{RebuildError.__name__}: "))
+
+    def _make_rebuilding_loop(self, bus: BusClients) -> OptimizerLoop:
+        return OptimizerLoop(
+            bus,
+            self._storage,
+            start_sampler=NoSampler,
+            collector=StatusCollector(),
+            allowed=self._allowed,
+            clock=self._clock,
+            wall_clock=self._wall_clock,
+        )
+
     def _open_postponed(self) -> None:
         """Open studies that wait for the storage, and apply the records that were postponed."""
         if not self._postponed or self._clock() < self._reopen_at:
@@ -368,7 +412,7 @@ class OptimizerLoop:
                 continue
             records = self._postponed.pop(name)
             end = records[0].offset if records else self._inbox.offset
-            self._open_study(name, end or 0)
+            self._open_study(name, end or 0, is_continued=True)
             if name in self._postponed:
                 self._postponed.keep_for(name, *records)
                 continue

@@ -34,6 +34,7 @@ from trialbus_services.optimizer.prune_decider import PruneDecider
 from trialbus_services.optimizer.registry import build_pruner, build_sampler
 from trialbus_services.optimizer.sampling.expected_trials import count_expected_trials
 from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
+from trialbus_services.optimizer.storage_writer.writer import RebuildError
 from trialbus_services.optimizer.study_recorder import StudyRecorder
 from trialbus_services.optimizer.trial_states import AttemptEnd, OpenTrial
 from trialbus_services.optimizer.trial_supply import SamplerError, StartSampler, TrialSupply
@@ -222,6 +223,39 @@ class RunningStudy:
         """Let a trial with params of the study's search space wait in the study."""
         params = self.spec.encode_params(event.params)
         self._supply.enqueue(msgspec.structs.replace(event, params=params))
+
+    def restore_trial(self, event: events.TrialAssigned) -> None:
+        """Create the trial of an assignment, if the storage has lost the trial.
+
+        Raises:
+            RebuildError: The log does not have the trials before, or not all about this trial.
+        """
+        self._recorder.restore_trial(self.spec, event)
+
+    def restore_verdict(self, verdict: events.TrialClosed) -> None:
+        """Let a trial that was rebuilt from the log end as its verdict says.
+
+        Raises:
+            RebuildError: The log rebuilds another end, or does not have the trial.
+        """
+        number = verdict.trial
+        try:
+            if number not in self._recorder.closed:
+                self.close_trial(_make_end(self.spec.name, verdict))
+            rebuilt = self.read_verdict(number)
+        except KeyError:
+            raise RebuildError(f"it has the end of trial {number}, and not its params") from None
+        if (rebuilt.state, rebuilt.values) != (verdict.state, verdict.values):
+            raise RebuildError(
+                f"it would restore trial {number} as {rebuilt.state} with {rebuilt.values}, which "
+                f"was {verdict.state} with {verdict.values}"
+            )
+        self._recorder.restore_end_time(number, verdict.at)
+
+    def restore_elapsed(self) -> None:
+        """Record how long the study had run before its newest submission."""
+        if self.state.started is not None:
+            self._recorder.record_elapsed(self.state.started.elapsed_s)
 
     def restore(self, event: events.EvaluationComplete | events.Prune) -> None:
         """Add an evaluation or a decision about an open trial from before a restart."""
@@ -421,3 +455,11 @@ class RunningStudy:
         """End the sampler and remove the study from memory; pending changes are still recorded."""
         self._supply.close()
         self._recorder.release()
+
+
+def _make_end(study: str, verdict: events.TrialClosed) -> AttemptEnd:
+    trial = OpenTrial(verdict.trial, verdict.attempt, prune_reason=verdict.reason)
+    # The other causes are of the verdict, and not of an attempt.
+    cause = None if verdict.cause in ("missing_metric", "bad_value") else verdict.cause
+    trial.causes = [*verdict.causes, *([cause] if cause else [])]
+    return AttemptEnd(study, trial, verdict.state, cause, verdict.values, error=verdict.error)

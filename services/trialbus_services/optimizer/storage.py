@@ -164,6 +164,13 @@ def check_url(url: str, *, is_written: bool = True) -> None:
             _check_database(url, database_url.database)
 
 
+def make_folder(url: str) -> None:
+    """Create the folder of a storage in a file that was removed with its folder."""
+    sqlite = _SQLITE_FILE.fullmatch(url)
+    if sqlite is not None:
+        Path(sqlite[1]).parent.mkdir(parents=True, exist_ok=True)
+
+
 def check_journal(path: str | Path) -> None:
     """Check that a path has no file, an empty file or a journal of Optuna.
 

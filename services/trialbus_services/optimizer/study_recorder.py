@@ -18,6 +18,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from trialbus.errors import SpecError
 from trialbus.messages import events
+from trialbus.study.spec import StudySpec
 from trialbus.study.trial_attributes import MAX_ATTRIBUTES, check_key, convert_value
 from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.optimizer.attributes import (
@@ -41,11 +42,13 @@ from trialbus_services.optimizer.attributes import (
     SUBMISSION,
     WORKER,
 )
+from trialbus_services.optimizer.distributions import make_distribution
 from trialbus_services.optimizer.ledger import StudyState
 from trialbus_services.optimizer.outcome import Outcome
 from trialbus_services.optimizer.recorded_study import check_fit
 from trialbus_services.optimizer.storage_limits import check_storage_limits
 from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
+from trialbus_services.optimizer.storage_writer.writer import RebuildError
 from trialbus_services.optimizer.trial_states import AttemptEnd
 from trialbus_services.optimizer.verdict import build_verdict
 
@@ -159,6 +162,56 @@ class StudyRecorder:
             for number, trial in state.trials.open.items()
             if number not in states or (trial.is_waiting and states[number].is_finished())
         }
+
+    def restore_trial(self, spec: StudySpec, event: events.TrialAssigned) -> None:
+        """Create the trial of an assignment that the storage lacks, as the trial was handed out.
+
+        Raises:
+            RebuildError: The log does not have the trials before, or not all about this trial.
+        """
+        if event.trial not in self._trial_ids:
+            self._create_lost(spec, event)
+        if event.attempt:
+            trial = self.get_trial(event.trial)
+            known: list[Any] = trial.user_attrs.get(HANDED_OUT) or ["", 0]
+            if event.attempt > known[1] and not trial.state.is_finished():
+                handed_out = [event.request, event.attempt]
+                trial_id = self.get_trial_id(event.trial)
+                self.storage.set_trial_user_attr(trial_id, HANDED_OUT, handed_out)
+
+    def _create_lost(self, spec: StudySpec, event: events.TrialAssigned) -> None:
+        number, trials = event.trial, self.study.get_trials(deepcopy=False)
+        if number > len(trials):
+            raise RebuildError(f"it has no trial {len(trials)}, and {number} after it")
+        stored = spec.encode_params(event.params)
+        if spec.define_by_run or not stored.keys() <= spec.space.keys():
+            raise RebuildError(f"it does not tell the ranges of the params of trial {number}")
+        trial = optuna.trial.create_trial(
+            state=TrialState.RUNNING,
+            params=stored,
+            distributions={name: make_distribution(spec.space[name]) for name in stored},
+            user_attrs={REQUEST: event.request},
+        )
+        trial.datetime_start = datetime.fromtimestamp(event.at)  # noqa: DTZ006 - as Optuna's
+        if number == len(trials):
+            self.add_trial(self.storage.create_new_trial(self.study_id, trial))
+            return
+        waiting = trials[number]
+        fixed: dict[str, Any] = waiting.system_attrs.get("fixed_params", {})
+        if waiting.state is not TrialState.WAITING or not fixed.items() <= stored.items():
+            raise RebuildError(f"trial {number} of the storage is another one")
+        trial_id = self.get_trial_id(number)
+        self.storage.set_trial_state_values(trial_id, TrialState.RUNNING)
+        for name, distribution in trial.distributions.items():
+            value = distribution.to_internal_repr(stored[name])
+            self.storage.set_trial_param(trial_id, name, value, distribution)
+        self.storage.set_trial_user_attr(trial_id, REQUEST, event.request)
+        self.storage.set_trial_times(trial_id, start=trial.datetime_start)
+
+    def restore_end_time(self, number: int, at: float) -> None:
+        """Record when a trial ended, in seconds since the epoch."""
+        end = datetime.fromtimestamp(at)  # noqa: DTZ006 - Optuna's times are local
+        self.storage.set_trial_times(self.get_trial_id(number), complete=end)
 
     def hand_out(self, trial: FrozenTrial, request: str, next_attempt: int) -> int:
         """Record the request that a trial is handed out for, and return the number of the attempt.

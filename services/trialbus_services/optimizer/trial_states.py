@@ -141,8 +141,23 @@ class TrialStates:
         # Not shared: a study that waits for the storage is behind the others.
         self._withdrawn = set(withdrawn)
         self._lost = set(lost)
+        #: Numbers of the trials that were handed out since the study began, or began anew.
+        self.handed_out: set[int] = set()
+        #: Offset of the submission with which the study began.
+        self.begin = 0
         #: Lowest attempt of each trial that may still run.
         self._next_attempts: dict[int, int] = {}
+
+    def note_start(self, event: events.StudyStarted, submitted: int) -> None:
+        """Note the start of a submission, with which a study that was deleted begins anew.
+
+        Args:
+            event: The start.
+            submitted: Offset of the submission.
+        """
+        if event.n_done < len(self.handed_out - self.open.keys()):
+            self.handed_out.clear()
+            self.begin = submitted
 
     def find_running(self, event: events.TrialEvent) -> OpenTrial | None:
         """Return the trial of an event about a running attempt; None if the attempt is over."""
@@ -204,6 +219,7 @@ class TrialStates:
 
     def _open_assigned(self, event: events.TrialAssigned, offset: int) -> OpenTrial:
         before = self.open.get(event.trial)
+        self.handed_out.add(event.trial)
         trial = self._open(
             OpenTrial(
                 number=event.trial,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from datetime import datetime
 from typing import Any
 
 from optuna.distributions import BaseDistribution
@@ -119,6 +121,28 @@ class WriteBehind(MemoryStorage):
             return self.get_study_id_from_name(study_name)
         except KeyError:
             return self.create_new_study(directions, study_name)
+
+    def has_study(self, study_name: str) -> bool:
+        """Return whether the storage has a study.
+
+        Raises:
+            StorageInternalError: The storage cannot be read.
+        """
+        try:
+            self.get_study_id_from_name(study_name)
+        except KeyError:
+            return False
+        return True
+
+    def count_trials(self, study_name: str) -> int:
+        """Return the number of trials of a study; 0 if the storage does not have the study.
+
+        Raises:
+            StorageInternalError: The storage cannot be read.
+        """
+        if not self.has_study(study_name):
+            return 0
+        return self.get_n_trials(self.get_study_id_from_name(study_name))
 
     def release(self, study_id: int) -> None:
         """Remove a study from memory; pending changes are still written."""
@@ -279,6 +303,17 @@ class WriteBehind(MemoryStorage):
             change.is_started |= state == TrialState.RUNNING
             change.row = TrialRow.from_trial(self._get_trial(trial_id))
             return True
+
+    def set_trial_times(
+        self, trial_id: int, *, start: datetime | None = None, complete: datetime | None = None
+    ) -> None:
+        """Set when a trial started, or ended, to another time than that of the call."""
+        with self._lock:
+            trial = copy.copy(self._get_trial(trial_id))
+            trial.datetime_start = start or trial.datetime_start
+            trial.datetime_complete = complete or trial.datetime_complete
+            self._set_trial(trial_id, trial)
+            self._open_change(trial_id).row = TrialRow.from_trial(trial)
 
     def set_trial_intermediate_value(
         self, trial_id: int, step: int, intermediate_value: float

@@ -51,6 +51,16 @@ class StorageLostError(TrialbusError):
     """What a storage, or a study in it, has recorded is gone; the message says why."""
 
 
+class RebuildError(StorageLostError):
+    """A study that the storage lost cannot be rebuilt from the log; the message says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the storage has lost trials of the study, and the log cannot restore them: {reason}; "
+            "restore the storage from a backup, or submit the study again to begin anew"
+        )
+
+
 @dataclass
 class StoredStudy:
     """The ids and the recorded curves of a study in the storage."""
