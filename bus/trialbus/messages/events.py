@@ -37,7 +37,7 @@ from trialbus.messages.param_events import (
     DefineByRun,
     ParamRequested,
     ParamSuggested,
-    Suggestion,
+    SuggestedValue,
 )
 from trialbus.messages.study_events import (
     BestTrial,
@@ -89,7 +89,7 @@ __all__ = [
     "StudyFinished",
     "StudyStarted",
     "StudySubmitted",
-    "Suggestion",
+    "SuggestedValue",
     "TrainerLost",
     "TrialAssigned",
     "TrialAttributeSet",

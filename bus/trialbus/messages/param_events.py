@@ -13,7 +13,7 @@ from trialbus.study.search_space import Choice, Param
 from trialbus.study.spec import Objective
 
 
-class Suggestion(msgspec.Struct, frozen=True, kw_only=True):
+class SuggestedValue(msgspec.Struct, frozen=True, kw_only=True):
     """A value that the sampler suggests before the training asks for the param."""
 
     param: Param
@@ -32,7 +32,7 @@ class DefineByRun(msgspec.Struct, frozen=True, kw_only=True):
     has_pruner: bool = False
     """Whether the study has a pruner, whose decision about each report a training waits for."""
 
-    suggestions: dict[str, Suggestion] = {}
+    suggestions: dict[str, SuggestedValue] = {}
     """Values that the sampler chose together, by param; they are used if the training asks for the
     param with a range or choices that hold the value."""
 

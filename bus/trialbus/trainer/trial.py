@@ -458,7 +458,7 @@ class Trial:
             )
 
 
-def _is_suggestion_for(suggestion: events.Suggestion, param: Param) -> bool:
+def _is_suggestion_for(suggestion: events.SuggestedValue, param: Param) -> bool:
     """Tell whether a suggestion is a value of a param, which is of the same kind."""
     is_same_kind = type(param) is type(suggestion.param) and all(
         getattr(param, name, None) == getattr(suggestion.param, name, None)

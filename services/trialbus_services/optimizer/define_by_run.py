@@ -20,7 +20,7 @@ def make_suggestions(relative: Mapping[str, tuple[Any, BaseDistribution]]) -> di
     Empty where the sampler chose nothing beforehand.
     """
     suggestions = {
-        name: events.Suggestion(
+        name: events.SuggestedValue(
             param=make_param(distribution),
             value=distribution.to_external_repr(distribution.to_internal_repr(value)),
         )
@@ -40,7 +40,7 @@ def describe_define_by_run(
     """
     if not spec.define_by_run:
         return None
-    suggestions = msgspec.convert(attributes.get(SUGGESTIONS, {}), dict[str, events.Suggestion])
+    suggestions = msgspec.convert(attributes.get(SUGGESTIONS, {}), dict[str, events.SuggestedValue])
     has_pruner = spec.pruner is not None and spec.pruner.type != "NopPruner"
     return events.DefineByRun(
         objectives=spec.objectives, has_pruner=has_pruner, suggestions=suggestions

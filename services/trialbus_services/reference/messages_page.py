@@ -26,7 +26,7 @@ _STRUCTS: tuple[type[msgspec.Struct], ...] = (
     events.BestTrial,
     events.TrialCounts,
     events.DefineByRun,
-    events.Suggestion,
+    events.SuggestedValue,
     Evaluation,
 )
 _LINKS = {struct.__name__: f"#{struct.__name__.lower()}" for struct in _STRUCTS} | {
