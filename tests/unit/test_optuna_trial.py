@@ -39,8 +39,8 @@ def assign(bus: TestBus, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]
                 for i, direction in enumerate(directions or ("maximize",))
             ),
             suggestions={
-                "x": events.Suggestion(param=X, value=0.25),
-                "kind": events.Suggestion(param=KIND, value=None),
+                "x": events.SuggestedValue(param=X, value=0.25),
+                "kind": events.SuggestedValue(param=KIND, value=None),
             },
         )
         assigned = events.TrialAssigned(
