@@ -22,6 +22,8 @@ from support.processes import Bus
 from support.sampler import wait_for_sampler
 from trialbus.messages import events
 from trialbus_services import optimize
+from trialbus_services.reporter.snapshot import Snapshot
+from trialbus_services.reporter.study_summary import summarize_study
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -66,6 +68,10 @@ def test_an_objective_gives_the_trials_of_plain_optuna(bus: Bus) -> None:
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE, TrialState.PRUNED}
     assert study.best_trial.user_attrs["squared"] == plain.best_trial.user_attrs["squared"]
     assert study.direction == plain.direction
+    config = summarize_study(Snapshot(study)).config or {}
+    assert config["study"]["n_trials"] == 16
+    assert config["study"]["params"]["shift"] == {"type": "int", "low": 1, "high": 8, "log": True}
+    assert config["sampler"] == {"type": "TPESampler", "seed": 3}
 
 
 def test_a_function_of_a_script_runs_without_a_guard_and_continues_its_study(bus: Bus) -> None:
@@ -73,6 +79,8 @@ def test_a_function_of_a_script_runs_without_a_guard_and_continues_its_study(bus
     script.write_text(
         f"""
 from trialbus_services import optimize
+from trialbus_services.reporter.snapshot import Snapshot
+from trialbus_services.reporter.study_summary import summarize_study
 
 scale = 2
 

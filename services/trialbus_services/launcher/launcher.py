@@ -140,6 +140,7 @@ def launch_study(
     report: bool = True,
     signals: Sequence[signal.Signals] = (signal.SIGINT,),
     follow: Follow | None = None,
+    command: Sequence[str] | None = None,
 ) -> events.StudyFinished:
     """Run a study until the study has ended, and return the `study_finished` event.
 
@@ -150,6 +151,7 @@ def launch_study(
         signals: Signals that interrupt the study as Ctrl-C does.
         follow: Called with each event of the study; an error of the call ends all services that
             were started and is raised, and the study can be resumed.
+        command: Command line of this program, as the study records it; None for `trialbus study`.
 
     Raises:
         TrialbusError: The config is wrong, or a service cannot be started or reached.
@@ -160,7 +162,11 @@ def launch_study(
         study=spec.name,
         spec=spec,
         submission=uuid.uuid4().hex,
-        origin=collect_origin(composed.config, ["trialbus", "study", *composed.arguments]),
+        origin=collect_origin(
+            composed.config,
+            command or ["trialbus", "study", *composed.arguments],
+            spec=None if sections.read_study(composed.config) == spec else spec,
+        ),
     )
     _check_limits(plan.storage.url, spec, submitted.origin)
     with (

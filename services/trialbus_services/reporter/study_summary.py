@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
 from typing import Any
 
+import msgspec
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus_services.config.secrets import mask_secrets
@@ -23,6 +25,7 @@ from trialbus_services.optimizer.attributes import (
     STATE,
     THINNED,
 )
+from trialbus_services.optimizer.distributions import make_param
 from trialbus_services.reporter.snapshot import Snapshot, get_curve
 from trialbus_services.views.notes import get_last_line
 
@@ -138,11 +141,32 @@ def summarize_study(study: Snapshot, config: Mapping[str, Any] | None = None) ->
         compute_time=sum((trial.duration for trial in trials if trial.duration), timedelta()),
         savings=_estimate_savings(trials),
         failures=_group_failures(trials),
-        config=mask_secrets(
-            config or _to_mapping(origin.get("config")) or _to_mapping(attributes.get(SPEC)) or None
+        config=_add_found_params(
+            mask_secrets(
+                config
+                or _to_mapping(origin.get("config"))
+                or _to_mapping(attributes.get(SPEC))
+                or None
+            ),
+            trials,
         ),
         origin=origin,
     )
+
+
+def _add_found_params(
+    config: Mapping[str, Any] | None, trials: Sequence[FrozenTrial]
+) -> Mapping[str, Any] | None:
+    """Return a config with the params that trials asked for, where the study declares none."""
+    study = _to_mapping((config or {}).get("study"))
+    if config is None or not study.get("define_by_run"):
+        return config
+    distributions = {name: d for trial in trials for name, d in trial.distributions.items()}
+    params: dict[str, Any] = {}
+    for name, distribution in distributions.items():
+        with suppress(ValueError):  # of a trial that another program added
+            params[name] = msgspec.to_builtins(make_param(distribution))
+    return {**config, "study": {**study, "params": params}}
 
 
 def get_state(trial: FrozenTrial) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -144,7 +145,9 @@ def optimize(
                 "load_if_exists=True)",
             )
         plan = launcher.make_plan(composition, spec)
-        end = launcher.launch_study(plan, console or Console(), report=report)
+        end = launcher.launch_study(
+            plan, console or Console(), report=report, command=_describe_command()
+        )
         study = find_study(url, spec.name)
     if study is None or end.reason == "failed":
         raise TrialbusError(f"study {spec.name!r} failed: {(end.error or end.reason).strip()}")
@@ -204,6 +207,12 @@ def _describe_space(space: Mapping[str, Any]) -> dict[str, Any]:
             for name, param in space.items()
         }
     )
+
+
+def _describe_command() -> list[str]:
+    """Return the command line of the script that calls `optimize`."""
+    file = getattr(sys.modules["__main__"], "__file__", None)
+    return ["python", *sys.argv] if file else ["optimize(...) in an interactive session"]
 
 
 def _count_jobs(n_jobs: int) -> int:
