@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -72,6 +73,26 @@ def test_an_objective_gives_the_trials_of_plain_optuna(bus: Bus) -> None:
     assert config["study"]["n_trials"] == 16
     assert config["study"]["params"]["shift"] == {"type": "int", "low": 1, "high": 8, "log": True}
     assert config["sampler"] == {"type": "TPESampler", "seed": 3}
+
+
+def test_a_study_file_runs_an_objective_and_shows_what_its_trials_asked_for(bus: Bus) -> None:
+    (bus.directory / "search.py").write_text(Path(objectives.__file__).read_text())
+    (bus.directory / "mine.yaml").write_text(
+        """
+trainer: {function: search:minimize_curve}
+study:
+  name: mine
+  define_by_run: true
+  objective: {metric: loss, direction: minimize}
+  n_trials: 3
+"""
+    )
+    study = bus.service("study", "mine.yaml", "storage.url=sqlite:///studies.db")
+    assert study.wait(60) == 0, study.printed()
+    assert "3 complete" in study.printed()
+    study = bus.service("study", "mine.yaml", "storage.url=sqlite:///studies.db", "--dry-run")
+    assert study.wait(30) == 0, study.printed()
+    assert "x: {type: float, low: -5.0, high: 5.0}" in study.printed()
 
 
 def test_a_function_of_a_script_runs_without_a_guard_and_continues_its_study(bus: Bus) -> None:

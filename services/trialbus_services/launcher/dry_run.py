@@ -18,8 +18,10 @@ from trialbus_services.config import settings
 from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.launcher.launcher import Plan
 from trialbus_services.optimizer.assignment import build_assignment
+from trialbus_services.optimizer.define_by_run import find_params
 from trialbus_services.optimizer.sampling.messages import Start
 from trialbus_services.optimizer.sampling.study_copy import StudyCopy
+from trialbus_services.optimizer.storage import find_study
 from trialbus_services.process import paths
 from trialbus_services.worker.command_line import build_environment, collect_values, fill_command
 
@@ -28,12 +30,15 @@ def format_plan(plan: Plan) -> str:
     """Return the config, the search space and the command of the first trial of a study."""
     spec = plan.spec
     config = mask_secrets(OmegaConf.to_container(plan.composed.config, resolve=True))
-    space = {name: msgspec.to_builtins(param) for name, param in spec.space.items()}
+    recorded = find_study(plan.storage.url, spec.name) if spec.define_by_run else None
+    params = find_params(recorded.get_trials(deepcopy=False)) if recorded else spec.space
+    space = {name: msgspec.to_builtins(param) for name, param in params.items()}
+    title = "What earlier trials asked for" if spec.define_by_run else "The search space"
     return "\n".join(
         [
             "# The config",
             yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
-            f"# The search space ({len(space)} params)",
+            f"# {title} ({len(space)} params)",
             *(f"{name}: {_format_on_one_line(param)}" for name, param in space.items()),
             "",
             "# The first trial",

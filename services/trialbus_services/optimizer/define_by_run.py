@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
 from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial
 
 from trialbus.messages import events
+from trialbus.study.search_space import Param
 from trialbus.study.spec import StudySpec
 from trialbus_services.optimizer.attributes import SUGGESTIONS
 from trialbus_services.optimizer.distributions import make_param
@@ -27,6 +30,16 @@ def make_suggestions(relative: Mapping[str, tuple[Any, BaseDistribution]]) -> di
         for name, (value, distribution) in relative.items()
     }
     return {SUGGESTIONS: msgspec.to_builtins(suggestions)} if suggestions else {}
+
+
+def find_params(trials: Sequence[FrozenTrial]) -> dict[str, Param]:
+    """Return the params that trials have, by name, each as the newest trial asked for the param."""
+    distributions = {name: d for trial in trials for name, d in trial.distributions.items()}
+    params: dict[str, Param] = {}
+    for name, distribution in distributions.items():
+        with suppress(ValueError):  # of a trial that another program added
+            params[name] = make_param(distribution)
+    return params
 
 
 def describe_define_by_run(

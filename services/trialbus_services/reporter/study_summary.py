@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
@@ -15,6 +14,7 @@ import msgspec
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus_services.config.secrets import mask_secrets
+<<<<<<< HEAD
 from trialbus_services.optimizer.attributes import (
     CAUSE,
     ELAPSED,
@@ -25,7 +25,10 @@ from trialbus_services.optimizer.attributes import (
     STATE,
     THINNED,
 )
-from trialbus_services.optimizer.distributions import make_param
+=======
+from trialbus_services.optimizer.attributes import CAUSE, ERROR, ORIGIN, SPEC, STATE, THINNED
+from trialbus_services.optimizer.define_by_run import find_params
+>>>>>>> f5f134b (Run an objective from a study file, and show in its dry run what earlier trials asked for)
 from trialbus_services.reporter.snapshot import Snapshot, get_curve
 from trialbus_services.views.notes import get_last_line
 
@@ -161,11 +164,7 @@ def _add_found_params(
     study = _to_mapping((config or {}).get("study"))
     if config is None or not study.get("define_by_run"):
         return config
-    distributions = {name: d for trial in trials for name, d in trial.distributions.items()}
-    params: dict[str, Any] = {}
-    for name, distribution in distributions.items():
-        with suppress(ValueError):  # of a trial that another program added
-            params[name] = msgspec.to_builtins(make_param(distribution))
+    params = msgspec.to_builtins(find_params(trials))
     return {**config, "study": {**study, "params": params}}
 
 

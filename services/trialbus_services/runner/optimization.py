@@ -134,7 +134,7 @@ def optimize(
         *([f"storage.url={quote_for_hydra(storage)}"] if storage is not None else []),
     ]
     with (
-        _describe_function(function) as training,
+        _describe_function(function, is_objective=space is None) as training,
         compose_config([*arguments, *training, *overrides]) as composition,
     ):
         url = sections.read_section(composition.config, settings.StorageSettings).url
@@ -222,7 +222,7 @@ def _count_jobs(n_jobs: int) -> int:
 
 
 @contextmanager
-def _describe_function(function: Callable[..., Any]) -> Generator[list[str]]:
+def _describe_function(function: Callable[..., Any], *, is_objective: bool) -> Generator[list[str]]:
     """Return the overrides that let a worker call a function, which a file may hold meanwhile.
 
     Raises:
@@ -231,8 +231,9 @@ def _describe_function(function: Callable[..., Any]) -> Generator[list[str]]:
     if not callable(function):
         raise SpecError("function", f"{function!r} cannot be called (expected a function)")
     preload = f"+trainer.env.{fork_server.PRELOAD_VARIABLE}={_OBJECTIVE_MODULE}"
+    further = [preload] if is_objective else []
     if is_importable(function):
-        yield [*build_overrides(function, Path()), preload]
+        yield [*build_overrides(function, Path()), *further]
         return
     with tempfile.TemporaryDirectory(prefix="trialbus-") as folder:
         path = write_function(function, Path(folder))
@@ -240,5 +241,5 @@ def _describe_function(function: Callable[..., Any]) -> Generator[list[str]]:
             "trainer=function",
             f"trainer.function={quote_for_hydra(str(path))}",
             f"+trainer.env.PYTHONPATH={quote_for_hydra(build_search_path())}",
-            preload,
+            *further,
         ]

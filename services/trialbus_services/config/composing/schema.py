@@ -53,6 +53,8 @@ def build_schema() -> DictConfig:
     # Lets `~study.params '+study.params={...}'` replace the search space of a study; `load_spec`
     # refuses unknown keys.
     OmegaConf.set_struct(config.study, value=False)
+    # Not missing: a study with `define_by_run` has none, and `load_spec` refuses any other.
+    config.study.params = {}
     return config
 
 
