@@ -115,13 +115,13 @@ def test_a_prune_raised_in_a_callback_ends_the_training_and_a_failed_study_leave
     assert Path("sweep_results/second/report.html").exists()
 
 
-def test_a_study_refused_for_what_the_storage_has_fails_with_the_optimizers_reason(
+def test_a_study_that_does_not_fit_the_storage_is_refused_with_the_reason(
     bus: Bus,
 ) -> None:
     storage = "sqlite:///optuna_studies.db"
     optuna.create_study(study_name="refused", storage=storage, direction="minimize")
     running = runner(bus, study("refused"), max_concurrent_trials=1)
-    with pytest.raises(trialbus.TrialbusError, match=r"study .refused. failed: .*direction"):
+    with pytest.raises(trialbus.TrialbusError, match=r"objective.direction: .* does not fit the study .refused."):
         running.run_study(running.spec.studies[0])
 
 
