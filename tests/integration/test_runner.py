@@ -121,7 +121,9 @@ def test_a_study_that_does_not_fit_the_storage_is_refused_with_the_reason(
     storage = "sqlite:///optuna_studies.db"
     optuna.create_study(study_name="refused", storage=storage, direction="minimize")
     running = runner(bus, study("refused"), max_concurrent_trials=1)
-    with pytest.raises(trialbus.TrialbusError, match=r"objective.direction: .* does not fit the study .refused."):
+    with pytest.raises(
+        trialbus.TrialbusError, match=r"objective.direction: .* does not fit the study .refused."
+    ):
         running.run_study(running.spec.studies[0])
 
 
