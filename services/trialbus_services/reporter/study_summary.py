@@ -14,7 +14,6 @@ import msgspec
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus_services.config.secrets import mask_secrets
-<<<<<<< HEAD
 from trialbus_services.optimizer.attributes import (
     CAUSE,
     ELAPSED,
@@ -25,10 +24,7 @@ from trialbus_services.optimizer.attributes import (
     STATE,
     THINNED,
 )
-=======
-from trialbus_services.optimizer.attributes import CAUSE, ERROR, ORIGIN, SPEC, STATE, THINNED
 from trialbus_services.optimizer.define_by_run import find_params
->>>>>>> f5f134b (Run an objective from a study file, and show in its dry run what earlier trials asked for)
 from trialbus_services.reporter.snapshot import Snapshot, get_curve
 from trialbus_services.views.notes import get_last_line
 
