@@ -1,4 +1,4 @@
-"""`./scripts/bench {bus,optimizer,trainer} [--quick] [--json]`: measure one part of trialbus."""
+"""`./scripts/bench {bus,optimizer,study,trainer} [--quick] [--json]`: measure a part."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bus, optimizer, trainer
+from benchmarks import bus, optimizer, study, trainer
 
-_BENCHMARKS = {"bus": bus, "optimizer": optimizer, "trainer": trainer}
+_BENCHMARKS = {"bus": bus, "optimizer": optimizer, "study": study, "trainer": trainer}
 
 
 def main() -> int:

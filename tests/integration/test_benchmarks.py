@@ -34,9 +34,20 @@ TRAINER_KEYS = {
 }
 
 
+STUDY_KEYS = {
+    "first_trial_s",
+    "last_trial_to_prompt_s",
+    "overhead_per_trial_ms_cold",
+    "overhead_per_trial_ms_warm",
+    "ratio_wall_optuna_subprocess",
+}
+
+
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize(
-    ("benchmark", "keys"), [("bus", KEYS), ("trainer", TRAINER_KEYS)], ids=["bus", "trainer"]
+    ("benchmark", "keys"),
+    [("bus", KEYS), ("trainer", TRAINER_KEYS), ("study", STUDY_KEYS)],
+    ids=["bus", "trainer", "study"],
 )
 def test_a_benchmark_yields_every_figure_or_says_why_not(benchmark: str, keys: set[str]) -> None:
     done = subprocess.run(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import math
 import sys
@@ -97,6 +96,8 @@ class Subscriber(Generic[E_co]):
             self._commit_handled()
 
     async def _arrivals(self) -> AsyncIterator[E_co]:
+        import asyncio  # a training reads no events, and starts faster without
+
         loop = asyncio.get_running_loop()
         while True:
             event = self._take_event()

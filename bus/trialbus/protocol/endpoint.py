@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 from pathlib import Path
@@ -77,6 +76,8 @@ def is_local(endpoint: str) -> bool:
     """Tell whether only this machine can reach the endpoint."""
     if endpoint.startswith(_IPC):
         return True
+    import ipaddress
+
     host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
     try:
         return ipaddress.ip_address(host).is_loopback

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import types
 from collections.abc import Iterable, Mapping
@@ -73,6 +72,8 @@ def format_expected(name: str, names: Iterable[str]) -> str:
 
 def find_nearest(name: str, names: Iterable[str]) -> str | None:
     """Return the known name that is nearest to a misspelt name, or None if no name is near."""
+    import difflib  # only for errors
+
     return next(iter(difflib.get_close_matches(name, list(names), n=1)), None)
 
 

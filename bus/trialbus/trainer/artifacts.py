@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 import os
 import shutil
 import uuid
@@ -46,6 +45,8 @@ def store_artifact(path: Path, *, study: str, trial: int, attempt: int) -> event
         draft.replace(folder / artifact)
     finally:
         draft.unlink(missing_ok=True)
+    import mimetypes
+
     mimetype, encoding = mimetypes.guess_type(path.name)
     return events.ArtifactLogged(
         study=study,

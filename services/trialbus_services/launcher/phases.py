@@ -28,9 +28,9 @@ from trialbus_services.config.composing import compose_config
 from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.launcher import launcher
 from trialbus_services.optimizer.attributes import END, SPEC
+from trialbus_services.optimizer.best_trials import find_best_trials
 from trialbus_services.optimizer.recorded_spec import decode_recorded, read_spec
 from trialbus_services.optimizer.storage import find_study
-from trialbus_services.optimizer.study_recorder import find_best_trials
 from trialbus_services.process import exit_codes
 from trialbus_services.views.formats import format_params
 

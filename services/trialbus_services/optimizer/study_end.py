@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import optuna
 
 from trialbus.messages import events
+from trialbus_services.optimizer.best_trials import find_best_trials
 from trialbus_services.optimizer.ledger import StudyState
 from trialbus_services.optimizer.running_study import RunningStudy
 from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
-from trialbus_services.optimizer.study_recorder import find_best_trials, make_counts
+from trialbus_services.optimizer.study_recorder import make_counts
 from trialbus_services.process.error_text import describe_error
 
 

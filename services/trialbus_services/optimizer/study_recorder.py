@@ -42,6 +42,7 @@ from trialbus_services.optimizer.attributes import (
     SUBMISSION,
     WORKER,
 )
+from trialbus_services.optimizer.best_trials import find_best_trials
 from trialbus_services.optimizer.distributions import make_distribution
 from trialbus_services.optimizer.ledger import StudyState
 from trialbus_services.optimizer.outcome import Outcome
@@ -416,12 +417,3 @@ def make_counts(counts: Mapping[TrialState, int]) -> events.TrialCounts:
         pruned=counts.get(TrialState.PRUNED, 0),
         failed=counts.get(TrialState.FAIL, 0),
     )
-
-
-def find_best_trials(study: optuna.Study) -> list[events.BestTrial]:
-    """Return the best trial of a study, or the Pareto front; empty without a feasible trial."""
-    try:
-        best = study.best_trials if len(study.directions) > 1 else [study.best_trial]
-    except ValueError:
-        return []
-    return [events.BestTrial(number=t.number, values=list(t.values), params=t.params) for t in best]
