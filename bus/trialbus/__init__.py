@@ -50,6 +50,7 @@ from trialbus.study.search_space import CategoricalParam, FloatParam, IntParam
 from trialbus.study.spec import Component, Evaluation, Objective, PruneBy, StudySpec
 from trialbus.study.spec_loading import load_spec
 from trialbus.trainer.attachment import attach, report, trials
+from trialbus.trainer.requester import RequestedTrial, TrialRequester
 from trialbus.trainer.trial import Trial
 
 __all__ = [
@@ -80,6 +81,7 @@ __all__ = [
     "ReportReady",
     "RequestRefused",
     "RequestWithdrawn",
+    "RequestedTrial",
     "Resume",
     "SpecError",
     "Stop",
@@ -98,6 +100,7 @@ __all__ = [
     "TrialFinished",
     "TrialPruned",
     "TrialRequested",
+    "TrialRequester",
     "TrialStarted",
     "TrialbusError",
     "UnknownEvent",

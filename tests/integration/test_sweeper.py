@@ -235,3 +235,37 @@ def test_a_sweep_inside_a_trial_is_refused(folder: Folder) -> None:
     )
     assert process.returncode == 1
     assert "error: hydra.mode: this Hydra application runs a sweep" in process.stderr
+
+
+def test_jobs_of_the_user_s_own_launcher_report_and_have_the_number_of_the_trial(
+    folder: Folder,
+) -> None:
+    folder.write(
+        """
+        number = HydraConfig.get().job.num
+        trialbus.report(0, {"loss": 5.0})
+        if number == 1:
+            raise trialbus.TrialPruned("by the job")
+        if number == 2:
+            raise RuntimeError("job 2")
+        return cfg.x
+        """,
+        x=0,
+    )
+    output = folder.sweep(
+        "hydra.sweeper.study_name=s",
+        "hydra.sweeper.n_trials=5",
+        "hydra.sweeper.jobs=launcher",
+        "hydra.sweeper.max_failure_rate=1",
+        "hydra.sweeper.metric=loss",
+        "x=interval(0,1)",
+    )
+    assert "Launching 2 jobs locally" in output
+    assert "TRIALBUS" not in output  # variables of a job are hidden from the list of jobs
+    trials = folder.study().trials
+    assert [trial.state.name for trial in trials] == [
+        *("COMPLETE", "PRUNED", "FAIL", "COMPLETE", "COMPLETE")
+    ]
+    assert all(trial.intermediate_values == {0: 5.0} for trial in trials)
+    assert all(t.value == t.params["x"] for t in trials if t.state == TrialState.COMPLETE)
+    assert (folder.path / "out/4/.hydra/overrides.yaml").is_file()

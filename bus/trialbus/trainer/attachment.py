@@ -287,8 +287,10 @@ def _is_multirun() -> bool:
     module = sys.modules.get("hydra.core.hydra_config")
     if module is None or not module.HydraConfig.initialized():
         return False
-    mode = module.HydraConfig.get().mode
-    return bool(getattr(mode, "name", mode) == "MULTIRUN")
+    config = module.HydraConfig.get()
+    is_multirun = getattr(config.mode, "name", config.mode) == "MULTIRUN"
+    # A sweeper that requests the trials itself gives each of its jobs one.
+    return is_multirun and TRIAL_VARIABLE not in config.job.env_set
 
 
 def _digest(text: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping
-from typing import Any, SupportsIndex
+from collections.abc import Mapping, Sequence
+from typing import Any, SupportsFloat, SupportsIndex
 
 from trialbus.messages.trial_events import MAX_METRICS
 from trialbus.study.validation import is_mapping
@@ -114,3 +114,28 @@ def _convert_number(key: str, value: Any) -> float:
 def _describe(value: Any) -> str:
     shape = getattr(value, "shape", None)
     return f"{type(value).__name__} of shape {tuple(shape)}" if shape else repr(value)
+
+
+def convert_values(values: SupportsFloat | Sequence[SupportsFloat]) -> list[float]:
+    """Return objective values as a list of numbers.
+
+    Args:
+        values: Objective value of a trial, or its values.
+
+    Raises:
+        TypeError: A value is not a number.
+        ValueError: A value is an integer beyond the range of a float.
+    """
+    sequence = list(values) if isinstance(values, Sequence) else [values]
+    try:
+        if isinstance(values, str | bytes):
+            raise TypeError  # noqa: TRY301 - float() accepts text such as "1"
+        return [float(value) for value in sequence]
+    except OverflowError:
+        raise ValueError(
+            "the objective is an integer beyond the range of a float, expected at most 1.8e308"
+        ) from None
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"the objective is {values!r}, expected a number or a list of numbers"
+        ) from None

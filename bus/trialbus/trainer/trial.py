@@ -34,7 +34,13 @@ from trialbus.trainer.channel import Channel, SilentChannel
 from trialbus.trainer.checkpoint import Checkpoints, locate_checkpoints
 from trialbus.trainer.defaults import add_defaults, check_defaults
 from trialbus.trainer.distributed import Ranks
-from trialbus.trainer.metrics import MAX_STEP, NO_METRICS, convert_step, flatten_metrics
+from trialbus.trainer.metrics import (
+    MAX_STEP,
+    NO_METRICS,
+    convert_step,
+    convert_values,
+    flatten_metrics,
+)
 from trialbus.trainer.run_directory import make_run_directory
 from trialbus.trainer.termination import Termination
 
@@ -377,7 +383,7 @@ class Trial:
             TypeError: A value is not a number.
             ValueError: A value is an integer beyond the range of a float.
         """
-        self._finish("complete", values=None if values is None else _convert_values(values))
+        self._finish("complete", values=None if values is None else convert_values(values))
 
     def set_defaults(
         self, defaults: Mapping[str, Any] | None = None, budget: int | None = None
@@ -465,22 +471,6 @@ def _is_suggestion_for(suggestion: events.SuggestedValue, param: Param) -> bool:
         for name in ("choices", "log")
     )
     return is_same_kind and param.contains(suggestion.value)
-
-
-def _convert_values(values: SupportsFloat | Sequence[SupportsFloat]) -> list[float]:
-    sequence = list(values) if isinstance(values, Sequence) else [values]
-    try:
-        if isinstance(values, str | bytes):
-            raise TypeError  # noqa: TRY301 - float() accepts text such as "1"
-        return [float(value) for value in sequence]
-    except OverflowError:
-        raise ValueError(
-            "the objective is an integer beyond the range of a float, expected at most 1.8e308"
-        ) from None
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"the objective is {values!r}, expected a number or a list of numbers"
-        ) from None
 
 
 _tokens = itertools.count()

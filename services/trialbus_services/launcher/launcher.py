@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import optuna
@@ -53,8 +53,9 @@ logger = logging.getLogger(__name__)
 _POLL_S = 0.25
 _REPORT_TIMEOUT_S = 120.0
 
-#: Called with each event of a study while the study runs; an exception ends the launch.
-Follow = Callable[[events.AnyEvent], object]
+#: Called with each event of a study, and with None while no event comes; an exception ends the
+#: launch.
+Follow: TypeAlias = Callable[[events.AnyEvent | None], object]
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,9 @@ def launch_study(
         console: Console on which progress is shown.
         report: Whether to start a reporter and wait for the report.
         signals: Signals that interrupt the study as Ctrl-C does.
-        follow: Called with each event of the study; an error of the call ends all services that
-            were started and is raised, and the study can be resumed.
+        follow: Called with each event of the study, and with None while no event comes; an error
+            of the call ends all services that were started and is raised, and the study can be
+            resumed.
         command: Command line of this program, as the study records it; None for `trialbus study`.
 
     Raises:
@@ -325,7 +327,7 @@ def _follow(
         if event is not None:
             view.apply(event)
         terminal.update()
-        if follow is not None and event is not None:
+        if follow is not None:
             follow(event)
         if isinstance(event, events.TrialStarted | events.StudyFinished):
             services.start_reporter()

@@ -38,7 +38,7 @@ class FailureWatch:
         self._ended = 0
         self._failed = 0
 
-    def follow(self, event: events.AnyEvent) -> None:
+    def follow(self, event: events.AnyEvent | None) -> None:
         """Count the end of a trial.
 
         Raises:

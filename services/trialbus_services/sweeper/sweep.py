@@ -22,13 +22,16 @@ from trialbus.messages import events
 from trialbus.study.spec import StudySpec
 from trialbus.trainer.assignment import TRIAL_VARIABLE
 from trialbus.trainer.attachment import MULTIRUN_ERROR
+from trialbus.trainer.requester import TrialRequester
 from trialbus_services.config.composing import compose_config
 from trialbus_services.config.settings import PICKLE_SUFFIX
-from trialbus_services.launcher.launcher import Plan, launch_study, make_plan
+from trialbus_services.launcher.interruption import Interruption
+from trialbus_services.launcher.launcher import Follow, Plan, launch_study, make_plan
 from trialbus_services.optimizer.storage import find_study
 from trialbus_services.process.exit_codes import ServiceError
 from trialbus_services.sweeper.application import Application, write_application
 from trialbus_services.sweeper.failures import FailureWatch
+from trialbus_services.sweeper.launching import StudyThread, make_launcher, run_batches
 from trialbus_services.sweeper.results import write_multirun, write_results
 from trialbus_services.sweeper.search_space import (
     SweepSpace,
@@ -46,6 +49,7 @@ from trialbus_services.worker.command_line import quote_for_hydra
 
 logger = logging.getLogger(__name__)
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _JOB_MODULE = "trialbus_services.sweeper.job"
 
 
@@ -111,12 +115,15 @@ class _Sweep:
 
     def _run_study(self) -> tuple[Plan, events.StudyFinished]:
         """Run the study, and return how it was run and how it ended."""
+        if self._settings.jobs == "launcher":
+            return self._run_batches()
         with tempfile.TemporaryDirectory(prefix="trialbus-") as folder:
             file = Path(folder) / f"application{PICKLE_SUFFIX}"
             write_application(self._application, file)
             if self._settings.jobs == "fork":
                 try:
-                    return self._launch(_fork_jobs(file))
+                    plan = self._make_plan(_fork_jobs(file))
+                    return plan, self._launch(plan)
                 except ServiceError as error:
                     if "trainer.function" not in str(error):
                         raise
@@ -125,20 +132,42 @@ class _Sweep:
                         "each job starts a new process (hydra.sweeper.jobs=spawn), since the "
                         f"application cannot be forked: {reason.partition(' (see ')[0]}"
                     )
-            return self._launch(_spawn_jobs(file))
+            plan = self._make_plan(_spawn_jobs(file))
+            return plan, self._launch(plan)
 
-    def _launch(self, trainer: Sequence[str]) -> tuple[Plan, events.StudyFinished]:
+    def _run_batches(self) -> tuple[Plan, events.StudyFinished]:
+        """Run the study with jobs that the user's launcher runs in batches."""
+        if self._settings.custom_search_space is not None:
+            raise SpecError(
+                "hydra.sweeper.jobs",
+                "'launcher' with custom_search_space, whose params a job asks for (expected fork "
+                "or spawn)",
+            )
+        plan = self._make_plan(["launcher=none"])
+        launcher = make_launcher(self._application)
+        with (
+            Interruption(_SIGNALS),
+            StudyThread(lambda follow: self._launch(plan, follow)) as study,
+        ):
+            run_batches(
+                study,
+                self._application,
+                launcher,
+                lambda: TrialRequester(self._name, endpoint=plan.bus.endpoint, name="launcher"),
+                self._settings.n_jobs,
+            )
+            return plan, study.wait()
+
+    def _launch(self, plan: Plan, follow: Follow | None = None) -> events.StudyFinished:
         """Run the study on services of its own, or on those that run."""
-        plan = self._make_plan(trainer)
         watch = FailureWatch(self._settings.max_failure_rate, self._settings.n_jobs)
-        end = launch_study(
-            plan,
-            self._console,
-            report=False,
-            signals=(signal.SIGINT, signal.SIGTERM),
-            follow=watch.follow,
-        )
-        return plan, end
+
+        def follow_both(event: events.AnyEvent | None) -> None:
+            watch.follow(event)
+            if follow is not None:
+                follow(event)
+
+        return launch_study(plan, self._console, report=False, signals=_SIGNALS, follow=follow_both)
 
     def _make_plan(self, trainer: Sequence[str]) -> Plan:
         """Return the study and the settings of its services, checked."""
