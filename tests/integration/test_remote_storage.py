@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
 import sys
+from importlib.util import find_spec
 
 import optuna
 import pytest
 
+import trialbus
 from support.client import SPEC, Client
 from support.processes import Bus
 from support.until import until
@@ -45,6 +49,48 @@ def test_a_study_is_recorded_through_optunas_grpc_storage(bus: Bus) -> None:
     (recorded,) = until(read, 20)
     assert recorded.params == trial.params
     assert list(recorded.intermediate_values) == [0, 1, 2]
+
+
+def has_ended(study: optuna.Study, number: int) -> bool:
+    return study.trials[number].state.is_finished()
+
+
+def start_redis(bus: Bus) -> str:
+    """Start a Redis server and return its URL."""
+    server = shutil.which("redis-server")
+    if server is None or find_spec("redis") is None:
+        pytest.skip("there is no redis-server, or no package redis")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    redis = bus.run("redis", [server, "--port", str(port), "--save", "", "--dir", "."])
+    until(lambda: "Ready to accept connections" in redis.printed(), 20, "Redis")
+    return f"redis://127.0.0.1:{port}"
+
+
+def test_a_study_in_redis_goes_on_after_a_kill_of_the_optimizer(bus: Bus) -> None:
+    url = start_redis(bus)
+    bus.hub()
+    optimizer = bus.service("optimizer", f"storage.url={url}")
+    client = Client(bus)
+    client.submit()
+    handed_out = [client.run_one() for _ in range(3)]
+    running = client.ask()
+    client.report(running, 0, loss=2.0)
+    study = optuna.load_study(study_name=SPEC.name, storage=open_storage(url))
+    until(lambda: has_ended(study, 2), 20, "the end of trial 2")
+    optimizer.kill()
+    client.report(running, 1, loss=1.0)
+    client.finish(running)
+    optimizer.start()
+    handed_out += [running, *(client.run_one() for _ in range(4))]
+    end = client.next(trialbus.StudyFinished)
+    client.close()
+    assert (end.reason, end.counts.complete) == ("exhausted", 8)
+    assert [trial.params for trial in study.trials] == [trial.params for trial in handed_out]
+    assert {trial.state for trial in study.trials} == {optuna.trial.TrialState.COMPLETE}
+    assert study.trials[3].intermediate_values == {0: 2.0, 1: 1.0}
+    assert study.best_trial.number == end.best_trials[0].number
 
 
 @pytest.mark.parametrize(

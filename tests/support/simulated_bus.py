@@ -223,11 +223,11 @@ class SimulatedBus:
             self.clock.now += 1.0
             self.loop.turn()
 
-    def submit(self, **changes: Any) -> None:
+    def submit(self, submission: str = "1", **changes: Any) -> None:
         """Submit a study."""
         spec = msgspec.structs.replace(SPEC, **changes)
         submitted = events.StudySubmitted(
-            study=spec.name, spec=spec, submission="1", at=self.clock.now
+            study=spec.name, spec=spec, submission=submission, at=self.clock.now
         )
         self.turn(submitted)
 

@@ -176,3 +176,27 @@ def test_a_study_of_which_the_log_has_only_the_end_fails_with_the_reason_and_beg
     )
     bus.submit(n_trials=4)
     assert bus.request("r3", session="v").trial == 0
+
+
+@pytest.mark.parametrize("is_behind", [False, True], ids=["committed", "not committed"])
+def test_a_finished_study_whose_database_is_gone_begins_anew_when_it_is_submitted_again(
+    bus: SimulatedBus, tmp_path: Path, *, is_behind: bool
+) -> None:
+    bus.submit(n_trials=2)
+    for request in ("r0", "r1"):
+        assigned = bus.request(request)
+        committed = bus.log.committed
+        bus.turn(*evaluate(assigned, 1.0), finish(assigned))
+    bus.turn()
+    assert bus.find_end() == "exhausted"
+    if is_behind:
+        bus.log.committed = committed
+    bus.database = open_database(tmp_path, "second")
+    bus.start()
+    bus.turn()
+    bus.submit(n_trials=2, submission="2")
+    assert bus.request("r2").trial == 0
+    bus.start()  # what the log had of the study before is not looked for
+    bus.turn()
+    assert bus.request("r3").trial == 1
+    assert len(bus.trials()) == 2

@@ -24,7 +24,7 @@ from trialbus.messages import events
 from trialbus_services.optimizer.allowed_modules import AllowedModules
 from trialbus_services.optimizer.announcer import Announcer
 from trialbus_services.optimizer.bus import BusClients
-from trialbus_services.optimizer.ledger import Ledger
+from trialbus_services.optimizer.ledger import Ledger, StudyState
 from trialbus_services.optimizer.other_programs import OtherPrograms
 from trialbus_services.optimizer.postponed import PostponedRecords
 from trialbus_services.optimizer.rebuilding import NoSampler, find_lost_trials, rebuild_study
@@ -355,6 +355,8 @@ class OptimizerLoop:
         try:
             state, storage = self._ledger.studies[name], self._storage
             if is_continued and find_lost_trials(state, storage):
+                if self._ends_later(state, end):
+                    return
                 rebuild_study(state, storage, self._replay, end, self._make_rebuilding_loop)
             if before is not None:
                 before.close_sampler()
@@ -390,6 +392,15 @@ class OptimizerLoop:
         if state is None or state.end is None:
             raise RebuildError("it has no submission of the study any more")
         raise StorageLostError(str(state.end.error).removeprefix(f"{RebuildError.__name__}: "))
+
+    def _ends_later(self, state: StudyState, offset: int) -> bool:
+        """Tell whether the log ends the newest submission of a study behind an offset."""
+        records = self._replay(events.StudyFinished, study=state.spec.name, start=offset)
+        ends = [self._decode(record) for record in records]
+        return any(
+            isinstance(end, events.StudyFinished) and end.submission == state.submission
+            for end in ends
+        )
 
     def _make_rebuilding_loop(self, bus: BusClients) -> OptimizerLoop:
         return OptimizerLoop(

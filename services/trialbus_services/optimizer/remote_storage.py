@@ -57,13 +57,12 @@ def open_remote_storage(url: str) -> BaseStorage:
     """
     parts = urlsplit(url)
     try:
-        if parts.scheme == _GRPC:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", ExperimentalWarning)
-                storage = GrpcStorageProxy(host=parts.hostname or "", port=parts.port or 0)
-            storage.wait_server_ready(timeout=_ANSWER_S)
-            return storage
-        return JournalStorage(JournalRedisBackend(url))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            if parts.scheme != _GRPC:
+                return JournalStorage(JournalRedisBackend(url))
+            storage = GrpcStorageProxy(host=parts.hostname or "", port=parts.port or 0)
+        storage.wait_server_ready(timeout=_ANSWER_S)
     except Exception as error:  # the clients have exceptions of their own
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise SpecError(
@@ -71,3 +70,4 @@ def open_remote_storage(url: str) -> BaseStorage:
             f"{mask_secrets(url)!r} cannot be opened: {reason} "
             "(expected a server that answers at this address)",
         ) from error
+    return storage
