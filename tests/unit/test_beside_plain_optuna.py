@@ -11,12 +11,14 @@ import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 from optuna.storages import BaseStorage
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 
 from support.simulated_bus import SimulatedBus
 from trialbus.messages import events
-from trialbus_services.optimizer.attributes import REQUEST
+from trialbus_services.optimizer.attributes import ERROR, REQUEST
 from trialbus_services.optimizer.storage import open_storage
+from trialbus_services.optimizer.storage_writer import WriteBehind
 
 
 @pytest.fixture(params=["sqlite", "journal"])
@@ -88,6 +90,76 @@ def request_trial(bus: SimulatedBus, request: str) -> events.TrialAssigned:
 
 def read(storage: BaseStorage) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name="s", storage=storage).get_trials()
+
+
+def test_numbers_stay_unique_when_trials_follow_one_whose_number_was_taken(
+    storage: BaseStorage,
+) -> None:
+    """Also those that are created before the study is loaded again."""
+    recorder = WriteBehind(storage, interval_s=None)
+    study_id = recorder.load_or_create_study("s", [StudyDirection.MINIMIZE])
+    study = optuna.load_study(study_name="s", storage=storage)
+    study.enqueue_trial({"x": 0.5})
+    for _ in range(2):
+        recorder.create_new_trial(study_id)
+        assert recorder.write_pending()
+    assert recorder.has_conflicts(study_id)
+    assert [trial.number for trial in read(storage)] == [0, 1, 2]
+
+
+def test_a_trial_that_another_program_ended_is_not_tried_again(
+    bus: SimulatedBus, other: Other, storage: BaseStorage
+) -> None:
+    bus.submit(n_trials=2)
+    first, second = request_trial(bus, "r0"), request_trial(bus, "r1")
+    other.run("study.tell(0, 0.25)")
+    bus.turn(evaluate(first, 0))
+    bus.turn(
+        events.TrialFinished(study="s", trial=0, attempt=0, state="preempted", cause="preempted")
+    )
+    bus.turn(events.TrialRequested(study="s", request="r2", session="w"))
+    bus.turn(evaluate(second, 0), complete(second))
+    bus.turn()
+    verdicts = {verdict.trial: verdict.values for verdict in bus.log.select(events.TrialClosed)}
+    assert verdicts == {0: [0.25], 1: [1.0]}
+    [end] = bus.log.select(events.StudyFinished)
+    assert (end.reason, end.counts.complete) == ("exhausted", 2)
+    assert [trial.values for trial in read(storage)] == [[0.25], [1.0]]
+
+
+@pytest.mark.parametrize("next_attempt", [False, True], ids=["waits", "begins"])
+def test_the_end_of_a_study_counts_what_another_program_did_to_its_last_trials(
+    next_attempt: bool, bus: SimulatedBus, other: Other
+) -> None:
+    bus.submit(n_trials=2)
+    for request in ("r0", "r1"):
+        request_trial(bus, request)
+    bus.turn(events.TrainerLost(study="s", session="w", kind="worker"))
+    other.run("study.tell(0, 0.25)\nstudy.tell(1, state=optuna.trial.TrialState.FAIL)")
+    if next_attempt:
+        bus.turn(events.TrialRequested(study="s", request="r2", session="v"))
+        bus.turn(events.TrainerLost(study="s", session="v", kind="worker"))
+    bus.turn(events.Stop(study="s"))
+    bus.turn()
+    [end] = bus.log.select(events.StudyFinished)
+    assert (end.counts.complete, end.counts.failed) == (1, 1)
+    assert [best.values for best in end.best_trials] == [[0.25]]
+    verdicts = {verdict.trial: verdict.state for verdict in bus.log.select(events.TrialClosed)}
+    assert verdicts == {0: "complete", 1: "failed"}
+
+
+def test_a_trial_that_was_created_in_vain_has_ended_when_its_study_has(
+    bus: SimulatedBus, other: Other, storage: BaseStorage
+) -> None:
+    """Others complete as many trials as the study was to have while a trial is created."""
+    bus.submit(n_trials=1)
+    other.run("study.tell(study.ask(space), 0.25)")
+    bus.turn(events.TrialRequested(study="s", request="r0", session="w"))
+    bus.turn()
+    assert bus.log.select(events.StudyFinished)[0].reason == "exhausted"
+    trials = read(storage)
+    assert [trial.state for trial in trials] == [TrialState.COMPLETE, TrialState.FAIL]
+    assert trials[1].user_attrs[ERROR] == "the study ended (exhausted) while the trial waited"
 
 
 def test_a_number_that_another_program_took_is_not_handed_out(

@@ -38,6 +38,7 @@ from trialbus_services.optimizer.study_end import (
     conclude_failed,
     describe_overdue,
     find_end,
+    make_abandonment,
     read_recorded_trials,
 )
 from trialbus_services.optimizer.trial_states import AttemptEnd
@@ -201,10 +202,17 @@ class OptimizerLoop:
                     self._close_trial(study, study.state.trials.give_up(end))
 
     def _close_trial(self, study: RunningStudy, end: AttemptEnd) -> None:
-        """Record the end of a trial, and announce the verdict; ignore an end before a retry."""
-        if end.is_closed:
-            trial_id = study.get_trial_id(end.trial.number)
-            self._announcer.announce(study.close_trial(end), hurry=False, trial_id=trial_id)
+        """Record the end of a trial, and announce the verdict; ignore an end before a retry.
+
+        A trial that another program has ended is not tried again.
+        """
+        number = end.trial.number
+        if not end.is_closed and not study.has_ended(number):
+            return
+        trial_id = study.get_trial_id(number)
+        self._announcer.announce(study.close_trial(end), hurry=False, trial_id=trial_id)
+        if not end.is_closed:
+            study.state.trials.discard(number)
 
     def _dispatch(self, event: events.AnyEvent, offset: int) -> None:
         """Pass an event on to the study that the event is about."""
@@ -548,10 +556,14 @@ class OptimizerLoop:
         if any(not trial.is_waiting for trial in trials.values()):
             self._prune_overdue_trials(study)
             return
-        for trial in trials.values():
-            reason = f"the study ended ({end.reason}) before it could run again"
-            self._announcer.announce(study.abandon_trial(trial, reason), hurry=False)
-        self._finish(conclude(study, end))
+        if study.end_mark is None:
+            self._abandon_trials(study, f"the study ended ({end.reason}) while the trial waited")
+            study.end_mark = self._storage.mark()
+            self._storage.request_write()
+        # Another program may have ended a trial that the end counts: known once all is written.
+        is_settled = self._storage.is_recorded(study.end_mark) and not study.has_conflicts()
+        if is_settled or self._storage.failing_since is not None:
+            self._finish(conclude(study, end))
 
     @contextmanager
     def _guard(self, study: RunningStudy) -> Generator[None]:
@@ -568,19 +580,18 @@ class OptimizerLoop:
         else:
             logger.error("study %r cannot continue", name, exc_info=error)
         if study := self._studies.get(name):
-            self._abandon_trials(study, error)
+            reason = f"the study failed: {describe_error(error)}"
+            self._prune_running_trials(study, reason)
+            if not isinstance(error, StorageLostError):  # which records nothing any more
+                self._abandon_trials(study, reason)
         recorded = read_recorded_trials(self._storage, name, is_running=name in self._studies)
         self._finish(conclude_failed(self._ledger.studies[name], error, *recorded))
 
-    def _abandon_trials(self, study: RunningStudy, error: Exception) -> None:
-        """Tell the trainings of a study that cannot go on to stop, and close their trials."""
-        reason = f"the study failed: {describe_error(error)}"
-        self._prune_running_trials(study, reason)
-        if isinstance(error, StorageLostError):  # which records nothing any more
-            return
-        for trial in list(study.state.trials.open.values()):
+    def _abandon_trials(self, study: RunningStudy, reason: str) -> None:
+        """Close the trials of a study that ends, which are open in the log or in the storage."""
+        for trial in study.list_unfinished():
             try:
-                self._announcer.announce(study.abandon_trial(trial, reason), hurry=False)
+                self._close_trial(study, make_abandonment(study.spec.name, trial, reason))
             except Exception:
                 logger.exception("the end of trial %d cannot be recorded", trial.number)
 

@@ -24,16 +24,24 @@ class OtherPrograms:
     def __init__(self, announcer: Announcer, ledger: Ledger) -> None:
         self._announcer = announcer
         self._ledger = ledger
-        #: Verdicts that the storage does not have, since the trial had ended there before.
-        self._verdicts: list[events.TrialClosed] = []
+        #: Studies and numbers of trials whose verdict or next attempt was held back, since the
+        #: trial had ended in the storage before.
+        self._ended: set[tuple[str, int]] = set()
 
     def retract_void(self) -> None:
-        """Retract the assignments that were held back, and keep the verdicts for `settle`."""
+        """Retract the assignments that were held back, and keep the trials for `settle`."""
         for event, request in self._announcer.void:
-            if isinstance(event, events.TrialAssigned) and request is not None:
-                self._ledger.retract(event, request)
-            elif isinstance(event, events.TrialClosed):
-                self._verdicts.append(event)
+            match event:
+                case events.TrialAssigned():
+                    if request is not None:
+                        self._ledger.retract(event, request)
+                    # The number of a trial that is new may be that of another program's trial.
+                    if event.attempt > 0:
+                        self._ended.add((event.study, event.trial))
+                case events.TrialClosed():
+                    self._ended.add((event.study, event.trial))
+                case _:
+                    pass
         self._announcer.void.clear()
 
     def settle(self, study: RunningStudy) -> None:
@@ -44,7 +52,7 @@ class OtherPrograms:
         """
         for prune in study.build_prunes(_ENDED, ended=True):
             self._announcer.announce(prune)
-        name = study.spec.name
-        for verdict in [verdict for verdict in self._verdicts if verdict.study == name]:
-            self._verdicts.remove(verdict)
-            self._announcer.announce(study.read_verdict(verdict.trial))
+        for name, number in sorted(self._ended):
+            if name == study.spec.name and study.has_ended(number):
+                self._ended.remove((name, number))
+                self._announcer.announce(study.read_verdict(number))

@@ -68,6 +68,8 @@ class RunningStudy:
         self.failures = Failures(spec)
         #: Time at which the study was found in the log; None for a study submitted to this process.
         self.recovered_at: float | None = None
+        #: Mark of the storage after the end of the last trial; None before the study ends.
+        self.end_mark: int | None = None
         #: Whether the running trials were told to end, since the time of the study is over.
         self.is_overdue = False
         self.progress = Progress(spec)
@@ -275,6 +277,10 @@ class RunningStudy:
                 self._recorder.replace_curve(number, curve)
         self._decider.load_trials(numbers)
 
+    def has_ended(self, number: int) -> bool:
+        """Return whether a trial has ended in the storage."""
+        return number in self._recorder.closed
+
     def get_trial_id(self, number: int) -> int:
         """Return the id of a trial in the storage."""
         return self._recorder.get_trial_id(number)
@@ -401,13 +407,14 @@ class RunningStudy:
             return True
         return self._recorder.has_metric(metric)
 
-    def abandon_trial(self, trial: OpenTrial, reason: str) -> events.TrialClosed:
-        """Close an open trial as failed: the study ends, and no further attempt will follow."""
-        if not trial.is_waiting:
-            trial.causes.append("preempted")
-        # A trial that never ran was given back by a worker that stopped.
-        cause = trial.causes[-1] if trial.causes else "preempted"
-        return self.close_trial(AttemptEnd(self.spec.name, trial, "failed", cause, error=reason))
+    def list_unfinished(self) -> list[OpenTrial]:
+        """Return the trials that are open in the log, or that run in the storage alone.
+
+        The latter were created just before a crash, or before another program was noticed.
+        """
+        known = self.state.trials.open
+        orphans = self._recorder.list_orphans(known)
+        return [*known.values(), *(OpenTrial(n, a, is_waiting=True) for n, a in orphans)]
 
     def forget_stale_trials(self) -> list[events.TrialClosed]:
         """Forget open trials that the storage does not have, or has as finished.

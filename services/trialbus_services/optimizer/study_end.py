@@ -13,6 +13,7 @@ from trialbus_services.optimizer.ledger import StudyState
 from trialbus_services.optimizer.running_study import RunningStudy
 from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
 from trialbus_services.optimizer.study_recorder import make_counts
+from trialbus_services.optimizer.trial_states import AttemptEnd, OpenTrial
 from trialbus_services.process.error_text import describe_error
 
 
@@ -61,6 +62,21 @@ def describe_overdue(state: StudyState, now: float) -> str | None:
     return (
         f"study.timeout_s={spec.timeout_s:g} and timeout_grace_s={spec.timeout_grace_s:g} are over"
     )
+
+
+def make_abandonment(study: str, trial: OpenTrial, reason: str) -> AttemptEnd:
+    """Return the end of an open trial of a study that ends: no further attempt follows.
+
+    Args:
+        study: Name of the study.
+        trial: The trial, which runs or waits.
+        reason: Why the trial ends.
+    """
+    if not trial.is_waiting:
+        trial.causes.append("preempted")
+    # A trial that never ran was given back by a worker that stopped.
+    cause = trial.causes[-1] if trial.causes else "preempted"
+    return AttemptEnd(study, trial, "failed", cause, error=reason)
 
 
 def conclude(study: RunningStudy, end: StudyEnd) -> events.StudyFinished:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -140,6 +140,14 @@ class StudyRecorder:
         """Return the trials that run in the storage, without trials of other programs."""
         running = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [trial for trial in running if REQUEST in trial.user_attrs]
+
+    def list_orphans(self, known: Container[int]) -> list[tuple[int, int]]:
+        """Return number and newest attempt of the trials that run and are not known as open."""
+        return [
+            (trial.number, trial.user_attrs.get(HANDED_OUT, ("", 0))[1])
+            for trial in self.read_running_trials()
+            if trial.number not in known and trial.number not in self.closed
+        ]
 
     def has_conflicts(self) -> bool:
         """Return whether another program has changed trials of the study meanwhile."""

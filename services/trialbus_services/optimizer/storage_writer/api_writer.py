@@ -191,7 +191,7 @@ class ApiWriter:
         number = self._storage.get_trial_number_from_id(trial_id)
         if number != change.number:
             stored_study.add_conflict(change.trial_id, f"added trial {change.number}")
-        stored_study.add_trial(change.trial_id, trial_id)
+        stored_study.add_trial(change.trial_id, trial_id, number)
 
 
 def _drain(rows: dict[_T, Any]) -> Iterable[_T]:

@@ -132,7 +132,8 @@ class TableWriter:
                 raise
         self._unconfirmed -= changed
         for trial_id, recorded_id in ids.items():
-            stored_studies[batch.trials[trial_id].study_id].add_trial(trial_id, recorded_id)
+            change = batch.trials[trial_id]
+            stored_studies[change.study_id].add_trial(trial_id, recorded_id, change.number)
         for trial_id, change in batch.trials.items():
             if change.row and change.row.state.is_finished():
                 stored_studies[change.study_id].ended.add(trial_id)
@@ -210,11 +211,15 @@ class TableWriter:
     def _renumber(
         self, stored_study: StoredStudy, changes: list[TrialChange], existing: Collection[int]
     ) -> None:
-        """Give new trials the next numbers, if another program has added trials meanwhile."""
+        """Give new trials the next numbers, if another program has added trials meanwhile.
+
+        Numbers that an earlier batch gave count as well: in memory they are still free.
+        """
         new = [change for change in changes if change.trial_id not in self._unconfirmed]
-        if not any(change.number in existing for change in new):
+        newest = stored_study.newest_number
+        if not any(change.number in existing or change.number <= newest for change in new):
             return
-        number = max(existing)
+        number = max([newest, *existing])
         for change in new:
             stored_study.add_conflict(change.trial_id, f"added trial {change.number}")
             number += 1

@@ -111,8 +111,8 @@ class WriteBehind(MemoryStorage):
             directions: Directions of a new study; an existing study keeps its directions.
 
         Raises:
-            StorageInternalError: The storage cannot be read, or the study is damaged.
-            StorageLostError: The file of the storage was removed.
+            StorageInternalError: The storage cannot be read.
+            StorageLostError: The file of the storage was removed, or the study is damaged.
         """
         if self.lost_storage is not None:
             raise StorageLostError(self.lost_storage)
@@ -391,7 +391,7 @@ class WriteBehind(MemoryStorage):
         system_attrs = backend.get_study_system_attrs(recorded_id)
         trials = self._writer.read_trials(recorded_id)
         if [trial.number for trial in trials] != list(range(len(trials))):
-            raise StorageInternalError(
+            raise StorageLostError(
                 f"the storage is damaged: trials of the study {name!r} are not numbered from 0"
             )
         recorded_ids = [trial._trial_id for trial in trials]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
@@ -401,8 +401,8 @@ class WriteBehind(MemoryStorage):
             new_ids = dict(zip(recorded_ids, trial_ids, strict=True))
             self._studies[study_id].system_attrs = renumber_parents(system_attrs, new_ids.get)
             stored_study = StoredStudy(name, recorded_id)
-            for trial_id, recorded_trial_id in zip(trial_ids, recorded_ids, strict=True):
-                stored_study.add_trial(trial_id, recorded_trial_id)
+            for number, ids in enumerate(zip(trial_ids, recorded_ids, strict=True)):
+                stored_study.add_trial(*ids, number)
             for trial_id, trial in zip(trial_ids, trials, strict=True):
                 if self._max_points is not None and not trial.state.is_finished():
                     stride = trial.user_attrs.get(THINNED, 1)

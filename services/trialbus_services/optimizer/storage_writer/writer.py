@@ -74,6 +74,8 @@ class StoredStudy:
     """Recorded curves of open trials by the id in memory; empty where all values are recorded."""
     newest_trial_id: int = 0
     """Highest trial id in the storage."""
+    newest_number: int = -1
+    """Highest number of a trial in the storage."""
     ended: set[int] = field(default_factory=set[int])
     """Ids in memory of the trials whose end was written."""
     taken: set[int] = field(default_factory=set[int])
@@ -83,10 +85,11 @@ class StoredStudy:
     conflicts: list[str] = field(default_factory=list[str])
     """What another program did, until the optimizer has loaded the study again."""
 
-    def add_trial(self, trial_id: int, recorded_id: int) -> None:
-        """Add a trial by the id in memory and the id in the storage."""
+    def add_trial(self, trial_id: int, recorded_id: int, number: int) -> None:
+        """Add a trial by the id in memory, and by id and number in the storage."""
         self.trial_ids[trial_id] = recorded_id
         self.newest_trial_id = max(self.newest_trial_id, recorded_id)
+        self.newest_number = max(self.newest_number, number)
 
     def add_conflict(self, trial_id: int, conflict: str, *, is_dropped: bool = False) -> None:
         """Note that another program has a trial.
