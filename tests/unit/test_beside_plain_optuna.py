@@ -18,7 +18,7 @@ from support.simulated_bus import SimulatedBus
 from trialbus.messages import events
 from trialbus_services.optimizer.attributes import ERROR, REQUEST
 from trialbus_services.optimizer.storage import open_storage
-from trialbus_services.optimizer.storage_writer import WriteBehind
+from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
 
 
 @pytest.fixture(params=["sqlite", "journal"])
