@@ -94,6 +94,15 @@ class _OptunaChannel:
     def wait_for_decision(self, attempt: int, step: int, wait_s: float) -> events.Prune | None:
         return self.find_prune(attempt)
 
+    def request_param(self, request: events.ParamRequested) -> events.ParamSuggested:
+        try:
+            values = suggest_params(self._trial, {request.name: request.param})
+        except ValueError as error:  # the name has another distribution
+            return events.ParamSuggested(trial=request.trial, name=request.name, error=str(error))
+        return events.ParamSuggested(
+            trial=request.trial, name=request.name, value=values[request.name]
+        )
+
     def note_signal(self) -> bool:
         return False
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import msgspec
 import optuna
-from optuna.distributions import FloatDistribution
+from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState
 
@@ -169,6 +169,13 @@ class Sampler:
         last: tuple[int, float] | None,
         constraints: Mapping[str, float] | None = None,
     ) -> None: ...
+    def request_param(self, number: int, name: str, distribution: BaseDistribution) -> None: ...
+    def tell_param(
+        self, number: int, name: str, distribution: BaseDistribution, value: Any
+    ) -> None: ...
+    def take_params(self) -> list[tuple[int, str, Any, str | None]]:
+        return []
+
     def enqueue(self, trial: FrozenTrial) -> None: ...
     def close(self) -> None: ...
 

@@ -57,6 +57,19 @@ def test_the_error_for_a_trial_without_a_value_names_the_metric() -> None:
         run_optuna_trial(lambda _: None, trial, SPEC)
 
 
+def test_the_function_may_ask_for_a_param_of_its_own() -> None:
+    def ask(trial: trialbus.Trial) -> float:
+        width = trial.request_param("width", trialbus.IntParam(low=2, high=8))
+        assert trial.request_param("width", trialbus.IntParam(low=2, high=8)) == width
+        with pytest.raises(ValueError, match="width"):
+            trial.request_param("width", trialbus.CategoricalParam(choices=("a", "b")))
+        return float(str(width))
+
+    study = optuna.create_study()
+    study.optimize(lambda trial: run_optuna_trial(ask, trial, SPEC), 1)
+    assert study.trials[0].params["width"] == study.best_value
+
+
 def test_each_of_several_objectives_comes_from_its_metric() -> None:
     def both(trial: trialbus.Trial) -> None:
         trial.report(0, {"loss": 1.0, "size": 5})
