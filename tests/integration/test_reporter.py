@@ -109,7 +109,7 @@ def test_a_report_whose_process_crashes_is_made_again_by_the_same_reporter(bus: 
     service = reporter(bus, figures="null")
     until_halfway(bus).kill()
     assert until_reported(bus, "big").error is None
-    assert "try 1 of 3: the process that made it ended with code -9" in service.printed()
+    assert "try 1 of 3: the process that made it was killed by SIGKILL" in service.printed()
 
 
 def test_a_report_that_cannot_be_made_is_told_so_and_holds_up_no_other(bus: Bus) -> None:

@@ -91,7 +91,7 @@ def test_a_service_that_is_killed_in_the_middle_is_started_again_and_no_trial_is
     until(lambda: finished_trials(bus) >= 2, 40, "two trials")
     os.kill(until(lambda: service_pid(bus, name), 10, f"the {name}") or 0, signal.SIGKILL)
     assert study.wait(60) == 0, study.printed()
-    assert f"the {name} ended with code -9; starting it again" in study.printed()
+    assert f"the {name} was killed by SIGKILL; starting it again" in study.printed()
     assert_complete(bus)
     until(lambda: not processes_of(bus), 10, "the end of all processes")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import pickle
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,6 +170,17 @@ def test_a_trial_that_no_worker_ends_fails_at_its_limit_and_its_next_report_stop
         assert (finished.state, finished.cause) == ("failed", cause)
         with pytest.raises(trialbus.TrialPruned, match=reason):
             trial.report(0, {"loss": 1.0})
+
+
+def test_a_training_that_leaves_by_sys_exit_fails_with_what_it_called(
+    bus: TestBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bus.assign(monkeypatch.setenv, params={})
+    with pytest.raises(SystemExit), trialbus.attach():
+        sys.exit(2)
+    (finished,) = until(lambda: bus.events(trialbus.TrialFinished))
+    assert (finished.state, finished.cause) == ("failed", "exception")
+    assert str(finished.error).splitlines()[-1] == "the training called sys.exit(2)"
 
 
 def test_an_attempt_is_silent_only_after_it_has_stopped_publishing() -> None:

@@ -73,7 +73,7 @@ def test_a_service_that_fails_is_reported_with_its_last_message_of_this_start(
     child = Child("hub", ["bus.sync=never"], ["bus.sync=never"], log)
     message = supervise_until_error(child)
     child.wait()
-    assert "the hub ended with code 2" in message
+    assert "the hub exited with code 2" in message
     assert "code 2: bus.sync: " in message
     assert "\n    on the command line: bus.sync=never\n" in message
     assert f"\n  the whole output: {log}" in message

@@ -137,6 +137,8 @@ class Trial:
             self._leave_or_preempt("interrupted from the keyboard")
         else:
             lines = "".join(traceback.format_exception(error)).splitlines()
+            if isinstance(error, SystemExit):
+                lines[-1] = f"the training called sys.exit({error.code!r})"
             self._finish("failed", error="\n".join(lines[-_TRACEBACK_LINES:]))
         self._close()
         return is_pruned(error)

@@ -165,7 +165,7 @@ class Child:
         is_new = self.failure is None or self.failure.lines != lines
         self.failure = ServiceError(self.name, code, lines, self.log) if code > 0 else None
         reason = f" ({lines[0]})" if code > 0 and is_new else ""
-        return f"the {self.name} ended with code {code}{reason}; starting it again"
+        return f"the {self.name} {exit_codes.describe_code(code)}{reason}; starting it again"
 
 
 def find_error(output: str) -> list[str]:

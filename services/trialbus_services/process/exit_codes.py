@@ -52,6 +52,30 @@ def find_signal(code: int) -> int | None:
     return -code if code < 0 else _SHELL_CODES.get(code)
 
 
+def describe_code(code: int) -> str:
+    """Describe the end of a program by its exit code, as a verb.
+
+    Args:
+        code: Exit code; negative for death by the signal.
+
+    Example:
+        >>> describe_code(2), describe_code(-9), describe_code(137)
+        ('exited with code 2', 'was killed by SIGKILL', 'exited with code 137, as after SIGKILL')
+    """
+    number = find_signal(code)
+    name = "" if number is None else _name_signal(number)
+    if code < 0:
+        return f"was killed by {name}"
+    return f"exited with code {code}{name and f', as after {name}'}"
+
+
+def _name_signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal has no name
+        return f"signal {number}"
+
+
 class ServiceError(TrialbusError):
     """A service that this process had started ended, and cannot go on.
 
@@ -63,7 +87,7 @@ class ServiceError(TrialbusError):
     """
 
     def __init__(self, name: str, code: int, lines: Sequence[str], log: Path) -> None:
-        text = "\n  ".join([f"the {name} ended with code {code}: {lines[0]}", *lines[1:]])
+        text = "\n  ".join([f"the {name} {describe_code(code)}: {lines[0]}", *lines[1:]])
         super().__init__(f"{text}\n  the whole output: {log}")
         self.code = code
         self.lines = list(lines)

@@ -80,7 +80,8 @@ def make_report_in_process(
         answer: list[Path] | _Failure = connection.recv()
     except (EOFError, ConnectionError):
         process.join()
-        raise ReportError(f"the process that made it ended with code {process.exitcode}") from None
+        end = exit_codes.describe_code(process.exitcode or 0)
+        raise ReportError(f"the process that made it {end}") from None
     finally:
         process.kill()
         process.join()

@@ -46,10 +46,9 @@ class TrainingExit:
         """Last lines and reason of the end, as text; None for exit code 0."""
         if self.code == 0:
             return None
-        name = "" if self.signal is None else _name_signal(self.signal)
+        reason = f"the trainer {exit_codes.describe_code(self.code)}"
         if self.code < 0:
-            return f"{self.log_tail}\nthe trainer was killed by {name}".strip()
-        reason = f"the trainer exited with code {self.code}{name and f', as after {name}'}"
+            return f"{self.log_tail}\n{reason}".strip()
         tail = self.log_tail.rstrip()
         # On the last line, which views show, and which says more than a code.
         return f"{tail} ({reason})" if tail else reason
@@ -150,10 +149,3 @@ def read_tail(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
         return "\n".join(file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:])
-
-
-def _name_signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # a real-time signal has no name
-        return f"signal {number}"
