@@ -106,9 +106,9 @@ def test_a_dry_run_prints_config_space_and_first_command_and_makes_nothing(
     (tmp_path / "train.py").write_text("")
     study = [o for o in small_study() if not o.startswith("trainer.")]
     enqueue = ["study.enqueue=[{x:0.5}]", "trainer=command", "trainer.command=[python,train.py]"]
-    done = run("study", "--dry-run", *study, *enqueue, *overrides, cwd=tmp_path)
+    done = run("study", "--dry-run", "-v", *study, *enqueue, *overrides, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    for text in ["# The config", "n_trials: 8", *texts]:
+    for text in ["# The study", "trials: 8", "# The config", "n_trials: 8", *texts]:
         assert text in done.stdout
     assert "pw7" not in done.stdout
     assert [path.name for path in tmp_path.iterdir()] == ["train.py"]

@@ -124,7 +124,7 @@ def test_from_the_wheel_a_user_s_own_tree_is_found_beside_ours(
         ["study=mine", f"hydra.searchpath=[{elsewhere}/conf,{elsewhere}/lab]"],
     ):
         printed = run(
-            *(sys.executable, "-m", "trialbus_services", "study", "--dry-run", *arguments),
+            *(sys.executable, "-m", "trialbus_services", "study", "--dry-run", "-v", *arguments),
             *("sampler=ours", "trainer=command", "trainer.command=[python,-c,pass]"),
             cwd=elsewhere,
             PYTHONPATH=str(installed),

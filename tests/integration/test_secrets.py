@@ -101,8 +101,8 @@ def test_an_error_shows_the_key_and_no_secret(wrong: list[str], tmp_path: Path) 
         ["--cfg=job", "--resolve"],
         ["--cfg=job", "--package=notify.slack"],
         ["--cfg=hydra"],
-        ["--help"],
-        ["--dry-run"],
+        ["--help", "-v"],
+        ["--dry-run", "-v"],
     ],
 )
 def test_what_shows_the_config_shows_no_secret(options: list[str], tmp_path: Path) -> None:

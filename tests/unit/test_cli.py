@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from trialbus_services.cli import main as cli
+from trialbus_services.config.composing import compose_config
 
 ROOT = Path(__file__).parents[2]
 # What serves for ever or takes overrides answers `--help` all the same.
@@ -33,6 +34,23 @@ def test_a_command_with_options_can_be_imported_and_explains_them(
         cli.main([name, "--help"])
     assert ended.value.code == 0
     assert capsys.readouterr().out.startswith(f"usage: trialbus {name}")
+
+
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS))
+def test_the_help_of_a_command_with_a_config_has_its_purpose_and_settings_and_where_all_are(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([name, "--help"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"usage: trialbus {name}")
+    assert len(out.splitlines()) < 25
+    settings = re.findall(r"^  ([a-z][\w.]*=\S+)", out, re.MULTILINE)
+    assert len(settings) == 3
+    with compose_config(settings):
+        pass  # every setting exists
+    with pytest.raises(SystemExit):
+        cli.main([name, "--help", "-v"])
+    assert "n_trials: 24" in capsys.readouterr().out
 
 
 def test_a_command_that_is_not_there_is_answered_with_the_nearest(

@@ -21,7 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from support.markdown import Page
 from trialbus.study.validation import is_mapping
-from trialbus_services.cli.main import COMMANDS, DRY_RUN, TOOLS, main
+from trialbus_services.cli.main import COMMANDS, DRY_RUN, TOOLS, VERBOSE, main
 from trialbus_services.config.composing.schema import build_schema
 from trialbus_services.notify import Webhook
 from trialbus_services.optimizer import attributes
@@ -147,7 +147,10 @@ def list_options(command: str) -> set[str]:
     """Return the options of a command and of all subcommands."""
     if command in COMMANDS:
         actions = get_args_parser()._actions
-        return {option for action in actions for option in action.option_strings} | {DRY_RUN}
+        return {option for action in actions for option in action.option_strings} | {
+            DRY_RUN,
+            VERBOSE,
+        }
     output = io.StringIO()
     for arguments in ([command], *([command, name] for name in SUBCOMMANDS.get(command, ()))):
         with contextlib.redirect_stdout(output), pytest.raises(SystemExit):

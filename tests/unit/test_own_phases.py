@@ -46,7 +46,7 @@ def dry_run(*arguments: str) -> int:
 def test_a_phase_gets_another_class_with_its_own_arguments_and_says_whose_params_it_searches_too(
     selection: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert dry_run(selection, "--dry-run") == 0
+    assert dry_run(selection, "--dry-run", "-v") == 0
     output = capsys.readouterr()
     assert "pruner:\n  type: HyperbandPruner\n  min_resource: 2\n" in output.out
     assert "phase 'first' searches y of its own, and x of study=mine, too" in output.err
@@ -56,7 +56,7 @@ def test_a_phase_gets_another_class_with_its_own_arguments_and_says_whose_params
 def test_a_class_of_the_command_line_does_not_get_the_arguments_of_the_one_it_replaces(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert dry_run("pruner.type=HyperbandPruner", "--dry-run") == 0
+    assert dry_run("pruner.type=HyperbandPruner", "--dry-run", "-v") == 0
     assert "pruner:\n  type: HyperbandPruner\n" in capsys.readouterr().out
     assert dry_run("pruner.type=HyperbandPruner", "pruner.n_startup_trials=7", "--dry-run") == 2
     assert "pruner.n_startup_trials: HyperbandPruner has no such" in capsys.readouterr().err

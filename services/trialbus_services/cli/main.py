@@ -12,11 +12,13 @@ import pkgutil
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from trialbus.errors import HubUnavailableError, SpecError, TrialbusError
 from trialbus.protocol.endpoint import find_endpoint_source
 from trialbus.study.validation import format_expected
+from trialbus_services.cli.help import format_help
 from trialbus_services.cli.options import is_used, name_option, name_source
 from trialbus_services.config import sections, settings
 from trialbus_services.config.composed_config import ComposedConfig
@@ -55,17 +57,18 @@ commands:
 examples:
   trialbus study study=digits study.n_trials=8 pruner=none
   trialbus worker study=digits worker.slots=4 bus.endpoint=tcp://127.0.0.1:5760
-  trialbus study --dry-run      check everything, print config, space and first command, and stop
+  trialbus study --dry-run      check everything, print space and first command, and stop
   trialbus study --cfg job      print the composed config and stop
-  trialbus study --help         groups and values that can be overridden
+  trialbus study --help         what the command does, and its settings
   eval "$(trialbus study --shell-completion install=bash)"
 """
 
 #: Commands that do not connect to a hub.
+_HELP = frozenset({"-h", "--help"})
 _COMMANDS_WITHOUT_CLIENT = frozenset({"hub", "dashboard"})
 
-#: Option of `trialbus study`.
-DRY_RUN = "--dry-run"
+#: Option of `trialbus study`, and option with which `--dry-run` and `--help` print all they have.
+DRY_RUN, VERBOSE = "--dry-run", "-v"
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,14 +99,18 @@ def main(argv: list[str] | None = None) -> int:
             raise AssertionError(arguments)
 
 
+def _asks_for_help(options: list[str]) -> bool:
+    return bool(_HELP & set(options)) and VERBOSE not in options
+
+
 def _run_command(name: str, arguments: list[str]) -> int:
+    if _asks_for_help(arguments):
+        print(format_help(name))
+        return exit_codes.DONE
     _configure_logging(name)
     arguments, config = join_parent(arguments)
     logging.getLogger("hydra").setLevel(logging.WARNING)
-    command = COMMANDS[name]
-    if name == "study" and DRY_RUN in arguments:
-        arguments = [argument for argument in arguments if argument != DRY_RUN]
-        command = _dry_run
+    command, arguments = _choose_command(name, arguments)
 
     def serve(composition: ComposedConfig) -> int:
         sections.set_log_level(composition.config)
@@ -118,11 +125,7 @@ def _run_command(name: str, arguments: list[str]) -> int:
     try:
         if config is None:
             return _compose_and_run(name, arguments, serve)
-        remember_secrets(config)
-        try:
-            return serve(ComposedConfig(cast("DictConfig", config), arguments))
-        except SpecError as error:
-            return _compose_and_run(name, arguments, _raise(error))  # names the source of the value
+        return _run_composed(name, ComposedConfig(cast("DictConfig", config), arguments), serve)
     except HubUnavailableError as error:
         source = find_endpoint_source(error.endpoint) or "bus.endpoint"
         return _print_error(name_source(error, source))
@@ -130,6 +133,29 @@ def _run_command(name: str, arguments: list[str]) -> int:
         return _print_error(error)
     except KeyboardInterrupt:
         return exit_codes.INTERRUPTED
+
+
+def _choose_command(
+    name: str, arguments: list[str]
+) -> tuple[Callable[[ComposedConfig], int], list[str]]:
+    """Return the function of a command line, and the arguments without this module's options."""
+    is_dry_run = name == "study" and DRY_RUN in arguments
+    if not (is_dry_run or _HELP & set(arguments)):
+        return COMMANDS[name], arguments
+    others = [argument for argument in arguments if argument not in (DRY_RUN, VERBOSE)]
+    command = partial(_dry_run, is_verbose=VERBOSE in arguments) if is_dry_run else COMMANDS[name]
+    return command, others
+
+
+def _run_composed(
+    name: str, composed: ComposedConfig, task: Callable[[ComposedConfig], int]
+) -> int:
+    """Run a service with the config of its launcher."""
+    remember_secrets(composed.config)
+    try:
+        return task(composed)
+    except SpecError as error:  # composed here as well, the error names the source of the value
+        return _compose_and_run(name, composed.arguments, _raise(error))
 
 
 def _compose_and_run(name: str, arguments: list[str], task: Callable[[ComposedConfig], int]) -> int:
@@ -281,7 +307,7 @@ def _study(composition: ComposedConfig) -> int:
     return run_phases(composition)
 
 
-def _dry_run(composition: ComposedConfig) -> int:
+def _dry_run(composition: ComposedConfig, *, is_verbose: bool) -> int:
     from trialbus_services.launcher.dry_run import format_plan
     from trialbus_services.launcher.phases import make_plans
     from trialbus_services.worker.main import check_function
@@ -291,7 +317,7 @@ def _dry_run(composition: ComposedConfig) -> int:
             worker = sections.read_section(plan.composed.config, settings.WorkerSettings)
             callbacks = sections.read_callbacks(plan.composed.config)
             check_function(plan.bus, worker, plan.trainer, callbacks)
-        print(format_plan(plan))
+        print(format_plan(plan, with_config=is_verbose))
     return exit_codes.DONE
 
 

@@ -31,7 +31,7 @@ _COMPONENTS = """\
 
 Each holds a `type` (a class of Optuna, or `package.module.Class`) and the arguments of that class.
 There is a file for every class of Optuna, with its arguments and their meaning:
-`trialbus study --help` lists the files.
+`trialbus study --help -v` lists the files.
 """
 
 _PARAMS = """\
