@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import optuna
 from optuna.storages import BaseStorage, InMemoryStorage, RDBStorage
@@ -26,11 +29,11 @@ if TYPE_CHECKING:  # imported where a database is opened: it takes long
 
 #: Beginning of the URL of a journal file.
 JOURNAL = "journal:///"
-#: Beginning of a SQLite database.
-SQLITE_MAGIC = b"SQLite format 3\0"
 #: URL of a SQLite file without options.
 _SQLITE_FILE = re.compile(r"sqlite:///([^?]+)")
 _MAX_LINE = 1 << 20  # bytes
+_SQLITE_HEADER_BYTES = 100
+_SQLITE_MAGIC = b"SQLite format 3\0"
 _BUSY_S = 2  # a batch that finds the database locked for longer is written later
 _TABLES_S = 0.5
 
@@ -189,9 +192,31 @@ def check_journal(path: str | Path) -> None:
         )
 
 
+def is_sqlite(file: Path) -> bool:
+    """Tell whether a file is a SQLite database, or was one before it was damaged.
+
+    SQLite itself is asked: a process that opens and closes the file in another way loses all locks
+    of its connections to the database, and others then write where those still read.
+
+    Source:
+        https://www.sqlite.org/howtocorrupt.html, section 2.2.
+    """
+    if file.stat().st_size < _SQLITE_HEADER_BYTES:
+        return False
+    uri = f"file:{quote(str(file.absolute()))}?mode=rw"
+    with closing(sqlite3.connect(uri, uri=True, timeout=0)) as connection:
+        try:
+            connection.execute("PRAGMA schema_version")
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+                with file.open("rb") as content:
+                    return content.read(len(_SQLITE_MAGIC)) == _SQLITE_MAGIC
+    return True
+
+
 def _check_database(url: str, path: str) -> None:
-    line = _read_first_line(Path(path))
-    if line and not line.startswith(SQLITE_MAGIC):
+    file = Path(path)
+    if file.exists() and file.stat().st_size and not is_sqlite(file):
         raise SpecError("storage.url", f"{mask_secrets(url)!r} is not a SQLite database")
 
 

@@ -17,9 +17,9 @@ from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.optimizer.remote_storage import is_remote, open_remote_storage
 from trialbus_services.optimizer.storage import (
     JOURNAL,
-    SQLITE_MAGIC,
     check_journal,
     check_url,
+    is_sqlite,
 )
 
 _KEY = "storage.url"
@@ -97,9 +97,7 @@ def load_study(name: str, storage: BaseStorage, storage_url: str) -> optuna.Stud
 
 
 def _build_url(path: Path) -> str:
-    with _require_file(path).open("rb") as file:
-        sqlite = file.read(len(SQLITE_MAGIC)) == SQLITE_MAGIC
-    return f"sqlite:///{path}" if sqlite else f"{JOURNAL}{path}"
+    return f"sqlite:///{path}" if is_sqlite(_require_file(path)) else f"{JOURNAL}{path}"
 
 
 def _require_file(path: str | Path) -> Path:
