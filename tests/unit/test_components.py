@@ -154,6 +154,37 @@ def load_hub_module(package: str) -> ModuleType:
     return module
 
 
+HUB_SAMPLER = """
+import optunahub
+
+class Steps(optunahub.samplers.SimpleBaseSampler):
+    def __init__(self, search_space=None, step=0.1):
+        super().__init__(search_space)
+        self.step = step
+
+    def sample_relative(self, study, trial, search_space):
+        return {name: self.step * trial.number for name in search_space}
+"""
+
+
+def test_the_package_optunahub_loads_a_sampler_from_its_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("optunahub", reason="the package optunahub is not installed")
+    registry = tmp_path / "github.com" / "optuna" / "optunahub-registry" / "main" / "package"
+    package = registry / "samplers" / "steps"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(HUB_SAMPLER)
+    monkeypatch.setenv("OPTUNAHUB_CACHE_HOME", str(tmp_path))
+    args = {"step": 0.25}
+    sampler = build_sampler(spec(Component(type="optunahub:samplers/steps", args=args)))
+    study = optuna.create_study(sampler=sampler)
+    study.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=4)
+    assert [trial.params["x"] for trial in study.trials[1:]] == [0.25, 0.5, 0.75]
+    with pytest.raises(SpecError, match=r"sampler\.stepp.*did you mean 'step'"):
+        build_sampler(spec(Component(type="optunahub:samplers/steps", args={"stepp": 1})))
+
+
 def test_a_sampler_of_optunahub_is_loaded_by_name_where_it_is_allowed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -225,7 +256,10 @@ def test_a_sampler_of_optunahub_is_loaded_by_name_where_it_is_allowed(
         ),
     ],
 )
-def test_a_wrong_sampler_is_refused_with_the_nearest_name(component: Component, words: str) -> None:
+def test_a_wrong_sampler_is_refused_with_the_nearest_name(
+    component: Component, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "optunahub", None)  # type: ignore[arg-type]
     with pytest.raises(SpecError) as caught:
         build_sampler(spec(component))
     assert words in str(caught.value)
