@@ -64,11 +64,16 @@ class Client:
         )
         return submission
 
-    def ask(self, study: str = SPEC.name, request: str | None = None) -> trialbus.TrialAssigned:
+    def request(self, study: str = SPEC.name, request: str | None = None) -> str:
+        """Request a trial without waiting for the trial, and return the request's id."""
         request = request or uuid.uuid4().hex
         self.publisher.publish(
             events.TrialRequested(study=study, request=request, session=self.presence.session)
         )
+        return request
+
+    def ask(self, study: str = SPEC.name, request: str | None = None) -> trialbus.TrialAssigned:
+        request = self.request(study, request)
         return self.next(trialbus.TrialAssigned, request=request)
 
     def report(self, trial: trialbus.TrialAssigned, step: int, **metrics: float) -> None:
