@@ -47,7 +47,7 @@ def test_the_study_skips_the_numbers_that_another_program_takes_and_ends_right(
     worker = client()
     worker.submit(msgspec.structs.replace(SPEC, n_trials=40))
     worker.run_one()
-    study = until(lambda: load(databases, url), 20, "the study")
+    study = optuna.load_study(study_name=SPEC.name, storage=databases.open(url))
     other = bus.run("other", [sys.executable, "-c", OTHER, url])
     until(lambda: other.printed().count("\n") >= 2, 30, "trials of the other program")
     ours: dict[int, trialbus.TrialAssigned] = {}
@@ -74,13 +74,6 @@ def test_the_study_skips_the_numbers_that_another_program_takes_and_ends_right(
                 (50.0, {0: 50.0}),
                 (None, {0: 50.0}),
             ]
-
-
-def load(databases: Databases, url: str) -> optuna.Study | None:
-    try:
-        return optuna.load_study(study_name=SPEC.name, storage=databases.open(url))
-    except KeyError:
-        return None
 
 
 def ask_or_end(worker: Client) -> trialbus.TrialAssigned | None:
