@@ -1,4 +1,4 @@
-"""`./scripts/bench {bus,optimizer,study,trainer} [--quick] [--json]`: measure a part."""
+"""`./scripts/bench {bus,optimizer,study,sweep,trainer} [--quick] [--json]`: measure a part."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import bus, optimizer, study, trainer
+from benchmarks import bus, optimizer, study, sweep, trainer
 
-_BENCHMARKS = {"bus": bus, "optimizer": optimizer, "study": study, "trainer": trainer}
+_BENCHMARKS = {
+    "bus": bus,
+    "optimizer": optimizer,
+    "study": study,
+    "sweep": sweep,
+    "trainer": trainer,
+}
 
 
 def main() -> int:

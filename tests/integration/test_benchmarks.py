@@ -66,3 +66,30 @@ def test_a_benchmark_yields_every_figure_or_says_why_not(benchmark: str, keys: s
             assert name in found["skipped"]
         else:
             assert found[name] > 0
+
+
+@pytest.mark.timeout(180)
+def test_the_benchmark_of_sweeps_names_what_could_not_be_run() -> None:
+    program = """
+import json
+from benchmarks import sweep
+def fail():
+    raise RuntimeError("no packages")
+sweep._make_environment = fail
+print(json.dumps(sweep.run(sweep.Size(4, 0.1))))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout.splitlines()[-1])
+    assert figures.keys() - figures["skipped"].keys() == {
+        *("idle_percent", "compute_saved_percent", "skipped")
+    }
+    assert all("no packages" in reason for reason in figures["skipped"].values())
+    assert 0 < figures["idle_percent"] < 100

@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -119,8 +120,8 @@ class _Sweep:
             return self._run_batches()
         with tempfile.TemporaryDirectory(prefix="trialbus-") as folder:
             file = Path(folder) / f"application{PICKLE_SUFFIX}"
-            write_application(self._application, file)
             if self._settings.jobs == "fork":
+                write_application(replace(self._application, is_forked=True), file)
                 try:
                     plan = self._make_plan(_fork_jobs(file))
                     return plan, self._launch(plan)
@@ -132,6 +133,7 @@ class _Sweep:
                         "each job starts a new process (hydra.sweeper.jobs=spawn), since the "
                         f"application cannot be forked: {reason.partition(' (see ')[0]}"
                     )
+            write_application(self._application, file)
             plan = self._make_plan(_spawn_jobs(file))
             return plan, self._launch(plan)
 

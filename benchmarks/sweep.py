@@ -1,0 +1,140 @@
+"""Benchmark of sweeps: wall time and idle slots beside hydra-optuna-sweeper, and compute saved."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import benchmarks.sweep_app
+
+_APP = str(benchmarks.sweep_app.__file__)
+_SLOTS = 2
+#: Optuna below 3 needs SQLAlchemy below 2.
+_PACKAGES = (
+    *("hydra-core==1.3.2", "omegaconf<2.4", "hydra-optuna-sweeper>=1.3.0.dev0,<1.4"),
+    *("hydra-joblib-launcher", "sqlalchemy<2"),
+)
+_BESIDE = ("wall_ratio_hydra_optuna_sweeper", "idle_percent_hydra_optuna_sweeper")
+
+
+@dataclass(frozen=True)
+class Size:
+    """Number of jobs, and the unit of their uneven lengths."""
+
+    jobs: int
+    unit_s: float
+
+
+FULL = Size(24, 6.0)
+QUICK = Size(8, 0.3)
+
+
+@dataclass(frozen=True)
+class Times:
+    """When the jobs of a sweep began and ended, and how long each would have been."""
+
+    wall_s: float
+    busy_s: float
+    full_s: float
+
+    @property
+    def idle_percent(self) -> float:
+        """Share of the slots' time in which no job ran, from the first job to the last."""
+        return 100 * (1 - self.busy_s / (_SLOTS * self.wall_s))
+
+    @property
+    def saved_percent(self) -> float:
+        """Share of the jobs' time that pruning saved."""
+        return 100 * (1 - self.busy_s / self.full_s)
+
+
+def run(size: Size) -> dict[str, Any]:
+    """Measure all figures and return the values by name."""
+    ours = _sweep([sys.executable], size, ["hydra/sweeper=trialbus", "+reports=false"])
+    pruned = _sweep(
+        [sys.executable],
+        size,
+        [
+            *("hydra/sweeper=trialbus", "+reports=true", "hydra.sweeper.metric=loss"),
+            "hydra.sweeper.pruner={type: MedianPruner, n_startup_trials: 3}",
+        ],
+    )
+    figures: dict[str, Any] = {
+        "idle_percent": ours.idle_percent,
+        "compute_saved_percent": pruned.saved_percent,
+        **dict.fromkeys(_BESIDE),
+        "skipped": {},
+    }
+    try:
+        python = _make_environment()
+        theirs = _sweep(
+            [str(python)],
+            size,
+            [
+                *("hydra/sweeper=optuna", "+reports=false", "hydra/launcher=joblib"),
+                f"hydra.launcher.n_jobs={_SLOTS}",
+            ],
+        )
+    except (OSError, RuntimeError) as error:
+        reason = f"hydra-optuna-sweeper cannot be run: {str(error).strip().splitlines()[-1]}"
+        figures["skipped"] = dict.fromkeys(_BESIDE, reason)
+        return figures
+    figures["wall_ratio_hydra_optuna_sweeper"] = ours.wall_s / theirs.wall_s
+    figures["idle_percent_hydra_optuna_sweeper"] = theirs.idle_percent
+    return figures
+
+
+def _sweep(python: Sequence[str], size: Size, arguments: Sequence[str]) -> Times:
+    """Run a sweep of the application in a folder of its own, and return the times of its jobs."""
+    folder = Path(tempfile.mkdtemp(prefix="trialbus-"))
+    try:
+        file = folder / "times"
+        _run(
+            *(*python, _APP, "-m", *arguments, f"+unit_s={size.unit_s}", "+x=interval(-1,1)"),
+            *("hydra/sweeper/sampler=random", "hydra.sweeper.sampler.seed=1"),
+            *(f"hydra.sweeper.n_jobs={_SLOTS}", f"hydra.sweeper.n_trials={size.jobs}"),
+            "hydra.sweeper.max_failure_rate=1",
+            cwd=folder,
+            env={benchmarks.sweep_app.TIMES_VARIABLE: str(file)},
+        )
+        lines = [[float(text) for text in line.split()] for line in file.open(encoding="utf-8")]
+    finally:
+        shutil.rmtree(folder)
+    began, ended = min(line[1] for line in lines), max(line[2] for line in lines)
+    return Times(
+        wall_s=ended - began,
+        busy_s=sum(line[2] - line[1] for line in lines),
+        full_s=sum(line[3] for line in lines),
+    )
+
+
+def _make_environment() -> Path:
+    """Return the Python of an environment with hydra-optuna-sweeper, made once.
+
+    Raises:
+        RuntimeError: The packages cannot be installed.
+    """
+    folder = Path(sys.prefix) / "hydra-optuna-sweeper"
+    python = folder / "bin" / "python"
+    done = folder / "done"
+    if not done.exists():
+        _run(sys.executable, "-m", "venv", "--clear", str(folder))
+        _run(str(python), "-m", "pip", "install", "--quiet", *_PACKAGES)
+        done.touch()
+    return python
+
+
+def _run(*command: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TRIALBUS_")}
+    done = subprocess.run(
+        command, cwd=cwd, env={**kept, **(env or {})}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(done.stdout + done.stderr)
