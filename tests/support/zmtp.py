@@ -6,7 +6,8 @@ import contextlib
 import socket
 import struct
 
-_GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
+#: First bytes of a peer without keys.
+GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
 _COMMAND, _LONG = 4, 2
 
 #: A heartbeat without a time-to-live, as a frame.
@@ -18,6 +19,16 @@ def make_frame(body: bytes) -> bytes:
     if len(body) < 256:
         return bytes([0, len(body)]) + body
     return bytes([_LONG]) + struct.pack(">Q", len(body)) + body
+
+
+def make_ready(socket_type: bytes) -> bytes:
+    """Return the bytes on the wire by which a socket of a type ends the handshake."""
+    properties = b"".join(
+        bytes([len(name)]) + name + struct.pack(">I", len(value)) + value
+        for name, value in ((b"Socket-Type", socket_type), (b"Identity", b""))
+    )
+    ready = b"\x05READY" + properties
+    return bytes([_COMMAND, len(ready)]) + ready
 
 
 class ZmtpPeer:
@@ -32,14 +43,9 @@ class ZmtpPeer:
         self._socket.settimeout(10)
         try:
             self._socket.connect(endpoint.removeprefix("ipc://"))
-            self._socket.sendall(_GREETING)
-            self._read(len(_GREETING))
-            properties = b"".join(
-                bytes([len(name)]) + name + struct.pack(">I", len(value)) + value
-                for name, value in ((b"Socket-Type", b"DEALER"), (b"Identity", b""))
-            )
-            ready = b"\x05READY" + properties
-            self._socket.sendall(bytes([_COMMAND, len(ready)]) + ready)
+            self._socket.sendall(GREETING)
+            self._read(len(GREETING))
+            self._socket.sendall(make_ready(b"DEALER"))
         except OSError:
             self.close()
             raise

@@ -9,6 +9,10 @@ The thread waits in `_wait` between two turns. Any thread may request a turn:
 | `wake` | `_wake_requested` | at once |
 | `wake_later` | `_later_requested` | at once; while the thread rests, at `_rests_until` |
 
+libzmq gives a connection up for good after bytes that are not of its protocol: of another program
+at the hub's address, or of a hub that has no keys. So a socket that had no connection for a while
+is replaced by a new one.
+
 The thread rests for 25 ms after a turn that only `wake_later` requested. While it rests it does
 not read from the hub either. A turn that `wake` requested ends the rest.
 """
@@ -32,7 +36,8 @@ from trialbus.protocol.security import ClientKeys, explain_silence, load_client_
 
 logger = logging.getLogger(__name__)
 
-_IDLE_S = 60.0
+_CHECK_S = 5.0  # between two looks at whether the socket has a connection
+_RENEW_S = 15.0  # without a connection; a handshake that takes 10 s is ended by the hub
 _REST_S = 25e-3  # longest delay of a turn by `wake_later`, and of the frames that arrive after it
 
 
@@ -65,6 +70,8 @@ class Link(PartDriver):
         self._later_requested = False
         self._is_resting = False
         self._rests_until = 0.0
+        self._check_at = 0.0
+        self._sendable_at = 0.0  # when the socket last had a connection
         self._wake_read, self._wake_write = os.pipe()
         self._thread = threading.Thread(target=self._run, name="trialbus-link", daemon=True)
         self._thread.start()
@@ -137,11 +144,9 @@ class Link(PartDriver):
 
     def _run(self) -> None:
         context = zmq.Context()
-        dealer = self._connect(context)
-        wakeups, wakeups_and_frames = zmq.Poller(), zmq.Poller()
+        wakeups = zmq.Poller()
         wakeups.register(self._wake_read, zmq.POLLIN)
-        wakeups_and_frames.register(self._wake_read, zmq.POLLIN)
-        wakeups_and_frames.register(dealer, zmq.POLLIN)
+        dealer, wakeups_and_frames = self._connect(context)
 
         def send(frame: frames.ToHub) -> bool:
             try:
@@ -154,6 +159,10 @@ class Link(PartDriver):
         due: float | None = None
         while not self._closing:
             self._wait(due, wakeups, wakeups_and_frames)
+            if self._is_given_up(dealer):
+                self._connected.clear()
+                dealer.close(linger=0)
+                dealer, wakeups_and_frames = self._connect(context)
             wake_requested, self._wake_requested = self._wake_requested, False
             later_requested, self._later_requested = self._later_requested, False
             self._receive(dealer)
@@ -175,7 +184,7 @@ class Link(PartDriver):
         self._is_awake = False
         # A caller that still saw this thread awake, or resting, set a flag without a signal.
         if not self._wake_requested and (self._is_resting or not self._later_requested):
-            wait_until = now + _IDLE_S if due is None else due
+            wait_until = now + _CHECK_S if due is None else min(due, now + _CHECK_S)
             if self._is_resting:
                 wait_until = min(wait_until, self._rests_until)
             wait_ms = max(0, math.ceil((wait_until - now) * 1000))
@@ -184,7 +193,20 @@ class Link(PartDriver):
                     os.read(self._wake_read, 64)
         self._is_awake = True
 
-    def _connect(self, context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+    def _is_given_up(self, dealer: zmq.Socket[bytes]) -> bool:
+        """Tell whether the socket had no connection for so long that libzmq may have given up."""
+        now = time.monotonic()
+        if now < self._check_at:
+            return False
+        self._check_at = now + _CHECK_S
+        if int(dealer.get(zmq.EVENTS)) & zmq.POLLOUT:
+            self._sendable_at = now
+        return now - self._sendable_at >= _RENEW_S
+
+    def _connect(
+        self, context: zmq.Context[zmq.Socket[bytes]]
+    ) -> tuple[zmq.Socket[bytes], zmq.Poller]:
+        """Return a socket that connects to the hub, and a poller for wake-ups and its frames."""
         dealer = context.socket(zmq.DEALER)
         # With these two, libzmq sends a probe on every reconnect, and the hub answers with Welcome.
         dealer.set(zmq.IMMEDIATE, 1)
@@ -204,7 +226,11 @@ class Link(PartDriver):
             dealer.set(zmq.CURVE_PUBLICKEY, self._keys.own.public.encode())
             dealer.set(zmq.CURVE_SECRETKEY, self._keys.own.secret.encode())
         dealer.connect(self.endpoint)
-        return dealer
+        self._sendable_at = time.monotonic()
+        wakeups_and_frames = zmq.Poller()
+        wakeups_and_frames.register(self._wake_read, zmq.POLLIN)
+        wakeups_and_frames.register(dealer, zmq.POLLIN)
+        return dealer, wakeups_and_frames
 
     def _receive(self, dealer: zmq.Socket[bytes]) -> None:
         while True:
