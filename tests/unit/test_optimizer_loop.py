@@ -261,6 +261,26 @@ def test_a_study_that_cannot_go_on_ends_its_running_trials_in_the_database_and_t
     assert bus.request("r3").trial == 2, "trials that have ended are not handed out again"
 
 
+def test_a_wrong_submission_of_a_study_that_runs_ends_its_trials_in_the_database(
+    bus: SimulatedBus,
+) -> None:
+    bus.submit()
+    trial = bus.request()
+    bus.turn(evaluate(trial, 0, 1.0))
+    wrong = msgspec.structs.replace(
+        SPEC, objectives=(Objective(metric="loss", direction="maximize"),)
+    )
+    bus.turn(events.StudySubmitted(study="s", spec=wrong, submission="2", at=bus.clock.now))
+    [end] = bus.log.select(events.StudyFinished)
+    assert (end.submission, end.reason, end.counts.failed) == ("2", "failed", 1)
+    assert str(end.error).startswith("study.objective.direction: ['maximize'] does not fit")
+    [prune] = bus.log.select(events.Prune)
+    assert prune.trial == trial.trial
+    assert [t.state for t in bus.trials()] == [TrialState.FAIL]
+    bus.turn(events.StudySubmitted(study="s", spec=SPEC, submission="3", at=bus.clock.now))
+    assert bus.request("r2").trial == 1
+
+
 def test_a_study_that_is_submitted_again_while_it_runs_has_run_since_its_first_submission(
     bus: SimulatedBus,
 ) -> None:

@@ -345,35 +345,42 @@ class OptimizerLoop:
 
     def _start_study(self, name: str, offset: int) -> None:
         """Open a study that was submitted at an offset, and declare the study started."""
-        if running := self._studies.get(name):
+        running = self._studies.get(name)
+        if running is not None:
             with self._guard(running):
                 running.record_elapsed_before_restart(self._wall_clock())
-        self._open_study(name, offset)
+        self._open_study(name, offset, before=running)
         if study := self._studies.get(name):
             with self._guard(study):
                 self._announcer.announce(study.declare_started(self._wall_clock()))
 
-    def _open_study(self, name: str, end: int, *, is_continued: bool = False) -> None:
-        """Open a study as the log has the study up to an offset.
+    def _open_study(
+        self,
+        name: str,
+        end: int,
+        *,
+        before: RunningStudy | None = None,
+        is_continued: bool = False,
+    ) -> None:
+        """Open a study as the log has the study up to an offset, in place of the study `before`.
 
         A study that waits for the storage is opened later. Of a submission that is continued, the
         trials are rebuilt that the storage lost; a new submission begins anew in an empty storage.
         """
-        before = self._studies.pop(name, None)
         try:
             state, storage = self._ledger.studies[name], self._storage
             if is_continued and find_lost_trials(state, storage):
                 if self._ends_later(state, end):
                     return
                 rebuild_study(state, storage, self._replay, end, self._make_rebuilding_loop)
-            if before is not None:
-                before.close_sampler()
             study = RunningStudy(
                 self._ledger.studies[name],
                 self._storage,
                 self._start_sampler,
                 allowed=self._allowed,
             )
+            if before is not None:
+                before.close_sampler()
             for verdict in study.forget_stale_trials():
                 self._announcer.announce(verdict, hurry=False)
             if before is None or not study.evaluations.take_over(before.evaluations):
@@ -382,6 +389,8 @@ class OptimizerLoop:
         except (StorageInternalError, sqlalchemy.exc.OperationalError) as error:
             if name not in self._postponed:
                 logger.warning("study %r waits for the storage: %s", name, error)
+            if running := self._studies.pop(name, None):
+                running.close_sampler()
             self._postponed.postpone(name)
         except Exception as error:  # noqa: BLE001 - a failure of any kind ends this study only
             self._finish_failed(name, error)
@@ -446,11 +455,12 @@ class OptimizerLoop:
         for name, study in list(self._studies.items()):
             with self._guard(study):
                 if study.has_conflicts():
+                    del self._studies[name]
                     study.release()
                     self._storage.flush(_FLUSH_S)
                     self._announcer.publish_recorded()
                     self._other_programs.retract_void()
-                    self._open_study(name, self._inbox.offset or 0)
+                    self._open_study(name, self._inbox.offset or 0, before=study)
                     if reopened := self._studies.get(name):
                         self._other_programs.settle(reopened)
 

@@ -76,6 +76,7 @@ class StudyRecorder:
         spec = state.spec
         check_storage_limits(storage.backend, spec, mask_secrets(state.origin))
         self.storage = storage
+        is_loaded = storage.has_loaded(spec.name)
         self.study_id = storage.load_or_create_study(
             spec.name, [StudyDirection[direction.upper()] for direction in spec.directions]
         )
@@ -83,7 +84,8 @@ class StudyRecorder:
         try:
             check_fit(spec, self.study)
         except SpecError:
-            self.release()
+            if not is_loaded:  # or else the study runs, as it was submitted before
+                self.release()
             raise
         #: Numbers of the trials that ended.
         self.closed: set[int] = set()

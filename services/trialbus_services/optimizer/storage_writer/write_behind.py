@@ -103,6 +103,11 @@ class WriteBehind(MemoryStorage):
         """Return why a study is no longer recorded; None while the study is recorded."""
         return self._flusher.losses.get(study_name)
 
+    def has_loaded(self, study_name: str) -> bool:
+        """Return whether a study is in memory."""
+        with self._lock:
+            return study_name in self._study_name_to_id
+
     def load_or_create_study(self, study_name: str, directions: Sequence[StudyDirection]) -> int:
         """Load a study with all trials into memory, or create the study; return the id in memory.
 
