@@ -150,6 +150,14 @@ def test_the_longest_key_and_value_are_accepted_and_the_number_of_keys_is_bounde
         trial.set_user_attr("one more", 1)
 
 
+@pytest.mark.parametrize("key", ["loss", "LOSS ", "löss"])
+def test_a_key_that_a_database_takes_for_another_is_refused(trial: Trial, key: str) -> None:
+    trial.set_user_attr("Loss", 1)
+    with pytest.raises(ValueError, match="differs from the key 'Loss' in case, accents or spaces"):
+        trial.set_user_attr(key, 2)
+    trial.set_user_attr("Loss", 3)
+
+
 def test_an_attribute_is_recorded_as_the_optuna_trial_s_own(bus: SimulatedBus) -> None:
     bus.submit()
     assigned = bus.request()
@@ -198,18 +206,19 @@ def test_the_next_attempt_keeps_what_it_does_not_set_and_a_given_up_attempt_sets
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("trialbus:request", "x"), ("", 1), ("a", "x" * 70_000), ("a", b"bytes")],
-    ids=["reserved key", "empty key", "long value", "bytes"],
+    [("trialbus:request", "x"), ("", 1), ("a", "x" * 70_000), ("a", b"bytes"), ("KNOWN", 1)],
+    ids=["reserved key", "empty key", "long value", "bytes", "another case"],
 )
 def test_an_attribute_of_another_client_is_checked_by_the_optimizer_as_well(
     bus: SimulatedBus, key: str, value: Any
 ) -> None:
     bus.submit()
     assigned = bus.request()
+    bus.turn(set_attribute(assigned, "known", 0))
     before = bus.trials()[0].user_attrs
     bus.turn(set_attribute(assigned, key, value), *finish(assigned))
     assert bus.loop.get_status().refused == {"its attribute": 1}
-    assert read_attributes(bus) == {}
+    assert read_attributes(bus) == {"known": 0}
     assert bus.trials()[0].user_attrs.items() >= before.items()
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import unicodedata
+from collections.abc import Iterable
 from typing import Any, Final
 
 from trialbus.study.values import check_text, check_value
@@ -42,6 +44,45 @@ def check_key(key: Any) -> None:
             "expected another key"
         )
     check_text("the key of an attribute", key)
+
+
+class AttributeKeys:
+    """The keys of a trial's attributes, which every storage tells apart.
+
+    MySQL and MariaDB compare keys without case, accents and spaces at the end, and a later key
+    would replace an earlier one.
+    """
+
+    def __init__(self, keys: Iterable[str] = ()) -> None:
+        self._keys = {_fold(key): key for key in keys}
+
+    def add(self, key: str) -> None:
+        """Check and add a key, which may be known.
+
+        Raises:
+            TypeError: The key is not text.
+            ValueError: No storage, or not every storage, can hold the key beside the others.
+        """
+        check_key(key)
+        known = self._keys.get(_fold(key))
+        if known is None and len(self._keys) >= MAX_ATTRIBUTES:
+            raise ValueError(f"the trial has {MAX_ATTRIBUTES} attributes, expected no further key")
+        if known not in (None, key):
+            raise ValueError(
+                f"the key {key!r} differs from the key {known!r} in case, accents or spaces alone, "
+                "which MySQL takes for the same; expected another key"
+            )
+        self._keys[_fold(key)] = key
+
+
+def _fold(key: str) -> str:
+    """Return what is the same of all keys that a database may take for the same."""
+    letters = unicodedata.normalize("NFKD", key.casefold())
+    return "".join(
+        "\ufffd" if letter > "\uffff" else letter  # one character to older collations
+        for letter in letters
+        if not unicodedata.combining(letter)
+    ).rstrip(" ")
 
 
 def convert_value(key: str, value: Any) -> Any:

@@ -28,7 +28,7 @@ from trialbus.errors import SpecError, TrialPruned, is_pruned
 from trialbus.messages import events
 from trialbus.study.nested_config import Params, flatten_config, merge_configs
 from trialbus.study.search_space import Choice, Param
-from trialbus.study.trial_attributes import MAX_ATTRIBUTES, check_key, convert_value
+from trialbus.study.trial_attributes import AttributeKeys, convert_value
 from trialbus.trainer.artifacts import store_artifact
 from trialbus.trainer.channel import Channel, SilentChannel
 from trialbus.trainer.checkpoint import Checkpoints, locate_checkpoints
@@ -98,7 +98,7 @@ class Trial:
         self._channel = channel
         self._attached_mono_s = time.monotonic()
         self.prune_command: events.Prune | None = None
-        self._attribute_keys: set[str] = set()
+        self._attribute_keys = AttributeKeys()
         self.is_closed = False
         self._is_finished = False
         self._is_copy = False
@@ -339,8 +339,8 @@ class Trial:
 
         Raises:
             TypeError: `key` is not text, or JSON cannot hold `value`.
-            ValueError: `key` or `value` is beyond what databases hold, or the trial has more than
-                1000 attributes.
+            ValueError: `key` or `value` is beyond what databases hold, `key` differs from another
+                in case or accents alone, or the trial has more than 1000 attributes.
             OutboxFullError: The hub has been away for so long that the outbox is full.
 
         Example:
@@ -349,10 +349,8 @@ class Trial:
         Source:
             `optuna.trial.Trial.set_user_attr`.
         """
-        check_key(key)
         converted = convert_value(key, value)
-        if key not in self._attribute_keys and len(self._attribute_keys) >= MAX_ATTRIBUTES:
-            raise ValueError(f"the trial has {MAX_ATTRIBUTES} attributes, expected no further key")
+        self._attribute_keys.add(key)
         self._channel.publish(
             events.TrialAttributeSet(
                 study=self.study,
@@ -363,7 +361,6 @@ class Trial:
             ),
             at_once=False,
         )
-        self._attribute_keys.add(key)
 
     def should_prune(self) -> bool:
         """Tell whether a prune command for this attempt has arrived, and set `prune_command`.

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from trialbus.errors import SpecError
 from trialbus.messages import events
 from trialbus.study.spec import StudySpec
-from trialbus.study.trial_attributes import MAX_ATTRIBUTES, check_key, convert_value
+from trialbus.study.trial_attributes import AttributeKeys, convert_value
 from trialbus_services.config.secrets import mask_secrets
 from trialbus_services.optimizer.attributes import (
     ATTEMPT,
@@ -319,12 +319,9 @@ class StudyRecorder:
         """
         if event.trial in self.closed:
             return
-        check_key(event.key)
         value = convert_value(event.key, event.value)
         attributes = self.get_trial(event.trial).user_attrs
-        known = [key for key in attributes if not key.startswith(PREFIX)]
-        if event.key not in known and len(known) >= MAX_ATTRIBUTES:
-            raise ValueError(f"the trial has {MAX_ATTRIBUTES} attributes (expected no further key)")
+        AttributeKeys(key for key in attributes if not key.startswith(PREFIX)).add(event.key)
         self.storage.set_trial_user_attr(self.get_trial_id(event.trial), event.key, value)
 
     def record_end(
