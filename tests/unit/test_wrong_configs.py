@@ -166,7 +166,7 @@ WRONG = {
     ),
     "no value where one is needed": Wrong(
         (
-            "trainer.command: has no value yet (???",
+            "trainer.command: has no value yet (expected for example",
             "in trialbus_config/trainer/command.yaml, line 2",
         ),
         options=("--config-dir=conf", "study=mine", "trainer=command"),
@@ -551,3 +551,49 @@ def test_a_dry_run_imports_the_function_as_the_worker_does(
     assert LINE in error
     assert cli.main(["study", "--dry-run", "trainer=function", "trainer.function=fn:main"]) == 0
     assert not (tmp_path / ".trialbus").exists(), "a file was left"
+
+
+@pytest.mark.parametrize(
+    ("override", "text"),
+    [
+        ("n_trials=3", "n_trials: no such key; did you mean 'study.n_trials'?"),
+        ("study.sampler=random", "study.sampler: no such key; did you mean 'sampler'?"),
+        ("study.params.lrr.low=0", "study.params.lrr.type: missing in {'low': 0}"),
+        ("study.params.lrr.low=0", "did you mean the param 'lr'?"),
+        ("+foo=1", "foo: nothing reads this key"),
+        ("--experimental-rerun=x.pickle", "--experimental-rerun: 'x.pickle': a study is run"),
+    ],
+)
+def test_a_setting_in_the_wrong_place_is_answered_with_the_right_place(
+    override: str,
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["study", "--dry-run", override, *TRAINER]) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_a_key_of_one_s_own_is_taken_where_the_config_refers_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["study", "--dry-run", "+n=7", "study.n_trials=${n}", *TRAINER]) == 0
+
+
+def test_a_param_with_dots_in_its_name_is_changed_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.yaml").write_text(
+        "study:\n  name: mine\n  n_trials: 3\n  objective: {metric: loss}\n"
+        "  params:\n    optim.lr: {type: float, low: 0, high: 1}\n"
+        "    width: {type: int, low: 1, high: 2}\n"
+    )
+    override = "study.params.optim.lr.low=0.5"
+    assert cli.main(["study", "mine.yaml", "--dry-run", override, *TRAINER]) == 0
+    printed = capsys.readouterr().out
+    assert "optim.lr: {type: float, low: 0.5, high: 1.0}" in printed
+    assert "(2 params)" in printed

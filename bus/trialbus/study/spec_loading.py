@@ -9,7 +9,7 @@ from trialbus.errors import SpecError
 from trialbus.study.search_space import Param
 from trialbus.study.spec import NOT_WRITTEN, Component, Objective, StudySpec
 from trialbus.study.spec_limits import check_arguments
-from trialbus.study.validation import convert, format_expected, is_mapping
+from trialbus.study.validation import convert, find_nearest, format_expected, is_mapping
 
 
 def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySpec:
@@ -46,7 +46,8 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
     spec: dict[str, Any] = {
         **data,
         "params": {
-            name: _load_param(f"study.params.{name}", param) for name, param in params.items()
+            name: _load_param(f"study.params.{name}", param, others=params)
+            for name, param in params.items()
         },
         "objectives": tuple(
             _load_objective(
@@ -73,7 +74,15 @@ def check_keys(study: Iterable[str]) -> None:
             raise SpecError(f"study.{key}", f"no such key{format_expected(key, known)}")
 
 
-def _load_param(key: str, data: Any) -> Param:
+def _load_param(key: str, data: Any, *, others: Mapping[str, Any]) -> Param:
+    if is_mapping(data) and "type" not in data:
+        name = key.removeprefix("study.params.")
+        near = find_nearest(name, [other for other in others if other != name])
+        hint = f"; did you mean the param {near!r}?" if near else ""
+        raise SpecError(
+            f"{key}.type",
+            f"missing in {dict(data)!r} (expected float, int or categorical){hint}",
+        )
     choices = data.get("choices") if is_mapping(data) else None
     if is_mapping(choices):
         for label in cast("Iterable[object]", choices):

@@ -107,9 +107,10 @@ def _run_command(name: str, arguments: list[str]) -> int:
     if _asks_for_help(arguments):
         print(format_help(name))
         return exit_codes.DONE
-    _configure_logging(name)
+    if not any(argument.startswith(("--info", "-i")) for argument in arguments):  # logged by Hydra
+        _configure_logging(name)
+        logging.getLogger("hydra").setLevel(logging.WARNING)
     arguments, config = join_parent(arguments)
-    logging.getLogger("hydra").setLevel(logging.WARNING)
     command, arguments = _choose_command(name, arguments)
 
     def serve(composition: ComposedConfig) -> int:

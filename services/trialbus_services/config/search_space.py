@@ -35,7 +35,34 @@ def expand_params(params: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         SpecError: A text is not a sweep, or does not describe a param; names the param.
     """
-    return {name: _expand(f"study.params.{name}", param) for name, param in params.items()}
+    return {
+        name: _expand(f"study.params.{name}", param)
+        for name, param in _merge_dotted(params).items()
+    }
+
+
+def _merge_dotted(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return params with the values that a command line gives to a param with dots in its name.
+
+    Hydra reads `study.params.optimizer.lr.low=0` as nested keys, beside the param `optimizer.lr`.
+    """
+    merged = dict(params)
+    for name in [name for name in params if "." in name]:
+        *parts, last = name.split(".")
+        place = merged
+        for part in parts:
+            inner = place.get(part)
+            if not is_mapping(inner) or "type" in inner:
+                break
+            place[part] = place = dict(inner)
+        else:
+            values = place.pop(last, None)
+            if is_mapping(values) and is_mapping(merged[name]):
+                merged[name] = {**merged[name], **values}
+            elif values is not None:
+                merged[name] = values
+    # What the command line nested is used up.
+    return {name: param for name, param in merged.items() if name in params and param != {}}
 
 
 def expand_list(parameters: Any, key: str = "study.parameters") -> dict[str, Any]:

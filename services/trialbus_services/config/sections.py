@@ -39,6 +39,11 @@ from trialbus_services.process.search_path import build_search_path
 
 _LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 _SECTION_NAMES = {type_: name for name, type_ in SECTIONS.items()}
+#: Overrides that set values which every study has to have.
+_EXAMPLES = {
+    "trainer.command": "trainer.command=[python,train.py]",
+    "trainer.function": "trainer.function=train:main",
+}
 _MISSING_VARIABLE = re.compile(r"Environment variable '(\w+)' not found")
 
 _S = TypeVar("_S", bound=msgspec.Struct)
@@ -178,9 +183,10 @@ def _resolve(config: Mapping[str, Any], name: str) -> Any:
             return section
         return OmegaConf.to_container(section, resolve=True, throw_on_missing=True)
     except MissingMandatoryValue as error:
-        raise SpecError(
-            str(error.full_key), "has no value yet (??? stands for a missing value)"
-        ) from None
+        key = str(error.full_key)
+        example = _EXAMPLES.get(key)
+        hint = f"expected for example {example}" if example else "??? stands for a missing value"
+        raise SpecError(key, f"has no value yet ({hint})") from None
     except OmegaConfBaseException as error:
         key = str(error.full_key or name)
         text = str(error.msg or error).splitlines()[0]

@@ -25,6 +25,7 @@ from trialbus_services.config.composing.errors import (
     SEARCH_PATH_WARNING,
     ConfigError,
     add_source,
+    check_added_keys,
     explain_error,
     explain_search_path,
 )
@@ -33,6 +34,7 @@ from trialbus_services.config.composing.provenance import ConfigSources
 from trialbus_services.config.composing.replaced_class import drop_replaced_arguments
 from trialbus_services.config.composing.schema import register
 from trialbus_services.config.composing.study_file import (
+    KNOWN_KEYS,
     STUDY_FILE,
     find_study_file,
     is_study_file,
@@ -101,6 +103,7 @@ def compose_config(arguments: Sequence[str]) -> Generator[ComposedConfig]:
         with open_dict(config):
             del config["hydra"]
         remember_secrets(OmegaConf.to_container(config))
+        check_added_keys(config, options.overrides, KNOWN_KEYS)
         try:
             yield ComposedConfig(config, format_arguments(options, options.overrides))
         except ConfigError:
@@ -124,6 +127,13 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         ConfigError: There are several study files, or one beside `--config-name`.
     """
     options = get_args_parser().parse_intermixed_args(list(arguments))
+    if options.experimental_rerun is not None:
+        raise ConfigError(
+            "--experimental-rerun",
+            f"{options.experimental_rerun!r}: a study is run again by its own command "
+            "(expected no such option)",
+            None,
+        )
     options.study_file = find_study_file(options.overrides)
     options.overrides = [text for text in options.overrides if not is_study_file(text)]
     if options.study_file is not None:

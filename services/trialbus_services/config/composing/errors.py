@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Container as AbstractContainer
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ _TYPES = {
 _CONVERSION_FAILED = re.compile(
     r"Value '(.*)' (?:of type '.*' could not be converted to (\w+)|is not a valid (\w+))", re.DOTALL
 )
+_ADDED = re.compile(r"\+{1,2}(\w+)[.=]")
 _SWEEP = re.compile(r"(?<=Sweep parameters ')[^=\s]+=.*(?=' requires --multirun)", re.DOTALL)
 _UNKNOWN_FUNCTION = re.compile(r"Unknown function '(\w+)'")
 _IN_CONFIG = re.compile(r"^In '([^']+)'")
@@ -66,6 +69,8 @@ class ConfigError(SpecError):
 def add_source(error: SpecError, config: DictConfig, sources: ConfigSources) -> ConfigError:
     """Return an error of a composed config together with the place where the value was set."""
     key, problem = _extend_key(error, config)
+    if problem.startswith("no such key"):
+        problem = _find_elsewhere(key, config) or problem
     return ConfigError(key, problem, sources.describe_value(key))
 
 
@@ -141,6 +146,8 @@ def _explain_wrong_value(
         parent = cause.parent_node
         names = list(map(str, parent)) if isinstance(parent, DictConfig) else []
         problem = f"no such key{format_expected(key.rpartition('.')[2], names)}"
+        if isinstance(parent, DictConfig):
+            problem = _find_elsewhere(key, parent) or problem
     config_match = _IN_CONFIG.match(str(error))
     if config_match is None:
         return ConfigError(key, problem, sources.describe_value(key))
@@ -151,6 +158,39 @@ def _explain_wrong_value(
     ]
     with_line = (text for text in descriptions if text and ", line" in text)
     return ConfigError(key, problem, next(with_line, descriptions[-1]))
+
+
+def _find_elsewhere(key: str, config: DictConfig) -> str | None:
+    """Return the problem of a key that stands in the wrong section; None if no section has it."""
+    name = key.rpartition(".")[2]
+    if "." in key and name in config:  # study.sampler=random
+        return f"no such key; did you mean {name!r}?"
+    sections = [str(section) for section in config if section != "hydra"]
+    found = [section for section in sections if _has_key(config, f"{section}.{name}")]
+    if "." in key or len(found) != 1:
+        return None
+    return f"no such key; did you mean {f'{found[0]}.{name}'!r}?"
+
+
+def check_added_keys(
+    config: DictConfig, overrides: Iterable[str], known: AbstractContainer[str]
+) -> None:
+    """Check that something reads each section that a command line adds with a plus.
+
+    Raises:
+        ConfigError: No section of trialbus has the name, and the config does not refer to it.
+    """
+    for override in overrides:
+        added = _ADDED.match(override)
+        if added is None or added[1] in known or added[1] not in config:
+            continue
+        if f"${{{added[1]}" not in OmegaConf.to_yaml(config):
+            raise ConfigError(
+                added[1],
+                "nothing reads this key (expected a key of a section, such as "
+                f"+trainer.env.NAME=value, or a key that the config refers to as ${{{added[1]}}})",
+                f"on the command line: {mask_secrets(override)}",
+            )
 
 
 def _explain_override(error: OverrideParseException) -> str:

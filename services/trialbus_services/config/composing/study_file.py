@@ -44,6 +44,8 @@ _SUFFIXES = (".yaml", ".yml")
 #: Groups with a file chosen by default; a mapping in the study file is merged into that file.
 _GROUPS = (*SECTIONS, "study", "sampler", "pruner", "callbacks", "phase")
 _VALUES = ("log_level", "from_phase", "phases", "hydra")
+#: Names at the top of the config, and in a study file.
+KNOWN_KEYS = frozenset({*_GROUPS, *_VALUES, "args"})
 #: Keys of a study that no section has: a file with these holds the section `study` alone.
 _STUDY_KEYS = ("params", "objective", "n_trials")
 
