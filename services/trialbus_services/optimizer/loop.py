@@ -368,11 +368,8 @@ class OptimizerLoop:
         trials are rebuilt that the storage lost; a new submission begins anew in an empty storage.
         """
         try:
-            state, storage = self._ledger.studies[name], self._storage
-            if is_continued and find_lost_trials(state, storage):
-                if self._ends_later(state, end):
-                    return
-                rebuild_study(state, storage, self._replay, end, self._make_rebuilding_loop)
+            if is_continued and not self._rebuild_lost(self._ledger.studies[name], end):
+                return
             study = RunningStudy(
                 self._ledger.studies[name],
                 self._storage,
@@ -396,6 +393,18 @@ class OptimizerLoop:
             self._finish_failed(name, error)
         else:
             self._studies[name] = study
+
+    def _rebuild_lost(self, state: StudyState, end: int) -> bool:
+        """Rebuild the trials of a study that the storage lost, from the log up to an offset.
+
+        Returns:
+            False if nothing is rebuilt, since the log ends the study behind the offset.
+        """
+        if find_lost_trials(state, self._storage):
+            if self._ends_later(state, end):
+                return False
+            rebuild_study(state, self._storage, self._replay, end, self._make_rebuilding_loop)
+        return True
 
     def get_study(self, name: str) -> RunningStudy:
         """Return a study that runs.
