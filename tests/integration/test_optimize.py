@@ -205,6 +205,26 @@ def test_requests_that_cannot_be_are_answered_with_the_reason(
     assert "distribution" in str(worker.next(events.ParamSuggested).error)
 
 
+def test_a_training_that_asks_after_the_end_of_its_attempt_is_told(
+    bus: Bus, client: Callable[[], Client]
+) -> None:
+    bus.hub()
+    start_optimizer(bus)
+    worker = client()
+    worker.submit(msgspec.structs.replace(DEFINE_BY_RUN, n_trials=1))
+    trial = worker.ask()
+    worker.finish(trial, "preempted")
+    again = worker.ask()
+    request_param(worker, trial, name="x", param=X)
+    assert "is over" in str(worker.next(events.ParamSuggested, attempt=0).error)
+    request_param(worker, again, name="x", param=X)
+    assert worker.next(events.ParamSuggested, attempt=1).error is None
+    worker.finish(again, values=[1.0])
+    worker.next(events.StudyFinished)
+    request_param(worker, again, name="y", param=X)
+    assert "is over" in str(worker.next(events.ParamSuggested, name="y").error)
+
+
 FAILING = """
 import optuna
 

@@ -26,6 +26,7 @@ from trialbus_services.optimizer.announcer import Announcer
 from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.ledger import Ledger, StudyState
 from trialbus_services.optimizer.other_programs import OtherPrograms
+from trialbus_services.optimizer.param_requests import refuse_param
 from trialbus_services.optimizer.postponed import PostponedRecords
 from trialbus_services.optimizer.rebuilding import NoSampler, find_lost_trials, rebuild_study
 from trialbus_services.optimizer.running_study import RunningStudy
@@ -299,8 +300,12 @@ class OptimizerLoop:
         about = f"event {offset}, trial {event.trial} of {event.study!r}, attempt {event.attempt}"
         if study is None:
             self._reject(_NO_STUDY, about)
+            state = self._ledger.studies.get(event.study)
+            if state is not None and state.is_finished:
+                self._refuse_param(event)
         elif study.state.trials.find_running(event) is None:
             self._reject(_NO_TRIAL, about)
+            self._refuse_param(event)
         elif isinstance(event, events.ParamRequested):
             with self._guard(study):
                 answer = study.request_param(event)
@@ -312,6 +317,11 @@ class OptimizerLoop:
                     study.record_attribute(event)
                 except (TypeError, ValueError) as error:
                     self._reject("its attribute", f"{about}: {error}")
+
+    def _refuse_param(self, event: events.TrialAttributeSet | events.ParamRequested) -> None:
+        """Tell a training that asks for a param after the end of its attempt, and waits."""
+        if isinstance(event, events.ParamRequested) and event.answer:
+            self._announcer.announce(refuse_param(event, "this attempt of the trial is over"))
 
     def _has_param_requests(self) -> bool:
         return any(study.has_param_requests for study in self._studies.values())

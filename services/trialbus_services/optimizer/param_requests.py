@@ -51,7 +51,7 @@ class ParamRequests:
             self._record(event, distribution, event.value)
             self._supply.tell_param(event.trial, event.name, distribution, event.value)
         except ValueError as error:
-            return _refuse(event, str(error))
+            return refuse_param(event, str(error))
         return None
 
     def take_answers(self) -> list[events.ParamSuggested]:
@@ -72,19 +72,19 @@ class ParamRequests:
             if event is None or number in self._recorder.closed:
                 continue
             if error is not None:
-                answers.append(_refuse(event, error))
+                answers.append(refuse_param(event, error))
                 continue
             try:
                 self._record(event, make_distribution(event.param), value)
                 answers.append(_answer(event, value))
             except ValueError as problem:
-                answers.append(_refuse(event, str(problem)))
+                answers.append(refuse_param(event, str(problem)))
         return answers
 
     def refuse_all(self, reason: str) -> list[events.ParamSuggested]:
         """Return a refusal of every request that waits for the sampler."""
         pending, self._pending = self._pending, {}
-        return [_refuse(event, reason) for event in pending.values()]
+        return [refuse_param(event, reason) for event in pending.values()]
 
     def _check(self, event: events.ParamRequested, trial: FrozenTrial) -> BaseDistribution:
         """Return the distribution of a request, which the trial may have.
@@ -117,7 +117,8 @@ def _answer(event: events.ParamRequested, value: Any) -> events.ParamSuggested:
     )
 
 
-def _refuse(event: events.ParamRequested, error: str) -> events.ParamSuggested:
+def refuse_param(event: events.ParamRequested, error: str) -> events.ParamSuggested:
+    """Return the refusal of a request, with the reason."""
     return events.ParamSuggested(
         study=event.study,
         trial=event.trial,
