@@ -41,6 +41,7 @@ from trialbus.trainer.metrics import (
     convert_values,
     flatten_metrics,
 )
+from trialbus.trainer.param_request import build_param_request
 from trialbus.trainer.run_directory import make_run_directory
 from trialbus.trainer.termination import Termination
 
@@ -271,19 +272,8 @@ class Trial:
         Source:
             `optuna.trial.Trial.suggest_float` and its like.
         """
-        suggestions = self.define_by_run.suggestions if self.define_by_run else {}
-        suggestion = suggestions.get(name)
-        is_suggested = suggestion is not None and _is_suggestion_for(suggestion, param)
-        request = events.ParamRequested(
-            study=self.study,
-            trial=self.number,
-            attempt=self.attempt,
-            name=name,
-            param=param,
-            answer=not is_suggested,
-            value=suggestion.value if suggestion is not None and is_suggested else None,
-        )
-        if is_suggested:
+        request = build_param_request(self._assigned, name, param)
+        if not request.answer:
             self._channel.publish(request, at_once=False)
             return param.decode(request.value)
         answer = self._ranks.share(self._channel.request_param(request) if self.rank == 0 else None)
@@ -461,15 +451,6 @@ class Trial:
                     error=error,
                 )
             )
-
-
-def _is_suggestion_for(suggestion: events.SuggestedValue, param: Param) -> bool:
-    """Tell whether a suggestion is a value of a param, which is of the same kind."""
-    is_same_kind = type(param) is type(suggestion.param) and all(
-        getattr(param, name, None) == getattr(suggestion.param, name, None)
-        for name in ("choices", "log")
-    )
-    return is_same_kind and param.contains(suggestion.value)
 
 
 _tokens = itertools.count()
