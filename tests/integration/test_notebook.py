@@ -13,6 +13,7 @@ from support.until import until
 jupyter_client = pytest.importorskip("jupyter_client")
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
+output_widget = pytest.importorskip("nbclient.output_widget")
 pytest.importorskip("ipywidgets")
 
 pytestmark = [
@@ -58,14 +59,24 @@ def _private(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, str(bus.directory / name))
 
 
-def test_a_training_of_a_cell_is_optimized_with_a_live_table(bus: Bus) -> None:
+def test_a_training_of_a_cell_is_optimized_with_a_live_table(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
     notebook = make_notebook(bus, pause_s=0.2)
+    draw = output_widget.OutputWidget.output
+    drawn: list[str] = []
+
+    def keep(widget: Any, *arguments: Any) -> None:
+        draw(widget, *arguments)
+        drawn.append(str(widget.outputs))
+
+    monkeypatch.setattr(output_widget.OutputWidget, "output", keep)
     client = nbclient.NotebookClient(
         notebook, timeout=90, resources={"metadata": {"path": str(bus.directory)}}
     )
     client.execute()
     assert notebook.cells[3].outputs[0]["text"] == "4 True\n"
-    assert "application/vnd.jupyter.widget-state+json" in str(notebook.metadata)
+    assert any("4 trials" in table and "events/s" in table for table in drawn)
     shown = str(notebook.cells[2].outputs)
     assert "all trials done" in shown
     assert "4 complete" in shown
