@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from optuna.distributions import IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from support.simulated_bus import SimulatedBus
+from support.simulated_bus import Sampler, SimulatedBus
+from trialbus import FloatParam, IntParam
 from trialbus.messages import events
+from trialbus_services.optimizer.sampling.messages import Suggestion
 from trialbus_services.optimizer.storage_writer.writer import StorageLostError
 
 
@@ -200,3 +204,34 @@ def test_a_finished_study_whose_database_is_gone_begins_anew_when_it_is_submitte
     bus.turn()
     assert bus.request("r3").trial == 1
     assert len(bus.trials()) == 2
+
+
+class NoParams(Sampler):
+    """A sampler of a study whose training asks for its params."""
+
+    def take_suggestion(self) -> Suggestion | None:
+        suggestion = super().take_suggestion()
+        return suggestion and replace(suggestion, params={}, distributions={})
+
+
+def test_the_params_that_a_training_asked_for_are_rebuilt(tmp_path: Path) -> None:
+    bus = SimulatedBus(open_database(tmp_path, "first"), start_sampler=NoParams)
+    bus.submit(params={}, define_by_run=True)
+    assigned = bus.request()
+    lr, depth = FloatParam(low=0, high=1, log=False), IntParam(low=1, high=8)
+    asked = [
+        events.ParamRequested(**about(assigned), name="lr", param=lr),
+        events.ParamRequested(**about(assigned), name="depth", param=depth, answer=False, value=3),
+    ]
+    answer = events.ParamSuggested(**about(assigned), name="lr", value=0.125)
+    bus.turn(asked[1])
+    bus.log.append(asked[0], answer)
+    bus.log.append(*evaluate(assigned, 1.0), finish(assigned))
+    bus.log.committed = bus.log.end
+    bus.database = open_database(tmp_path, "second")
+    bus.start()
+    bus.turn()
+    [trial] = bus.trials()
+    assert trial.params == {"lr": 0.125, "depth": 3}
+    assert trial.distributions["depth"] == IntDistribution(1, 8)
+    assert (trial.state, trial.value) == (TrialState.COMPLETE, 1.0)

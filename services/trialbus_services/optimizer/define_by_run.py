@@ -29,7 +29,12 @@ def make_suggestions(relative: Mapping[str, tuple[Any, BaseDistribution]]) -> di
         )
         for name, (value, distribution) in relative.items()
     }
-    return {SUGGESTIONS: msgspec.to_builtins(suggestions)} if suggestions else {}
+    return keep_suggestions(suggestions)
+
+
+def keep_suggestions(suggestions: Mapping[str, events.SuggestedValue]) -> dict[str, Any]:
+    """Return the attributes of a trial that keep suggestions; empty without a suggestion."""
+    return {SUGGESTIONS: msgspec.to_builtins(dict(suggestions))} if suggestions else {}
 
 
 def find_params(trials: Sequence[FrozenTrial]) -> dict[str, Param]:

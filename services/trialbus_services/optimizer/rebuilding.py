@@ -17,7 +17,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from trialbus.client.subscriber import Record
-from trialbus.messages import events
+from trialbus.messages import codec, events
 from trialbus.messages.topics import escape_study
 from trialbus.study.spec import StudySpec
 from trialbus_services.optimizer.bus import BusClients, Replay
@@ -86,7 +86,9 @@ def rebuild_study(
     storage.load_or_create_study(name, directions)
     history = StudyHistory(name)
     loop = make_loop(BusClients(history, history, replay, 0))
-    history.read(replay(*loop.TYPES, start=state.trials.begin, end=end))
+    begin = state.trials.begin
+    history.read_answers(replay(events.ParamSuggested, study=name, start=begin))
+    history.read(replay(*loop.TYPES, start=begin, end=end))
     try:
         with storage.atomic():
             while loop.turn():
@@ -118,16 +120,25 @@ class StudyHistory:
         self.last = 0
         #: Newest verdict of each trial.
         self.verdicts: dict[int, events.TrialClosed] = {}
+        #: Value of each param that a training asked for, by trial and name.
+        self._answers: dict[tuple[int, str], Any] = {}
 
     def read(self, records: Iterable[Record]) -> None:
         """Begin to read the records of the log, from the study's first submission on."""
         self._records = iter(records)
 
+    def read_answers(self, records: Iterable[Record]) -> None:
+        """Read the values of the params that trainings asked for."""
+        for record in records:
+            event = _decode(record)
+            if isinstance(event, events.ParamSuggested) and event.error is None:
+                self._answers[event.trial, event.name] = event.value
+
     def records(self, timeout_s: float | None = None) -> list[Record]:
         """Return the next records about the study; empty at the end."""
         chosen: list[Record] = []
         while not chosen and (batch := list(islice(self._records, _BATCH))):
-            chosen = [record for record in batch if self._is_applied(record)]
+            chosen = [applied for record in batch if (applied := self._choose(record))]
         return chosen
 
     def commit(self, offset: int | None = None) -> bool:
@@ -142,19 +153,35 @@ class StudyHistory:
         """Return True: nothing was published."""
         return True
 
-    def _is_applied(self, record: Record) -> bool:
+    def _choose(self, record: Record) -> Record | None:
+        """Return what the loop has to apply of a record; None for nothing."""
         kind, study = record.topic.split("/")[:2]
-        if study not in self._studies:
-            return False
-        if kind == "trial_closed":
-            try:
-                event = record.event
-            except msgspec.DecodeError:
-                return False
-            if isinstance(event, events.TrialClosed):
-                self.verdicts[event.trial] = event
         # The end of an earlier submission would remove the study from memory.
-        return kind != "study_finished"
+        if study not in self._studies or kind == "study_finished":
+            return None
+        if kind == "trial_closed":
+            verdict = _decode(record)
+            if isinstance(verdict, events.TrialClosed):
+                self.verdicts[verdict.trial] = verdict
+        return self._answer(record) if kind == "param_requested" else record
+
+    def _answer(self, record: Record) -> Record:
+        """Return the request for a param with the value that the sampler gave."""
+        request = _decode(record)
+        if not isinstance(request, events.ParamRequested) or not request.answer:
+            return record
+        asked = request.trial, request.name
+        if asked not in self._answers:
+            return record
+        known = msgspec.structs.replace(request, answer=False, value=self._answers[asked])
+        return msgspec.structs.replace(record, body=msgspec.Raw(codec.encode(known)))
+
+
+def _decode(record: Record) -> events.AnyEvent | None:
+    try:
+        return record.event
+    except msgspec.DecodeError:
+        return None
 
 
 class NoSampler:

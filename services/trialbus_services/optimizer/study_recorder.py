@@ -43,6 +43,7 @@ from trialbus_services.optimizer.attributes import (
     WORKER,
 )
 from trialbus_services.optimizer.best_trials import find_best_trials
+from trialbus_services.optimizer.define_by_run import keep_suggestions
 from trialbus_services.optimizer.distributions import make_distribution
 from trialbus_services.optimizer.ledger import StudyState
 from trialbus_services.optimizer.outcome import Outcome
@@ -195,13 +196,16 @@ class StudyRecorder:
         if number > len(trials):
             raise RebuildError(f"it has no trial {len(trials)}, and {number} after it")
         stored = spec.encode_params(event.params)
-        if spec.define_by_run or not stored.keys() <= spec.space.keys():
+        if not stored.keys() <= spec.space.keys():
             raise RebuildError(f"it does not tell the ranges of the params of trial {number}")
         trial = optuna.trial.create_trial(
             state=TrialState.RUNNING,
             params=stored,
             distributions={name: make_distribution(spec.space[name]) for name in stored},
-            user_attrs={REQUEST: event.request},
+            user_attrs={
+                **keep_suggestions(event.define_by_run.suggestions if event.define_by_run else {}),
+                REQUEST: event.request,
+            },
         )
         trial.datetime_start = datetime.fromtimestamp(event.at)  # noqa: DTZ006 - as Optuna's
         if number == len(trials):
@@ -216,7 +220,8 @@ class StudyRecorder:
         for name, distribution in trial.distributions.items():
             value = distribution.to_internal_repr(stored[name])
             self.storage.set_trial_param(trial_id, name, value, distribution)
-        self.storage.set_trial_user_attr(trial_id, REQUEST, event.request)
+        for key, attribute in trial.user_attrs.items():
+            self.storage.set_trial_user_attr(trial_id, key, attribute)
         self.storage.set_trial_times(trial_id, start=trial.datetime_start)
 
     def restore_end_time(self, number: int, at: float) -> None:
