@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 
 import trialbus
+from support.evaluations import make_evaluation
 from support.processes import Bus
 from support.zmtp import GREETING, make_ready
 from trialbus.client import link as link_module
@@ -83,3 +86,20 @@ def test_a_link_is_let_in_when_its_key_is_put_on_the_list(bus: Bus) -> None:
             link.wait_connected(1.5)
         (folder / "allowed.json").write_text(allowed)
         link.wait_connected(20)
+
+
+def test_a_link_leaves_a_connection_on_which_nothing_answers(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_module, "_ANSWER_S", 1.0)
+    hub = bus.hub()
+    with trialbus.Publisher(bus.endpoint) as publisher:
+        publisher.publish(make_evaluation(0))
+        assert publisher.flush(20)
+        hub.signal(signal.SIGSTOP)  # the kernel keeps the connection
+        Path(bus.endpoint.removeprefix("ipc://")).unlink()
+        other = bus.run("other", [*hub.command[:-1], str(bus.directory / "other")])
+        publisher.publish(make_evaluation(1))
+        assert publisher.flush(20)
+        assert other.running
+        hub.kill()

@@ -10,8 +10,8 @@ The thread waits in `_wait` between two turns. Any thread may request a turn:
 | `wake_later` | `_later_requested` | at once; while the thread rests, at `_rests_until` |
 
 libzmq gives a connection up for good after bytes that are not of its protocol: of another program
-at the hub's address, or of a hub that has no keys. So a socket that had no connection for a while
-is replaced by a new one.
+at the hub's address, or of a hub that has no keys. A proxy may keep a connection whose other half
+is dead. So a socket that had no connection, or no answer, for a while is replaced by a new one.
 
 The thread rests for 25 ms after a turn that only `wake_later` requested. While it rests it does
 not read from the hub either. A turn that `wake` requested ends the rest.
@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 _CHECK_S = 5.0  # between two looks at whether the socket has a connection
 _RENEW_S = 15.0  # without a connection; a handshake that takes 10 s is ended by the hub
+_ANSWER_S = 60.0  # for any frame after a frame was sent; a fetch is answered after 30 s
 _REST_S = 25e-3  # longest delay of a turn by `wake_later`, and of the frames that arrive after it
 
 
@@ -72,6 +73,7 @@ class Link(PartDriver):
         self._rests_until = 0.0
         self._check_at = 0.0
         self._sendable_at = 0.0  # when the socket last had a connection
+        self._unanswered_at: float | None = None  # since when no frame answers those that were sent
         self._wake_read, self._wake_write = os.pipe()
         self._thread = threading.Thread(target=self._run, name="trialbus-link", daemon=True)
         self._thread.start()
@@ -154,6 +156,8 @@ class Link(PartDriver):
             except zmq.Again:
                 self._connected.clear()
                 return False
+            if self._unanswered_at is None:
+                self._unanswered_at = time.monotonic()
             return True
 
         due: float | None = None
@@ -194,14 +198,15 @@ class Link(PartDriver):
         self._is_awake = True
 
     def _is_given_up(self, dealer: zmq.Socket[bytes]) -> bool:
-        """Tell whether the socket had no connection for so long that libzmq may have given up."""
+        """Tell whether the socket had no connection or answer for so long that none may come."""
         now = time.monotonic()
         if now < self._check_at:
             return False
         self._check_at = now + _CHECK_S
         if int(dealer.get(zmq.EVENTS)) & zmq.POLLOUT:
             self._sendable_at = now
-        return now - self._sendable_at >= _RENEW_S
+        unanswered_s = 0.0 if self._unanswered_at is None else now - self._unanswered_at
+        return now - self._sendable_at >= _RENEW_S or unanswered_s >= _ANSWER_S
 
     def _connect(
         self, context: zmq.Context[zmq.Socket[bytes]]
@@ -227,6 +232,7 @@ class Link(PartDriver):
             dealer.set(zmq.CURVE_SECRETKEY, self._keys.own.secret.encode())
         dealer.connect(self.endpoint)
         self._sendable_at = time.monotonic()
+        self._unanswered_at = None
         wakeups_and_frames = zmq.Poller()
         wakeups_and_frames.register(self._wake_read, zmq.POLLIN)
         wakeups_and_frames.register(dealer, zmq.POLLIN)
@@ -245,5 +251,6 @@ class Link(PartDriver):
                     "the hub at %s sent a frame that cannot be read: %s", self.endpoint, error
                 )
                 continue
+            self._unanswered_at = None
             self.handle(frame)
             self._connected.set()
