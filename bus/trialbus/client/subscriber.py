@@ -336,7 +336,7 @@ def subscribe(
         >>> for event in subscribe(trialbus.EvaluationComplete, study="digits"):  # doctest: +SKIP
         ...     print(event.trial, event.step, event.metrics)
     """
-    names = [_get_type_name(type_) for type_ in types]
+    names = [get_type_name(type_) for type_ in types]
     _check_start(start)
     patterns = [make_pattern(name_, study, trial) for name_ in names] or [
         make_pattern(None, study, trial)
@@ -350,7 +350,7 @@ def subscribe(
     )
 
 
-def _get_type_name(type_: object) -> str:
+def get_type_name(type_: object) -> str:
     """Return the name of an event type, given the name or an event class."""
     if isinstance(type_, type) and issubclass(type_, events.Event):
         type_ = str(type_.__struct_config__.tag)

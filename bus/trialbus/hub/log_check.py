@@ -153,7 +153,7 @@ def read_log(db: sqlite3.Connection, report: LogReport, mark: Mark | None) -> Lo
     db.execute("BEGIN")  # one state of the log, whatever a hub writes meanwhile
     reader = VerifiedReader(db, add)
     state = read_state(db, SmallTables(db), reader, mark, salvage=True)
-    for _ in _read_events(reader, state.end):
+    for _ in iterate_events(reader, state.end):
         report.n_events += 1
     report.log_id, report.end, report.lost = state.log_id, state.end, state.lost
     report.problems += state.problems
@@ -166,8 +166,9 @@ def read_log(db: sqlite3.Connection, report: LogReport, mark: Mark | None) -> Lo
     return state
 
 
-def _read_events(reader: VerifiedReader, end: int) -> Iterator[Record]:
-    position = 0
+def iterate_events(reader: VerifiedReader, end: int, first: int = 0) -> Iterator[Record]:
+    """Yield the events of an open log from an offset on up to its end."""
+    position = first
     while position < end:
         yield from reader.read(position, end, _BATCH)
         position = reader.position

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,16 +18,20 @@ from rich.table import Table
 
 from trialbus.client.admin import forget_name, forget_study, hub_status
 from trialbus.client.link import Link
-from trialbus.client.subscriber import Subscriber, subscribe
+from trialbus.client.subscriber import Subscriber, get_type_name, subscribe
 from trialbus.errors import TrialbusError
+from trialbus.hub.stored_log import read_stored_events
 from trialbus.messages.codec import decode_with
-from trialbus.messages.topics import escape_study
+from trialbus.messages.topics import escape_study, make_pattern
 from trialbus.protocol.frames import Record
 from trialbus.protocol.status import HubStatus, Info, SessionStatus
 from trialbus_services.cli.options import add_endpoint, parse_natural
+from trialbus_services.cli.stored_log import find_stored_log, print_source
 from trialbus_services.optimizer.latency import Percentiles
 from trialbus_services.optimizer.status import from_info
 from trialbus_services.process import exit_codes
+from trialbus_services.views.formats import strip_control_characters
+from trialbus_services.views.history import collect_histories
 
 _CONNECT_S = 5.0
 _POLL_S = 0.1
@@ -69,7 +74,11 @@ def events(arguments: list[str]) -> int:
     )
     options = parser.parse_args(arguments)
     format_record = _format_json if options.json else _format_line
+    folder = None if options.follow else find_stored_log(options.endpoint)
     try:
+        if folder is not None:
+            _print_stored(folder, options, format_record)
+            return exit_codes.DONE
         with subscribe(
             *options.type,
             study=options.study,
@@ -94,8 +103,27 @@ def events(arguments: list[str]) -> int:
     return exit_codes.DONE
 
 
+def _print_stored(
+    folder: Path, options: argparse.Namespace, format_record: Callable[[Record], str]
+) -> None:
+    """Print the matching events of a log on disk."""
+    types = [get_type_name(type_) for type_ in options.type] or [None]
+    patterns = {make_pattern(type_, options.study, options.trial) for type_ in types}
+    print_source(folder)
+    is_empty = True
+    if options.start != "now":
+        first = 0 if options.start == "earliest" else options.start
+        for record in read_stored_events(folder, frozenset(patterns), first):
+            is_empty = False
+            print(format_record(record))
+    if is_empty:
+        print("the log has no such event", file=sys.stderr, flush=True)
+
+
 def status(arguments: list[str]) -> int:
     """Print the status of a hub and return the exit code.
+
+    Of a hub that has ended, the studies in its log are printed.
 
     Raises:
         HubUnavailableError: No hub answered.
@@ -103,6 +131,12 @@ def status(arguments: list[str]) -> int:
     parser = _build_parser("status", "Print the state of a hub.")
     parser.add_argument("--json", action="store_true", help="as one JSON object")
     options = parser.parse_args(arguments)
+    folder = None if options.json else find_stored_log(options.endpoint)
+    if folder is not None:
+        print_source(folder)
+        for history in collect_histories(read_stored_events(folder)).values():
+            print(f"study {strip_control_characters(history.study)}: {history.describe()}")
+        return exit_codes.FAILED
     with Link(options.endpoint) as link:
         status = hub_status(link, _CONNECT_S)
         time.sleep(1.0)  # the rate is over this second

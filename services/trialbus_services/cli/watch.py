@@ -17,13 +17,16 @@ from trialbus.client.admin import hub_status
 from trialbus.client.link import Link
 from trialbus.client.subscriber import Subscriber, subscribe
 from trialbus.errors import HubUnavailableError, SpecError
+from trialbus.hub.stored_log import read_stored_events
 from trialbus.messages import events
 from trialbus.protocol.status import SessionStatus
 from trialbus.study.validation import find_nearest
 from trialbus_services.cli.options import add_endpoint
+from trialbus_services.cli.stored_log import find_stored_log, print_source
+from trialbus_services.cli.stored_watch import print_stored_study
 from trialbus_services.process import exit_codes
 from trialbus_services.views.formats import strip_control_characters
-from trialbus_services.views.history import History, read_histories
+from trialbus_services.views.history import History, collect_histories, read_histories
 from trialbus_services.views.study_view import StudyView
 from trialbus_services.views.summary import print_report, print_summary
 from trialbus_services.views.terminal_view import TerminalView
@@ -54,6 +57,11 @@ def watch(arguments: Sequence[str]) -> int:
     add_endpoint(parser)
     options = parser.parse_args(arguments)
     console = Console()
+    folder = find_stored_log(options.endpoint)
+    if folder is not None:
+        code = _show_stored(folder, options.study, console)
+        if code is not None:
+            return code
     with Link(options.endpoint) as link:
         history = _choose_study(_wait_for_studies(link, console), options.study)
         if history is None:
@@ -64,6 +72,25 @@ def watch(arguments: Sequence[str]) -> int:
             again = f"trialbus watch {shlex.quote(strip_control_characters(history.study))}"
             _print(console, f"detached; the study continues, and {again} shows it again")
             return exit_codes.INTERRUPTED
+
+
+def _show_stored(folder: Path, name: str | None, console: Console) -> int | None:
+    """Show a finished study of a log on disk, and return the exit code.
+
+    None if the study has not finished, or is not in the log: its hub may come back.
+    """
+    histories = collect_histories(read_stored_events(folder))
+    if not histories or (name is not None and name not in histories):
+        return None
+    print_source(folder)
+    history = _choose_study(histories, name)
+    if history is None:
+        return exit_codes.WRONG_INPUT
+    if history.state != "finished":
+        line = f"study {strip_control_characters(history.study)}: {history.describe()}"
+        _print(console, f"{line}; the same study command resumes it")
+        return None
+    return print_stored_study(folder, history, console)
 
 
 def _wait_for_studies(link: Link, console: Console) -> dict[str, History]:
@@ -98,15 +125,16 @@ def _choose_study(histories: dict[str, History], name: str | None) -> History | 
     if name is not None:
         return histories[name]
     running = [history for history in histories.values() if history.state != "finished"]
-    if len(running) == 1:
-        return running[0]
+    candidates = running or list(histories.values())
+    if len(candidates) == 1:
+        return candidates[0]
     print("which study? type one of:", file=sys.stderr)
     commands = {
         h.study: f"trialbus watch {shlex.quote(strip_control_characters(h.study))}"
         for h in histories.values()
     }
     width = max(map(len, commands.values()))
-    for history in running or histories.values():
+    for history in candidates:
         print(f"  {commands[history.study]:{width}}  {history.describe()}", file=sys.stderr)
     return None
 

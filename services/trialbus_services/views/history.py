@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +13,10 @@ import msgspec
 from trialbus.client.link import Link
 from trialbus.client.subscriber import replay
 from trialbus.messages import events
+from trialbus.protocol.frames import Record
+
+#: Types of the events that make up a history.
+HISTORY_TYPES = (events.StudySubmitted, events.StudyStarted, events.StudyFinished)
 
 
 @dataclass
@@ -71,12 +76,16 @@ def read_histories(link: Link) -> dict[str, History]:
     Raises:
         HubUnavailableError: The hub did not answer.
     """
+    return collect_histories(replay(*HISTORY_TYPES, link=link))
+
+
+def collect_histories(records: Iterable[Record]) -> dict[str, History]:
+    """Return the history of each study in records of a log by name, the oldest first."""
     histories: dict[str, History] = {}
-    types = (events.StudySubmitted, events.StudyStarted, events.StudyFinished)
-    for record in replay(*types, link=link):
+    for record in records:
         with contextlib.suppress(msgspec.DecodeError):
             event = record.event
-            if isinstance(event, types):
+            if isinstance(event, HISTORY_TYPES):
                 history = histories.setdefault(
                     event.study, History(event.study, record.offset, event.at)
                 )
