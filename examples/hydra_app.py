@@ -4,6 +4,8 @@
 python examples/hydra_app.py optimizer.lr=0.1     # alone
 trialbus study --config-dir examples/conf study=hydra_app trainer=hydra \
   "trainer.command=[python,examples/hydra_app.py]"
+python examples/hydra_app.py -m hydra/sweeper=trialbus hydra.sweeper.direction=maximize \
+  'optimizer.lr=tag(log,interval(1e-4,1e-1))' 'model.width=choice(32,64)'    # Hydra's own -m
 ```
 """
 

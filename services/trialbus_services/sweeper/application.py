@@ -15,8 +15,10 @@ import cloudpickle  # pyright: ignore[reportMissingTypeStubs]
 import optuna
 from hydra.core.singleton import Singleton
 from hydra.core.utils import run_job, setup_globals
+from hydra.errors import HydraException
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 import trialbus
 from trialbus.errors import SpecError
@@ -90,9 +92,25 @@ class Application:
         The first override that a process parses takes a tenth of a second: Hydra's grammar is
         loaded, and the paths through the grammar are found and kept.
         """
-        params = {name: _choose_example(param) for name, param in self.space.params.items()}
         with contextlib.suppress(Exception):  # a job says what is wrong
-            self._compose(format_job(self.space, params))
+            self._compose_example()
+
+    def check(self) -> None:
+        """Compose the config of a job before anything starts.
+
+        Raises:
+            SpecError: The config has no such key or group, or no such value; names the override.
+        """
+        try:
+            self._compose_example()
+        except (HydraException, OmegaConfBaseException) as error:
+            cause = f" ({error.__cause__})" if error.__cause__ is not None else ""
+            text = " ".join(f"{error}{cause}".split())
+            raise SpecError("hydra.sweeper.params", f"no job can be composed: {text}") from None
+
+    def _compose_example(self) -> None:
+        params = {name: _choose_example(param) for name, param in self.space.params.items()}
+        self._compose(format_job(self.space, params))
 
     def _compose(self, overrides: list[str]) -> DictConfig:
         setup_globals()

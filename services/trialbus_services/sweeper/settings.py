@@ -234,6 +234,8 @@ def build_spec(
 
 def rename_key(error: SpecError) -> SpecError:
     """Convert an error about a study to an error about the key of `hydra.sweeper`."""
+    if error.key == "storage.url":
+        return SpecError(f"{_KEY}.storage", error.problem)
     for section in ("study", "sampler", "pruner"):
         if error.key == section or error.key.startswith((f"{section}.", f"{section}[")):
             key = error.key.removeprefix("study.") if section == "study" else error.key

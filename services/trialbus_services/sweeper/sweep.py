@@ -80,6 +80,7 @@ def run_sweep(
         application = Application(
             config, hydra_context, task_function, space, _find_extension(settings)
         )
+        application.check()
         _Sweep(settings, application).run()
     except TrialbusError as error:
         raise CompactHydraException(f"error: {error}") from None
@@ -169,7 +170,14 @@ class _Sweep:
             if follow is not None:
                 follow(event)
 
-        return launch_study(plan, self._console, report=False, signals=_SIGNALS, follow=follow_both)
+        return launch_study(
+            plan,
+            self._console,
+            report=False,
+            signals=_SIGNALS,
+            follow=follow_both,
+            command=["python", *sys.argv],
+        )
 
     def _make_plan(self, trainer: Sequence[str]) -> Plan:
         """Return the study and the settings of its services, checked."""
@@ -185,12 +193,11 @@ class _Sweep:
             *settings.overrides,
         ]
         with compose_config(overrides) as composed:
-            config = composed.config
             try:
-                spec = self._build_spec(config)
-                return make_plan(composed, spec)
+                return make_plan(composed, self._build_spec(composed.config))
             except SpecError as error:
-                raise rename_key(error) from None
+                problem = rename_key(error)
+        raise problem  # behind the block, which would look for the key in the config of trialbus
 
     def _build_spec(self, config: DictConfig) -> StudySpec:
         settings = self._settings
@@ -239,7 +246,8 @@ def _find_extension(settings: SweepSettings) -> Callable[..., Any] | None:
     except (ImportError, ValueError) as error:
         raise SpecError(
             "hydra.sweeper.custom_search_space",
-            f"{path!r} cannot be imported: {error} (expected package.module.function)",
+            f"{path!r} cannot be imported: {' '.join(str(error).split())} (expected "
+            "package.module.function)",
         ) from None
 
 
