@@ -51,6 +51,7 @@ def describe(trial: FrozenTrial) -> tuple[Any, ...]:
         trial.distributions,
         trial.values,
         trial.intermediate_values,
+        trial.constraints,
     )
 
 
@@ -68,6 +69,7 @@ def test_an_objective_gives_the_trials_of_plain_optuna(bus: Bus) -> None:
     assert [describe(trial) for trial in study.trials] == [describe(t) for t in plain.trials]
     assert {trial.state for trial in study.trials} == {TrialState.COMPLETE, TrialState.PRUNED}
     assert study.best_trial.user_attrs["squared"] == plain.best_trial.user_attrs["squared"]
+    assert study.best_trial.number == plain.best_trial.number
     assert study.direction == plain.direction
     config = summarize_study(Snapshot(study)).config or {}
     assert config["study"]["n_trials"] == 16

@@ -6,11 +6,12 @@ import optuna
 
 
 def minimize_curve(trial: optuna.Trial) -> float:
-    """An objective with a param that only some trials have, and a curve that a pruner judges."""
+    """An objective with a param of some trials only, a constraint, and a curve to be pruned."""
     x = trial.suggest_float("x", -5, 5)
     if trial.suggest_categorical("kind", ["plain", "shifted"]) == "shifted":
         x += trial.suggest_int("shift", 1, 8, log=True)
     width = trial.suggest_float("width", 0.0, 1.0, step=0.25)
+    trial.set_constraint("width", width - 0.5)
     for step in range(4):
         trial.report(x**2 + width + 1 / (step + 1), step)
         if trial.should_prune():

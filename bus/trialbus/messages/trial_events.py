@@ -208,6 +208,10 @@ class TrialFinished(TrialEvent, frozen=True, kw_only=True):
     exit_code: int | None = None
     """Exit code of the training process, negative for a signal; None if the trainer sent this."""
 
+    constraints: dict[str, float] = {}
+    """Violation of each constraint that the training measured itself, by name; above zero the trial
+    does not meet the constraint."""
+
 
 class TrialClosed(TrialEvent, frozen=True, kw_only=True):
     """The optimizer recorded how a trial ended: the verdict, which every view shows.

@@ -26,6 +26,7 @@ import msgspec
 
 from trialbus.errors import SpecError, TrialPruned, is_pruned
 from trialbus.messages import events
+from trialbus.study.measured_constraints import convert_violation
 from trialbus.study.nested_config import Params, flatten_config, merge_configs
 from trialbus.study.search_space import Choice, Param
 from trialbus.study.trial_attributes import AttributeKeys, convert_value
@@ -99,6 +100,7 @@ class Trial:
         self._channel = channel
         self._attached_mono_s = time.monotonic()
         self.prune_command: events.Prune | None = None
+        self._constraints: dict[str, float] = {}
         self._attribute_keys = AttributeKeys()
         self.is_closed = False
         self._is_finished = False
@@ -374,6 +376,24 @@ class Trial:
         """
         self._finish("complete", values=None if values is None else convert_values(values))
 
+    def set_constraint(self, key: str, value: SupportsFloat) -> None:
+        """Set the violation of a constraint that the training measures itself.
+
+        A complete trial with a violation above zero is never the best.
+
+        Args:
+            key: Name of the constraint, of 1 to 500 characters.
+            value: Violation; at most zero where the trial meets the constraint.
+
+        Raises:
+            TypeError: `key` is not text, or `value` is not a number.
+            ValueError: No storage can hold `key`, or `value` is not finite.
+
+        Source:
+            `optuna.trial.Trial.set_constraint`.
+        """
+        self._constraints[key] = convert_violation(key, value)
+
     def set_defaults(
         self, defaults: Mapping[str, Any] | None = None, budget: int | None = None
     ) -> None:
@@ -449,6 +469,7 @@ class Trial:
                     cause=_CAUSES.get(state),
                     values=values,
                     error=error,
+                    constraints=self._constraints,
                 )
             )
 

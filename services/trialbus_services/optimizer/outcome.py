@@ -9,6 +9,7 @@ from typing import Any
 
 from optuna.trial import TrialState
 
+from trialbus.study.measured_constraints import convert_violation
 from trialbus.study.retries import VerdictCause
 from trialbus.study.spec import StudySpec
 from trialbus.study.validation import find_nearest
@@ -108,15 +109,14 @@ class Judge:
             error = end.error or "the trainer gave no reason"
             return Outcome(TrialState.FAIL, error=error, cause=end.cause or "exception")
         try:
+            measured = {k: convert_violation(k, v) for k, v in end.constraints.items()}
             values = (
                 self._compute_values(end, curves, last, worst) if end.state != "pruned" else None
             )
             if values is None:
-                return Outcome(
-                    TrialState.PRUNED,
-                    constraints=self._compute_known_violations(last, params),
-                )
-            constraints = {
+                known = self._compute_known_violations(last, params)
+                return Outcome(TrialState.PRUNED, constraints={**measured, **known})
+            constraints = measured | {
                 c.text: c.compute_violation(last, params)
                 for c in self._constraints.list_applicable(params)
             }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 from trialbus.messages import events
@@ -106,6 +106,8 @@ class AttemptEnd:
     values: list[float] | None = None
     """Objective values, where the trainer gave them."""
     error: str | None = None
+    constraints: dict[str, float] = field(default_factory=dict[str, float])
+    """Violations that the training measured, by constraint."""
 
     @property
     def is_closed(self) -> bool:
@@ -260,7 +262,8 @@ class TrialStates:
         if trial is None:
             return []
         if event.state in ("complete", "pruned"):
-            return [self._close(trial, event.state, values=event.values, error=event.error)]
+            end = self._close(trial, event.state, values=event.values, error=event.error)
+            return [replace(end, constraints=event.constraints)]
         return [self._fail(trial, find_cause(event), event.error)]
 
     def close(self, event: events.TrialClosed) -> None:

@@ -161,16 +161,9 @@ class _TrialStorage(InMemoryStorage):
         super().set_trial_user_attr(trial_id, key, value)
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Refuse a constraint, which the study has to know.
-
-        Raises:
-            NotImplementedError: `key` is a constraint.
-        """
+        """Set a system attribute; a constraint is set in the study, too."""
         if key.startswith(_CONSTRAINT):
-            raise NotImplementedError(
-                "trial.set_constraint does not reach the study: report a metric, and constrain "
-                "the metric by constraints=[...] of the study"
-            )
+            self._trial.set_constraint(key.removeprefix(_CONSTRAINT), value)
         super().set_trial_system_attr(trial_id, key, value)
 
 
