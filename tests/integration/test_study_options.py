@@ -403,6 +403,4 @@ def test_params_that_do_not_fit_the_study_in_the_storage_are_refused(worker: Cli
     worker.submit(study(params={"kind": kinds}, n_trials=2))
     finished = end(worker)
     assert finished.reason == "failed"
-    assert "study.params.kind: CategoricalDistribution(choices=('a', 'c')) does not fit" in str(
-        finished.error
-    )
+    assert "study.params.kind: ['a', 'c'] does not fit" in str(finished.error)

@@ -56,8 +56,8 @@ def test_a_valid_specification_is_loaded_with_defaults() -> None:
         ({"fixed": {"lr": 1}}, "study", "fixed.lr 1 is searched too"),
         ({"fixed": {"depth": 2**64}}, "study", "fixed.depth is 18446744073709551616 (expected an"),
         ({"enqueue": [{"lr": 0.01}, {"rl": 1}]}, "study", "enqueue[1].rl is not a param"),
-        ({"enqueue": [{"lr": 7}]}, "study", "enqueue[0].lr 7 is outside of FloatParam"),
-        ({"enqueue": [{"lr": "0.01"}]}, "study", "enqueue[0].lr '0.01' is outside of FloatParam"),
+        ({"enqueue": [{"lr": 7}]}, "study", "enqueue[0].lr 7 is outside of 0.001 to 0.1, log"),
+        ({"enqueue": [{"lr": "0.01"}]}, "study", "enqueue[0].lr '0.01' is outside of 0.001 to 0.1"),
         ({"nan": "skip"}, "study.nan", "'skip'"),
         ({"early_stop_patience": 0}, "study", "early_stop_patience 0 is below 1"),
         ({"early_stop_min_delta": -1}, "study", "early_stop_min_delta -1 is below 0"),
@@ -70,7 +70,7 @@ def test_a_valid_specification_is_loaded_with_defaults() -> None:
         ({"evaluation": {"interval": 0}}, "study.evaluation", "interval 0 is below 1"),
         ({"evaluation": {"episode": 2}}, "study.evaluation.episode", "did you mean 'episodes'?"),
         ({"base_config": ""}, "study", "base_config is empty"),
-        ({"base_config": [1]}, "study.base_config", "`str | object | null`"),
+        ({"base_config": [1]}, "study.base_config", "`str | mapping | null`"),
         ({"base_config": {"a": "x" * 70_000}}, "study", "70008 bytes of JSON (expected at most"),
         (
             {"trial_overrides": {"a": {"b": -(2**63) - 1}}},
@@ -151,7 +151,11 @@ def test_a_valid_specification_is_loaded_with_defaults() -> None:
             "study.objective[1]",
             "'b' is not an objective (expected {metric: <name>, direction: <direction>})",
         ),
-        ({"objective": []}, "study.objective", "expected a mapping or a list of mappings"),
+        (
+            {"objective": []},
+            "study.objective",
+            "expected a mapping with a metric, or a list of them",
+        ),
     ],
 )
 def test_the_error_for_a_wrong_specification_names_key_and_value(

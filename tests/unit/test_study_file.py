@@ -127,7 +127,7 @@ def test_a_sweep_becomes_a_study_with_a_command(tmp_path: Path) -> None:
         spec = sections.read_study(composed.config)
         trainer = sections.read_trainer(composed.config)
     assert (spec.name, spec.n_trials, spec.directions) == ("mine", 9, ["minimize"])
-    assert {name: str(param) for name, param in spec.params.items()} == {
+    assert {name: repr(param) for name, param in spec.params.items()} == {
         "lr": "FloatParam(low=0.001, high=0.1, log=True)",
         "log": "FloatParam(low=1.0, high=1.0, log=True)",
         "batch": "CategoricalParam(choices=(32, 64))",

@@ -18,6 +18,7 @@ class Inner(msgspec.Struct, forbid_unknown_fields=True):
 
 class Outer(msgspec.Struct, forbid_unknown_fields=True):
     entries: list[Inner] = []
+    limits: dict[Literal["high", "low"], int] = {}
 
 
 @pytest.mark.parametrize(
@@ -25,10 +26,13 @@ class Outer(msgspec.Struct, forbid_unknown_fields=True):
     [
         ("a", {"entry": []}, "a.entry: no such key; did you mean 'entries'?"),
         ("", {"entry": []}, "entry: no such key; did you mean 'entries'?"),
-        ("a", {"zzz": []}, "a.zzz: no such key (expected one of entries)"),
+        ("a", {"zzz": []}, "a.zzz: no such key (expected one of entries, limits)"),
         ("a", {"entries": [{}, {"cont": 1}]}, "a.entries[1].cont: no such key; did you mean 'co"),
         ("", {"entries": [{"cont": 1}]}, "entries[0].cont: no such key; did you mean 'count'?"),
         ("", {"entries": [{"count": "x"}]}, "entries[0].count: Expected `int`, got `str` (got 'x"),
+        ("", {"entries": {"a": 1}}, "entries: Expected `list`, got `mapping`"),
+        ("a", {"limits": {"hihg": 1}}, "a.limits.hihg: no such key; did you mean 'high'?"),
+        ("a", {"limits": {"high": "x"}}, "a.limits[...]: Expected `int`, got `str`"),
         ("", {"entries": [{"level": "medum"}]}, "entries[0].level: 'medum' is not an allowed val"),
     ],
 )

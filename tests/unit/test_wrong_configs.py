@@ -252,7 +252,7 @@ WRONG = {
         "budget: 3", "fixed: {lr: 0.1}", "study.fixed.lr: 0.1 is searched too, by params.lr", at=3
     ),
     "enqueued out of range": written(
-        "budget: 3", "enqueue: [{lr: 7}]", "study.enqueue[0].lr: 7 is outside of FloatParam", at=3
+        "budget: 3", "enqueue: [{lr: 7}]", "study.enqueue[0].lr: 7 is outside of ", at=3
     ),
     "enqueued and unknown": written(
         "budget: 3",
@@ -278,7 +278,7 @@ WRONG = {
     "metrics and directions that differ in number": written(
         OBJECTIVE,
         "{metric: [loss, size], direction: minimize}",
-        "study.objective.metric: Expected `str`, got `array`",
+        "study.objective.metric: Expected `str`, got `list`",
         "['loss', 'size']",
         at=4,
     ),

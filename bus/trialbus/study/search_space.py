@@ -80,6 +80,10 @@ class FloatParam(_Param, frozen=True, kw_only=True, tag="float"):
         if self.step is not None:
             _check_step(self.low, self.high, self.step)
 
+    def __str__(self) -> str:
+        """Return the range in words: `0 to 1, step 0.1`."""
+        return _describe_range(self.low, self.high, self.step, log=self.log)
+
     def decode(self, stored: Any) -> float:
         """Return a plain float; some samplers suggest NumPy's."""
         return float(stored)
@@ -127,6 +131,11 @@ class IntParam(_Param, frozen=True, kw_only=True, tag="int"):
             )
         _check_step(self.low, self.high, self.step)
 
+    def __str__(self) -> str:
+        """Return the range in words: `int 1 to 8`."""
+        step = None if self.step == 1 else self.step
+        return f"int {_describe_range(self.low, self.high, step, log=self.log)}"
+
     def decode(self, stored: Any) -> int:
         """Return a plain integer; some samplers suggest NumPy's."""
         return int(stored)
@@ -159,6 +168,10 @@ class CategoricalParam(_Param, frozen=True, kw_only=True, tag="categorical"):
             _check_labelled(self.choices)
         else:
             _check_plain(self.choices)
+
+    def __str__(self) -> str:
+        """Return the choices, or their labels, as a list."""
+        return f"[{', '.join(map(repr, self.labels))}]"
 
     @property
     def labels(self) -> tuple[Choice, ...]:
@@ -256,6 +269,11 @@ def _is_choice(choice: Choice, value: Any) -> bool:
         return choice is value
     both_nan = choice != choice and value != value  # noqa: PLR0124 - only NaN differs from itself
     return bool(choice == value) or both_nan
+
+
+def _describe_range(low: float, high: float, step: float | None, *, log: bool) -> str:
+    scale = ", log" if log else "" if step is None else f", step {step!r}"
+    return f"{low!r} to {high!r}{scale}"
 
 
 def _check_range(low: float, high: float, *, log: bool) -> None:

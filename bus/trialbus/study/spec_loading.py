@@ -40,7 +40,7 @@ def load_spec(study: Mapping[str, Any], *, sampler: Any, pruner: Any) -> StudySp
     if not objective or not (is_mapping(objective) or isinstance(objective, list)):
         raise SpecError(
             "study.objective",
-            f"{objective!r} is missing (expected a mapping or a list of mappings)",
+            f"{objective!r} is no objective (expected a mapping with a metric, or a list of them)",
         )
     objectives = cast(list[Any], [objective] if is_mapping(objective) else objective)
     spec: dict[str, Any] = {

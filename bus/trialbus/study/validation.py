@@ -15,6 +15,7 @@ _T = TypeVar("_T")
 
 _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`")
 _NO_CHOICE = re.compile(r"Invalid (?:enum )?value ")
+_NO_KEY = re.compile(r"Invalid enum value '(.*)' - at `key` in `\$(.*)`", re.DOTALL)
 
 
 def convert(key: str, data: Any, type_: type[_T] | Any) -> Any:
@@ -32,6 +33,8 @@ def convert(key: str, data: Any, type_: type[_T] | Any) -> Any:
     try:
         return msgspec.convert(data, type_)
     except msgspec.ValidationError as error:
+        if wrong_key := _NO_KEY.fullmatch(str(error)):
+            raise _explain_key(key, data, type_, *wrong_key.groups()) from None
         problem, _, path = str(error).partition(" - at `$")
         inner_path = path.rstrip("`")
         candidates, value = _find_types_at(type_, data, inner_path)
@@ -51,7 +54,25 @@ def convert(key: str, data: Any, type_: type[_T] | Any) -> Any:
             ) from None
         is_shown = inner_path and value is not None and not isinstance(value, Mapping)
         value_text = f" (got {value!r})" if is_shown else ""
-        raise SpecError(inner_key, f"{problem}{value_text}") from None
+        raise SpecError(inner_key, f"{_name_kinds(problem)}{value_text}") from None
+
+
+def _name_kinds(problem: str) -> str:
+    """Return a problem with the words of YAML for the kinds of data that msgspec names."""
+    return re.sub(
+        r"`.*?`",
+        lambda kinds: kinds[0].replace("object", "mapping").replace("array", "list"),
+        problem,
+    )
+
+
+def _explain_key(key: str, data: Any, type_: Any, name: str, path: str) -> SpecError:
+    """Return the error of a mapping in which only some keys are allowed."""
+    candidates, _ = _find_types_at(type_, data, path)
+    keys = [get_args(mapping)[0] for mapping in candidates if get_args(mapping)]
+    known = [str(choice) for type_ in keys for choice in get_args(type_)]
+    inner_key = f"{key}{path}.{name}".removeprefix(".")
+    return SpecError(inner_key, f"no such key{format_expected(name, known)}")
 
 
 def format_expected(name: str, names: Iterable[str]) -> str:

@@ -72,6 +72,19 @@ def get_single_value(distribution: BaseDistribution) -> Any:
     return values[0]
 
 
+def describe_distribution(distribution: BaseDistribution) -> str:
+    """Return the values of an Optuna distribution in words, as `str` does of a param."""
+    match distribution:
+        case FloatDistribution(low=low, high=high, log=log, step=step):
+            return str(FloatParam(low=low, high=high, log=log, step=step))
+        case IntDistribution(low=low, high=high, log=log, step=step):
+            return str(IntParam(low=low, high=high, log=log, step=step))
+        case CategoricalDistribution(choices=choices):
+            return f"[{', '.join(map(repr, choices))}]"
+        case _:
+            return str(distribution)
+
+
 def list_values(param: Param) -> Sequence[Any] | None:
     """Return the values of a param, or their labels, in order; None for infinitely many."""
     match param:

@@ -13,7 +13,7 @@ from trialbus.errors import SpecError
 from trialbus.study.search_space import CategoricalParam
 from trialbus.study.spec import StudySpec
 from trialbus.study.values import is_same
-from trialbus_services.optimizer.distributions import make_distribution
+from trialbus_services.optimizer.distributions import describe_distribution, make_distribution
 from trialbus_services.optimizer.param_constraints import parse_constraints
 from trialbus_services.optimizer.recorded_spec import read_spec
 
@@ -139,8 +139,8 @@ def check_space(spec: StudySpec, trials: Sequence[FrozenTrial]) -> None:
             key = "fixed" if name in spec.fixed else "params"
             raise SpecError(
                 f"study.{key}.{name}",
-                f"{new} does not fit the study {spec.name!r} in the storage, where it is "
-                f"{known[name]}; use another study.name",
+                f"{param} does not fit the study {spec.name!r} in the storage, where it is "
+                f"{describe_distribution(known[name])}; use another study.name",
             ) from None
 
 

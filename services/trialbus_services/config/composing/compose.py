@@ -29,7 +29,7 @@ from trialbus_services.config.composing.errors import (
     explain_error,
     explain_search_path,
 )
-from trialbus_services.config.composing.number_text import check_numbers
+from trialbus_services.config.composing.override_check import check_overrides
 from trialbus_services.config.composing.provenance import ConfigSources
 from trialbus_services.config.composing.replaced_class import drop_replaced_arguments
 from trialbus_services.config.composing.schema import register
@@ -69,7 +69,7 @@ def compose_config(arguments: Sequence[str]) -> Generator[ComposedConfig]:
         8
     """
     options = parse_arguments(arguments)
-    check_numbers(options.overrides)
+    check_overrides(options.overrides)
     name, files = options.config_name or PRIMARY, dict[str, Path]()
     state_before = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
     store, base = ConfigStore.instance(), version.VersionBase.instance()

@@ -45,6 +45,14 @@ _CONVERSION_FAILED = re.compile(
     r"Value '(.*)' (?:of type '.*' could not be converted to (\w+)|is not a valid (\w+))", re.DOTALL
 )
 _ADDED = re.compile(r"\+{1,2}(\w+)[.=]")
+#: What is wrong, by the pattern of OmegaConf's text, which names its own classes.
+_WRONG_KINDS = {
+    r"Cannot merge \w+ with \w+": (
+        "is a list where a mapping belongs, or a mapping where a list belongs"
+    ),
+    r"Cannot assign \w+ to Dict\b": "is no mapping (expected a mapping of names to values)",
+    r"Invalid value assigned: \w+ is not a ListConfig": "is no list (expected a list)",
+}
 _SWEEP = re.compile(r"(?<=Sweep parameters ')[^=\s]+=.*(?=' requires --multirun)", re.DOTALL)
 _UNKNOWN_FUNCTION = re.compile(r"Unknown function '(\w+)'")
 _IN_CONFIG = re.compile(r"^In '([^']+)'")
@@ -136,6 +144,8 @@ def _explain_wrong_value(
 ) -> ConfigError:
     key = str(cause.full_key)
     problem = _get_first_line(str(cause.msg or cause))
+    wrong_kinds = (text for pattern, text in _WRONG_KINDS.items() if re.match(pattern, problem))
+    problem = next(wrong_kinds, problem)
     conversion = _CONVERSION_FAILED.match(str(cause.msg))
     if conversion:
         type_name = conversion[2] or conversion[3]

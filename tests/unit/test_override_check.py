@@ -1,4 +1,4 @@
-"""Infinities and NaN on a command line: numbers of YAML are no numbers of Hydra."""
+"""Overrides that Hydra misunderstands: numbers as YAML writes them, names that are no text."""
 
 from __future__ import annotations
 
@@ -26,6 +26,33 @@ def test_a_number_as_yaml_writes_it_is_refused_with_the_form_of_hydra(
     ):
         pass
     assert raised.value.key == key
+
+
+@pytest.mark.parametrize("override", ["sampler=[1]", "bus=[a, 2]", "+callbacks=[3.5]"])
+def test_names_of_configs_that_are_no_text_are_refused(override: str) -> None:
+    with (
+        pytest.raises(ConfigError, match="expected names of configs"),
+        compose_config(["study=digits", override]),
+    ):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("override", "problem"),
+    [
+        ("study.params=[1]", "is a list where a mapping belongs"),
+        ("study.params=3", "is no mapping"),
+        ("report.figures=3", "is no list"),
+    ],
+)
+def test_a_list_in_the_place_of_a_mapping_is_named_without_classes(
+    override: str, problem: str
+) -> None:
+    with (
+        pytest.raises(ConfigError, match=problem),
+        compose_config(["study=digits", override]),
+    ):
+        pass
 
 
 def test_numbers_of_hydra_quoted_text_and_other_keys_are_taken_as_they_are() -> None:
