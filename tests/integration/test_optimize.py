@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import optuna
 import pytest
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 
@@ -123,7 +124,7 @@ print(study.directions, len(study.trials), len(study.best_trials) > 0)
         objectives.return_two_values,
         6,
         study_name="s",
-        directions=["minimize", "maximize"],
+        directions=[StudyDirection.MINIMIZE, "maximize"],
     )
     assert [trial.state for trial in study.trials] == [TrialState.COMPLETE] * 6
     with pytest.raises(trialbus.SpecError, match="load_if_exists"):

@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 import trialbus
+from trialbus.messages import events
 from trialbus_services.monitor.board import BEGINNING, Board, Json
 
 SPEC = trialbus.StudySpec(
@@ -138,3 +139,29 @@ def test_whoever_was_away_for_more_than_is_kept_is_told_to_begin_anew(monkeypatc
     behind = board.get_changes(3)
     assert behind["full"]
     assert len(behind["points"]) == 10
+
+
+def test_params_that_trainings_ask_for_are_in_the_row_and_in_the_space_of_the_page() -> None:
+    board = Board("s")
+    spec = trialbus.StudySpec(
+        name="s",
+        params={},
+        define_by_run=True,
+        objectives=(trialbus.Objective(metric="loss"),),
+        n_trials=1,
+    )
+    param = trialbus.FloatParam(low=0, high=1)
+    history: list[trialbus.Event] = [
+        trialbus.StudySubmitted(study="s", submission="1", spec=spec),
+        trialbus.TrialAssigned(study="s", trial=0, request="r", session="w", params={}),
+        events.ParamRequested(study="s", trial=0, name="x", param=param, answer=False, value=0.5),
+        events.ParamRequested(study="s", trial=0, name="y", param=param),
+        events.ParamSuggested(study="s", trial=0, name="y", value=0.25),
+        events.ParamSuggested(study="s", trial=0, name="z", error="of another kind"),
+    ]
+    for offset, event in enumerate(history):
+        board.apply(event, offset)
+    changes = board.get_changes(1)
+    assert changes["trials"][0]["params"] == {"x": 0.5, "y": 0.25}
+    assert changes["params"]["y"] == {"type": "float", "low": 0.0, "high": 1.0}
+    assert list(changes["params"]) == ["x", "y"]

@@ -47,6 +47,10 @@ WRONG: Mapping[str, tuple[dict[str, Any], str]] = {
     "no trials": ({"n_trials": 0}, "n_trials"),
     "a misspelt field": ({"budgets": 3}, "did you mean 'budget'"),
     "a folder that is missing": ({"storage": "sqlite:///missing/folder/x.db"}, "storage.url"),
+    "a storage of Optuna": (
+        {"storage": optuna.storages.InMemoryStorage()},
+        "storage: .* expected a URL",
+    ),
     "an empty space": ({"space": {}}, "search space"),
     "a space that cannot be read": ({"space": {"x": "interval(0, "}}, "study.params.x"),
     "duplicates in define-by-run": ({"duplicates": "skip"}, "duplicates"),

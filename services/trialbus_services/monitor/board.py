@@ -134,6 +134,8 @@ class Board:
         self._events: deque[tuple[int, events.AnyEvent]] = deque(maxlen=_MAX_EVENTS)
         self._ended: deque[Row] = deque()
         self._spec_changed = BEGINNING
+        #: Params that trainings asked for, where the study declares none.
+        self._asked: dict[str, Param] = {}
 
     def apply(self, event: events.AnyEvent, offset: int) -> None:
         """Apply an event of the study, or the loss of a worker of any study."""
@@ -167,6 +169,8 @@ class Board:
         row = self.rows.get(event.trial)
         if row is None or row.trial is not trial:
             row = self.rows[event.trial] = Row(event.trial, trial, began_at=event.at)
+        if isinstance(event, events.ParamRequested) and event.name not in self._asked:
+            self._asked[event.name], self._spec_changed = event.param, offset
         if isinstance(event, events.Prune):
             row.reason = f"{event.by}: {event.reason}" if event.by else event.reason
         if isinstance(event, events.EvaluationComplete):
@@ -276,9 +280,8 @@ class Board:
             ],
         }
         if self.spec is not None and self._spec_changed > offset:
-            changes["params"] = {
-                name: _describe_param(param) for name, param in self.spec.params.items()
-            }
+            params = self.spec.params | self._asked
+            changes["params"] = {name: _describe_param(param) for name, param in params.items()}
         return changes
 
     def _list_changed_rows(self, offset: int) -> Iterator[Row]:

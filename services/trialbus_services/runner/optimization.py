@@ -16,6 +16,7 @@ import optuna
 from optuna.distributions import BaseDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
 from rich.console import Console
 
 import trialbus
@@ -47,8 +48,8 @@ def optimize(
     *,
     space: Mapping[str, Any] | None = None,
     metric: str | Sequence[str] | None = None,
-    direction: Direction | None = None,
-    directions: Sequence[Direction] | None = None,
+    direction: Direction | StudyDirection | None = None,
+    directions: Sequence[Direction | StudyDirection] | None = None,
     study_name: str | None = None,
     storage: str | None = None,
     sampler: str | Mapping[str, Any] | BaseSampler | None = None,
@@ -112,6 +113,12 @@ def optimize(
         `optuna.study.Study.optimize`.
     """
     check_not_imported()
+    if not isinstance(storage, str | None):  # pyright: ignore[reportUnnecessaryIsInstance] - Optuna takes objects
+        raise SpecError(
+            "storage",
+            f"{storage!r} cannot travel to the optimizer (expected a URL, for example "
+            "sqlite:///optuna_studies.db)",
+        )
     spec = _make_spec(
         space=space,
         metric=metric,
@@ -158,8 +165,8 @@ def _make_spec(
     *,
     space: Mapping[str, Any] | None,
     metric: str | Sequence[str] | None,
-    direction: Direction | None,
-    directions: Sequence[Direction] | None,
+    direction: Direction | StudyDirection | None,
+    directions: Sequence[Direction | StudyDirection] | None,
     name: str,
     sampler: object,
     pruner: object,
@@ -168,8 +175,9 @@ def _make_spec(
     """Return the specification of a study, with errors that name the arguments of `optimize`."""
     if direction is not None and directions is not None:
         raise SpecError("directions", f"{directions!r} is given beside direction (expected one)")
-    default: Direction = "minimize" if space is None else "maximize"
-    all_directions = list(directions) if directions is not None else [direction or default]
+    default = "minimize" if space is None else "maximize"
+    given = [direction or default] if directions is None else directions
+    all_directions = [_name_direction(direction) for direction in given]
     metrics = [metric] if isinstance(metric, str) else list(metric or ())
     if not metrics:
         is_single = len(all_directions) == 1
@@ -195,6 +203,10 @@ def _make_spec(
         sampler=describe_component("sampler", "TPESampler" if sampler is None else sampler),
         pruner=describe_component("pruner", pruner),
     )
+
+
+def _name_direction(direction: str | StudyDirection) -> str:
+    return direction.name.lower() if isinstance(direction, StudyDirection) else direction
 
 
 def _describe_space(space: Mapping[str, Any]) -> dict[str, Any]:
