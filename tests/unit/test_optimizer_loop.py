@@ -281,6 +281,17 @@ def test_a_wrong_submission_of_a_study_that_runs_ends_its_trials_in_the_database
     assert bus.request("r2").trial == 1
 
 
+def test_a_trial_that_is_pruned_for_its_last_value_has_that_reason(bus: SimulatedBus) -> None:
+    bus.submit(nan="prune")
+    trial = bus.request()
+    bus.turn(evaluate(trial, 0, 1.0))
+    bus.turn(msgspec.structs.replace(complete(trial), values=[math.nan]))
+    bus.turn(events.Stop(study="s"))
+    [verdict] = bus.log.select(events.TrialClosed)
+    assert verdict.state == "pruned"
+    assert verdict.reason == "study.objective.metric 'loss' is NaN (study.nan=prune)"
+
+
 def test_a_study_that_is_submitted_again_while_it_runs_has_run_since_its_first_submission(
     bus: SimulatedBus,
 ) -> None:

@@ -36,6 +36,8 @@ class Outcome:
     """Cause of a failed trial; None for all others."""
     constraints: dict[str, float] = field(default_factory=dict[str, float])
     """Violation by the text of the constraint; empty for a failed trial."""
+    prune_reason: str = ""
+    """Why a trial is pruned that nobody told to stop; empty for all others."""
     missing_metric: str | None = None
     """Metric of an objective that a failed trial never reported; None for all others."""
 
@@ -62,6 +64,10 @@ class MissingMetricError(MissingValueError):
             f"{', '.join(names) or 'nothing'}{hint}"
         )
         self.metric = metric
+
+
+class _PrunedValueError(ValueError):
+    """An objective value is not finite, and the study prunes such trials."""
 
 
 class Judge:
@@ -110,12 +116,20 @@ class Judge:
             return Outcome(TrialState.FAIL, error=error, cause=end.cause or "exception")
         try:
             measured = {k: convert_violation(k, v) for k, v in end.constraints.items()}
-            values = (
-                self._compute_values(end, curves, last, worst) if end.state != "pruned" else None
-            )
-            if values is None:
+            prune_reason = ""
+            values: list[float] = []
+            try:
+                if end.state != "pruned":
+                    values = self._compute_values(end, curves, last, worst)
+            except _PrunedValueError as error:
+                prune_reason = str(error)
+            if end.state == "pruned" or prune_reason:
                 known = self._compute_known_violations(last, params)
-                return Outcome(TrialState.PRUNED, constraints={**measured, **known})
+                return Outcome(
+                    TrialState.PRUNED,
+                    constraints={**measured, **known},
+                    prune_reason=prune_reason,
+                )
             constraints = measured | {
                 c.text: c.compute_violation(last, params)
                 for c in self._constraints.list_applicable(params)
@@ -142,8 +156,13 @@ class Judge:
         curves: Mapping[str, Curve],
         last: Mapping[str, float],
         worst: Sequence[float] | None,
-    ) -> list[float] | None:
-        """Return the objective values; None if the trial counts as pruned."""
+    ) -> list[float]:
+        """Return the objective values.
+
+        Raises:
+            ValueError: A value is missing or wrong; a `_PrunedValueError` if the trial counts as
+                pruned for it.
+        """
         objectives = self._spec.objectives
         if end.values is not None and len(end.values) != len(objectives):
             raise ValueError(
@@ -164,10 +183,9 @@ class Judge:
                     f"{', '.join(sorted(last)) or 'nothing'}"
                 )
             if not math.isfinite(value):
-                if self._spec.nan == "prune":
-                    return None
                 if self._spec.nan != "worst" or worst is None:
-                    raise ValueError(
+                    error = _PrunedValueError if self._spec.nan == "prune" else ValueError
+                    raise error(
                         f"study.objective.metric {objective.metric!r} is {_format_value(value)} "
                         f"(study.nan={self._spec.nan})"
                     )

@@ -23,6 +23,7 @@ from trialbus_services.optimizer.sampling.suggester import Suggester
 from trialbus_services.optimizer.session_check import SessionCheck
 from trialbus_services.optimizer.status import to_info
 from trialbus_services.optimizer.status_collector import StatusCollector
+from trialbus_services.optimizer.steady_clock import SteadyClock
 from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
 from trialbus_services.process.takeover import describe_process, end_dead_sessions
 
@@ -113,6 +114,7 @@ class Optimizer:
             ),
             collector=collector,
             allowed=allowed,
+            wall_clock=SteadyClock(),
         )
 
     def run(self, stopping: Callable[[], bool]) -> None:

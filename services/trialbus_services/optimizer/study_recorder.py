@@ -359,8 +359,9 @@ class StudyRecorder:
             attributes[STATE] = "lost" if end.cause == "lost" else "failed"
             attributes[CAUSE] = outcome.cause
             attributes[ERROR] = outcome.error and outcome.error[-_MAX_ERROR:]
-        if outcome.state is TrialState.PRUNED and end.trial.prune_reason:
-            attributes[PRUNE_REASON] = end.trial.prune_reason
+        prune_reason = end.trial.prune_reason or outcome.prune_reason
+        if outcome.state is TrialState.PRUNED and prune_reason:
+            attributes[PRUNE_REASON] = prune_reason
         causes = end.trial.causes if end.cause is None else end.trial.causes[:-1]
         if causes:
             attributes[CAUSES] = causes[-_MAX_CAUSES:]
