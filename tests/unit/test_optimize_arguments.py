@@ -49,7 +49,7 @@ WRONG: Mapping[str, tuple[dict[str, Any], str]] = {
     "a folder that is missing": ({"storage": "sqlite:///missing/folder/x.db"}, "storage.url"),
     "a storage of Optuna": (
         {"storage": optuna.storages.InMemoryStorage()},
-        "storage: .* expected a URL",
+        "storage: .*expected a URL",
     ),
     "an empty space": ({"space": {}}, "search space"),
     "a space that cannot be read": ({"space": {"x": "interval(0, "}}, "study.params.x"),
