@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 
 import pytest
 
 import trialbus
 from support.evaluations import list_logged_steps, make_evaluation, read_steps
 from support.processes import Bus
+from support.until import until
 
 
 def test_events_arrive_once_and_in_order_whatever_the_hub_goes_through(bus: Bus) -> None:
@@ -109,3 +111,31 @@ def test_a_subscriber_that_takes_its_time_misses_nothing_and_holds_up_nobody(bus
         assert publisher.flush(20)
         assert read_steps(quick, 20_000) == list(range(20_000))
         assert read_steps(slow, 20_000) == list(range(20_000))
+
+
+@pytest.mark.parametrize("loop", ["for", "async for"])
+def test_a_loop_over_events_without_a_hub_says_once_that_it_waits_and_gets_the_events_then(
+    bus: Bus, loop: str
+) -> None:
+    listener = (
+        "import asyncio, trialbus\n"
+        "async def main():\n"
+        "    async for event in trialbus.subscribe('pause', start='earliest'):\n"
+        "        return print(event)\n"
+        "asyncio.run(main())\n"
+    )
+    if loop == "for":
+        listener = (
+            "import trialbus\n"
+            "for event in trialbus.subscribe('pause', start='earliest'): print(event); break\n"
+        )
+    command = ["env", f"TRIALBUS_ENDPOINT={bus.endpoint}", sys.executable, "-c", listener]
+    process = bus.run("listener", command)
+    until(lambda: "no hub answers at" in process.printed(), 20)
+    bus.hub()
+    with trialbus.Publisher(bus.endpoint) as publisher:
+        publisher.publish(trialbus.Pause(study="s"))
+        assert publisher.flush(20)
+    assert process.wait(20) == 0
+    assert "Pause(" in process.printed()
+    assert process.printed().count("no hub answers at") == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import math
 import sys
 import time
@@ -24,6 +25,9 @@ from trialbus.protocol.frames import Record
 
 __all__ = ["Record", "Subscriber", "replay", "subscribe"]
 
+logger = logging.getLogger(__name__)
+
+_QUIET_S = 2.0  # after which a loop over events says that it waits for a hub
 _COMMIT_EVERY_S = 0.5
 _IDLE_S = 30.0  # an idle subscriber with a durable name checks for a commit this often
 
@@ -81,6 +85,8 @@ class Subscriber(Generic[E_co]):
 
     def __iter__(self) -> Iterator[E_co]:
         try:
+            if self._fetcher.wait_ready(_QUIET_S) is None:
+                self._note_missing_hub()
             while True:
                 event = self.next(None)
                 if event is not None:
@@ -88,15 +94,23 @@ class Subscriber(Generic[E_co]):
         finally:
             self._commit_handled()
 
+    def _note_missing_hub(self) -> None:
+        if not self._link.connected:
+            logger.warning("no hub answers at %s; waiting for one", self._link.endpoint)
+
     async def __aiter__(self) -> AsyncIterator[E_co]:
+        import asyncio  # a training reads no events, and starts faster without
+
+        note = asyncio.get_running_loop().call_later(_QUIET_S, self._note_missing_hub)
         try:
             async for event in self._arrivals():
                 yield event
         finally:
+            note.cancel()
             self._commit_handled()
 
     async def _arrivals(self) -> AsyncIterator[E_co]:
-        import asyncio  # a training reads no events, and starts faster without
+        import asyncio
 
         loop = asyncio.get_running_loop()
         while True:
