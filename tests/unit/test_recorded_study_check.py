@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -39,6 +41,8 @@ def url(tmp_path: Path) -> str:
     trial.suggest_categorical("layers", list(LAYERS))
     trial.suggest_float("x", 0, 1)
     study.tell(trial, 1.0)
+    with closing(sqlite3.connect(tmp_path / "studies.db")) as database:
+        database.execute("PRAGMA journal_mode=WAL")
     return url
 
 
@@ -96,6 +100,7 @@ def test_a_metric_that_no_trial_reported_may_be_corrected(tmp_path: Path) -> Non
 def test_a_study_that_fits_or_is_new_leaves_the_storage_as_it_was(url: str) -> None:
     file = Path(url.removeprefix("sqlite:///"))
     before = file.read_bytes()
+    check_recorded_study(url, make_spec(LAYERS))
     check_recorded_study(url, make_spec(LAYERS, n_trials=9))
     check_recorded_study(url, make_spec({"a": [1], "b": [2]}, name="another"))
     assert file.read_bytes() == before

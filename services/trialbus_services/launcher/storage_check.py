@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
 import optuna
 import sqlalchemy.exc
 from optuna.storages import BaseStorage, RDBStorage
 
 from trialbus.errors import SpecError
 from trialbus.study.spec import StudySpec
-from trialbus_services.optimizer.recorded_study import check_fit_of_changes
+from trialbus_services.optimizer.attributes import SPEC
+from trialbus_services.optimizer.recorded_spec import read_spec
+from trialbus_services.optimizer.recorded_study import check_fit_of_changes, is_as_recorded
 from trialbus_services.reporter.storage_reader import open_storage
+
+_STUDY = "SELECT study_id FROM studies WHERE study_name = ?"
+_ATTRIBUTE = (
+    "SELECT value_json FROM study_user_attributes JOIN studies USING (study_id) "
+    "WHERE study_name = ? AND key = ?"
+)
 
 
 def check_recorded_study(url: str, spec: StudySpec) -> None:
@@ -24,6 +37,8 @@ def check_recorded_study(url: str, spec: StudySpec) -> None:
     Raises:
         SpecError: The study does not fit the study of the same name in the storage.
     """
+    if not _may_differ(url, spec):
+        return
     try:
         storage = open_storage(url)
     except SpecError:
@@ -36,6 +51,27 @@ def check_recorded_study(url: str, spec: StudySpec) -> None:
         check_fit_of_changes(spec, study)
     finally:
         _close(storage)
+
+
+def _may_differ(url: str, spec: StudySpec) -> bool:
+    """Return false if a SQLite file has no study of the name, or has the study as it is.
+
+    Optuna takes half a second to open a database, which most starts of a study can save.
+    """
+    path = Path(url.removeprefix("sqlite:///")).absolute()
+    if not url.startswith("sqlite:///") or not path.is_file():
+        return True
+    try:
+        # Not `mode=ro`, which would leave the files of a write-ahead log beside the database.
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as database:
+            study = database.execute(_STUDY, (spec.name,)).fetchone()
+            attribute = database.execute(_ATTRIBUTE, (spec.name, SPEC)).fetchone()
+    except sqlite3.Error:
+        return True
+    if study is None or attribute is None:
+        return study is not None
+    recorded = read_spec({SPEC: json.loads(attribute[0])})
+    return recorded is None or not is_as_recorded(spec, recorded)
 
 
 def _close(storage: BaseStorage) -> None:

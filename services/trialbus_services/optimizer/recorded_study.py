@@ -44,15 +44,20 @@ def check_fit_of_changes(spec: StudySpec, study: optuna.Study) -> None:
     The optimizer checks the study again with all trials.
     """
     recorded = read_spec(study.user_attrs)
-    if (
-        recorded is not None
-        and recorded.space == spec.space
-        and not recorded.allow_space_change
-        and _describe_meaning(recorded) == _describe_meaning(spec)
-    ):
+    if recorded is not None and is_as_recorded(spec, recorded):
         check_directions(spec, [direction.name.lower() for direction in study.directions])
     else:
         check_fit(spec, study)
+
+
+def is_as_recorded(spec: StudySpec, recorded: StudySpec) -> bool:
+    """Return whether space and objectives of a study are those of the study in the storage."""
+    return (
+        recorded.space == spec.space
+        and not recorded.allow_space_change
+        and recorded.directions == spec.directions
+        and _describe_meaning(recorded) == _describe_meaning(spec)
+    )
 
 
 def check_directions(spec: StudySpec, stored: Sequence[str]) -> None:
