@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -14,6 +15,7 @@ import trialbus
 from support.evaluations import list_logged_steps, make_evaluation, read_steps
 from support.processes import Bus
 from support.until import until
+from support.zmtp import ZmtpPeer
 
 
 def test_another_log_behind_the_endpoint_is_reported_and_not_mixed_up(bus: Bus) -> None:
@@ -33,6 +35,24 @@ def test_another_log_behind_the_endpoint_is_reported_and_not_mixed_up(bus: Bus) 
             inbox.next(20)
         publisher.publish(make_evaluation(1))
         assert publisher.flush(20)
+
+
+@pytest.mark.parametrize("kind", ["bus", "services"])
+def test_more_clients_than_files_that_a_process_may_open_by_default_do_not_end_the_hub(
+    bus: Bus, kind: str
+) -> None:
+    own = ["-m", "trialbus.hub", "--endpoint", bus.endpoint, "--dir", "log"]
+    service = ["-m", "trialbus_services", "hub", f"bus.endpoint={bus.endpoint}", "bus.dir=log"]
+    command = [sys.executable, *(own if kind == "bus" else service)]
+    hub = bus.run("hub", ["bash", "-c", 'ulimit -S -n 64; exec "$@"', "_", *command])
+    with trialbus.Publisher(bus.endpoint) as publisher, contextlib.ExitStack() as peers:
+        publisher.publish(make_evaluation(0))
+        assert publisher.flush(30)
+        for _ in range(100):
+            peers.enter_context(ZmtpPeer(bus.endpoint))
+        publisher.publish(make_evaluation(1))
+        assert publisher.flush(20)
+    assert hub.running
 
 
 def test_two_hubs_cannot_use_one_log(bus: Bus) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
+import resource
 import signal
 import sys
 from types import FrameType
@@ -14,6 +16,9 @@ from trialbus.protocol.endpoint import resolve
 from trialbus.protocol.security import Gatekeeper
 
 logger = logging.getLogger(__name__)
+
+_MAX_FILES = 1 << 20
+_MANY_FILES = 4096
 
 
 def serve(hub: Hub) -> None:
@@ -28,6 +33,29 @@ def serve(hub: Hub) -> None:
     signal.set_wakeup_fd(hub.wake_fd, warn_on_full_buffer=False)
     logger.info("serving at %s, log %s (%d events)", hub.endpoint, hub.log.path, hub.log.end)
     hub.run()
+
+
+def raise_file_limit() -> None:
+    """Let this process open as many files as the system allows, before a hub binds its endpoint.
+
+    Every client takes a file. libzmq ends the process by an assertion where it cannot open the file
+    of a client on ipc.
+
+    Source:
+        libzmq 4.3.5, `ipc_listener_t::accept`.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MAX_FILES if hard == resource.RLIM_INFINITY else min(hard, _MAX_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    if soft != resource.RLIM_INFINITY and soft < _MANY_FILES:
+        logger.warning(
+            "this hub may open %d files, and ends when more clients than that connect; raise the"
+            " limit (ulimit -Hn) before you start many",
+            soft,
+        )
 
 
 def main() -> int:
@@ -56,6 +84,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s hub %(message)s")
+    raise_file_limit()
     try:
         hub = Hub(
             resolve(arguments.endpoint),

@@ -227,11 +227,12 @@ def _print_error(error: TrialbusError | OSError) -> int:
 
 def _hub(composition: ComposedConfig) -> int:
     from trialbus.hub.hub import Hub
-    from trialbus.hub.main import serve
+    from trialbus.hub.main import raise_file_limit, serve
     from trialbus.protocol.security import Gatekeeper
 
     bus = sections.read_bus(composition.config)
     gatekeeper = Gatekeeper(bus.keys.dir, bus.keys.hub) if bus.keys else None
+    raise_file_limit()
     hub = Hub(
         bus.endpoint,
         bus.dir,
