@@ -11,6 +11,8 @@ import pytest
 
 from trialbus.errors import LogError, LogInUseError
 from trialbus.hub.log import Change, EventLog
+from trialbus.messages import codec
+from trialbus.messages.events import TrainerLost
 from trialbus.protocol.frames import Hello
 
 EVERYTHING = frozenset({"*/*/*"})
@@ -137,3 +139,26 @@ def test_a_file_that_is_no_log_is_left_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(LogError, match="cannot be read as an event log"):
         EventLog(tmp_path)
     assert path.read_bytes() == b"something else" * 100
+
+
+_LOST = b"\x82\xa4type\xactrainer_lost\xa7session"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [_LOST + b"\xa1\xff", _LOST + b"\x01", _LOST + b"\x91" * 90 + b"\xc0", b"\x80", b"\xc0"],
+    ids=["no UTF-8", "a number", "nested", "empty", "no map"],
+)
+def test_any_event_that_a_client_published_leaves_the_lost_sessions_readable(
+    log: EventLog, body: bytes
+) -> None:
+    intact = msgspec.Raw(codec.encode(TrainerLost(study="s", session="a", kind="worker")))
+    log.append(
+        Change(
+            events=[
+                (_ME, seq, "trainer_lost//", event)
+                for seq, event in enumerate([intact, msgspec.Raw(body), intact], 1)
+            ]
+        )
+    )
+    assert log.read_lost_sessions() == ["a", "a"]

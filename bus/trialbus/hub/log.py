@@ -43,6 +43,7 @@ from trialbus.hub.small_tables import (
     SmallTables,
 )
 from trialbus.hub.watermark import Mark, Watermark
+from trialbus.messages import codec
 from trialbus.messages.events import TrainerLost
 from trialbus.messages.topics import list_matching_patterns
 from trialbus.protocol.frames import Hello, Record
@@ -58,6 +59,7 @@ _MAX_SKIPS = 10  # times that the hub believes a client; each time one has seen 
 _MANY = ("*/", "evaluation_complete/")
 _SUBMITTED, _FINISHED, _ASSIGNED = "study_submitted/", "study_finished/", "trial_assigned/"
 _TRAINER_LOST = b"trainer_lost/"
+_lost_decoder = msgspec.msgpack.Decoder(TrainerLost)
 _NO_SPACE = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 _LOST_SCAN = 20_000  # events that are no evaluations, searched for lost sessions
 _FREED_PAGES = 256  # handed back to the file system in one call
@@ -281,8 +283,8 @@ class EventLog:
         for topic, body in rows:
             if bytes(topic).startswith(_TRAINER_LOST):
                 try:
-                    sessions.append(msgspec.msgpack.decode(body, type=TrainerLost).session)
-                except msgspec.DecodeError:  # damaged
+                    sessions.append(codec.decode_with(_lost_decoder, body).session)
+                except msgspec.DecodeError:  # a client may have published anything
                     continue
         return sessions[::-1]
 

@@ -27,11 +27,13 @@ from trialbus.hub.small_tables import (
     SmallTables,
 )
 from trialbus.hub.watermark import Mark
+from trialbus.messages import codec
 from trialbus.protocol.frames import Hello
 
 logger = logging.getLogger(__name__)
 
 _SUBMITTED, _FINISHED = "study_submitted", "study_finished"
+_hello_decoder = msgspec.msgpack.Decoder(Hello)
 _LOST = frozenset({"lost", "damaged"})
 
 
@@ -255,7 +257,7 @@ def _decode_sessions(rows: list[Row]) -> dict[str, Hello]:
     for id_, hello, *_ in rows:
         try:
             key = id_ if isinstance(id_, str) else bytes(id_).decode()
-            sessions[key] = msgspec.msgpack.decode(hello, type=Hello)
+            sessions[key] = codec.decode_with(_hello_decoder, hello)
         except (TypeError, UnicodeDecodeError, msgspec.DecodeError):
             continue
     return sessions

@@ -41,7 +41,10 @@ def encode(event: Event) -> bytes:
     return _encoder.encode(event)
 
 
-def decode_with(decoder: msgspec.msgpack.Decoder[_T], data: bytes | memoryview | msgspec.Raw) -> _T:
+def decode_with(
+    decoder: msgspec.msgpack.Decoder[_T] | msgspec.json.Decoder[_T],
+    data: bytes | memoryview | msgspec.Raw,
+) -> _T:
     """Decode bytes of another process; raise `msgspec.DecodeError` for anything malformed.
 
     Raises:

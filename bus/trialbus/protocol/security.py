@@ -27,7 +27,7 @@ import msgspec
 import zmq
 
 from trialbus.errors import SpecError
-from trialbus.messages.codec import check_topic
+from trialbus.messages.codec import check_topic, decode_with
 from trialbus.messages.topics import escape_study
 from trialbus.protocol import frames
 from trialbus.protocol.permissions import ROLES, SERVICES, USER_PREFIX, Permissions, Role
@@ -133,7 +133,7 @@ def load_keys(path: Path | str) -> KeyPair:
                 "keys",
                 f"{str(path)!r} can be read by others (mode {stat.S_IMODE(mode):o}); chmod 600",
             )
-        return msgspec.json.decode(path.read_bytes(), type=KeyPair)
+        return decode_with(_key_decoder, path.read_bytes())
     except FileNotFoundError:
         raise SpecError(
             "keys",
@@ -142,6 +142,8 @@ def load_keys(path: Path | str) -> KeyPair:
         ) from None
     except msgspec.DecodeError as error:
         raise SpecError("keys", f"{str(path)!r} is not a key file: {error}") from None
+    except OSError as error:
+        raise SpecError("keys", f"{str(path)!r} cannot be read: {error.strerror}") from None
 
 
 def load_client_keys() -> ClientKeys | None:
@@ -243,7 +245,7 @@ class Gatekeeper:
     def _follow(self, stamp: _Stamp) -> None:
         try:
             self._allowed, self._read = _read_allowed(self._path), stamp
-        except (SpecError, OSError) as error:
+        except SpecError as error:
             if stamp != self._unreadable:
                 self._unreadable = stamp
                 logger.warning("%s; the previous list stays in force", error)
@@ -280,6 +282,8 @@ class Gatekeeper:
             status = self._path.stat()
         except FileNotFoundError:
             return (0, 0, 0)
+        except OSError:
+            return (-1, -1, -1)  # it cannot be read either
         return (status.st_mtime_ns, status.st_size, status.st_ino)
 
 
@@ -330,8 +334,14 @@ def _find_forbidden_session(
 
 def _read_allowed(path: Path) -> dict[str, Grant]:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Grant])
+        return decode_with(_grants_decoder, path.read_bytes())
     except FileNotFoundError:
         return {}
     except msgspec.DecodeError as error:
         raise SpecError("keys", f"{str(path)!r} is not a list of keys: {error}") from None
+    except OSError as error:
+        raise SpecError("keys", f"{str(path)!r} cannot be read: {error.strerror}") from None
+
+
+_key_decoder = msgspec.json.Decoder(KeyPair)
+_grants_decoder = msgspec.json.Decoder(dict[str, Grant])
