@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -235,3 +237,40 @@ def test_the_params_that_a_training_asked_for_are_rebuilt(tmp_path: Path) -> Non
     assert trial.params == {"lr": 0.125, "depth": 3}
     assert trial.distributions["depth"] == IntDistribution(1, 8)
     assert (trial.state, trial.value) == (TrialState.COMPLETE, 1.0)
+
+
+def test_an_older_copy_of_the_database_gets_what_it_lacks(
+    bus: SimulatedBus, tmp_path: Path
+) -> None:
+    bus.submit(n_trials=8, max_retries=1)
+    bus.turn(*evaluate(early := bus.request("early"), 3.0))
+    assert bus.storage.flush(20)
+    source, copy = (sqlite3.connect(tmp_path / f"{name}.db") for name in ("first", "second"))
+    with closing(source), closing(copy):
+        source.backup(copy)
+    bus.turn(*evaluate(early, 2.0, first=1), finish(early))
+    run_varied_trials(bus)
+    before = bus.trials()
+    bus.log.committed = bus.log.end
+    bus.database = open_database(tmp_path, "second")
+    bus.start()
+    bus.turn()
+    assert list(map(describe, bus.trials())) == list(map(describe, before))
+
+
+def test_a_trial_that_the_log_does_not_describe_is_named(bus: SimulatedBus, tmp_path: Path) -> None:
+    bus.submit()
+    optuna.load_study(study_name="s", storage=bus.database).add_trial(
+        optuna.trial.create_trial(value=1.0)
+    )
+    bus.turn(events.TrialRequested(study="s", request="r0", session="w"))
+    bus.turn()
+    assert [assigned.trial for assigned in bus.log.select(events.TrialAssigned)] == [1]
+    assert bus.storage.flush(20)
+    bus.log.committed = bus.log.end
+    bus.database = open_database(tmp_path, "second")
+    bus.start()
+    bus.turn()
+    [end] = bus.log.select(events.StudyFinished)
+    assert end.reason == "failed"
+    assert "the log cannot restore them: it has no trial 0, and 1 after it" in str(end.error)

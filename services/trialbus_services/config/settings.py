@@ -110,7 +110,8 @@ class StorageSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     url: str
     """URL of the storage: `sqlite:///<file>`, `postgresql+psycopg://...`, `mysql+pymysql://...`,
     `journal://<file>`, `redis://<host>:<port>`, `grpc://<host>:<port>` for a server of Optuna's
-    gRPC storage, or `memory://`, which is gone when the optimizer stops."""
+    gRPC storage, or `memory://`, which no other process reads; a restarted optimizer writes the
+    running studies into it again, from the log."""
 
 
 class OptimizerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
