@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import trialbus
+from trialbus.messages import codec
 from trialbus.testing import TestBus
 from trialbus_services.cli import main as cli
 
@@ -60,3 +61,14 @@ def test_the_command_events_answers_a_misspelt_type_with_the_nearest(
 def test_a_built_in_type_and_a_type_of_users_can_be_subscribed_to(bus: TestBus, type_: Any) -> None:
     with trialbus.subscribe(type_, endpoint=bus.endpoint) as events:
         assert events.wait_ready(20) == 0
+
+
+def test_a_type_that_no_topic_can_hold_is_refused_before_it_blocks_an_outbox() -> None:
+    class Mine(trialbus.Event, frozen=True, kw_only=True, tag="x_mine/too"):
+        pass
+
+    refusal = "'x_mine/too' cannot be a tag"
+    with pytest.raises(ValueError, match=refusal):
+        codec.register(Mine)
+    with pytest.raises(ValueError, match=refusal):
+        print(Mine(study="s").topic)

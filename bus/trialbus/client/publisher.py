@@ -104,7 +104,7 @@ class Publisher:
 
         Raises:
             OutboxFullError: The outbox is full, by the rule of `when_full`; nothing was accepted.
-            ValueError: The event or its topic is larger than the hub takes.
+            ValueError: The event or its topic is larger than the hub takes, or its type has a `/`.
             HubRefusedError: The hub refused an earlier event: this client's key does not allow it.
             ClosedError: `close` was called.
         """

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from trialbus.errors import SpecError
+from trialbus.messages.event import get_type_name
 from trialbus.messages.events import BUILT_IN, AnyEvent, Event, UnknownEvent
 from trialbus.messages.topics import ANY, make_topic
 from trialbus.study.validation import format_expected
@@ -123,9 +124,9 @@ def register(event_type: _E) -> _E:
     """Register an event class of the user with `decode`; for use as a class decorator.
 
     Raises:
-        ValueError: The tag does not start with `x_`, or is taken by another class.
+        ValueError: The tag does not start with `x_`, has a `/`, or is taken by another class.
     """
-    tag = str(event_type.__struct_config__.tag)
+    tag = get_type_name(event_type)
     if not tag.startswith(_USER_PREFIX):
         raise ValueError(
             f"{event_type.__name__}: tag {tag!r} must start with 'x_'; write tag='x_{tag}'"

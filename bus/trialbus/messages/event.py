@@ -21,7 +21,21 @@ def _snake_case(name: str) -> str:
 
 @lru_cache(maxsize=1 << 12)
 def _topic(event_type: type[Event], study: str, trial: int | None) -> str:
-    return make_topic(str(event_type.__struct_config__.tag), study, trial)
+    return make_topic(get_type_name(event_type), study, trial)
+
+
+def get_type_name(event_type: type[Event]) -> str:
+    """Return the name of an event class in topics and bodies.
+
+    Raises:
+        ValueError: No topic can hold the name: the hub would refuse every event of the class.
+    """
+    tag = str(event_type.__struct_config__.tag)
+    if "/" in tag:
+        raise ValueError(
+            f"{event_type.__name__}: {tag!r} cannot be a tag (expected a text without '/')"
+        )
+    return tag
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=_snake_case):
