@@ -24,6 +24,8 @@ HEAD = """
 import os, sys, time
 import hydra, trialbus
 from hydra.core.hydra_config import HydraConfig
+
+class Part: pass
 """
 
 
@@ -84,6 +86,7 @@ def test_jobs_are_jobs_of_hydra_and_values_are_what_they_return(folder: Folder) 
         """
         job = HydraConfig.get()
         assert job.mode.name == "MULTIRUN"
+        assert isinstance(hydra.utils.instantiate({"_target_": "__main__.Part"}), Part)
         assert job.job.num == int(os.path.basename(job.runtime.output_dir))
         assert cfg.note == "a b" and cfg.added == 3
         return (cfg.x - 1) ** 2 + cfg.width

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from trialbus.callbacks.evaluation import EvaluationReceiver
+from trialbus.trainer.attachment import attach
 
 
 class TrialCallback(Callback):
@@ -18,7 +19,8 @@ class TrialCallback(Callback):
     `torch.distributed.init_process_group()` before `trialbus.attach()`.
 
     Args:
-        trial: Receiver of the reports: a `Trial` or `Callbacks`.
+        trial: Receiver of the reports: a `Trial` or `Callbacks`; None for the trial of this
+            process, as `attach` returns it, so that a config alone can add the callback.
         step: Unit of the reported step: `epoch`, or `global_step` for several validations in an
             epoch.
 
@@ -27,9 +29,12 @@ class TrialCallback(Callback):
     """
 
     def __init__(
-        self, trial: EvaluationReceiver, *, step: Literal["epoch", "global_step"] = "epoch"
+        self,
+        trial: EvaluationReceiver | None = None,
+        *,
+        step: Literal["epoch", "global_step"] = "epoch",
     ) -> None:
-        self._trial = trial
+        self._trial = attach() if trial is None else trial
         self._step: Literal["epoch", "global_step"] = step
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

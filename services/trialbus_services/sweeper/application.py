@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FunctionType, ModuleType
 from typing import Any
 
 import cloudpickle  # pyright: ignore[reportMissingTypeStubs]
@@ -121,7 +122,10 @@ class Application:
         """Pickle the state of Hydra beside the application, functions of a script by value."""
         fields = {name: getattr(self, name) for name in self.__dataclass_fields__}
         state: dict[Any, Any] = Singleton.get_state()
-        content: bytes = cloudpickle.dumps((state, fields))  # pyright: ignore[reportUnknownMemberType]
+        try:
+            content = _pickle((state, fields, _collect_script()))
+        except Exception:  # noqa: BLE001 - a function or class that the job may never need
+            content = _pickle((state, fields, {}))
         return _restore_application, (list(sys.path), content)
 
 
@@ -144,11 +148,33 @@ def write_application(application: Application, path: Path) -> None:
         file.write(content)
 
 
+def _pickle(data: Any) -> bytes:
+    content: bytes = cloudpickle.dumps(data)  # pyright: ignore[reportUnknownMemberType]
+    return content
+
+
+def _collect_script() -> dict[str, Any]:
+    """Return the functions and classes of the script that this process runs, and its file."""
+    names = vars(sys.modules["__main__"])
+    if not names.get("__file__"):
+        return {}
+    return {"__file__": names["__file__"], "__spec__": None} | {
+        name: value
+        for name, value in names.items()
+        if isinstance(value, type | FunctionType) and value.__module__ == "__main__"
+    }
+
+
 def _restore_application(search_path: list[str], content: bytes) -> Application:
     """Return an application of a file, and make the state of Hydra here that of the sweep."""
     sys.path += [folder for folder in search_path if folder not in sys.path]
-    state, fields = pickle.loads(content)  # noqa: S301 - of a file of this user alone
+    state, fields, script = pickle.loads(content)  # noqa: S301 - of a file of this user alone
     Singleton.set_state(state)
+    if script:
+        # Configs name what the script defines, as `_target_: __main__.Net`.
+        module = ModuleType("__main__")
+        vars(module).update(script)
+        sys.modules["__main__"] = module
     application = Application(**fields)
     if application.is_forked:
         application.warm_up()
