@@ -45,8 +45,8 @@ class ParamRequests:
             if event.name in trial.params:
                 return _answer(event, trial.params[event.name]) if event.answer else None
             if event.answer:
-                self._pending[event.trial, event.name] = event
                 self._supply.request_param(event.trial, event.name, distribution)
+                self._pending[event.trial, event.name] = event
                 return None
             self._record(event, distribution, event.value)
             self._supply.tell_param(event.trial, event.name, distribution, event.value)
@@ -62,11 +62,11 @@ class ParamRequests:
         """
         if not self._pending:
             return []
-        if self._supply.revive():
-            for event in self._pending.values():
-                distribution = make_distribution(event.param)
-                self._supply.request_param(event.trial, event.name, distribution)
         answers: list[events.ParamSuggested] = []
+        if self._supply.revive():
+            pending, self._pending = self._pending, {}
+            known = (self.apply(event) for event in pending.values())
+            answers.extend(answer for answer in known if answer is not None)
         for number, name, value, error in self._supply.take_params():
             event = self._pending.pop((number, name), None)
             if event is None or number in self._recorder.closed:

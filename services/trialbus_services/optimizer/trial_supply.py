@@ -177,7 +177,11 @@ class TrialSupply:
         return True
 
     def request_param(self, number: int, name: str, distribution: BaseDistribution) -> None:
-        """Request the value of a param of a running trial, which `take_params` returns."""
+        """Request the value of a param of a running trial, which `take_params` returns.
+
+        Raises:
+            ValueError: The sampler does not know the trial.
+        """
         self._sampler.request_param(number, name, distribution)
 
     def tell_param(

@@ -190,9 +190,14 @@ class Suggester:
         self._outbox.put(Tell(index, state, values, last, dict(constraints or {})))
 
     def request_param(self, number: int, name: str, distribution: BaseDistribution) -> None:
-        """Request the value of a param of a running trial, which `take_params` returns."""
-        if number in self._open:
-            self._outbox.put(ParamRequest(self._open[number], name, distribution))
+        """Request the value of a param of a running trial, which `take_params` returns.
+
+        Raises:
+            ValueError: The sampler does not know the trial, or was told of its end.
+        """
+        if number not in self._open:
+            raise ValueError(f"trial {number} has ended for the sampler")
+        self._outbox.put(ParamRequest(self._open[number], name, distribution))
 
     def tell_param(
         self, number: int, name: str, distribution: BaseDistribution, value: Any
