@@ -38,21 +38,27 @@ QUICK = Size(8, 0.3)
 
 @dataclass(frozen=True)
 class Times:
-    """When the jobs of a sweep began and ended, and how long each would have been."""
+    """When each job of a sweep began and ended, and how long each would have been."""
 
-    wall_s: float
-    busy_s: float
-    full_s: float
+    jobs: list[tuple[float, float, float]]
+
+    @property
+    def wall_s(self) -> float:
+        """Seconds from the start of the first job to the end of the last."""
+        return max(end for _, end, _ in self.jobs) - min(start for start, _, _ in self.jobs)
 
     @property
     def idle_percent(self) -> float:
-        """Share of the slots' time in which no job ran, from the first job to the last."""
-        return 100 * (1 - self.busy_s / (_SLOTS * self.wall_s))
+        """Share of the slots' time in which no job ran, for as long as jobs were left to start."""
+        began, left = min(job[0] for job in self.jobs), max(job[0] for job in self.jobs)
+        busy_s = sum(min(end, left) - start for start, end, _ in self.jobs)
+        return 100 * (1 - busy_s / (_SLOTS * (left - began)))
 
     @property
     def saved_percent(self) -> float:
         """Share of the jobs' time that pruning saved."""
-        return 100 * (1 - self.busy_s / self.full_s)
+        ran_s = sum(end - start for start, end, _ in self.jobs)
+        return 100 * (1 - ran_s / sum(full_s for _, _, full_s in self.jobs))
 
 
 def run(size: Size) -> dict[str, Any]:
@@ -107,12 +113,7 @@ def _sweep(python: Sequence[str], size: Size, arguments: Sequence[str]) -> Times
         lines = [[float(text) for text in line.split()] for line in file.open(encoding="utf-8")]
     finally:
         shutil.rmtree(folder)
-    began, ended = min(line[1] for line in lines), max(line[2] for line in lines)
-    return Times(
-        wall_s=ended - began,
-        busy_s=sum(line[2] - line[1] for line in lines),
-        full_s=sum(line[3] for line in lines),
-    )
+    return Times([(start, end, full_s) for _, start, end, full_s in lines])
 
 
 def _make_environment() -> Path:

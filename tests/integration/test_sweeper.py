@@ -210,8 +210,6 @@ def test_an_interrupted_sweep_leaves_no_process_and_can_be_resumed(folder: Folde
     ("arguments", "says"),
     [
         (["hydra.sweeper.n_trials=0", "x=1,2"], "error: hydra.sweeper: n_trials 0 is below 1"),
-        (["x=interval(2,1)"], "error: x=interval(2,1): 'x=interval(2,1)': low 2 is above high 1"),
-        (["x=1"], "error: hydra.sweeper.params: nothing is varied"),
         (["x=1,2", "hydra.sweeper.sampler.n_startup_trials=many"], "n_startup_trials"),
         (["y=1,2"], "error: hydra.sweeper.params: no job can be composed: Could not override 'y'"),
         (["x=1,2", "hydra.sweeper.storage=mine"], "error: hydra.sweeper.storage: 'mine' cannot"),
@@ -220,7 +218,7 @@ def test_an_interrupted_sweep_leaves_no_process_and_can_be_resumed(folder: Folde
             "error: hydra.sweeper.custom_search_space: 'nope.f' cannot be imported",
         ),
     ],
-    ids=["count", "interval", "nothing", "sampler", "key", "storage", "function"],
+    ids=["count", "sampler", "key", "storage", "function"],
 )
 def test_wrong_input_is_refused_before_anything_starts(
     folder: Folder, arguments: list[str], says: str
