@@ -30,6 +30,7 @@ from optuna.trial import TrialState
 
 from trialbus import Component, FloatParam, Objective, StudySpec
 from trialbus.study.spec import Direction
+from trialbus_services.optimizer.pruning.curve import format_compared
 from trialbus_services.optimizer.pruning.pruning_decisions import PruningDecisions, build_pruning
 from trialbus_services.optimizer.pruning.rules import OptunaRule, PercentileRule
 from trialbus_services.optimizer.pruning.warm_up import find_warm_up_problem
@@ -376,3 +377,8 @@ def test_a_prune_says_step_value_and_what_the_value_was_compared_with(
         pruning.report(3, 0, 0.7)
     assert pruning.report(3, 1, 0.2)
     assert pruning.explain(3) == reason
+
+
+def test_numbers_that_differ_never_look_equal_in_a_reason() -> None:
+    assert format_compared(0.5, "<", 0.75) == "0.5 < 0.75"
+    assert format_compared(10 / 3, "> median", 3.3333333) == "3.3333333333333335 > median 3.3333333"

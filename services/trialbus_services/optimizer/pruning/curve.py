@@ -72,3 +72,16 @@ class Curve:
             interval: Length of each interval, in steps.
         """
         return self.previous < (self.last - warmup) // interval * interval + warmup
+
+
+def format_compared(value: float, sign: str, limit: float) -> str:
+    """Format a comparison, with all digits where six digits would show equal numbers.
+
+    Example:
+        >>> format_compared(0.5, "<", 0.75), format_compared(1 / 3, ">", 0.333333)
+        ('0.5 < 0.75', '0.3333333333333333 > 0.333333')
+    """
+    texts = f"{value:g}", f"{limit:g}"
+    if texts[0] == texts[1] and value != limit:
+        texts = repr(float(value)), repr(float(limit))
+    return f"{texts[0]} {sign} {texts[1]}"

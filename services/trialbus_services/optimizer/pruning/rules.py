@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from optuna.pruners import BasePruner
 from optuna.trial import TrialState
 
-from trialbus_services.optimizer.pruning.curve import Curve
+from trialbus_services.optimizer.pruning.curve import Curve, format_compared
 
 _INSORT_LIMIT = 32  # more new values than this are sorted together
 
@@ -129,8 +129,10 @@ class ThresholdRule(StatelessRule):
         """Return the value and the limit that the value is beyond."""
         value = curve.last_value
         if value < self.lower:
-            return f"{value:g} < lower {self.lower:g}"
-        return f"{value:g} > upper {self.upper:g}" if value > self.upper else "nan is no value"
+            return format_compared(value, "< lower", self.lower)
+        if value > self.upper:
+            return format_compared(value, "> upper", self.upper)
+        return "nan is no value"
 
 
 class PercentileRule(StatelessRule):
@@ -191,7 +193,8 @@ class PercentileRule(StatelessRule):
         n_trials = len(self._values.get(step, ())) + self._n_nan.get(step, 0)
         best = "" if curve.best == curve.last_value else "best "
         sign = "<" if self._maximize else ">"
-        return f"{best}{curve.best:g} {sign} {self._name} {limit:g} of {n_trials} trials"
+        compared = format_compared(curve.best, f"{sign} {self._name}", limit)
+        return f"{best}{compared} of {n_trials} trials"
 
     def finish(self, number: int, curve: Curve, state: TrialState) -> None:
         """Add the values of a complete trial."""
@@ -276,8 +279,8 @@ class PatientRule:
         """Return the value, the best value before it stopped improving, and the wrapped rule's."""
         window = self._windows[number]
         worse = "<" if self._maximize else ">"
-        best = f"{window.best:g}, the best of earlier steps (patience {self._patience})"
-        text = f"{curve.last_value:g} {worse} {best}"
+        compared = format_compared(curve.last_value, worse, window.best)
+        text = f"{compared}, the best of earlier steps (patience {self._patience})"
         wrapped = "" if self._wrapped is None else self._wrapped.explain(number, curve)
         return f"{text}; {wrapped}" if wrapped else text
 

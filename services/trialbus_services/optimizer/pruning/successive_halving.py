@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from optuna.trial import TrialState
 
-from trialbus_services.optimizer.pruning.curve import Curve
+from trialbus_services.optimizer.pruning.curve import Curve, format_compared
 
 _KEY = "completed_rung_"
 
@@ -82,7 +82,7 @@ class SuccessiveHalvingRule:
         limit = rung[-n_promoted] if self._maximize else rung[n_promoted - 1]
         sign = "<" if self._maximize else ">"
         best = f"best {n_promoted} of {len(rung)} trials in rung {index}"
-        return f"{value:g} {sign} {limit:g}, the limit of the {best}"
+        return f"{format_compared(value, sign, limit)}, the limit of the {best}"
 
     def finish(self, number: int, curve: Curve, state: TrialState) -> None:
         """Update the highest step of complete trials."""
