@@ -290,7 +290,8 @@ def _await_end(
             directions=spec.directions,
             wall_s=view.elapsed_s,
         )
-        with contextlib.suppress(KeyboardInterrupt):
+        # A log that is lost now has no effect on the study any more.
+        with contextlib.suppress(KeyboardInterrupt, LogResetError):
             page = _await_report(subscriber, services) if report else None
             if page is not None:
                 print_report(console, page)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -120,9 +121,10 @@ class Services:
 
     def start_reporter(self) -> None:
         """Start the reporter, if none runs: the first trial should not wait beside its imports."""
-        if self._later:
-            self._start_missing(self._later, self._bus.connect_s)
-            self._later = []
+        later, self._later = self._later, []
+        if later:
+            with contextlib.suppress(HubUnavailableError):  # `supervise` starts the reporter then
+                self._start_missing(later, _CHECK_INTERVAL_S)
 
     def finish(self) -> None:
         """Begin to end the services that a finished study does not need, but for the report."""
