@@ -23,7 +23,12 @@ from trialbus_services.notify.notice import Notifier
 from trialbus_services.process import exit_codes
 from trialbus_services.process.signals import install_stop_event
 from trialbus_services.process.takeover import describe_process, end_dead_sessions
-from trialbus_services.reporter.report_process import ReportError, make_report_in_process, prepare
+from trialbus_services.reporter.report_process import (
+    ReportError,
+    end_fork_server,
+    make_report_in_process,
+    prepare,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +58,9 @@ def run(
     """
     stop = install_stop_event()
     prepare()
-    with Link(bus.endpoint) as link:
+    with contextlib.ExitStack() as stack:
+        stack.callback(end_fork_server)
+        link = stack.enter_context(Link(bus.endpoint))
         link.wait_connected(bus.connect_s)
         info = {"storage": mask_secrets(storage.url), **describe_process()}
         end_dead_sessions(link, _NAME)
