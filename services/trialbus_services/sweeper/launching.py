@@ -14,7 +14,7 @@ from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig, open_dict, read_write
 
 import trialbus
-from trialbus.errors import StudyEndedError
+from trialbus.errors import HubUnavailableError, StudyEndedError
 from trialbus.messages import events
 from trialbus.protocol.security import locate_keys
 from trialbus.trainer.assignment import TRIAL_VARIABLE, make_environment
@@ -152,6 +152,8 @@ def run_batches(
                 batch = trials.request(n_jobs, timeout_s=_POLL_S)
             except StudyEndedError:
                 return
+            except HubUnavailableError:  # restarted, or ended with the study
+                continue
             for run in _split_runs(batch):
                 _launch(run, application, launcher)
 
