@@ -12,8 +12,10 @@ def test_the_durable_name_changes_with_the_types_that_the_optimizer_reads() -> N
     # and adds the name before to those that the optimizer takes over.
     assert (READING, " ".join(types)) == (
         "optimizer-3",
-        "artifact_logged enqueue evaluation_complete param_requested pause prune "
-        "request_refused request_withdrawn resume stop study_finished study_started "
-        "study_submitted trainer_lost trial_assigned trial_attribute_set trial_closed "
-        "trial_finished trial_requested",
+        (
+            "artifact_logged enqueue evaluation_complete param_requested pause prune "
+            "request_refused request_withdrawn resume stop study_finished study_started "
+            "study_submitted trainer_lost trial_assigned trial_attribute_set trial_closed "
+            "trial_finished trial_requested"
+        ),
     )
