@@ -80,6 +80,8 @@ class _OptunaChannel:
                 self._trial.set_user_attr(event.key, event.value)
             case events.TrialFinished():
                 self.finished = event
+                for key, violation in event.constraints.items():
+                    self._trial.set_constraint(key, violation)
             case _:
                 return
 

@@ -35,6 +35,17 @@ def test_the_return_value_of_the_function_is_the_objective_value() -> None:
     assert study.best_value == 0.125
 
 
+def test_constraints_that_the_function_measures_are_the_trials() -> None:
+    def measure(trial: trialbus.Trial) -> float:
+        trial.set_constraint("size", trial.number - 1)
+        return -float(trial.number)
+
+    study = optuna.create_study()
+    study.optimize(lambda trial: run_optuna_trial(measure, trial, SPEC), 3)
+    assert [trial.constraints for trial in study.trials] == [{"size": n - 1.0} for n in range(3)]
+    assert study.best_trial.number == 1
+
+
 def test_the_study_s_pruner_ends_a_trial_as_it_reports() -> None:
     study = optuna.create_study(pruner=optuna.pruners.ThresholdPruner(upper=0.0))
     study.optimize(lambda trial: run_optuna_trial(train, trial, SPEC), 1)
