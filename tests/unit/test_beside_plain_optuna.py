@@ -138,9 +138,9 @@ def test_the_end_of_a_study_counts_what_another_program_did_to_its_last_trials(
     other.run("study.tell(0, 0.25)\nstudy.tell(1, state=optuna.trial.TrialState.FAIL)")
     if next_attempt:
         bus.turn(events.TrialRequested(study="s", request="r2", session="v"))
-        bus.turn(events.TrainerLost(study="s", session="v", kind="worker"))
     bus.turn(events.Stop(study="s"))
     bus.turn()
+    assert [assigned.attempt for assigned in bus.log.select(events.TrialAssigned)] == [0, 0]
     [end] = bus.log.select(events.StudyFinished)
     assert (end.counts.complete, end.counts.failed) == (1, 1)
     assert [best.values for best in end.best_trials] == [[0.25]]

@@ -10,6 +10,8 @@ from typing import NamedTuple
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
 
+from trialbus_services.optimizer.attributes import HANDED_OUT
+
 
 class TrialRow(NamedTuple):
     """The row of a trial in the table `trials`, with the objective values."""
@@ -96,8 +98,10 @@ class TrialChange:
 
     @property
     def changes_open_trial(self) -> bool:
-        """Whether the change is possible only while the trial is open; attributes are not."""
-        return bool(self.row or self.params or self.steps or self.dropped or self.void)
+        """Whether the change is possible only while the trial is open; most attributes are not."""
+        changes_attempt = HANDED_OUT in self.attributes.user
+        changes_values = self.params or self.steps or self.dropped or self.void
+        return bool(self.row or changes_attempt or changes_values)
 
     def find_conflict(self, state: TrialState) -> str | None:
         """Return what another program did to a trial that has a state; None for nothing.
