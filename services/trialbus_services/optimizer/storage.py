@@ -216,7 +216,11 @@ def is_sqlite(file: Path) -> bool:
 
 def _check_database(url: str, path: str) -> None:
     file = Path(path)
-    if file.exists() and file.stat().st_size and not is_sqlite(file):
+    if not file.exists():
+        return
+    # A file without a size may have content all the same, as those of /proc.
+    is_right = is_sqlite(file) if file.stat().st_size else not _read_first_line(file)
+    if not is_right:
         raise SpecError("storage.url", f"{mask_secrets(url)!r} is not a SQLite database")
 
 
