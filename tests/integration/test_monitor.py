@@ -25,6 +25,8 @@ WRONG: list[tuple[Any, int, str]] = [
     ({"action": "enqueue", "study": STUDY, "params": {"x": "a"}}, 400, "'a' is not a number"),
     ({"action": "enqueue", "study": STUDY, "params": {"y": 1}}, 400, "params.y is not a param"),
     ([], 400, ""),
+    (b'{"action": "pause", "study": "\xff"}', 400, ""),
+    (b"[" * 100_000, 400, ""),
 ]
 
 

@@ -45,9 +45,10 @@ class Page:
         return response_headers
 
     def send_action(self, body: Any, headers: Mapping[str, str] | None = None) -> tuple[int, str]:
-        """Send an action like a page opened by the printed URL."""
+        """Send an action like a page opened by the printed URL; bytes as they are."""
         all_headers = {"Cookie": self.log_in()} | dict(headers or {})
-        status, text, _ = self._ask("POST", "/action", json.dumps(body), all_headers)
+        data = body if isinstance(body, bytes) else json.dumps(body)
+        status, text, _ = self._ask("POST", "/action", data, all_headers)
         return status, text
 
     def log_in(self) -> str:
@@ -80,7 +81,7 @@ class Page:
             connection.close()
 
     def _ask(
-        self, method: str, path: str, body: str | None, headers: Mapping[str, str] | None
+        self, method: str, path: str, body: str | bytes | None, headers: Mapping[str, str] | None
     ) -> tuple[int, str, dict[str, str]]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         try:

@@ -31,7 +31,7 @@ from trialbus.client.admin import hub_status
 from trialbus.client.link import Link
 from trialbus.client.publisher import Publisher
 from trialbus.errors import HubRefusedError, HubUnavailableError
-from trialbus.messages import events
+from trialbus.messages import codec, events
 from trialbus_services.monitor.access import TOKEN_PARAMETER, Access, AccessMiddleware
 from trialbus_services.monitor.actions import AnyAction, RefusedError, create_event
 from trialbus_services.monitor.feed import Feed
@@ -50,6 +50,7 @@ _LOG_IN = (
     "actions need the token: open the address with ?token=... that `trialbus monitor` printed at "
     "its start, or log in at /login with the token (monitor.token where that is set)"
 )
+_ACTIONS: msgspec.json.Decoder[AnyAction] = msgspec.json.Decoder(AnyAction)
 _STATUS_CODES: dict[type[Exception], int] = {
     msgspec.ValidationError: 400,
     msgspec.DecodeError: 400,
@@ -168,7 +169,7 @@ class Monitor:
             raise RefusedError(403, forgery)
         if not self._access.is_logged_in(request):
             raise RefusedError(401, _LOG_IN)
-        action: AnyAction = msgspec.json.decode(await _read_body(request), type=AnyAction)
+        action = codec.decode_with(_ACTIONS, await _read_body(request))
         status = await asyncio.to_thread(hub_status, self._link, _STATUS_S)
         if status.role != "service":
             raise RefusedError(403, f"the monitor's key is of a {status.role}, which may only read")
