@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 
 import optuna
@@ -27,8 +28,8 @@ def run(bus: BusSettings, storage: StorageSettings, settings: OptimizerSettings)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     allowed = AllowedModules(settings.allowed_modules)
     stop = install_stop_event()
+    lost_at = -math.inf
     while True:
-        began = time.monotonic()
         optimizer = Optimizer(
             bus.endpoint,
             open_storage(storage.url),
@@ -43,7 +44,8 @@ def run(bus: BusSettings, storage: StorageSettings, settings: OptimizerSettings)
         try:
             optimizer.run(stop.is_set)
         except StorageLostError as error:
-            if time.monotonic() - began < _MIN_SERVED_S:
+            before, lost_at = lost_at, time.monotonic()
+            if lost_at - before < _MIN_SERVED_S:
                 raise TrialbusError(f"the storage was lost again: {error}") from None
             logger.warning("%s; the optimizer begins again with an empty storage", error)
             make_folder(storage.url)
