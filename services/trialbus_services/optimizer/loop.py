@@ -36,8 +36,6 @@ from trialbus_services.optimizer.trial_supply import StartSampler
 logger = logging.getLogger(__name__)
 
 _TURN_BATCHES = 8  # batches of events that are read before trials are handed out
-_REOPEN_S = 5.0
-_FLUSH_S = 10.0
 _NO_STUDY = "its study does not run"
 _NO_TRIAL = "its trial, or this attempt of it, does not run"
 
