@@ -13,6 +13,7 @@ import pytest
 import trialbus
 from support.client import SPEC, Client
 from support.processes import Bus
+from support.requirements import skip_for_lack
 from support.until import until
 from trialbus.errors import SpecError
 from trialbus_services.optimizer import remote_storage
@@ -59,7 +60,7 @@ def start_redis(bus: Bus) -> str:
     """Start a Redis server and return its URL."""
     server = shutil.which("redis-server")
     if server is None or find_spec("redis") is None:
-        pytest.skip("there is no redis-server, or no package redis")
+        skip_for_lack("there is no redis-server, or no package redis")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
