@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pkgutil
 import re
 import subprocess
@@ -71,3 +72,47 @@ def test_a_script_works_from_the_root_of_the_repository(script: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "trialbus" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["study", "--help"], ["study", "--cfg", "job"]])
+@pytest.mark.parametrize("is_buffered", [True, False], ids=["buffered", "unbuffered"])
+def test_a_command_whose_output_nobody_reads_ends_quietly(
+    arguments: list[str], *, is_buffered: bool
+) -> None:
+    environment = {**os.environ, "PYTHONUNBUFFERED": "" if is_buffered else "1"}
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        ended = subprocess.run(
+            [sys.executable, "-m", "trialbus_services", *arguments],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=environment,
+        )
+    finally:
+        os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_help_as_a_word_is_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["help"]) == 0
+    assert capsys.readouterr().out.startswith("usage: trialbus COMMAND")
+    assert cli.main(["help", "worker"]) == 0
+    assert capsys.readouterr().out.startswith("usage: trialbus worker")
+
+
+@pytest.mark.parametrize(
+    ("argument", "text"),
+    [
+        ("--dryrun", "there is no option '--dryrun'; did you mean '--dry-run'?"),
+        ("train.py", "'train.py' is a program (expected a study file, such as"),
+    ],
+)
+def test_a_command_names_what_was_meant_by_a_wrong_argument(
+    argument: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["study", argument]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert text in line

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -97,9 +96,6 @@ def events(arguments: list[str]) -> int:
                 _follow(inbox, format_record)
     except KeyboardInterrupt:
         return exit_codes.DONE
-    except BrokenPipeError:
-        # Python would complain once more when it flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return exit_codes.DONE
 
 

@@ -74,6 +74,8 @@ DRY_RUN, VERBOSE = "--dry-run", "-v"
 def main(argv: list[str] | None = None) -> int:
     """Run a command line and return the exit code, from `exit_codes`."""
     arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
     match arguments:
         case [] | ["-h" | "--help", *_]:
             print(_USAGE)
@@ -197,7 +199,9 @@ def _run_tool(name: str, options: list[str]) -> int:
         tool: Callable[[list[str]], int] = pkgutil.resolve_name(TOOLS[name])
         return tool(options)
     except ModuleNotFoundError as error:
-        print(f'error: {error}; pip install "trialbus[{name}]"', file=sys.stderr)
+        # The one command with an extra of its name; what all commands need is another extra.
+        extra = name if name == "metrics" else "services"
+        print(f'error: {error}; pip install "trialbus[{extra}]"', file=sys.stderr)
         return exit_codes.FAILED
     except SpecError as error:
         return _print_error(name_option(error, options))

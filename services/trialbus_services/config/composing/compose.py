@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from hydra import version
 from hydra._internal.hydra import Hydra
@@ -19,6 +20,7 @@ from hydra.types import RunMode
 from omegaconf import OmegaConf, open_dict
 
 from trialbus.errors import SpecError
+from trialbus.study.validation import format_expected
 from trialbus_services.config.composed_config import ComposedConfig
 from trialbus_services.config.composing.errors import (
     COMPOSE_ERRORS,
@@ -46,6 +48,12 @@ from trialbus_services.config.secrets import remember_secrets
 VERSION_BASE = "1.3"
 TREE = "pkg://trialbus_config"
 PRIMARY = "config"
+
+#: Options of a command with a config, for an error about another one.
+_OPTIONS = (
+    *("--dry-run", "--help", "--cfg", "--info", "--config-dir", "--config-name", "--config-path"),
+    *("--package", "--resolve", "--multirun", "-v"),
+)
 
 
 @contextmanager
@@ -124,9 +132,12 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
         Options of Hydra, and `study_file`, the path of a study file among the overrides, or None.
 
     Raises:
-        ConfigError: There are several study files, or one beside `--config-name`.
+        ConfigError: There is no such option, or there are several study files, or one beside
+            `--config-name`.
     """
-    options = get_args_parser().parse_intermixed_args(list(arguments))
+    parser = get_args_parser()
+    parser.error = _refuse_option
+    options = parser.parse_intermixed_args(list(arguments))
     if options.experimental_rerun is not None:
         raise ConfigError(
             "--experimental-rerun",
@@ -145,6 +156,15 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
             )
         options.config_name = STUDY_FILE
     return options
+
+
+def _refuse_option(problem: str) -> NoReturn:
+    """Raise what `argparse` says of an option, with the nearest option in place of its usage."""
+    _, _, option = problem.partition("unrecognized arguments: ")
+    hint = format_expected(option.split()[0], _OPTIONS) if option else ""
+    if option:
+        problem = f"there is no option {option!r}"
+    raise ConfigError("command line", f"{problem}{hint}", None)
 
 
 def list_hydra_arguments(arguments: Sequence[str]) -> list[str]:

@@ -205,6 +205,11 @@ def check_added_keys(
 
 def _explain_override(error: OverrideParseException) -> str:
     override = mask_secrets(error.override)
+    if "=" not in override and override.endswith(".py"):
+        return (
+            f"{override!r} is a program (expected a study file, such as the one that "
+            f"`trialbus init {shlex.quote(override)}` writes)"
+        )
     reason = ""
     if override == error.override:  # Hydra's reason quotes parts of the value
         # One line, without the names of tokens that Hydra's grammar expected.
