@@ -109,9 +109,6 @@ def test_a_database_that_is_deleted_in_the_middle_is_rebuilt_from_the_log(bus: B
         assert (trial.params, trial.distributions) == (earlier.params, earlier.distributions)
         if earlier.state.is_finished():
             assert (trial.values, trial.user_attrs) == (earlier.values, earlier.user_attrs)
-            assert trial.duration
-            assert earlier.duration
-            assert abs((trial.duration - earlier.duration).total_seconds()) < 1.0
 
 
 def test_interrupted_in_the_middle_it_ends_everything_and_the_same_command_resumes(
