@@ -7,13 +7,16 @@ from pathlib import Path
 
 import pytest
 
+from support.client import SPEC
 from trialbus.errors import SpecError
 from trialbus_services.cli.starting import command
 from trialbus_services.cli.starting.printed_metrics import find_printed_line
 from trialbus_services.cli.starting.script_options import read_options
 from trialbus_services.config import sections
 from trialbus_services.config.composing import compose_config
-from trialbus_services.launcher.launcher import make_plan
+from trialbus_services.config.settings import TrainerSettings
+from trialbus_services.launcher.launcher import Plan, make_plan
+from trialbus_services.worker.params_arrival import find_arrival_problem
 
 ARGPARSE = """\
 import argparse
@@ -121,12 +124,77 @@ def test_a_printed_line_becomes_an_expression_that_matches_it(
     assert match.groupdict() == numbers
 
 
-def test_a_script_that_reports_by_itself_needs_no_metrics() -> None:
-    script = ARGPARSE + "    trial.report(epoch, {'train/loss': 1.0, 'val/accuracy': 0.5})\n"
-    write(script)
+def compose_plan() -> Plan:
     command.run(["train.py"])
     with compose_config(["conf/train.yaml"]) as composed:
-        plan = make_plan(composed)
+        return make_plan(composed)
+
+
+@pytest.mark.parametrize("ending", ["", "\ntrial = trialbus.attach()\nlr = trial.params['lr']\n"])
+def test_an_application_of_hydra_gets_its_params_as_overrides(
+    ending: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    report = "    trialbus.report(1, {'loss': config.optimizer.lr})\nmain()\n"
+    write("import argparse, trialbus\n" + HYDRA.replace("main()\n", report) + ending)
+    plan = compose_plan()
+    assert plan.trainer is not None
+    assert plan.trainer.params_as == "overrides"
+    assert plan.trainer.metric_sources == []
+    assert any("hydra.TrialCallback" in argument for argument in plan.trainer.argv)
+    assert plan.spec.metrics == ["loss"]
+    assert not caplog.messages
+
+
+def test_a_script_that_reports_but_reads_its_options_gets_its_params_as_flags() -> None:
+    write(ARGPARSE + "    trialbus.report(epoch, {'loss': 1.0})\n")
+    plan = compose_plan()
+    assert plan.trainer is not None
+    assert plan.trainer.params_as == "flags"
+    assert plan.trainer.metric_sources == []
+
+
+def test_a_metric_that_the_script_does_not_show_is_called_a_guess(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write(CLICK)
+    command.run(["train.py"])
+    assert "trainer.metrics and study.objective.metric are guesses" in capsys.readouterr().out
+    assert "A GUESS" in Path("conf/train.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (HYDRA, "application of Hydra.*trainer=hydra"),
+        ("print(1)", "reads none of them.*trainer.params_as"),
+        ("import loop", None),
+        ("import os\nos.environ['TRIALBUS_PARAM_X']", None),
+        ("import trialbus\ntrialbus.attach()", None),
+    ],
+    ids=["hydra", "no reader", "module beside", "variables", "attach"],
+)
+def test_a_command_whose_params_arrive_nowhere_is_warned_about(
+    text: str, problem: str | None
+) -> None:
+    write(text)
+    Path("loop.py").write_text("import trialbus\n")
+    assert _find_problem(["python", "train.py"], problem)
+    assert _find_problem(["python", "train.py", "{x}"], None)
+    assert _find_problem(["python", "missing.py"], None)
+
+
+def _find_problem(argv: list[str], problem: str | None) -> bool:
+    found = find_arrival_problem(TrainerSettings(command=argv), SPEC)
+    return found is None if problem is None else bool(re.search(problem, found or ""))
+
+
+def test_a_script_that_reports_by_itself_needs_no_metrics() -> None:
+    script = (
+        ARGPARSE + "    trial = trialbus.attach()\n    lr = trial.params['lr']\n"
+        "    trial.report(epoch, {'train/loss': 1.0, 'val/accuracy': 0.5})\n"
+    )
+    write(script)
+    plan = compose_plan()
     assert plan.trainer is not None
     assert plan.trainer.metric_sources == []
     assert plan.trainer.argv == ["python", "train.py"]

@@ -45,6 +45,7 @@ from trialbus_services.views.study_view import StudyView
 from trialbus_services.views.summary import print_report, print_summary
 from trialbus_services.views.terminal_view import TerminalView
 from trialbus_services.worker.metrics_check import check_metrics
+from trialbus_services.worker.params_arrival import find_arrival_problem
 from trialbus_services.worker.params_check import check_params
 from trialbus_services.worker.placeholders import check_placeholders
 
@@ -117,6 +118,9 @@ def make_plan(composed: ComposedConfig, spec: StudySpec | None = None) -> Plan:
         places = [source.file or source.tensorboard or "" for source in trainer.metric_sources]
         check_placeholders("trainer.metrics", places, spec)
         check_metrics(trainer.metric_sources, spec)
+        problem = find_arrival_problem(trainer, spec)
+        if problem is not None:
+            logger.warning("%s", problem)
     return Plan(composed, spec, bus, storage, trainer)
 
 

@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trialbus.errors import SpecError
-from trialbus_services.cli.starting.printed_metrics import find_printed_line, find_reported_metric
+from trialbus_services.cli.starting.printed_metrics import (
+    find_printed_line,
+    find_reported_metric,
+    is_reading_params,
+)
 from trialbus_services.cli.starting.script_options import read_options
 from trialbus_services.cli.starting.starting_config import make_starting_config
 from trialbus_services.process import exit_codes, paths
@@ -38,11 +42,17 @@ def run(arguments: Sequence[str]) -> int:
         )
     script_options = read_options(script)
     config = make_starting_config(
-        script, script_options, find_printed_line(script), find_reported_metric(script)
+        script,
+        script_options,
+        find_printed_line(script),
+        find_reported_metric(script),
+        reads_params=is_reading_params(script),
     )
     paths.make_directory(output.parent, "--output")
     output.write_text(config.text, encoding="utf-8")
     print(f"{output}: {config.n_params} params of {len(script_options.options)} options")
+    if config.guess:
+        print(f"change it: {config.guess} are guesses, since the script prints no metric")
     print(f"check it:  trialbus study {output} --dry-run")
     print(f"run it:    trialbus study {output}")
     return exit_codes.DONE

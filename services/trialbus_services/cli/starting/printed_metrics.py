@@ -69,6 +69,20 @@ def find_reported_metric(script: Path) -> str | None:
     return max(names, key=_rate, default=None)
 
 
+def is_reading_params(script: Path) -> bool:
+    """Tell whether a script reads its params from a trial of trialbus, as `trial.params`."""
+    nodes = list(ast.walk(ast.parse(script.read_bytes())))
+    begins = any(
+        isinstance(node, ast.Call) and _get_function_name(node.func) in ("attach", "trials")
+        for node in nodes
+    )
+    return begins and any(
+        isinstance(node, ast.Attribute)
+        and (node.attr == "params" or ast.unparse(node) == "trial.config")
+        for node in nodes
+    )
+
+
 def _list_lines(tree: ast.Module) -> Iterator[PrintedLine]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and _get_function_name(node.func) in _LOGGING:

@@ -42,10 +42,17 @@ class StartingConfig:
     """YAML with comments."""
     n_params: int
     """Number of params that the file searches."""
+    guess: str | None
+    """Keys of the file that are guesses, to be changed before the study runs; None for no key."""
 
 
 def make_starting_config(
-    script: Path, options: ScriptOptions, line: PrintedLine | None, reported: str | None
+    script: Path,
+    options: ScriptOptions,
+    line: PrintedLine | None,
+    reported: str | None,
+    *,
+    reads_params: bool = False,
 ) -> StartingConfig:
     """Return a study file that runs a script with values of its options.
 
@@ -54,25 +61,35 @@ def make_starting_config(
         options: Options of the script.
         line: Line with metrics that the script prints; None if none was seen.
         reported: Metric that the script gives to `trial.report`; None if it reports nothing.
+        reads_params: Whether the script reads `trial.params` itself.
     """
     searched = {option.name: _make_param(option) for option in options.options}
     params = {name: param for name, param in searched.items() if param is not None}
     name = script.stem
     objective = reported or (line.best if line else "loss")
+    is_hydra = options.kind == "hydra"
+    is_own = reads_params and not is_hydra  # an application of Hydra has its params in its config
+    # Reports need no other source, and an application of Hydra may return its objective.
+    if is_hydra and line is None:
+        metrics = _make_run_folder(reported)
+    else:
+        metrics = [] if reported else _make_metrics(line)
+    is_known = reported or line or is_hydra
+    what = "what is optimized: a metric that the script gives" if is_known else "a guess: change it"
     lines = [
         f"# A first study of {script.name}, made by `trialbus init`. Run it, or change it first:",
         f"#   trialbus study {_shorten(script)} --dry-run   # instead of the study, show what runs",
         "",
         "trainer:",
-        *(_make_own_command(script) if reported else _make_command(script, options, params)),
-        *([] if reported else _make_metrics(line)),
+        *(_make_own_command(script) if is_own else _make_command(script, options, params)),
+        *metrics,
         "",
         "study:",
         f"  name: {json.dumps(name)}  # in the database, and of the folder of the report",
         "  n_trials: 20  # in all, over every start of this study",
         *_make_budget(options),
         "  objective:",
-        f"    metric: {objective}  # what is optimized: a metric that the script gives",
+        f"    metric: {objective}  # {what}",
         f"    direction: {guess_direction(objective)}  # or {_other(guess_direction(objective))}",
         "    aggregate: best  # of all steps; or last",
         "  params:  # low and high are guesses around the script's defaults: check them",
@@ -92,7 +109,8 @@ def make_starting_config(
         "pruner: median    # stops trials that are worse than the median at the same step; or none",
         "worker: {slots: 2}  # trials at the same time",
     ]
-    return StartingConfig("\n".join(lines) + "\n", len(params))
+    guess = None if is_known else "trainer.metrics and study.objective.metric"
+    return StartingConfig("\n".join(lines) + "\n", len(params), guess)
 
 
 def _shorten(script: Path) -> str:
@@ -139,6 +157,19 @@ def _make_command(script: Path, options: ScriptOptions, params: dict[str, str]) 
     return lines
 
 
+def _make_run_folder(reported: str | None) -> list[str]:
+    """Return the arguments of `trainer=hydra`, which also take what an application returns."""
+    returned = (
+        [] if reported else ["  # what the application returns is the value of the objective"]
+    )
+    return [
+        *returned,
+        "  arguments:",
+        "    - hydra.run.dir='{run_dir}'",
+        "    - ++hydra.callbacks.trialbus._target_=trialbus.callbacks.hydra.TrialCallback",
+    ]
+
+
 def _make_own_command(script: Path) -> list[str]:
     command = json.dumps(["python", str(script)])
     return [f"  command: {command}  # takes its params by trialbus.attach()"]
@@ -153,6 +184,7 @@ def _make_metrics(line: PrintedLine | None) -> list[str]:
         return [
             "  # Where metrics come from: lines of the output by a regular expression, or a file",
             "  # ({file: '{run_dir}/metrics.csv'}), or TensorBoard ({tensorboard: runs}).",
+            "  # A GUESS, since the script prints no line with a number: write where they stand.",
             "  metrics: {stdout: 'loss[=: ]+(?P<loss>[-+\\w.]+)'}",
         ]
     return [
