@@ -65,8 +65,9 @@ def test_arguments_that_cannot_be_used_are_refused(
     monkeypatch.chdir(tmp_path)
     given, problem = WRONG[name]
     options: dict[str, Any] = {"n_trials": 2, **given}
-    with pytest.raises(trialbus.SpecError, match=problem):
+    with pytest.raises(trialbus.SpecError, match=problem) as raised:
         optimize(objectives.minimize_curve, **options)
+    assert "trialbus_config" not in str(raised.value)  # no file has the argument
     assert not list(tmp_path.iterdir())
 
 

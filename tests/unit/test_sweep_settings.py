@@ -8,9 +8,11 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from hydra_plugins.trialbus_sweeper._config import TrialbusSweeperConf
-from trialbus.errors import SpecError
+from trialbus.errors import SpecError, TrialbusError
+from trialbus.messages import events
 from trialbus.study.search_space import FloatParam
 from trialbus.study.spec import StudySpec
+from trialbus_services.sweeper.failures import MetricWatch
 from trialbus_services.sweeper.search_space import SweepSpace
 from trialbus_services.sweeper.settings import (
     SweepSettings,
@@ -130,3 +132,18 @@ def test_a_storage_that_is_another_object_is_refused() -> None:
 def test_a_sweep_that_varies_nothing_is_refused() -> None:
     with pytest.raises(SpecError, match="nothing is varied"):
         build(SweepSpace())
+
+
+def test_a_sweep_whose_pruner_judges_a_metric_that_no_job_reports_ends_after_the_first_trial() -> (
+    None
+):
+    report = events.EvaluationComplete(study="s", trial=0, step=0, metrics={"loss": 1.0})
+    end = events.TrialClosed(study="s", trial=0, state="complete", values=[1.0])
+    watch = MetricWatch("los")
+    watch.follow(report)
+    with pytest.raises(TrialbusError, match=r"hydra.sweeper.metric 'los'.*did you mean 'loss'"):
+        watch.follow(end)
+    for metric in ("loss", None):
+        watch = MetricWatch(metric)
+        watch.follow(report)
+        watch.follow(end)

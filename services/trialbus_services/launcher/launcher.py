@@ -59,6 +59,10 @@ _REPORT_TIMEOUT_S = 120.0
 Follow: TypeAlias = Callable[[events.AnyEvent | None], object]
 
 
+#: Sections of a config that a specification takes the place of, for `compose_config`.
+SPEC_SECTIONS = ("study", "sampler", "pruner")
+
+
 @dataclass(frozen=True)
 class Plan:
     """A study that is ready to run, with a checked config."""

@@ -142,7 +142,11 @@ def optimize(
     ]
     with (
         _describe_function(function, is_objective=space is None) as training,
-        compose_config([*arguments, *training, *overrides]) as composition,
+        compose_config(
+            [*arguments, *training, *overrides],
+            given=launcher.SPEC_SECTIONS,
+            place="in the arguments of optimize",
+        ) as composition,
     ):
         url = sections.read_section(composition.config, settings.StorageSettings).url
         if not load_if_exists and find_study(url, spec.name) is not None:

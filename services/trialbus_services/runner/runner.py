@@ -97,7 +97,8 @@ class OptunaRunner:
         overrides = self._collect_overrides(study_config)
         report = self.spec.generate_plots or self.spec.save_study_plots
         with self._serve_dashboard(url):
-            with compose_config(overrides) as composition:
+            given, place = launcher.SPEC_SECTIONS, "in the overrides of OptunaRunner"
+            with compose_config(overrides, given=given, place=place) as composition:
                 plan = launcher.make_plan(composition, spec)
                 end = launcher.launch_study(plan, self._console, report=report)
             # The optimizer declares a study finished after the storage has all of the study; a

@@ -1,9 +1,10 @@
-"""Failures of a sweep: the share of failed trials at which a sweep ends."""
+"""Failures of a sweep: too many failed trials, or a metric that no trial reports."""
 
 from __future__ import annotations
 
 from trialbus.errors import TrialbusError
 from trialbus.messages import events
+from trialbus.study.validation import find_nearest
 
 
 class TooManyFailuresError(TrialbusError):
@@ -52,3 +53,41 @@ class FailureWatch:
         self._failed += 1
         if self._failed / max(self._ended, self._least) > self._rate:
             raise TooManyFailuresError(self._failed, self._ended, self._rate, event)
+
+
+class MetricWatch:
+    """Checks that the trials of a sweep report the metric that `hydra.sweeper.pruner` judges.
+
+    A job that returns its objective value is complete without a report, so that a misspelt metric
+    would leave every trial unpruned.
+
+    Args:
+        metric: The metric; None where nothing is pruned.
+    """
+
+    def __init__(self, metric: str | None) -> None:
+        self._metric = metric
+        self._is_known = metric is None
+        self._reported: dict[int, set[str]] = {}
+
+    def follow(self, event: events.AnyEvent | None) -> None:
+        """Note what a trial reports, until a trial reports the metric.
+
+        Raises:
+            TrialbusError: A trial is complete that reported other metrics only.
+        """
+        if self._is_known or self._metric is None:
+            return
+        if isinstance(event, events.EvaluationComplete):
+            self._is_known = self._metric in event.metrics
+            self._reported.setdefault(event.trial, set()).update(event.metrics)
+        elif isinstance(event, events.TrialClosed) and event.state == "complete":
+            names = self._reported.pop(event.trial, None)
+            if names:
+                near = find_nearest(self._metric, names)
+                hint = f"; did you mean {near!r}?" if near else ""
+                raise TrialbusError(
+                    f"hydra.sweeper.metric {self._metric!r}, which hydra.sweeper.pruner judges, "
+                    f"was never reported; trial {event.trial} reported: {', '.join(sorted(names))}"
+                    f"{hint}"
+                )

@@ -27,11 +27,17 @@ from trialbus.trainer.requester import TrialRequester
 from trialbus_services.config.composing import compose_config
 from trialbus_services.config.settings import PICKLE_SUFFIX
 from trialbus_services.launcher.interruption import Interruption
-from trialbus_services.launcher.launcher import Follow, Plan, launch_study, make_plan
+from trialbus_services.launcher.launcher import (
+    SPEC_SECTIONS,
+    Follow,
+    Plan,
+    launch_study,
+    make_plan,
+)
 from trialbus_services.optimizer.storage import find_study
 from trialbus_services.process.exit_codes import ServiceError
 from trialbus_services.sweeper.application import Application, write_application
-from trialbus_services.sweeper.failures import FailureWatch
+from trialbus_services.sweeper.failures import FailureWatch, MetricWatch
 from trialbus_services.sweeper.launching import StudyThread, make_launcher, run_batches
 from trialbus_services.sweeper.results import write_multirun, write_results
 from trialbus_services.sweeper.search_space import (
@@ -165,8 +171,12 @@ class _Sweep:
         """Run the study on services of its own, or on those that run."""
         watch = FailureWatch(self._settings.max_failure_rate, self._settings.n_jobs)
 
-        def follow_both(event: events.AnyEvent | None) -> None:
+        is_pruned = self._settings.pruner is not None
+        metric_watch = MetricWatch(_get_judged_metric(plan.spec) if is_pruned else None)
+
+        def follow_all(event: events.AnyEvent | None) -> None:
             watch.follow(event)
+            metric_watch.follow(event)
             if follow is not None:
                 follow(event)
 
@@ -175,7 +185,7 @@ class _Sweep:
             self._console,
             report=False,
             signals=_SIGNALS,
-            follow=follow_both,
+            follow=follow_all,
             command=["python", *sys.argv],
         )
 
@@ -192,12 +202,12 @@ class _Sweep:
             *trainer,
             *settings.overrides,
         ]
-        with compose_config(overrides) as composed:
-            try:
+        place = "in hydra.sweeper.overrides"
+        try:
+            with compose_config(overrides, given=SPEC_SECTIONS, place=place) as composed:
                 return make_plan(composed, self._build_spec(composed.config))
-            except SpecError as error:
-                problem = rename_key(error)
-        raise problem  # behind the block, which would look for the key in the config of trialbus
+        except SpecError as error:
+            raise rename_key(error) from None
 
     def _build_spec(self, config: DictConfig) -> StudySpec:
         settings = self._settings
@@ -264,6 +274,11 @@ def _spawn_jobs(file: Path) -> list[str]:
         f"trainer.command={quote_for_hydra([sys.executable, '-m', _JOB_MODULE, str(file)])}",
         "trainer.params_as=file",  # which no name of a param makes ambiguous
     ]
+
+
+def _get_judged_metric(spec: StudySpec) -> str:
+    """Return the metric that the pruner judges."""
+    return spec.metrics[0] if spec.prune_by is None else spec.prune_by.metric
 
 
 def _choose_group(group: str, value: Any) -> list[str]:

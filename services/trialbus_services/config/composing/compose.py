@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
 import warnings
-from collections.abc import Generator, Sequence
+from collections.abc import Container, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
@@ -57,7 +58,12 @@ _OPTIONS = (
 
 
 @contextmanager
-def compose_config(arguments: Sequence[str]) -> Generator[ComposedConfig]:
+def compose_config(
+    arguments: Sequence[str],
+    *,
+    given: Container[str] = (),
+    place: str = "on the command line",
+) -> Generator[ComposedConfig]:
     """Compose a config, and name in errors of the block where the values were set.
 
     Within the block Hydra's global state is that of the config, and afterwards as it was before:
@@ -66,6 +72,9 @@ def compose_config(arguments: Sequence[str]) -> Generator[ComposedConfig]:
     Args:
         arguments: Overrides, a study file, and Hydra's `--config-dir`, `--config-name` and
             `--config-path`.
+        given: Sections that the caller has from elsewhere: errors of the block about their values
+            name no source.
+        place: Where the arguments stand, for errors.
 
     Raises:
         ConfigError: The config cannot be composed; also in place of any `SpecError` that is raised
@@ -91,7 +100,7 @@ def compose_config(arguments: Sequence[str]) -> Generator[ComposedConfig]:
         files[STUDY_FILE] = options.study_file
     version.setbase(VERSION_BASE)
     hydra = Hydra.create_main_hydra2("trialbus", _build_search_path(options))
-    sources = ConfigSources(hydra.config_loader, name, options.overrides, files)
+    sources = ConfigSources(hydra.config_loader, name, options.overrides, files, place)
     try:
         try:
             with warnings.catch_warnings():
@@ -111,12 +120,14 @@ def compose_config(arguments: Sequence[str]) -> Generator[ComposedConfig]:
         with open_dict(config):
             del config["hydra"]
         remember_secrets(OmegaConf.to_container(config))
-        check_added_keys(config, options.overrides, KNOWN_KEYS)
+        check_added_keys(config, options.overrides, KNOWN_KEYS, place)
         try:
             yield ComposedConfig(config, format_arguments(options, options.overrides))
         except ConfigError:
             raise
         except SpecError as error:
+            if re.split(r"[.\[]", error.key)[0] in given:
+                raise
             raise add_source(error, config, sources) from None
     finally:
         GlobalHydra.instance().hydra, HydraConfig.instance().cfg = state_before
@@ -158,12 +169,11 @@ def parse_arguments(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def _refuse_option(problem: str) -> NoReturn:
+def _refuse_option(message: str) -> NoReturn:
     """Raise what `argparse` says of an option, with the nearest option in place of its usage."""
-    _, _, option = problem.partition("unrecognized arguments: ")
+    _, _, option = message.partition("unrecognized arguments: ")
     hint = format_expected(option.split()[0], _OPTIONS) if option else ""
-    if option:
-        problem = f"there is no option {option!r}"
+    problem = f"there is no option {option!r}" if option else message
     raise ConfigError("command line", f"{problem}{hint}", None)
 
 

@@ -183,7 +183,7 @@ def _find_elsewhere(key: str, config: DictConfig) -> str | None:
 
 
 def check_added_keys(
-    config: DictConfig, overrides: Iterable[str], known: AbstractContainer[str]
+    config: DictConfig, overrides: Iterable[str], known: AbstractContainer[str], place: str
 ) -> None:
     """Check that something reads each section that a command line adds with a plus.
 
@@ -199,7 +199,7 @@ def check_added_keys(
                 added[1],
                 "nothing reads this key (expected a key of a section, such as "
                 f"+trainer.env.NAME=value, or a key that the config refers to as ${{{added[1]}}})",
-                f"on the command line: {mask_secrets(override)}",
+                f"{place}: {mask_secrets(override)}",
             )
 
 

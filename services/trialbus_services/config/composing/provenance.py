@@ -33,6 +33,7 @@ class ConfigSources:
         config_name: Name of the primary config.
         overrides: Overrides of the command line.
         files: Files of configs that are in no folder of Hydra's search path, by name.
+        place: Where the overrides stand.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class ConfigSources:
         config_name: str,
         overrides: Sequence[str],
         files: Mapping[str, Path],
+        place: str,
     ) -> None:
+        self.place = place
         self._loader = loader
         self._files = files
         self._config_name = config_name
@@ -60,11 +63,11 @@ class ConfigSources:
         overrides = self._list_value_overrides()
         covering = [text for text, target in overrides if target == path[: len(target)]]
         if covering:
-            return f"on the command line: {mask_secrets(covering[-1])}"
+            return f"{self.place}: {mask_secrets(covering[-1])}"
         inner = [text for text, target in overrides if target[: len(path)] == path]
         sources = [self._describe_setting_file(path)] if path else []
         if inner:
-            sources.append(f"on the command line: {' '.join(mask_secrets(inner))}")
+            sources.append(f"{self.place}: {' '.join(mask_secrets(inner))}")
         return "; ".join(filter(None, sources)) or None
 
     def describe_choice(self, group: str, name: str) -> str | None:
@@ -73,7 +76,7 @@ class ConfigSources:
         choices = [match for match in matches if match]
         for choice in reversed(choices):
             if choice[1] == group and choice[3] == name:
-                return f"on the command line: {choice[0]}"
+                return f"{self.place}: {choice[0]}"
         configs = [self._config_name, *(f"{choice[1]}/{choice[3]}" for choice in choices)]
         for config in reversed(configs):
             file = self._find_file(config)
