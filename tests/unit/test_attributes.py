@@ -24,7 +24,7 @@ def test_the_keys_that_storages_of_earlier_versions_have_stay() -> None:
     assert (
         " ".join(sorted(key.removeprefix(attributes.PREFIX) for key in KEYS))
         == "attempt cause causes curve elapsed_s end enqueued enqueued_by error foreign handed_out "
-        "late metrics origin prune_reason pruned_by request reused skipped slot spec state "
+        "late metrics origin prune_reason pruned_by ran_s request reused skipped slot spec state "
         "submission suggestions thinned void worker"
     )
 

@@ -18,7 +18,7 @@ from support.until import until
 from trialbus import CategoricalParam, Component, Objective
 from trialbus.messages import events
 from trialbus_services.optimizer.announcer import Announcer
-from trialbus_services.optimizer.attributes import CAUSE, CAUSES, ELAPSED
+from trialbus_services.optimizer.attributes import CAUSE, CAUSES, ELAPSED, RAN
 from trialbus_services.optimizer.bus import BusClients
 from trialbus_services.optimizer.latency import Latency
 from trialbus_services.optimizer.prune_decider import PruneDecider
@@ -317,6 +317,22 @@ def test_a_study_that_is_resumed_after_its_optimizer_has_not_run_between(
     bus.start()
     bus.turn(events.StudySubmitted(study="s", spec=SPEC, submission="2", at=bus.clock.now))
     assert 0 < bus.log.select(events.StudyStarted)[-1].elapsed_s < 100
+
+
+def test_the_time_between_the_attempts_of_a_trial_is_not_time_that_the_trial_ran(
+    bus: SimulatedBus,
+) -> None:
+    bus.submit(n_trials=1)
+    first = bus.request("first")
+    given_back = events.TrialFinished(study="s", trial=0, state="preempted", at=first.at + 10)
+    bus.turn(given_back)
+    bus.clock.now += 1000
+    second = bus.request("second")
+    end = msgspec.structs.replace(complete(second), at=second.at + 5)
+    bus.turn(evaluate(second, 0, 0.5), end)
+    assert second.at - first.at > 1000
+    [trial] = optuna.load_study(study_name="s", storage=bus.database).trials
+    assert trial.user_attrs[RAN] == 15
 
 
 def test_the_offset_is_committed_when_everything_before_it_is_recorded_and_acknowledged(

@@ -9,15 +9,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from support.studies import KINDS, Direction, make_ordinary_study, make_study, make_trial
 from trialbus_services.config.report_settings import FIGURES, ON_DEMAND, ReportSettings
-from trialbus_services.optimizer.attributes import ELAPSED, END, ORIGIN, THINNED
+from trialbus_services.optimizer.attributes import ELAPSED, END, ORIGIN, RAN, THINNED
 from trialbus_services.reporter.report import write_report
 from trialbus_services.reporter.snapshot import Snapshot
 from trialbus_services.reporter.study_summary import summarize_study
+from trialbus_services.reporter.table import tabulate
 from trialbus_services.views.formats import format_duration
 
 PAGE_ONLY = ReportSettings(files=[], plotly_js="beside")
@@ -152,6 +154,14 @@ def test_a_thinned_curve_counts_with_all_its_steps() -> None:
     saved = summarize_study(Snapshot(make_study(*trials))).savings
     assert saved is not None
     assert saved.share == pytest.approx(50 / 200)
+
+
+def test_the_compute_time_of_a_study_leaves_out_the_time_between_attempts() -> None:
+    study = optuna.create_study()
+    study.add_trial(optuna.trial.create_trial(value=1.0, user_attrs={RAN: 2.5}))
+    snapshot = Snapshot(study)
+    assert summarize_study(snapshot).compute_time == timedelta(seconds=2.5)
+    assert tabulate(snapshot).columns["seconds"] == [2.5]
 
 
 def test_the_wall_time_of_an_ended_study_is_what_its_optimizer_recorded() -> None:

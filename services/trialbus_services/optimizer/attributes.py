@@ -70,6 +70,12 @@ PRUNED_BY: Final = "trialbus:pruned_by"
 ATTEMPT: Final = "trialbus:attempt"
 """Attempt at which the trial ended, from 0."""
 
+RAN: Final = "trialbus:ran_s"
+"""Seconds that the attempts of the trial ran in sum, each from its assignment to its end: a float.
+
+Absent for a trial with one attempt, which ran from the start of the trial to its end.
+"""
+
 CAUSE: Final = "trialbus:cause"
 """Why a failed trial failed, as `TrialClosed.cause`; absent on others."""
 

@@ -134,7 +134,8 @@ class RunningStudies(dict[str, RunningStudy]):
         """Close the trials of a study that ends, which are open in the log or in the storage."""
         for trial in study.list_unfinished():
             try:
-                self.close_trial(study, make_abandonment(study.spec.name, trial, reason))
+                end = make_abandonment(study.spec.name, trial, reason, self._wall_clock())
+                self.close_trial(study, end)
             except Exception:
                 logger.exception("the end of trial %d cannot be recorded", trial.number)
 

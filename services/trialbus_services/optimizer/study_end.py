@@ -64,15 +64,17 @@ def describe_overdue(state: StudyState, now: float) -> str | None:
     )
 
 
-def make_abandonment(study: str, trial: OpenTrial, reason: str) -> AttemptEnd:
+def make_abandonment(study: str, trial: OpenTrial, reason: str, now: float) -> AttemptEnd:
     """Return the end of an open trial of a study that ends: no further attempt follows.
 
     Args:
         study: Name of the study.
         trial: The trial, which runs or waits.
         reason: Why the trial ends.
+        now: Time in seconds since the epoch.
     """
     if not trial.is_waiting:
+        trial.add_run(now)
         trial.causes.append("preempted")
     # A trial that never ran was given back by a worker that stopped.
     cause = trial.causes[-1] if trial.causes else "preempted"

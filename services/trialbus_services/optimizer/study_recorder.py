@@ -35,6 +35,7 @@ from trialbus_services.optimizer.attributes import (
     PREFIX,
     PRUNE_REASON,
     PRUNED_BY,
+    RAN,
     REQUEST,
     SLOT,
     SPEC,
@@ -363,6 +364,8 @@ class StudyRecorder:
         if outcome.state is TrialState.PRUNED and prune_reason:
             attributes[PRUNE_REASON] = prune_reason
         causes = end.trial.causes if end.cause is None else end.trial.causes[:-1]
+        if end.trial.attempt and end.trial.ran_s:
+            attributes[RAN] = round(end.trial.ran_s, 3)
         if causes:
             attributes[CAUSES] = causes[-_MAX_CAUSES:]
         with self.storage.atomic(), warnings.catch_warnings():

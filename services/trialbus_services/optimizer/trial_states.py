@@ -54,6 +54,10 @@ class OpenTrial:
     """Offset of the assignment: every event of the attempt lies behind it."""
     until: int | None = field(default=None, compare=False)
     """Offset of the event that ended the attempt; None while the attempt runs."""
+    assigned_at: float | None = field(default=None, compare=False)
+    """Time of the assignment, by the optimizer's clock; None once the attempt has ended."""
+    ran_s: float = field(default=0.0, compare=False)
+    """Seconds that the attempts ran that have ended, each from its assignment to its end."""
     earlier: list[AttemptSpan] = field(default_factory=list["AttemptSpan"], compare=False)
     """Attempts that were given up, oldest first."""
     pruned_by: str = ""
@@ -75,6 +79,12 @@ class OpenTrial:
         """Add a step that the attempt reported."""
         if step > self.last_step:
             self.last_step, self.has_new_step = step, True
+
+    def add_run(self, ended_at: float) -> None:
+        """Add the time from the assignment to the end of the attempt to the time of the trial."""
+        if self.assigned_at is not None:
+            self.ran_s += max(0.0, ended_at - self.assigned_at)
+            self.assigned_at = None
 
     def count_idle(self) -> int:
         """Return the number of attempts in a row, up to this one, without a new step."""
@@ -232,6 +242,8 @@ class TrialStates:
                 worker=event.worker,
                 slot=event.slot,
                 since=offset,
+                assigned_at=event.at,
+                ran_s=before.ran_s if before is not None else 0.0,
                 causes=before.causes if before is not None else [],
                 n_idle=event.n_idle,
                 last_step=-1 if event.last_step is None else event.last_step,
@@ -261,6 +273,7 @@ class TrialStates:
         trial = self.find_running(event)
         if trial is None:
             return []
+        trial.add_run(event.at)
         if event.state in ("complete", "pruned"):
             end = self._close(trial, event.state, values=event.values, error=event.error)
             return [replace(end, constraints=event.constraints)]
@@ -300,11 +313,14 @@ class TrialStates:
     def lose(self, event: events.TrainerLost) -> list[AttemptEnd]:
         """Let the trials of a lost session wait; close a trial that was lost too often."""
         self._lost.add(event.session)
-        return [
-            self._fail(trial, "lost", None)
-            for trial in list(self.open.values())
+        lost = [
+            trial
+            for trial in self.open.values()
             if not trial.is_waiting and self._is_lost(trial, event)
         ]
+        for trial in lost:
+            trial.add_run(event.last_seen or event.at)
+        return [self._fail(trial, "lost", None) for trial in lost]
 
     def discard(self, number: int) -> None:
         """Discard an open trial that the storage does not have, or has as finished."""

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 from collections.abc import Container, Iterable, Sequence
+from datetime import timedelta
 from typing import Any
 
 import optuna
@@ -13,7 +14,7 @@ from optuna.distributions import CategoricalDistribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from trialbus_services.optimizer.attributes import PREFIX, SPEC
+from trialbus_services.optimizer.attributes import PREFIX, RAN, SPEC
 from trialbus_services.optimizer.curve_attributes import read_curve
 
 _LONGEST_ATTRIBUTE = 80
@@ -110,6 +111,12 @@ def get_curve(trial: FrozenTrial) -> dict[int, float]:
     if trial.intermediate_values:
         return trial.intermediate_values
     return read_curve(trial.user_attrs)
+
+
+def compute_run_time(trial: FrozenTrial) -> timedelta | None:
+    """Return how long a trial ran, without the time between its attempts; None before its end."""
+    ran_s = trial.user_attrs.get(RAN)
+    return trial.duration if ran_s is None else timedelta(seconds=ran_s)
 
 
 def is_feasible(trial: FrozenTrial) -> bool:

@@ -25,7 +25,7 @@ from trialbus_services.optimizer.attributes import (
     THINNED,
 )
 from trialbus_services.optimizer.define_by_run import find_params
-from trialbus_services.reporter.snapshot import Snapshot, get_curve
+from trialbus_services.reporter.snapshot import Snapshot, compute_run_time, get_curve
 from trialbus_services.views.notes import get_last_line
 
 _NO_REASON = "no reason was recorded"
@@ -90,7 +90,7 @@ class StudySummary:
     """
 
     compute_time: timedelta
-    """Sum of the durations of all trials."""
+    """Time that all attempts of all trials ran, in sum."""
 
     savings: PruningSavings | None
     """Savings by pruning; None without both pruned and complete trials that reported steps."""
@@ -137,7 +137,7 @@ def summarize_study(study: Snapshot, config: Mapping[str, Any] | None = None) ->
         started_at=started_at,
         wall_time=_read_elapsed(attributes)
         or (ended_at - started_at if started_at and ended_at else None),
-        compute_time=sum((trial.duration for trial in trials if trial.duration), timedelta()),
+        compute_time=sum(filter(None, map(compute_run_time, trials)), timedelta()),
         savings=_estimate_savings(trials),
         failures=_group_failures(trials),
         config=_add_found_params(
@@ -186,10 +186,15 @@ def _estimate_savings(trials: Sequence[FrozenTrial]) -> PruningSavings | None:
     median_steps = median(complete)
     steps = [_count_steps(trial) for trial in pruned]
     saved = sum(max(0.0, median_steps - n) for n in steps)
-    lengths = [t.duration for t in trials if t.duration and t.state is TrialState.COMPLETE]
+    lengths = [
+        length
+        for trial in trials
+        if trial.state is TrialState.COMPLETE and (length := compute_run_time(trial))
+    ]
     # In seconds: what a median of durations is has no type.
     length = median(length.total_seconds() for length in lengths) if lengths else 0.0
-    time_s = sum(max(0.0, length - t.duration.total_seconds()) for t in pruned if t.duration)
+    ran = filter(None, map(compute_run_time, pruned))
+    time_s = sum(max(0.0, length - time.total_seconds()) for time in ran)
     share = saved / (sum(complete) + sum(steps) + saved)
     return PruningSavings(share, timedelta(seconds=time_s))
 

@@ -15,7 +15,12 @@ from trialbus_services.optimizer.attributes import (
     SLOT,
     WORKER,
 )
-from trialbus_services.reporter.snapshot import Snapshot, get_curve, is_feasible
+from trialbus_services.reporter.snapshot import (
+    Snapshot,
+    compute_run_time,
+    get_curve,
+    is_feasible,
+)
 from trialbus_services.reporter.study_summary import get_state
 from trialbus_services.views.notes import get_last_line
 
@@ -81,7 +86,8 @@ def tabulate(study: Snapshot) -> Table:
         "feasible": [is_feasible(trial) if trial.constraints else None for trial in trials],
         "steps": [len(get_curve(trial)) or None for trial in trials],
         "seconds": [
-            round(trial.duration.total_seconds(), 3) if trial.duration else None for trial in trials
+            round(time.total_seconds(), 3) if time else None
+            for time in map(compute_run_time, trials)
         ],
         "started": [_format_time(trial.datetime_start) for trial in trials],
         "worker": [trial.user_attrs.get(WORKER) for trial in trials],

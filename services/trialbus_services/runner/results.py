@@ -19,6 +19,7 @@ from trialbus.trainer.checkpoint import locate_checkpoints
 from trialbus_services.optimizer.attributes import ERROR
 from trialbus_services.process import paths
 from trialbus_services.reporter.best_params import format_config
+from trialbus_services.reporter.snapshot import compute_run_time
 from trialbus_services.runner.study_config import StudyConfig
 
 
@@ -87,7 +88,7 @@ def tidy_checkpoints(study: optuna.Study, config: StudyConfig) -> None:
 
 
 def _format_trial(trial: FrozenTrial) -> dict[str, Any]:
-    duration = trial.duration
+    duration = compute_run_time(trial)
     return {
         "number": trial.number,
         "state": trial.state.name.lower(),

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 from optuna.trial import FrozenTrial
 
 from trialbus_services.optimizer.attributes import SLOT, WORKER
-from trialbus_services.reporter.snapshot import Snapshot
+from trialbus_services.reporter.snapshot import Snapshot, compute_run_time
 from trialbus_services.reporter.study_summary import get_state
 from trialbus_services.views.formats import format_duration
 
@@ -97,4 +97,5 @@ def _compute_length_ms(trial: FrozenTrial, last: datetime) -> float:
 
 
 def _format_length(trial: FrozenTrial) -> str:
-    return format_duration(trial.duration) if trial.duration else "still running"
+    time = compute_run_time(trial)
+    return format_duration(time) if time else "still running"
