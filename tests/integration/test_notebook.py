@@ -41,7 +41,8 @@ from trialbus_services import optimize
 
 study = optimize(
     train, n_trials=4, space={{"lr": "interval(0.0, 1.0)"}}, metric="val/accuracy",
-    study_name="cells", overrides=["bus.endpoint={bus.endpoint}", "bus.dir=log"],
+    direction="maximize", study_name="cells",
+    overrides=["bus.endpoint={bus.endpoint}", "bus.dir=log"],
 )
 """
     sources = [

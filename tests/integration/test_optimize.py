@@ -138,6 +138,7 @@ def test_a_training_with_a_space_of_optunas_distributions_runs_too(bus: Bus) -> 
         3,
         space={"agent.x": optuna.distributions.FloatDistribution(1, 5)},
         metric="mean_reward",
+        direction="maximize",
         sampler="RandomSampler",
         budget=2,
         base_config={"agent": {"depth": 3}},

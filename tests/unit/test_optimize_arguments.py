@@ -29,7 +29,9 @@ from optuna.samplers import (
 
 import trialbus
 from support import objectives
+from trialbus.messages import events
 from trialbus_services import optimize
+from trialbus_services.launcher import launcher
 from trialbus_services.runner.components import describe_component
 
 WRONG: Mapping[str, tuple[dict[str, Any], str]] = {
@@ -51,6 +53,11 @@ WRONG: Mapping[str, tuple[dict[str, Any], str]] = {
         {"storage": optuna.storages.InMemoryStorage()},
         "storage: .*expected a URL",
     ),
+    "a pair as a param": ({"space": {"x": (1e-4, 0.1)}}, r"here 'interval\(0.0001, 0.1\)'"),
+    "a list as a param": ({"space": {"x": ["a", "b", "c"]}}, r"here 'choice\(a, b, c\)'"),
+    "a number as a param": ({"space": {"x": 3}}, "study.fixed"),
+    "callbacks of Optuna": ({"callbacks": [print]}, "callbacks: .*early_stop_patience"),
+    "some exceptions": ({"catch": (ValueError,)}, "catch: .*ValueError.*max_failures"),
     "an empty space": ({"space": {}}, "search space"),
     "a space that cannot be read": ({"space": {"x": "interval(0, "}}, "study.params.x"),
     "duplicates in define-by-run": ({"duplicates": "skip"}, "duplicates"),
@@ -82,8 +89,58 @@ def test_a_function_that_cannot_travel_is_refused_with_the_reason(
 
     with pytest.raises(trialbus.SpecError, match=r"cannot travel .* generator"):
         optimize(objective, 2)
+    with pytest.raises(trialbus.SpecError, match=r"optimize\(objective, n_trials=100, study_name"):
+        optimize(optuna.create_study(), objective, n_trials=3)  # type: ignore[misc]
     with pytest.raises(trialbus.SpecError, match="cannot be called"):
         optimize(3, 2)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"space": {"x": "interval(0, 1)"}}], ids=["Optuna", "space"]
+)
+@pytest.mark.parametrize("metric", ["accuracy", ["loss", "size"]], ids=["one", "two"])
+def test_every_form_minimizes_unless_a_direction_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: Mapping[str, Any], metric: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec, _ = _launch(monkeypatch, metric=metric, catch=(), gc_after_trial=True, **options)
+    assert set(spec.directions) == {"minimize"}
+    assert spec.metrics == ([metric] if isinstance(metric, str) else metric)
+    assert not spec.catch_exceptions
+
+
+def test_trials_that_failed_without_a_complete_trial_are_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    error = "no trial was completed; trial 0 failed: ValueError: bad"
+    with pytest.raises(trialbus.TrialbusError, match=error):
+        _launch(monkeypatch, n_complete=0, n_failed=3, error=error)
+    assert _launch(monkeypatch, n_failed=3)[1].trials == []
+
+
+def _launch(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    n_complete: int = 1,
+    n_failed: int = 0,
+    error: str | None = None,
+    **options: Any,
+) -> tuple[trialbus.StudySpec, optuna.Study]:
+    """Call `optimize` for a study that ends at once, and return its specification and itself."""
+    specs: list[trialbus.StudySpec] = []
+
+    def end(plan: launcher.Plan, *_: object, **__: object) -> events.StudyFinished:
+        specs.append(plan.spec)
+        counts = events.TrialCounts(complete=n_complete, failed=n_failed)
+        optuna.create_study(storage=plan.storage.url, study_name=plan.spec.name)
+        return events.StudyFinished(
+            study="s", submission="1", reason="exhausted", counts=counts, error=error
+        )
+
+    monkeypatch.setattr(launcher, "launch_study", end)
+    study = optimize(objectives.minimize_curve, 2, show_progress_bar=False, **options)
+    return specs[0], study
 
 
 class OwnSampler(RandomSampler):

@@ -308,7 +308,13 @@ def test_the_summary_of_several_objectives_lists_the_front() -> None:
             ["reason: by hand", "next: the same study command continues with the remaining trials"],
         ),
         (ended("timeout", best_trials=[BEST]), ["next: the same study command continues"]),
-        (ended(), ["error: no trial was completed; the logs of the trials say why"]),
+        (
+            ended(),
+            [
+                "all trials done, none complete",
+                "error: no trial was completed; the logs of the trials say why",
+            ],
+        ),
     ],
 )
 def test_a_study_that_did_not_reach_its_end_says_why_and_what_to_do_next(

@@ -207,7 +207,8 @@ class Trial:
         if self._budget is None:
             raise SpecError(
                 "study.budget",
-                "neither the study nor attach(budget=...) says how many steps to train",
+                "nothing says how many steps to train (expected study.budget=5 in the study, "
+                "optimize(..., budget=5), or attach(budget=5))",
             )
         return self._budget
 

@@ -101,7 +101,24 @@ def _expand(key: str, param: Any) -> Any:
         return _convert_sweep(key, text, _parse_sweep(key, text))
     if is_mapping(param) and param.get("type") in _LOG:
         return {**param, "type": _LOG[param["type"]], "log": True}
+    if isinstance(param, bool | int | float | list | tuple):
+        raise SpecError(key, f"{param!r} is no param (expected {_FORMS}{_suggest_text(param)})")
     return param
+
+
+def _suggest_text(param: Any) -> str:
+    """Return the text that a list or a value was likely to mean."""
+    match param:
+        case [int() | float() as low, int() | float() as high] if low < high:
+            text = f"interval({low}, {high})"
+            if isinstance(low, int) and isinstance(high, int):
+                text = f"int({text})"
+            return f"; here {text!r}, or 'tag(log, {text})'"
+        case [*choices] if choices:
+            names = ", ".join(map(str, choices))
+            return f"; here 'choice({names})'"
+        case _:
+            return "; a value for all trials: study.fixed"
 
 
 def _parse_sweep(key: str, text: str) -> Sweep:

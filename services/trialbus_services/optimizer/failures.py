@@ -18,7 +18,8 @@ class Failures:
     def __init__(self, spec: StudySpec) -> None:
         self._spec = spec
         self._in_a_row = 0
-        self._first: str | None = None
+        #: Number and error of the first trial that failed; None before.
+        self.first: str | None = None
         self._missing: str | None = None
         self._fault: str | None = None
         self.last_error: str | None = None
@@ -31,8 +32,8 @@ class Failures:
             return self._fault
         if self._missing is not None:
             return f"{self._missing} (study.on_missing_metric=stop)"
-        if not spec.catch_exceptions and self._first is not None:
-            return f"{self._first} (study.catch_exceptions=false)"
+        if not spec.catch_exceptions and self.first is not None:
+            return f"{self.first} (study.catch_exceptions=false)"
         if spec.max_failures is not None and self._in_a_row >= spec.max_failures:
             return (
                 f"{self._in_a_row} trials in a row failed "
@@ -53,7 +54,7 @@ class Failures:
             return
         self._in_a_row += 1
         self.last_error = error
-        self._first = self._first or f"trial {number} failed: {error}"
+        self.first = self.first or f"trial {number} failed: {error}"
 
     def add_fault(self, error: str) -> None:
         """Add an error without which no new trial can begin; running trials may finish."""

@@ -47,6 +47,12 @@ class Outcome:
         return all(violation <= 0 for violation in self.constraints.values())
 
 
+_SILENT = (
+    " (expected trial.report(step, {...}), or trainer.metrics={stdout: 'loss=(?P<loss>...)'} for a "
+    "program that prints its metrics)"
+)
+
+
 class MissingMetricError(MissingValueError):
     """A trial that is to be complete never reported the metric of an objective.
 
@@ -58,7 +64,7 @@ class MissingMetricError(MissingValueError):
     def __init__(self, metric: str, reported: Iterable[str]) -> None:
         names = sorted(reported)
         near = find_nearest(metric, names)
-        hint = f"; did you mean {near!r}?" if near else ""
+        hint = f"; did you mean {near!r}?" if near else "" if names else _SILENT
         super().__init__(
             f"study.objective.metric {metric!r} was never reported; the trainer reported: "
             f"{', '.join(names) or 'nothing'}{hint}"

@@ -89,8 +89,8 @@ def conclude(study: RunningStudy, end: StudyEnd) -> events.StudyFinished:
         error = "no trial was completed"
         if study.counts.complete:
             error = "no trial meets the constraints"
-        elif study.failures.last_error is not None:
-            error = f"{error}; the last error: {study.failures.last_error}"
+        elif study.failures.first is not None:
+            error = f"{error}; {study.failures.first}"
     return events.StudyFinished(
         study=study.spec.name,
         submission=study.state.submission,

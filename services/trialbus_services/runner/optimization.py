@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import uuid
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,11 @@ from trialbus_services.launcher import launcher
 from trialbus_services.optimizer.distributions import make_param
 from trialbus_services.optimizer.storage import find_study
 from trialbus_services.runner.components import describe_component
+from trialbus_services.runner.optuna_arguments import (
+    check_replaced,
+    convert_catch,
+    refuse_study,
+)
 from trialbus_services.runner.pickled_function import (
     build_search_path,
     is_importable,
@@ -42,6 +47,7 @@ from trialbus_services.worker.command_line import quote_for_hydra
 _OBJECTIVE_MODULE = "trialbus_services.worker.objective"
 
 
+@refuse_study
 def optimize(
     function: Callable[[optuna.Trial], Any] | Callable[[trialbus.Trial], Any],
     n_trials: int = 100,
@@ -62,6 +68,9 @@ def optimize(
     report: bool = False,
     overrides: Sequence[str] = (),
     console: Console | None = None,
+    catch: type[Exception] | Iterable[type[Exception]] | None = None,
+    show_progress_bar: bool = True,
+    gc_after_trial: bool = False,  # noqa: ARG001 - a trial's memory ends with the trial's process
     **fields: Any,
 ) -> optuna.Study:
     """Run a study to its end on the bus, and return the study from its storage.
@@ -81,9 +90,8 @@ def optimize(
             `study.params`.
         metric: Name of the objective; of several objectives a list of names. By default `value`,
             and `value_0`, `value_1`, ... of several.
-        direction: `minimize` or `maximize`; by default `minimize` for an objective function, as in
-            Optuna, and `maximize` for a training, as in a study file.
-        directions: Direction of each of several objectives.
+        direction: `minimize` or `maximize`; by default `minimize`, as in Optuna.
+        directions: Direction of each of several objectives, whose names `metric` may list.
         study_name: Name of the study; by default a new one.
         storage: URL of the Optuna storage; by default `sqlite:///optuna_studies.db`.
         sampler: Sampler: a name, `{"type": <class>, <argument>: <value>}`, or an object; by default
@@ -98,11 +106,16 @@ def optimize(
         report: Whether a report of the study is written to the folder `reports`.
         overrides: Of `trialbus study`, for what has no argument here, as `bus.dir=/tmp/bus`.
         console: Console on which progress is shown; by default the terminal or the notebook's cell.
+        catch: `Exception` goes on after a failed trial and `()` ends with the first; by default the
+            study goes on until `max_failures`, 5, trials in a row have failed.
+        show_progress_bar: Whether progress and the summary are shown.
+        gc_after_trial: Has no effect, as the process of each trial ends with the trial.
         fields: Further fields of a study, as `budget=20` or `max_failures=1`.
 
     Raises:
         SpecError: An argument cannot be used, or the function cannot travel to another process.
-        TrialbusError: The study failed, or a service cannot be started.
+        TrialbusError: The study failed, trials failed and none is complete, or a service cannot be
+            started.
         KeyboardInterrupt: Interrupted; everything that was started has ended.
 
     Example:
@@ -113,6 +126,7 @@ def optimize(
         `optuna.study.Study.optimize`.
     """
     check_not_imported()
+    check_replaced(fields)
     if not isinstance(storage, str | None):  # pyright: ignore[reportUnnecessaryIsInstance] - Optuna takes objects
         raise SpecError(
             "storage",
@@ -132,6 +146,7 @@ def optimize(
             "timeout_s": timeout,
             "seed": seed,
             "enqueue": [dict(params) for params in enqueue],
+            **convert_catch(catch),
             **fields,
         },
     )
@@ -157,10 +172,14 @@ def optimize(
             )
         plan = launcher.make_plan(composition, spec)
         end = launcher.launch_study(
-            plan, console or Console(), report=report, command=_describe_command()
+            plan,
+            console or Console(quiet=not show_progress_bar),
+            report=report,
+            command=_describe_command(),
         )
         study = find_study(url, spec.name)
-    if study is None or end.reason == "failed":
+    has_failed = end.reason == "failed" or (end.counts.failed and not end.counts.complete)
+    if study is None or has_failed:
         raise TrialbusError(f"study {spec.name!r} failed: {(end.error or end.reason).strip()}")
     return study
 
@@ -179,8 +198,12 @@ def _make_spec(
     """Return the specification of a study, with errors that name the arguments of `optimize`."""
     if direction is not None and directions is not None:
         raise SpecError("directions", f"{directions!r} is given beside direction (expected one)")
-    default = "minimize" if space is None else "maximize"
-    given = [direction or default] if directions is None else directions
+    if directions is not None:
+        given = directions
+    elif direction is None and metric is not None and not isinstance(metric, str):
+        given = ["minimize"] * len(metric)
+    else:
+        given = [direction or "minimize"]
     all_directions = [_name_direction(direction) for direction in given]
     metrics = [metric] if isinstance(metric, str) else list(metric or ())
     if not metrics:

@@ -59,6 +59,9 @@ def print_summary(
         >>> print_summary(Console(), end, metrics=[], wall_s=9.0)  # doctest: +SKIP
     """
     reason, color = FINISH_REASONS[finished.reason], _COLORS[finished.reason]
+    if color == "green" and not finished.best_trials:
+        color = "red"
+        reason += ", none feasible" if finished.counts.complete else ", none complete"
     # Names and errors are users' text, never markup.
     title = Text.assemble(
         (strip_control_characters(finished.study), "bold not dim"),
