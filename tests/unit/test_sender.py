@@ -125,6 +125,32 @@ def test_a_new_connection_gets_every_unacknowledged_event_at_once() -> None:
     assert session.work() == [3, 4]
 
 
+def test_connections_that_end_before_an_acknowledgement_get_fewer_events_until_one_arrives() -> (
+    None
+):
+    session = Session(2000)
+    n_sent = [len(session.work())]
+    for _ in range(3):
+        session.sender.on_welcome(LOG)
+        n_sent.append(len(session.work()))
+        assert session.work() == []  # waits for the acknowledgement
+    assert n_sent == [2000, 64, 8, 1]
+    session.sender.on_welcome(LOG)
+    assert session.work() == [1]
+    session.acknowledge(1)
+    assert session.work() == [2, 3]
+    session.acknowledge(2)
+    session.sender.on_welcome(LOG)  # a connection that brought some goes on as it was
+    assert session.work() == [3, 4, 5, 6]
+    last = 6
+    while last < 2000:
+        session.acknowledge(last)
+        sent = session.work()
+        assert sent[0] == last + 1
+        last = sent[-1]
+    assert len(sent) > 512  # as many as the window has room for
+
+
 def test_a_connection_that_accepts_no_frame_is_tried_again_soon() -> None:
     session = Session(2)
     session.is_connected = False
@@ -137,9 +163,7 @@ def test_a_connection_that_accepts_no_frame_is_tried_again_soon() -> None:
 
 def test_no_more_than_a_window_of_events_is_unacknowledged() -> None:
     session = Session(10_000)
-    session.work()
     session.acknowledge(0)
-    session.sender.on_welcome(LOG)
     sent = session.work()
     assert sent == list(range(1, len(sent) + 1))
     assert len(sent) < 10_000

@@ -55,6 +55,11 @@ class Outbox:
         return len(self._events)
 
     @property
+    def n_sent(self) -> int:
+        """Number of events that are sent and unacknowledged."""
+        return self._n_sent
+
+    @property
     def base(self) -> int:
         """Sequence number of the oldest event held; `last + 1` when the outbox is empty."""
         return self.last - len(self._events) + 1

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 _RESEND_S = 1.0  # without an acknowledgement; doubles up to the next
 _RESEND_MAX_S = 8.0
+_SMALLER = 8
 _RETRY_S = 0.1  # after a batch that no connection accepted
 _SWEEP_S = 1.0
 _YIELD_S = 10.0  # long enough for another adopter, which looks every second
@@ -46,15 +47,22 @@ class Sender:
         self._resend_s = _RESEND_S
         self._progress_at = 0.0  # of the last acknowledgement, or of the first batch sent
         self._has_progressed = False  # the next call of `work` sets `_progress_at`
-        self._is_waiting = False  # for an acknowledgement
         self._is_probing = False  # until the next acknowledgement or connection
+        self._burst = limits.BATCH_EVENTS  # events of a batch; smaller ones wait for each other
+        self._is_useful = True  # whether the connection brought an acknowledgement
         self.forbidden: HubRefusedError | None = None  #: why the hub will never accept the events
         self.refused = 0  #: number of refusals by the hub
 
     def on_welcome(self, welcome: frames.Welcome) -> None:
-        """Send every unacknowledged event again: the previous connection may have lost some."""
+        """Send every unacknowledged event again: the previous connection may have lost some.
+
+        If the previous connection ended before any acknowledgement, less is sent at a time: the way
+        to the hub may cut connections that carry much at once.
+        """
+        if self.outbox.n_sent and not self._is_useful:
+            self._burst = max(1, self._burst // _SMALLER)
         self.outbox.go_back()
-        self._is_waiting = self._is_probing = False
+        self._is_probing = self._is_useful = False
 
     def on_frame(self, frame: frames.ToClient) -> None:
         """Handle an acknowledgement or a refusal."""
@@ -74,7 +82,8 @@ class Sender:
         self.outbox.window = frame.window
         self._acknowledged = max(self._acknowledged, frame.last)
         if self.outbox.acknowledge(frame.last):
-            self._has_progressed = True
+            self._has_progressed = self._is_useful = True
+            self._burst = min(2 * self._burst, limits.BATCH_EVENTS)
             self._resend_s = _RESEND_S
 
     def work(self, send: Send, now: float) -> float | None:
@@ -85,25 +94,24 @@ class Sender:
         if self._has_progressed:
             self._has_progressed = self._is_probing = False
             self._progress_at = now
-        if self._is_waiting and now - self._progress_at > self._resend_s:
+        if self.outbox.n_sent and now - self._progress_at > self._resend_s:
             self.outbox.go_back()
             self._resend_s = min(2 * self._resend_s, _RESEND_MAX_S)
-            self._is_waiting, self._is_probing = False, True
-        while not (self._is_probing and self._is_waiting):
-            first, batch = self.outbox.next_batch(1 if self._is_probing else limits.BATCH_EVENTS)
+            self._is_probing = True
+        n_events = 1 if self._is_probing else self._burst
+        while n_events == limits.BATCH_EVENTS or not self.outbox.n_sent:
+            first, batch = self.outbox.next_batch(n_events)
             if not batch:
                 break
             publish = frames.Publish(self._id, first, batch, self.outbox.base, self._acknowledged)
             if not send(publish):
                 self.outbox.go_back()
-                self._is_waiting = False
                 return now + _RETRY_S
+            if not self.outbox.n_sent:
+                self._progress_at = now
             self.outbox.mark_sent(batch)
             self._max_sent = max(self._max_sent, first + len(batch) - 1)
-            if not self._is_waiting:
-                self._is_waiting, self._progress_at = True, now
-        self._is_waiting = self._is_waiting and bool(len(self.outbox))
-        return self._progress_at + self._resend_s if self._is_waiting else None
+        return self._progress_at + self._resend_s if self.outbox.n_sent else None
 
     def _begin_anew(self, last: int) -> None:
         """Continue under a new publisher id, since another process sent events under the old id."""
@@ -116,7 +124,7 @@ class Sender:
         self._id = uuid.uuid4().bytes
         self._acknowledged = 0
         self.outbox.go_back()
-        self._is_waiting = self._is_probing = False
+        self._is_probing = False
 
     def on_close(self) -> None:
         """Leave the outbox open: the publisher closes the outbox."""
