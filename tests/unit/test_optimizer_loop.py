@@ -600,6 +600,17 @@ def test_a_trial_that_is_given_back_without_end_is_closed_and_new_steps_are_free
     assert bus.request("next").trial == 1
 
 
+def test_of_equal_trials_the_first_is_the_best_at_the_end_whichever_ended_first(
+    bus: SimulatedBus,
+) -> None:
+    bus.submit(n_trials=2)
+    first, second = bus.request("a"), bus.request("b")
+    for trial in (second, first):
+        bus.turn(evaluate(trial, 0, 0.5), complete(trial))
+    [ended] = bus.log.select(events.StudyFinished)
+    assert [best.number for best in ended.best_trials] == [0]
+
+
 def test_a_resumed_study_tells_what_is_recorded(bus: SimulatedBus) -> None:
     bus.submit(n_trials=1)
     trial = bus.request()

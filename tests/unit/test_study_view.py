@@ -226,6 +226,7 @@ def test_while_no_trial_is_complete_the_best_is_that_of_the_running_ones(
     seen = view(started, assigned(2), *curve)
     assert seen.best is not None
     assert (seen.best.value, seen.best.number, seen.best.params) == (best, 2, {"lr": 0.1})
+    assert seen.best.is_running
 
 
 def test_a_complete_trial_is_best_before_a_better_one_that_runs_or_was_pruned() -> None:
@@ -237,7 +238,7 @@ def test_a_complete_trial_is_best_before_a_better_one_that_runs_or_was_pruned() 
         closed(3, "pruned"),
     )
     assert seen.best is not None
-    assert (seen.best.value, seen.best.number) == (0.5, 2)
+    assert (seen.best.value, seen.best.number, seen.best.is_running) == (0.5, 2, False)
 
 
 def test_a_lost_trial_leaves_and_comes_back_as_another_attempt() -> None:

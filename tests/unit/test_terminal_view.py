@@ -96,7 +96,7 @@ def test_a_terminal_shows_progress_best_and_running_trials() -> None:
     assert "trial 3 failed: boom" in shown
     assert "1/10 trials  1:05, about" in shown
     assert "1 running   0 complete   0 pruned   1 failed" in shown
-    assert "best 0.75 val/accuracy in trial 2   lr=0.1" in shown
+    assert "best 0.75 val/accuracy in running trial 2   lr=0.1" in shown
     assert re.search(r"2 +1 +5/20 +0\.75 +▁ +loss 1\.5", shown)
 
 

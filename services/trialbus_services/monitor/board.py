@@ -256,7 +256,7 @@ class Board:
             "retried": view.n_retried,
             "metrics": view.metrics,
             "direction": view.direction,
-            "best": None if best is None else [best.number, best.value],
+            "best": None if best is None else [best.number, best.value, best.is_running],
             "elapsed_s": view.elapsed_s,
             "left_s": view.left_s,
             "report": self.report,

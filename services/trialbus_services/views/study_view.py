@@ -73,6 +73,8 @@ class Best:
     value: float
     number: int
     params: dict[str, Any]
+    is_running: bool = False
+    """Whether the trial still runs, and may fail: no trial is complete yet."""
 
 
 class StudyView:
@@ -148,7 +150,7 @@ class StudyView:
         best: Best | None = None
         for trial in self.running.values():
             if trial.best is not None and (best is None or self._is_better(trial.best, best.value)):
-                best = Best(trial.best, trial.number, trial.params)
+                best = Best(trial.best, trial.number, trial.params, is_running=True)
         return best
 
     @property

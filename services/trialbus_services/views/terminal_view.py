@@ -26,7 +26,7 @@ from trialbus_services.views.formats import (
     strip_control_characters,
 )
 from trialbus_services.views.notes import Note, NoteKind
-from trialbus_services.views.study_view import RunningTrial, StudyView
+from trialbus_services.views.study_view import Best, RunningTrial, StudyView
 
 _FRAME_S = 0.125
 _PLAIN_EVERY_S = 10.0
@@ -222,7 +222,7 @@ def _format_best(view: StudyView) -> Text:
     return Text.assemble(
         "best ",
         (format_value(best.value, LIVE_DIGITS), "bold green"),
-        f" {strip_control_characters(view.metric or '')} in trial {best.number}   ",
+        f" {strip_control_characters(view.metric or '')} in {_name_trial(best)}   ",
         (format_params(best.params), "dim"),
         no_wrap=True,
         overflow="ellipsis",
@@ -294,12 +294,17 @@ def _format_progress(view: StudyView) -> str:
     value = (
         "no value yet"
         if best is None
-        else f"best {format_value(best.value, LIVE_DIGITS)} in trial {best.number}"
+        else f"best {format_value(best.value, LIVE_DIGITS)} in {_name_trial(best)}"
     )
     left = "" if view.left_s is None else f", about {format_clock(view.left_s)} left"
     done = f"{format_done(view.n_done, view.n_trials)} trials done"
     study = strip_control_characters(view.study)
     return f"{study}: {done}, {_format_open_trials(view)}, {value}{left}"
+
+
+def _name_trial(best: Best) -> str:
+    """Name the best trial, and say of a trial that is not complete yet that the trial runs."""
+    return f"{'running ' if best.is_running else ''}trial {best.number}"
 
 
 def _format_open_trials(view: StudyView) -> str:

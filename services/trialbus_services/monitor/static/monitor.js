@@ -200,7 +200,7 @@ function drawFigures(study) {
   const left = study.left_s === null ? "" : formatClock(Math.max(0, study.left_s - secondsSince));
   const figures = {
     trials: formatDone(study.n_done, study.n_trials),
-    best: study.best ? `${formatValue(study.best[1], LIVE_DIGITS)} (trial ${study.best[0]})` : "none yet",
+    best: study.best ? `${formatValue(study.best[1], LIVE_DIGITS)} (${study.best[2] ? "running " : ""}trial ${study.best[0]})` : "none yet",
     running: study.running,
     ...(study.ended ? { ended: study.ended } : {}),
     complete: study.counts.complete ?? 0,
