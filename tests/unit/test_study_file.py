@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from trialbus.errors import SpecError
 from trialbus_services.config import sections
 from trialbus_services.config.composing import ConfigError, compose_config
 from trialbus_services.config.settings import WorkerSettings
@@ -143,6 +144,26 @@ def test_a_sweep_becomes_a_study_with_a_command(tmp_path: Path) -> None:
     assert trainer.params_as == "flags"
 
 
+def test_a_sweep_may_say_where_its_metrics_come_from(tmp_path: Path) -> None:
+    (tmp_path / "train.py").touch()
+    source = {"stdout": "loss=(?P<val_loss>.*)"}
+    file = write_sweep(tmp_path, trainer={"metrics": source}, worker={"slots": 3}, run_cap=2)
+    with compose_config([file]) as composed:
+        trainer = sections.read_trainer(composed.config)
+        assert sections.read_study(composed.config).n_trials == 2
+        assert sections.read_section(composed.config, WorkerSettings).slots == 3
+    assert (trainer.params_as, trainer.command[1:]) == ("flags", [str(tmp_path / "train.py")])
+    assert [metrics.stdout for metrics in trainer.metric_sources] == [source["stdout"]]
+
+
+def test_a_sweep_without_a_number_of_runs_names_both_places_for_the_number(tmp_path: Path) -> None:
+    with (
+        pytest.raises(SpecError, match=r"study\.n_trials=50.*run_cap"),
+        compose_config([write_sweep(tmp_path)]) as composed,
+    ):
+        sections.read_study(composed.config)
+
+
 def test_a_grid_sweep_runs_as_many_trials_as_the_grid_has_points(tmp_path: Path) -> None:
     parameters = {"a": {"values": [1, 2, 3]}, "b": {"min": 1, "max": 4}}
     with compose_config([write_sweep(tmp_path, method="grid", parameters=parameters)]) as composed:
@@ -158,12 +179,43 @@ def test_a_grid_sweep_runs_as_many_trials_as_the_grid_has_points(tmp_path: Path)
         ({"metric": {"name": "a", "target": 1}}, "metric.target: has no counterpart"),
         ({"parameters": {"x": {"distribution": "beta"}}}, "parameters.x.distribution: 'beta' has"),
         ({"parameters": {"x": {"values": [1], "probabilities": [1]}}}, "x.probabilities: has no"),
-        ({"parameters": {"x": {"min": 1}}}, "parameters.x.max: None (expected a number)"),
+        ({"parameters": {"x": {"min": 1}}}, "parameters.x.max: is missing (expected a number"),
         ({"parameters": {"x": 1}}, "parameters.x: 1 (expected values"),
         ({"early_terminate": {"type": "median"}}, "early_terminate.type"),
         ({"early_terminate": {"type": "hyperband"}}, "has no min_iter and no max_iter"),
         ({"command": ["${env}", "${args_json}"]}, "command: ${args_json} has no counterpart here"),
         ({"program": None}, "program: None (expected the script"),
+        ({"method": ["grid"]}, "method: ['grid'] (expected one of"),
+        (
+            {"metric": {"name": "a", "gaol": "maximize"}},
+            "metric.gaol: is no key of a sweep; did you mean 'goal'?",
+        ),
+        (
+            {"parameters": {"x": {"minn": 0.1, "max": 1}}},
+            "parameters.x.minn: is no key of a sweep; did you mean 'min'?",
+        ),
+        (
+            {"parameters": {"g": {"parameters": {"x": {"vlaue": 1}}}}},
+            "parameters.g.parameters.x.vlaue: is no key of a sweep; did you mean 'value'?",
+        ),
+        ({"parameters": {"g": {"parameters": 1}}}, "parameters.g.parameters: 1 (expected dist"),
+        ({"parameters": {"x": {"min": "a", "max": 1}}}, "parameters.x.min: 'a' (expected a number"),
+        (
+            {"parameters": {"x": {"distribution": "q_uniform", "min": 0, "max": 1, "q": 0}}},
+            "parameters.x.q: 0 (expected a number above 0)",
+        ),
+        (
+            {"parameters": {"x": {"distribution": "log_uniform", "min": 0, "max": 1000}}},
+            "parameters.x.max: 1000 is too large",
+        ),
+        (
+            {"early_terminate": {"type": "hyperband", "min_itr": 3}},
+            "early_terminate.min_itr: is no key of a sweep; did you mean 'min_iter'?",
+        ),
+        (
+            {"early_terminate": {"type": "hyperband", "min_iter": "x"}},
+            "early_terminate.min_iter: 'x' (expected a whole number from 1)",
+        ),
         ({"methods": 1}, "methods: is no key of a sweep; did you mean 'method'?"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

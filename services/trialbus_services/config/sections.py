@@ -43,6 +43,7 @@ _SECTION_NAMES = {type_: name for name, type_ in SECTIONS.items()}
 _EXAMPLES = {
     "trainer.command": "trainer.command=[python,train.py]",
     "trainer.function": "trainer.function=train:main",
+    "study.n_trials": "study.n_trials=50; run_cap: 50 in a sweep of W&B",
 }
 _MISSING_VARIABLE = re.compile(r"Environment variable '(\w+)' not found")
 

@@ -10,7 +10,7 @@ import math
 import re
 import shlex
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,13 @@ _GOALS = ("minimize", "maximize")
 _KEYS = (
     *("program", "command", "method", "metric", "parameters", "early_terminate", "run_cap", "name"),
     *("project", "entity", "description", "job", "image_uri", "settings", "controller"),
+)
+#: Keys of the mappings in a sweep.
+_METRIC_KEYS = ("name", "goal", "target")
+_EARLY_KEYS = ("type", "min_iter", "max_iter", "s", "eta", "strict")
+_PARAMETER_KEYS = (
+    *("value", "values", "distribution", "probabilities", "min", "max", "mu", "sigma", "q"),
+    "parameters",
 )
 _MACRO = re.compile(r"\$\{([\w:]+)\}")
 #: How params reach the program, by the macro of W&B that stands for the arguments.
@@ -49,15 +56,11 @@ def convert_sweep(data: Mapping[str, Any], *, folder: Path, name: str) -> dict[s
     Raises:
         SpecError: A key is unknown, or has no counterpart; names the key and what to write.
     """
-    for key in data:
-        if key not in _KEYS:
-            raise SpecError(key, f"is no key of a sweep{format_expected(key, _KEYS)}")
+    _check_keys("", data, _KEYS)
     method = data["method"]
-    if method not in _SAMPLERS:
+    if not isinstance(method, str) or method not in _SAMPLERS:
         raise SpecError("method", f"{method!r} (expected one of {', '.join(_SAMPLERS)})")
     parameters = data["parameters"]
-    if not is_mapping(parameters) or not parameters:
-        raise SpecError("parameters", f"{parameters!r} (expected distributions by name)")
     params: dict[str, Any] = {}
     fixed: dict[str, Any] = {}
     _convert_parameters("parameters", "", parameters, params, fixed)
@@ -79,12 +82,25 @@ def convert_sweep(data: Mapping[str, Any], *, folder: Path, name: str) -> dict[s
     }
 
 
+def _check_keys(key: str, mapping: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Check the keys of a mapping in a sweep.
+
+    Raises:
+        SpecError: A key is unknown; names the nearest known key.
+    """
+    for name in map(str, mapping):
+        if name not in known:
+            path = f"{key}.{name}" if key else name
+            raise SpecError(path, f"is no key of a sweep{format_expected(name, known)}")
+
+
 def _convert_metric(metric: Any) -> dict[str, Any]:
     if not is_mapping(metric) or not metric.get("name"):
         raise SpecError(
             "metric.name",
             "is missing (expected the metric that the program gives; a study has one)",
         )
+    _check_keys("metric", metric, _METRIC_KEYS)
     goal = metric.get("goal", "minimize")
     if goal not in _GOALS:
         raise SpecError("metric.goal", f"{goal!r} (expected minimize or maximize)")
@@ -98,15 +114,20 @@ def _convert_early_terminate(early: Any) -> dict[str, Any] | None:
         return None
     if not is_mapping(early) or early.get("type") != "hyperband":
         raise SpecError("early_terminate.type", f"{early!r} (expected hyperband)")
+    _check_keys("early_terminate", early, _EARLY_KEYS)
+    for key in ("min_iter", "max_iter", "s", "eta"):
+        value = early.get(key, 1)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise SpecError(f"early_terminate.{key}", f"{value!r} (expected a whole number from 1)")
     if "min_iter" not in early and "max_iter" not in early:
         raise SpecError("early_terminate", "has no min_iter and no max_iter (expected one of them)")
-    eta = int(early.get("eta", 3))
+    eta: int = early.get("eta", 3)
     if "min_iter" in early:
-        least, most = int(early["min_iter"]), "auto"
+        least, most = early["min_iter"], "auto"
     else:
         # W&B prunes at max_iter / eta**1, ..., max_iter / eta**s.
-        most = int(early["max_iter"])
-        least = max(1, most // eta ** int(early.get("s", 1)))
+        most = early["max_iter"]
+        least = max(1, most // eta ** early.get("s", 1))
     return {
         "type": "HyperbandPruner",
         "min_resource": least,
@@ -116,12 +137,15 @@ def _convert_early_terminate(early: Any) -> dict[str, Any] | None:
 
 
 def _convert_parameters(
-    key: str, prefix: str, parameters: Mapping[str, Any], params: dict[str, Any], fixed: Any
+    key: str, prefix: str, parameters: Any, params: dict[str, Any], fixed: dict[str, Any]
 ) -> None:
+    if not is_mapping(parameters) or not parameters:
+        raise SpecError(key, f"{parameters!r} (expected distributions by name)")
     for name, parameter in parameters.items():
         path = f"{key}.{name}"
         if not is_mapping(parameter):
             raise SpecError(path, f"{parameter!r} (expected values, value or a distribution)")
+        _check_keys(path, parameter, _PARAMETER_KEYS)
         if "parameters" in parameter:
             _convert_parameters(
                 f"{path}.parameters", f"{prefix}{name}.", parameter["parameters"], params, fixed
@@ -142,17 +166,38 @@ def _convert_parameter(key: str, parameter: Mapping[str, Any]) -> dict[str, Any]
     low, high = parameter.get("min"), parameter.get("max")
     is_whole = isinstance(low, int) and isinstance(high, int)
     distribution = parameter.get("distribution", "int_uniform" if is_whole else "uniform")
-    convert = _DISTRIBUTIONS.get(distribution)
+    convert = _DISTRIBUTIONS.get(distribution) if isinstance(distribution, str) else None
     if convert is None:
         raise SpecError(
             f"{key}.distribution",
             f"{distribution!r} has no counterpart in Optuna (expected one of "
             f"{', '.join(_DISTRIBUTIONS)}, or values)",
         )
-    for name, value in (("min", low), ("max", high)):
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise SpecError(f"{key}.{name}", f"{value!r} (expected a number)")
-    return convert(cast(Any, low), cast(Any, high), parameter.get("q", 1))
+    low, high = (_read_number(key, parameter, name) for name in ("min", "max"))
+    q = _read_number(key, {"q": 1, **parameter}, "q")
+    if q <= 0:
+        raise SpecError(f"{key}.q", f"{q!r} (expected a number above 0)")
+    try:
+        return convert(low, high, q)
+    except OverflowError:
+        raise SpecError(
+            f"{key}.max", f"{high!r} is too large for an exponent of e (see log_uniform_values)"
+        ) from None
+
+
+def _read_number(key: str, parameter: Mapping[str, Any], name: str) -> float:
+    """Return a number of a parameter.
+
+    Raises:
+        SpecError: The parameter has no such number.
+    """
+    if name not in parameter:
+        raise SpecError(f"{key}.{name}", "is missing (expected a number, or values)")
+    value = parameter[name]
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value):
+        raise SpecError(f"{key}.{name}", f"{value!r} (expected a number)")
+    return value
 
 
 def _make_steps(low: float, high: float, q: float) -> dict[str, Any]:

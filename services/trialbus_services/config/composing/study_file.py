@@ -14,7 +14,7 @@ sampler: random   # a file of the group, or a mapping
 ```
 
 The file stands on top of trialbus' own configuration, and overrides of the command line on top of
-the file. A W&B sweep is a study file, too.
+the file. A W&B sweep is a study file, too, and may have sections of a study file beside its keys.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def read_study_file(path: Path) -> StudyFile:
     data = _load_mapping(path)
     if is_sweep(data):
         try:
-            data = convert_sweep(data, folder=path.parent, name=path.stem)
+            data = _merge_sweep(data, path)
         except SpecError as error:
             raise ConfigError(error.key, error.problem, _describe(path, error.key)) from None
     elif "study" not in data and any(key in data for key in _STUDY_KEYS):
@@ -106,6 +106,22 @@ def read_study_file(path: Path) -> StudyFile:
         if key in _VALUES or is_mapping(value):
             config[key] = value
     return StudyFile(path, choices, config)
+
+
+def _merge_sweep(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Return a sweep as sections, with the sections that the file has beside the keys of a sweep.
+
+    Raises:
+        SpecError: A key of the sweep is unknown, or has no counterpart.
+    """
+    own = {key: value for key, value in data.items() if key in KNOWN_KEYS}
+    sweep = {key: value for key, value in data.items() if key not in own}
+    merged = convert_sweep(sweep, folder=path.parent, name=path.stem)
+    for key, value in own.items():
+        converted = merged.get(key)
+        both = is_mapping(converted) and is_mapping(value) and "type" not in value
+        merged[key] = {**converted, **value} if both else value
+    return merged
 
 
 def store_study_file(file: StudyFile) -> None:
