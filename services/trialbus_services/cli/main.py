@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import pkgutil
+import signal
 import sys
 import threading
 from collections.abc import Callable
@@ -251,15 +252,21 @@ def _hub(composition: ComposedConfig) -> int:
 
 def _optimizer(composition: ComposedConfig) -> int:
     from trialbus_services.optimizer.sampling.fork_server import start_fork_server
+    from trialbus_services.process.fork_servers import end_fork_server
 
-    start_fork_server()  # imports Optuna while this process does
-    from trialbus_services.optimizer.main import run
+    # The imports take a second or two, in which SIGTERM would leave the fork server behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        start_fork_server()  # imports Optuna while this process does
+        from trialbus_services.optimizer.main import run
 
-    return run(
-        sections.read_bus(composition.config),
-        sections.read_section(composition.config, settings.StorageSettings),
-        sections.read_section(composition.config, settings.OptimizerSettings),
-    )
+        return run(
+            sections.read_bus(composition.config),
+            sections.read_section(composition.config, settings.StorageSettings),
+            sections.read_section(composition.config, settings.OptimizerSettings),
+        )
+    finally:
+        end_fork_server()
 
 
 def _worker(composition: ComposedConfig) -> int:

@@ -21,11 +21,11 @@ from trialbus_services.config.settings import BusSettings, ReporterSettings, Sto
 from trialbus_services.notify.listener import run_listeners
 from trialbus_services.notify.notice import Notifier
 from trialbus_services.process import exit_codes
+from trialbus_services.process.fork_servers import end_fork_server
 from trialbus_services.process.signals import install_stop_event
 from trialbus_services.process.takeover import describe_process, end_dead_sessions
 from trialbus_services.reporter.report_process import (
     ReportError,
-    end_fork_server,
     make_report_in_process,
     prepare,
 )

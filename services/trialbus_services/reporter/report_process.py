@@ -16,7 +16,6 @@ import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 from trialbus.errors import TrialbusError
 from trialbus_services.config.report_settings import ReportSettings
@@ -46,16 +45,6 @@ class _Failure:
 def prepare() -> None:
     """Start the server that such processes are forked from, which takes a second or two."""
     multiprocessing.forkserver.ensure_running()
-
-
-def end_fork_server() -> None:
-    """End the fork server at once, which else would end when it has imported everything."""
-    server: Any = multiprocessing.forkserver._forkserver  # pyright: ignore[reportPrivateUsage] # noqa: SLF001
-    pid: int | None = getattr(server, "_forkserver_pid", None)
-    if pid is not None:
-        with contextlib.suppress(ProcessLookupError, ChildProcessError):
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
 
 
 def make_report_in_process(
