@@ -319,6 +319,34 @@ def test_a_study_that_is_resumed_after_its_optimizer_has_not_run_between(
     assert 0 < bus.log.select(events.StudyStarted)[-1].elapsed_s < 100
 
 
+@pytest.mark.parametrize("is_restarted", [True, False], ids=["restarted", "serving"])
+def test_a_study_has_not_run_between_its_submissions_of_which_some_ran_no_trial(
+    bus: SimulatedBus, *, is_restarted: bool
+) -> None:
+    def wait() -> None:
+        if is_restarted:
+            bus.loop.close(20)
+        bus.clock.now += 1000
+        if is_restarted:
+            bus.start()
+
+    bus.submit(n_trials=1)
+    bus.turn()
+    if is_restarted:  # or else it has waited for a worker meanwhile
+        wait()
+    bus.submit("2", n_trials=1)
+    trial = bus.request()
+    bus.turn(evaluate(trial, 0, 1.0), complete(trial))
+    for submission in ("3", "4"):
+        wait()
+        bus.submit(submission, n_trials=1, budget=4)
+        bus.turn()
+    assert len(bus.log.select(events.StudyFinished)) == 3
+    study = optuna.load_study(study_name="s", storage=bus.database)
+    assert 0 < study.user_attrs[ELAPSED] < 100
+    assert bus.log.select(events.StudyStarted)[-1].elapsed_s < 100
+
+
 def test_the_time_between_the_attempts_of_a_trial_is_not_time_that_the_trial_ran(
     bus: SimulatedBus,
 ) -> None:

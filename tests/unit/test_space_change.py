@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import optuna
 import pytest
 
 import trialbus
 from trialbus.errors import SpecError
+from trialbus_services.launcher.storage_check import check_recorded_study
+from trialbus_services.optimizer.attributes import SPEC as SPEC_KEY
 from trialbus_services.optimizer.recorded_study import check_names
 
 X, Y = trialbus.FloatParam(low=0, high=1), trialbus.FloatParam(low=0, high=2)
@@ -50,3 +54,18 @@ def test_a_range_may_change_and_a_param_with_a_condition_may_have_been_in_no_tri
         SPEC, params={"x": X, "kind": kind, "y": msgspec.structs.replace(Y, when={"kind": "b"})}
     )
     check_names(conditional, conditional, make_trials("x", "kind"))
+
+
+def test_a_study_that_goes_on_with_another_range_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = f"sqlite:///{tmp_path / 'studies.db'}"
+    study = optuna.create_study(storage=url, study_name="s", direction="maximize")
+    study.set_user_attr(SPEC_KEY, msgspec.to_builtins(SPEC))
+    caplog.clear()
+    check_recorded_study(url, SPEC)
+    assert not caplog.messages
+    check_recorded_study(url, msgspec.structs.replace(SPEC, params={"x": Y}))
+    assert caplog.messages == [
+        "study 's' goes on with other ranges: x was 0.0 to 1.0, and is 0 to 2 now"
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -15,8 +16,14 @@ from trialbus.errors import SpecError
 from trialbus.study.spec import StudySpec
 from trialbus_services.optimizer.attributes import SPEC
 from trialbus_services.optimizer.recorded_spec import read_spec
-from trialbus_services.optimizer.recorded_study import check_fit_of_changes, is_as_recorded
+from trialbus_services.optimizer.recorded_study import (
+    check_fit_of_changes,
+    describe_changed_ranges,
+    is_as_recorded,
+)
 from trialbus_services.reporter.storage_reader import open_storage
+
+logger = logging.getLogger(__name__)
 
 _STUDY = "SELECT study_id FROM studies WHERE study_name = ?"
 _ATTRIBUTE = (
@@ -28,7 +35,8 @@ _ATTRIBUTE = (
 def check_recorded_study(url: str, spec: StudySpec) -> None:
     """Check that a study fits what a storage has recorded of the study, without changing anything.
 
-    A storage that is not there yet, or cannot be read from here, is checked by the optimizer.
+    Ranges of params that differ are logged: the study goes on with them. A storage that is not
+    there yet, or cannot be read from here, is checked by the optimizer.
 
     Args:
         url: URL of the storage.
@@ -49,6 +57,10 @@ def check_recorded_study(url: str, spec: StudySpec) -> None:
         except (KeyError, optuna.exceptions.OptunaError, sqlalchemy.exc.SQLAlchemyError):
             return
         check_fit_of_changes(spec, study)
+        recorded = read_spec(study.user_attrs)
+        changes = [] if recorded is None else describe_changed_ranges(spec, recorded)
+        if changes:
+            logger.warning("study %r goes on with other ranges: %s", spec.name, "; ".join(changes))
     finally:
         _close(storage)
 

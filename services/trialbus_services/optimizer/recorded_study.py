@@ -149,6 +149,15 @@ def check_space(spec: StudySpec, trials: Sequence[FrozenTrial]) -> None:
             ) from None
 
 
+def describe_changed_ranges(spec: StudySpec, recorded: StudySpec) -> list[str]:
+    """Return in words which params have another range than in the recorded specification."""
+    return [
+        f"{name} was {before}, and is {param} now"
+        for name, param in spec.params.items()
+        if (before := recorded.params.get(name, param)) != param and str(before) != str(param)
+    ]
+
+
 def check_names(spec: StudySpec, recorded: StudySpec | None, trials: Sequence[FrozenTrial]) -> None:
     """Check that a study has the params that the trials in the storage have.
 
