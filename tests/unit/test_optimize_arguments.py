@@ -57,6 +57,8 @@ WRONG: Mapping[str, tuple[dict[str, Any], str]] = {
     "a list as a param": ({"space": {"x": ["a", "b", "c"]}}, r"here 'choice\(a, b, c\)'"),
     "a number as a param": ({"space": {"x": 3}}, "study.fixed"),
     "callbacks of Optuna": ({"callbacks": [print]}, "callbacks: .*early_stop_patience"),
+    "no exceptions": ({"catch": 3}, "catch: 3 is no exception class"),
+    "a space without names": ({"space": ["x"]}, "space: .*expected params by name"),
     "some exceptions": ({"catch": (ValueError,)}, "catch: .*ValueError.*max_failures"),
     "an empty space": ({"space": {}}, "search space"),
     "a space that cannot be read": ({"space": {"x": "interval(0, "}}, "study.params.x"),

@@ -216,6 +216,7 @@ def test_a_grid_sweep_runs_as_many_trials_as_the_grid_has_points(tmp_path: Path)
             {"early_terminate": {"type": "hyperband", "min_iter": "x"}},
             "early_terminate.min_iter: 'x' (expected a whole number from 1)",
         ),
+        ({"trainr": {}}, "trainr: is no key of a sweep; did you mean 'trainer'?"),
         ({"methods": 1}, "methods: is no key of a sweep; did you mean 'method'?"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

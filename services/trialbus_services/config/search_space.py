@@ -113,7 +113,8 @@ def _suggest_text(param: Any) -> str:
             text = f"interval({low}, {high})"
             if isinstance(low, int) and isinstance(high, int):
                 text = f"int({text})"
-            return f"; here {text!r}, or 'tag(log, {text})'"
+            log = f", or 'tag(log, {text})'" if low > 0 else ""
+            return f"; here {text!r}{log}"
         case [*choices] if choices:
             names = ", ".join(map(str, choices))
             return f"; here 'choice({names})'"

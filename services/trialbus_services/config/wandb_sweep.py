@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from trialbus.errors import SpecError
 from trialbus.study.validation import format_expected, is_mapping
+from trialbus_services.config.settings import SECTIONS
 
 _SAMPLERS = {"random": "random", "grid": "grid", "bayes": "gp"}
 _GOALS = ("minimize", "maximize")
@@ -56,7 +57,7 @@ def convert_sweep(data: Mapping[str, Any], *, folder: Path, name: str) -> dict[s
     Raises:
         SpecError: A key is unknown, or has no counterpart; names the key and what to write.
     """
-    _check_keys("", data, _KEYS)
+    _check_keys("", data, (*_KEYS, *SECTIONS))
     method = data["method"]
     if not isinstance(method, str) or method not in _SAMPLERS:
         raise SpecError("method", f"{method!r} (expected one of {', '.join(_SAMPLERS)})")

@@ -23,6 +23,7 @@ import trialbus
 from trialbus.errors import SpecError, TrialbusError
 from trialbus.study.spec import Direction, StudySpec
 from trialbus.study.spec_loading import load_spec
+from trialbus.study.validation import is_mapping
 from trialbus_services.config import sections, settings
 from trialbus_services.config.composing import compose_config
 from trialbus_services.config.search_space import expand_params
@@ -238,6 +239,9 @@ def _name_direction(direction: str | StudyDirection) -> str:
 
 def _describe_space(space: Mapping[str, Any]) -> dict[str, Any]:
     """Return a search space as a study file has it."""
+    if not is_mapping(space):
+        expected = "expected params by name, as {'lr': 'interval(0, 1)'}"
+        raise SpecError("space", f"{space!r} ({expected})")
     return expand_params(
         {
             name: msgspec.to_builtins(make_param(param))

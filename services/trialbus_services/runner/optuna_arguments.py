@@ -65,6 +65,8 @@ def convert_catch(catch: type[Exception] | Iterable[type[Exception]] | None) -> 
     """
     if catch is None:
         return {}
+    if not isinstance(catch, type | Iterable):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise SpecError("catch", f"{catch!r} is no exception class (expected Exception or ())")
     classes = (catch,) if isinstance(catch, type) else tuple(catch)
     if not classes or Exception in classes:
         return {"catch_exceptions": bool(classes)}

@@ -119,8 +119,10 @@ def _merge_sweep(data: Mapping[str, Any], path: Path) -> dict[str, Any]:
     merged = convert_sweep(sweep, folder=path.parent, name=path.stem)
     for key, value in own.items():
         converted = merged.get(key)
-        both = is_mapping(converted) and is_mapping(value) and "type" not in value
-        merged[key] = {**converted, **value} if both else value
+        if is_mapping(converted) and is_mapping(value) and "type" not in value:
+            merged[key] = {**converted, **value}
+        else:
+            merged[key] = value
     return merged
 
 
