@@ -59,6 +59,10 @@ _REPORT_TIMEOUT_S = 120.0
 Follow: TypeAlias = Callable[[events.AnyEvent | None], object]
 
 
+#: What is printed at an interruption.
+_NOT_STARTED = "interrupted before the study started; the same command starts the study"
+_RESUMABLE = "interrupted; the same command resumes the study"
+
 #: Sections of a config that a specification takes the place of, for `compose_config`.
 SPEC_SECTIONS = ("study", "sampler", "pruner")
 
@@ -193,7 +197,12 @@ def launch_study(
         ) as services,
     ):
         interruption.hurry = services.hurry
-        services.start()
+        console.print(f"{spec.name}: starting", style="dim", highlight=False, markup=False)
+        try:
+            services.start()
+        except KeyboardInterrupt:
+            services.print(_NOT_STARTED)
+            raise
         return _submit(submitted, services, console, report=report, follow=follow)
 
 
@@ -276,18 +285,22 @@ def _await_end(
         LogResetError: The hub serves another log than before.
     """
     study = submission.event.study
-    history = read_histories(services.link).get(study)
-    start = "now" if history is None else history.start
-    with subscribe(study=study, start=start, link=services.link) as subscriber:
-        subscriber.wait_ready()
-        if history is not None:
-            _replay(history, subscriber, view)
-        submission.publish()
+    with contextlib.ExitStack() as stack:
         try:
+            history = read_histories(services.link).get(study)
+            start = "now" if history is None else history.start
+            subscriber = stack.enter_context(
+                subscribe(study=study, start=start, link=services.link)
+            )
+            subscriber.wait_ready()
+            if history is not None:
+                _replay(history, subscriber, view)
+            submission.publish()
             with TerminalView(view, console=console) as terminal:
                 finished = _follow(subscriber, view, terminal, services, submission, follow=follow)
         except KeyboardInterrupt:
-            console.print("interrupted; the same command resumes the study", style="yellow")
+            has_begun = view.state == "running" or view.n_done > 0
+            services.print(_RESUMABLE if has_begun else _NOT_STARTED)
             raise
         services.finish()
         spec = submission.event.spec
