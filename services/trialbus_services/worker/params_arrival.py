@@ -13,7 +13,7 @@ from trialbus_services.worker.placeholders import list_placeholders
 
 #: Placeholders that stand for no param.
 _OTHERS = {"study", "trial", "attempt", "seed", "budget", "run_dir"}
-_HYDRA = re.compile(r"^\s*@hydra\.main\b|^from hydra import .*\bmain\b", re.MULTILINE)
+_HYDRA = re.compile(r"^[^#\n]*\bhydra\.main\(|^from hydra import .*\bmain\b", re.MULTILINE)
 
 
 def find_arrival_problem(trainer: TrainerSettings, spec: StudySpec) -> str | None:
@@ -43,8 +43,8 @@ def find_arrival_problem(trainer: TrainerSettings, spec: StudySpec) -> str | Non
     if any("trialbus" in source.lower() for source in sources):
         return None
     return (
-        f"the params of a trial are variables ($TRIALBUS_PARAM_...), and {script} reads none of "
-        "them, nor calls trialbus.attach(): each trial may run with the same values (expected "
+        f"the params of a trial are variables ($TRIALBUS_PARAM_...), and {script} shows neither "
+        "them nor trialbus.attach(): each trial may run with the same values (expected "
         "trainer.params_as=flags, overrides or file, or names such as {lr} in trainer.command)"
     )
 
