@@ -583,6 +583,14 @@ def test_a_key_of_one_s_own_is_taken_where_the_config_refers_to_it(
     assert cli.main(["study", "--dry-run", "+n=7", "study.n_trials=${n}", *TRAINER]) == 0
 
 
+def test_what_a_chosen_config_leaves_open_may_be_added(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    notifier = ["notify=[webhook]", "notify.webhook.url=http://x", "+notify.webhook.headers={A: b}"]
+    assert cli.main(["study", "--dry-run", *notifier, *TRAINER]) == 0
+
+
 def test_a_param_with_dots_in_its_name_is_changed_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

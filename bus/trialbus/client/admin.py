@@ -57,13 +57,22 @@ def forget_name(link: Link, name: str, timeout_s: float = 5.0) -> None:
         HubRefusedError: There is no such name.
         HubUnavailableError: The hub did not answer within `timeout_s` seconds.
     """
-    _request_answer(link, lambda request: frames.Forget(request, name=name), timeout_s)
+    part = _Request(link, lambda request: frames.Forget(request, name=name))
+    try:
+        _wait_for_answer(part, link, timeout_s)
+    except HubRefusedError as error:
+        # The hub had forgotten the name when the request was repeated.
+        if error.code != frames.CONFLICT or part.n_sent == 1:
+            raise
 
 
 def _request_answer(
     link: Link, make_frame: Callable[[int], frames.ToHub], timeout_s: float
 ) -> frames.ToClient:
-    part = _Request(link, make_frame)
+    return _wait_for_answer(_Request(link, make_frame), link, timeout_s)
+
+
+def _wait_for_answer(part: _Request, link: Link, timeout_s: float) -> frames.ToClient:
     link.attach(part)
     try:
         if not part.done.wait(timeout_s) or part.answer is None:
@@ -81,6 +90,7 @@ class _Request:
         self.answer: frames.Status | frames.Forgotten | frames.Refused | None = None
         self._request = link.next_request()
         self._frame = make_frame(self._request)
+        self.n_sent = 0
 
     def on_welcome(self, welcome: frames.Welcome) -> None:
         return
@@ -98,7 +108,7 @@ class _Request:
     def work(self, send: Send, now: float) -> float | None:
         if self.done.is_set():
             return None
-        send(self._frame)
+        self.n_sent += send(self._frame)
         return time.monotonic() + _REPEAT_S
 
     def on_close(self) -> None:

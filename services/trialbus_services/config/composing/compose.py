@@ -120,7 +120,7 @@ def compose_config(
         with open_dict(config):
             del config["hydra"]
         remember_secrets(OmegaConf.to_container(config))
-        check_added_keys(config, options.overrides, KNOWN_KEYS, place)
+        check_added_keys(config, options.overrides, KNOWN_KEYS | {"notify"}, place)
         try:
             yield ComposedConfig(config, format_arguments(options, options.overrides))
         except ConfigError:
