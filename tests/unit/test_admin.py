@@ -22,11 +22,15 @@ class SlowLink:
 
     def attach(self, part: Any) -> None:
         for _ in range(self._n_sent):
-            part.work(lambda frame: True, 0.0)
+            part.work(_accept, 0.0)
         part.on_frame(frames.Refused(frames.CONFLICT, "the hub knows no durable name 'n'", 1))
 
     def detach(self, part: Any) -> None:
         return
+
+
+def _accept(_frame: Any) -> bool:
+    return True
 
 
 def test_a_name_that_is_gone_when_the_request_is_repeated_is_forgotten() -> None:
