@@ -21,8 +21,9 @@ class SlowLink:
         return 1
 
     def attach(self, part: Any) -> None:
-        for _ in range(self._n_sent):
-            part.work(_accept, 0.0)
+        for number in range(self._n_sent):
+            part.work(_accept, 10.0 * number)
+            part.work(_accept, 10.0 * number)  # because of another part of the link
         part.on_frame(frames.Refused(frames.CONFLICT, "the hub knows no durable name 'n'", 1))
 
     def detach(self, part: Any) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 
 from trialbus.client.link import Link
@@ -91,9 +90,11 @@ class _Request:
         self._request = link.next_request()
         self._frame = make_frame(self._request)
         self.n_sent = 0
+        self._due = 0.0
 
     def on_welcome(self, welcome: frames.Welcome) -> None:
-        return
+        """Send the request again at once: the previous connection may have lost it."""
+        self._due = 0.0
 
     def on_frame(self, frame: frames.ToClient) -> None:
         match frame:
@@ -108,8 +109,10 @@ class _Request:
     def work(self, send: Send, now: float) -> float | None:
         if self.done.is_set():
             return None
-        self.n_sent += send(self._frame)
-        return time.monotonic() + _REPEAT_S
+        if now >= self._due:  # called earlier whenever another part of the link has work
+            self.n_sent += send(self._frame)
+            self._due = now + _REPEAT_S
+        return self._due
 
     def on_close(self) -> None:
         return
