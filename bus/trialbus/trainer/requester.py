@@ -27,7 +27,7 @@ from trialbus.client.link import Link
 from trialbus.client.presence import Presence
 from trialbus.client.publisher import Publisher
 from trialbus.client.subscriber import subscribe
-from trialbus.errors import HubUnavailableError, StudyEndedError, TrialPruned
+from trialbus.errors import HubUnavailableError, StudyEndedError, is_pruned
 from trialbus.messages import events
 from trialbus.messages.hand_outs import HandOuts
 from trialbus.protocol.endpoint import resolve, resolve_at_start
@@ -92,7 +92,7 @@ class RequestedTrial:
 
         `TrialPruned` prunes the trial, Ctrl-C and SIGTERM hand it back, any other error fails it.
         """
-        if any(type_.__name__ == TrialPruned.__name__ for type_ in type(error).__mro__):
+        if is_pruned(error):
             self._finish("pruned")
         elif isinstance(error, KeyboardInterrupt | SystemExit):
             self.hand_back(f"the job was ended by {type(error).__name__}")
