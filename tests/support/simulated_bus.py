@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 import msgspec
 import optuna
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import FloatDistribution
 from optuna.storages import BaseStorage, InMemoryStorage
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial
 
 import trialbus
 from trialbus.client.subscriber import Record
@@ -20,6 +20,7 @@ from trialbus_services.optimizer.allowed_modules import AllowedModules
 from trialbus_services.optimizer.attributes import END
 from trialbus_services.optimizer.bus import BusClients, RequesterCheck
 from trialbus_services.optimizer.loop import OptimizerLoop
+from trialbus_services.optimizer.rebuilding import NoSampler
 from trialbus_services.optimizer.sampling.messages import Suggestion
 from trialbus_services.optimizer.status_collector import StatusCollector
 from trialbus_services.optimizer.storage_writer.write_behind import WriteBehind
@@ -135,16 +136,13 @@ class PromptStorage(WriteBehind):
             assert self.flush(20)
 
 
-class Sampler:
+class Sampler(NoSampler):
     """A sampler in this process that suggests the same params each time."""
-
-    is_alive = True
-    is_exhausted = False
-    error: str | None = None
 
     def __init__(
         self, spec: StudySpec, trials: Sequence[FrozenTrial], attrs: Mapping[str, Any]
     ) -> None:
+        super().__init__(spec, trials, attrs)
         self._n_requested = 0
 
     def request(self) -> None:
@@ -156,28 +154,6 @@ class Sampler:
         self._n_requested -= 1
         space = {"x": FloatDistribution(0, 1)}
         return Suggestion(0, {"x": 0.5}, dict(space), {}, {}, {}, None)
-
-    def take_skipped(self) -> list[tuple[int, str]]:
-        return []
-
-    def assign_number(self, suggestion: Suggestion, number: int) -> None: ...
-    def tell(
-        self,
-        number: int,
-        state: TrialState,
-        values: Sequence[float] | None,
-        last: tuple[int, float] | None,
-        constraints: Mapping[str, float] | None = None,
-    ) -> None: ...
-    def request_param(self, number: int, name: str, distribution: BaseDistribution) -> None: ...
-    def tell_param(
-        self, number: int, name: str, distribution: BaseDistribution, value: Any
-    ) -> None: ...
-    def take_params(self) -> list[tuple[int, str, Any, str | None]]:
-        return []
-
-    def enqueue(self, trial: FrozenTrial) -> None: ...
-    def close(self) -> None: ...
 
 
 class SimulatedBus:
